@@ -1,0 +1,1 @@
+//! Muster: wiring, configuration, command line and telemetry.

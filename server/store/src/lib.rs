@@ -1,0 +1,1 @@
+//! The ledger: domain operations as named transactions, change log, audit chain.

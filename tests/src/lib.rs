@@ -1,0 +1,1 @@
+//! System and interop tests of all parts together, vectors, benches.
