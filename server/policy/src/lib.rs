@@ -1,1 +1,21 @@
 //! Who is it, may it.
+//!
+//! The words every part of the server shares, as checked types, and the decisions made with them.
+//! Pure by rule: no IO, no async, no clock, no randomness. `now` is an argument, and the same
+//! arguments give the same answer, so that an answer can be explained and tested.
+//!
+//! * [`name`]: device ids, hostnames, labels, trust domains: bytes become a type once, here.
+//! * [`identity`]: serials, fingerprints and the ids of stored objects.
+//! * [`time`]: a point in time in whole seconds.
+//! * [`key`]: the kinds of key that can be certified, and their floors.
+//! * [`profile`]: what may be issued, as written and as checked.
+//! * [`enrol`]: wish + caller + profile + now -> grant or refusal.
+//! * [`reason`]: the one enum of refusal reasons that feeds answer, log, metric and audit.
+
+pub mod enrol;
+pub mod identity;
+pub mod key;
+pub mod name;
+pub mod profile;
+pub mod reason;
+pub mod time;
