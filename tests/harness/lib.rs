@@ -1,0 +1,1 @@
+//! What system tests, interop tests and benches share: a server in a folder of its own.

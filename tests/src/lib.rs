@@ -1,1 +1,0 @@
-//! System and interop tests of all parts together, vectors, benches.
