@@ -1,0 +1,461 @@
+//! Issuing a certificate: intent, then certificate, or back.
+//!
+//! [`BeginIssue`] checks everything that may have changed since policy decided, reserves a use of the
+//! token and stores the intent. The caller signs, then [`CompleteIssue`] makes the certificate and
+//! all that belongs to it one durable change. [`AbandonIssue`] takes the intent back.
+
+use core::time::Duration;
+
+use muster_policy::enrol::DeviceStatus;
+use muster_policy::identity::{AccountId, CaId, CertificateId, KeyFingerprint, RequestKey, Serial, TokenId};
+use muster_policy::name::{DeviceId, Label};
+use muster_policy::profile::Approval;
+use muster_policy::reason::Reason;
+use muster_policy::time::UnixTime;
+use serde_bytes::ByteBuf;
+
+use crate::act::{By, audit, devices, log, requests};
+use crate::keys;
+use crate::record::{
+    Action, Ca, CaState, Certificate, CertificateStatus, ChangeKind, Device, Intent, Request, Subjects,
+    Token, WaitingRequest,
+};
+use crate::tables::{TableName, Tables};
+use crate::transaction::{Failed, Fault, Transaction};
+
+/// Most requests of an account that wait for a person; more than a person can judge.
+pub const WAITING_PER_ACCOUNT_MAX: u64 = 10_000;
+/// After this an intent counts as abandoned: signing takes milliseconds, so its caller is gone.
+pub const INTENT_STALE_AFTER: Duration = Duration::from_secs(120);
+
+/// Asks to issue: checks again what may have changed, and stores the intent.
+///
+/// A use of the token is reserved with the intent. While a request waits for a person no use is
+/// reserved; the token must still be good when the approved request is made again.
+#[derive(Clone, Debug)]
+pub struct BeginIssue {
+    /// Names the request; the same request has the same key.
+    pub request: RequestKey,
+    /// The account.
+    pub account: AccountId,
+    /// The id of the certificate to be.
+    pub certificate: CertificateId,
+    /// Its serial, fresh.
+    pub serial: Serial,
+    /// The CA that will sign.
+    pub ca: CaId,
+    /// The device; one that is not known yet becomes known, and active.
+    pub device: DeviceId,
+    /// The profile it was granted under.
+    pub profile: Label,
+    /// The key to certify.
+    pub key_fingerprint: KeyFingerprint,
+    /// The token that proves the caller, if one does.
+    pub token: Option<TokenId>,
+    /// The certificate that is renewed, if one is.
+    pub replaces: Option<CertificateId>,
+    /// Whether a person has to agree.
+    pub approval: Approval,
+    /// The request itself, kept while it waits for a person.
+    pub csr_der: Vec<u8>,
+    /// The address it came from, kept likewise.
+    pub source: Option<String>,
+    /// For how long after its issue the same certificate answers the same request.
+    pub repeat_for: Duration,
+    /// Who asks, and when.
+    pub by: By,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// The same request was answered with this certificate; answer with it again.
+    AlreadyIssued(Box<Certificate>),
+    /// The same request is being worked on right now; the caller should ask again.
+    InProgress,
+    /// The intent is stored: sign, then complete or abandon.
+    Proceed,
+    /// The request waits for a person.
+    Waiting {
+        /// Since when.
+        since: UnixTime,
+    },
+}
+
+/// Why issuing does not begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IssueRefused {
+    /// Policy says no.
+    #[error("{}", .0.sentence())]
+    Policy(Reason),
+    /// The CA used this serial before, or the certificate's id exists; choose fresh ones.
+    #[error("the serial or the id was used before")]
+    SerialTaken,
+}
+
+impl From<Reason> for Failed<IssueRefused> {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(IssueRefused::Policy(reason))
+    }
+}
+
+impl Transaction for BeginIssue {
+    const NAME: &'static str = "begin_issue";
+    type Output = Begun;
+    type Refused = IssueRefused;
+
+    fn apply(&self, tables: &mut Tables<'_>) -> Result<Begun, Failed<IssueRefused>> {
+        let device: Option<Device> = tables.get(&keys::device(self.account, &self.device))?;
+        match device.as_ref().map_or(DeviceStatus::Active, |device| device.status) {
+            DeviceStatus::Active => {}
+            DeviceStatus::Suspended => return Err(Reason::DeviceSuspended.into()),
+            DeviceStatus::Retired => return Err(Reason::DeviceRetired.into()),
+        }
+        let token = self.token(tables)?;
+        let stale: Option<Intent> = tables.get(&keys::request(self.request))?;
+        if stale.as_ref().is_some_and(|intent| intent.at.plus(INTENT_STALE_AFTER) >= self.by.at) {
+            return Ok(Begun::InProgress);
+        }
+        let request: Option<Request> = tables.get(&keys::request(self.request))?;
+        match &request {
+            Some(Request::Denied { .. }) => return Err(Reason::ApprovalDenied.into()),
+            Some(Request::Waiting(waiting)) => return Ok(Begun::Waiting { since: waiting.since }),
+            Some(Request::Issued { account, certificate, at }) => {
+                if let Some(certificate) = self.repeated(tables, *account, *certificate, *at)? {
+                    return Ok(Begun::AlreadyIssued(Box::new(certificate)));
+                }
+            }
+            Some(Request::Approved { .. }) | None => {}
+        }
+        // The stale intent's use comes back before this one's is taken.
+        let freed = stale.as_ref().is_some_and(|intent| intent.token == self.token);
+        if let Some(token) = &token
+            && let Some(reason) = usable(token, freed, self.by.at, self)
+        {
+            return Err(reason.into());
+        }
+        self.check_renewed(tables)?;
+        self.check_ca(tables)?;
+        let approved = matches!(request, Some(Request::Approved { .. }));
+        if self.approval == Approval::Manual && !approved {
+            return self.wait(tables, request.as_ref());
+        }
+        if let Some(stale) = &stale {
+            release(tables, &By::system(self.by.at), stale, Action::IssueInterrupted, None)?;
+        }
+        self.proceed(tables, device)?;
+        Ok(Begun::Proceed)
+    }
+}
+
+impl BeginIssue {
+    /// Loads the token; a revoked one is refused even for a repetition.
+    fn token(&self, tables: &mut Tables<'_>) -> Result<Option<Token>, Failed<IssueRefused>> {
+        let Some(id) = self.token else { return Ok(None) };
+        let Some(token) = tables.get::<Token>(&keys::token(self.account, id))? else {
+            return Err(Reason::CredentialsWrong.into());
+        };
+        if token.revoked_at.is_some() {
+            return Err(Reason::TokenRevoked.into());
+        }
+        Ok(Some(token))
+    }
+
+    /// The certificate that answers a repetition, if it still does.
+    fn repeated(
+        &self,
+        tables: &mut Tables<'_>,
+        account: AccountId,
+        certificate: CertificateId,
+        issued_at: UnixTime,
+    ) -> Result<Option<Certificate>, Fault> {
+        if account != self.account || issued_at.plus(self.repeat_for) < self.by.at {
+            return Ok(None);
+        }
+        let stored: Option<Certificate> = tables.get(&keys::certificate(account, certificate))?;
+        Ok(stored.filter(|stored| stored.status(self.by.at) == CertificateStatus::Active))
+    }
+
+    /// The certificate being renewed may have been revoked since the handshake.
+    fn check_renewed(&self, tables: &mut Tables<'_>) -> Result<(), Failed<IssueRefused>> {
+        let Some(id) = self.replaces else { return Ok(()) };
+        match tables.get::<Certificate>(&keys::certificate(self.account, id))? {
+            Some(held) if held.device != self.device => Err(Reason::CertificateUnknown.into()),
+            Some(held) if held.revoked.is_some() => Err(Reason::CertificateRevoked.into()),
+            Some(_) => Ok(()),
+            None => Err(Reason::CertificateUnknown.into()),
+        }
+    }
+
+    fn check_ca(&self, tables: &mut Tables<'_>) -> Result<(), Failed<IssueRefused>> {
+        match tables.get::<Ca>(&keys::ca(self.ca))? {
+            Some(ca) if ca.account == self.account && ca.state == CaState::Active => {}
+            _ => return Err(Reason::CaUnavailable.into()),
+        }
+        if tables.contains(TableName::Serials, &keys::serial(self.ca, self.serial))?
+            || tables.contains(TableName::Certificates, &keys::certificate(self.account, self.certificate))?
+        {
+            return Err(Failed::Refused(IssueRefused::SerialTaken));
+        }
+        Ok(())
+    }
+
+    fn wait(&self, tables: &mut Tables<'_>, before: Option<&Request>) -> Result<Begun, Failed<IssueRefused>> {
+        if tables.counters(self.account)?.waiting >= WAITING_PER_ACCOUNT_MAX {
+            return Err(Reason::ApprovalQueueFull.into());
+        }
+        let waiting = WaitingRequest {
+            key: self.request,
+            account: self.account,
+            device: self.device.clone(),
+            profile: self.profile.clone(),
+            caller: self.by.actor.clone(),
+            key_fingerprint: self.key_fingerprint,
+            csr_der: ByteBuf::from(self.csr_der.clone()),
+            since: self.by.at,
+            source: self.source.clone(),
+        };
+        requests::set(tables, self.request, before, &Request::Waiting(Box::new(waiting)))?;
+        let subjects = Subjects {
+            account: Some(self.account),
+            device: Some(self.device.clone()),
+            profile: Some(self.profile.clone()),
+            token: self.token,
+            ..Subjects::default()
+        };
+        let details = Some(format!("request {}", self.request));
+        audit(tables, &self.by, Action::RequestWaiting, subjects, details)?;
+        Ok(Begun::Waiting { since: self.by.at })
+    }
+
+    fn proceed(&self, tables: &mut Tables<'_>, device: Option<Device>) -> Result<(), Fault> {
+        if device.is_none() {
+            let device = Device::new(self.account, self.device.clone(), self.by.at);
+            devices::store(tables, None, &device)?;
+            let kind = ChangeKind::DeviceSet(device.id.clone(), device.status);
+            tables.change(self.by.at, Some(self.account), kind)?;
+        }
+        if let Some(id) = self.token {
+            let key = keys::token(self.account, id);
+            if let Some(mut token) = tables.get::<Token>(&key)? {
+                token.uses_taken = token.uses_taken.saturating_add(1);
+                token.last_used_at = Some(self.by.at);
+                tables.put(&key, &token)?;
+            }
+        }
+        let intent = Intent {
+            request: self.request,
+            account: self.account,
+            certificate: self.certificate,
+            serial: self.serial,
+            ca: self.ca,
+            device: self.device.clone(),
+            key_fingerprint: self.key_fingerprint,
+            token: self.token,
+            at: self.by.at,
+        };
+        tables.put(&keys::request(self.request), &intent)
+    }
+}
+
+/// Why the token does not carry this request; `freed` when a use of it is about to come back.
+fn usable(token: &Token, freed: bool, now: UnixTime, begin: &BeginIssue) -> Option<Reason> {
+    let mut token = token.clone();
+    if freed {
+        token.uses_taken = token.uses_taken.saturating_sub(1);
+    }
+    if let Some(reason) = token.refusal(now, &begin.device) {
+        return Some(reason);
+    }
+    if token.key.is_some_and(|key| key != begin.key_fingerprint) {
+        return Some(Reason::TokenKeyMismatch);
+    }
+    if token.profile.is_some_and(|profile| profile != begin.profile) {
+        return Some(Reason::ProfileForbidden);
+    }
+    None
+}
+
+/// Stores the signed certificate with everything that belongs to it.
+#[derive(Clone, Debug)]
+pub struct CompleteIssue {
+    /// The request that began.
+    pub request: RequestKey,
+    /// The certificate.
+    pub certificate: Box<Certificate>,
+    /// Who asked, and when.
+    pub by: By,
+}
+
+/// Why a signed certificate is not stored, and so must not be answered; abandon the intent then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompleteRefused {
+    /// The device was suspended or retired meanwhile.
+    #[error("the device is no longer active")]
+    DeviceInactive(DeviceStatus),
+    /// It is not the certificate that was intended.
+    #[error("the certificate differs from its intent")]
+    IntentDiffers,
+    /// There is no intent: it was never stored, or was released as stale.
+    #[error("there is no intent for the request")]
+    IntentMissing,
+    /// The CA used this serial before.
+    #[error("the serial was used before")]
+    SerialTaken,
+}
+
+impl CompleteRefused {
+    /// The reason to answer with.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::DeviceInactive(DeviceStatus::Retired) => Reason::DeviceRetired,
+            Self::DeviceInactive(_) => Reason::DeviceSuspended,
+            Self::IntentDiffers | Self::IntentMissing | Self::SerialTaken => Reason::LedgerUnavailable,
+        }
+    }
+}
+
+impl Transaction for CompleteIssue {
+    const NAME: &'static str = "complete_issue";
+    type Output = ();
+    type Refused = CompleteRefused;
+
+    fn apply(&self, tables: &mut Tables<'_>) -> Result<(), Failed<CompleteRefused>> {
+        let certificate = &*self.certificate;
+        let Some(intent) = tables.get::<Intent>(&keys::request(self.request))? else {
+            return Err(Failed::Refused(CompleteRefused::IntentMissing));
+        };
+        if !carries_out(&intent, certificate) {
+            return Err(Failed::Refused(CompleteRefused::IntentDiffers));
+        }
+        let device: Option<Device> = tables.get(&keys::device(intent.account, &intent.device))?;
+        match device.map(|device| device.status) {
+            Some(DeviceStatus::Active) => {}
+            Some(status) => return Err(Failed::Refused(CompleteRefused::DeviceInactive(status))),
+            None => return Err(Failed::Refused(CompleteRefused::IntentDiffers)),
+        }
+        if tables.contains(TableName::Serials, &keys::serial(certificate.ca, certificate.serial))? {
+            return Err(Failed::Refused(CompleteRefused::SerialTaken));
+        }
+        let before: Option<Request> = tables.get(&keys::request(self.request))?;
+
+        tables.remove(TableName::Intents, &keys::request(self.request))?;
+        store(tables, certificate)?;
+        let issued = Request::Issued {
+            account: certificate.account,
+            certificate: certificate.id,
+            at: certificate.issued_at,
+        };
+        requests::set(tables, self.request, before.as_ref(), &issued)?;
+        let kind = ChangeKind::CertificateIssued(certificate.id);
+        Ok(log(tables, &self.by, Action::CertificateIssued, subjects_of(&intent, certificate), kind)?)
+    }
+}
+
+fn carries_out(intent: &Intent, certificate: &Certificate) -> bool {
+    intent.account == certificate.account
+        && intent.certificate == certificate.id
+        && intent.serial == certificate.serial
+        && intent.ca == certificate.ca
+        && intent.device == certificate.device
+        && intent.key_fingerprint == certificate.key_fingerprint
+}
+
+fn store(tables: &mut Tables<'_>, certificate: &Certificate) -> Result<(), Fault> {
+    let Certificate { id, account, ca, serial, device, not_after, .. } = certificate;
+    let key = keys::certificate(*account, *id);
+    tables.put(&key, certificate)?;
+    tables.put_raw(TableName::Serials, &keys::serial(*ca, *serial), &key)?;
+    let by_device = keys::device_certificate(*account, device, *id);
+    tables.put_raw(TableName::DeviceCertificates, &by_device, &[])?;
+    tables.put_raw(TableName::Expiry, &keys::expiry(*not_after, *account, *id), &[])?;
+    tables.count(*account, |counters| counters.certificates = counters.certificates.saturating_add(1))
+}
+
+fn subjects_of(intent: &Intent, certificate: &Certificate) -> Subjects {
+    Subjects { profile: Some(certificate.profile.clone()), ..subjects_of_intent(intent) }
+}
+
+fn subjects_of_intent(intent: &Intent) -> Subjects {
+    Subjects {
+        account: Some(intent.account),
+        ca: Some(intent.ca),
+        device: Some(intent.device.clone()),
+        token: intent.token,
+        certificate: Some(intent.certificate),
+        serial: Some(intent.serial),
+        ..Subjects::default()
+    }
+}
+
+/// Whether the signer was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signed {
+    /// It was, or it may have been: the serial goes to the audit.
+    Maybe,
+    /// It was not.
+    No,
+}
+
+/// Takes an intent back and releases the token's use; without that intent it changes nothing.
+#[derive(Clone, Debug)]
+pub struct AbandonIssue {
+    /// The request that began.
+    pub request: RequestKey,
+    /// The certificate that was to be.
+    pub certificate: CertificateId,
+    /// Whether the signer was called.
+    pub signed: Signed,
+    /// Why, for the audit.
+    pub reason: Option<Reason>,
+    /// Who asked, and when.
+    pub by: By,
+}
+
+impl Transaction for AbandonIssue {
+    const NAME: &'static str = "abandon_issue";
+    type Output = ();
+    type Refused = core::convert::Infallible;
+
+    fn apply(&self, tables: &mut Tables<'_>) -> Result<(), Failed<Self::Refused>> {
+        match tables.get::<Intent>(&keys::request(self.request))? {
+            Some(intent) if intent.certificate == self.certificate => match self.signed {
+                Signed::Maybe => release(tables, &self.by, &intent, Action::IssueAbandoned, self.reason)?,
+                Signed::No => release_silently(tables, &intent)?,
+            },
+            Some(_) | None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Takes an intent back, with an audit entry that holds the serial that may have been signed.
+pub(super) fn release(
+    tables: &mut Tables<'_>,
+    by: &By,
+    intent: &Intent,
+    action: Action,
+    reason: Option<Reason>,
+) -> Result<(), Fault> {
+    release_silently(tables, intent)?;
+    tables.audit(crate::record::AuditDraft {
+        at: by.at,
+        actor: by.actor.clone(),
+        action,
+        subjects: subjects_of_intent(intent),
+        reason,
+        details: None,
+    })
+}
+
+fn release_silently(tables: &mut Tables<'_>, intent: &Intent) -> Result<(), Fault> {
+    tables.remove(TableName::Intents, &keys::request(intent.request))?;
+    if let Some(id) = intent.token {
+        let key = keys::token(intent.account, id);
+        if let Some(mut token) = tables.get::<Token>(&key)? {
+            token.uses_taken = token.uses_taken.saturating_sub(1);
+            tables.put(&key, &token)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! The named transactions: everything that can happen to the ledger.
+//!
+//! Each is a struct with the facts it needs; [`Ledger::transact`](crate::Ledger::transact) applies it.
+//! Every change of state leaves one change and one entry of the audit in the same transaction, but
+//! for [`BeginIssue`], whose intent becomes both with [`CompleteIssue`].
+
+mod accounts;
+mod cas;
+mod decide;
+mod devices;
+mod issue;
+mod profiles;
+pub(crate) mod recount;
+pub(crate) mod recover;
+mod refusals;
+mod requests;
+mod revoke;
+mod tidy;
+mod tokens;
+
+use muster_policy::name::DeviceId;
+use muster_policy::profile::ProfileError;
+use muster_policy::time::UnixTime;
+
+use crate::record::{Action, Actor, AuditDraft, ChangeKind, DeviceTextError, Subjects};
+use crate::tables::Tables;
+use crate::transaction::Fault;
+
+pub use accounts::{AddZone, CreateAccount};
+pub use cas::{AddCa, SetCaState, StoreCrl};
+pub use decide::{DecideRequest, Decision};
+pub use devices::{
+    DeviceImport, IMPORT_MAX, ImportDevices, Imported, OnExisting, SetDevice, SetDeviceStatus,
+};
+pub use issue::{
+    AbandonIssue, BeginIssue, Begun, CompleteIssue, CompleteRefused, INTENT_STALE_AFTER, IssueRefused,
+    Signed, WAITING_PER_ACCOUNT_MAX,
+};
+pub use profiles::SetProfile;
+pub use refusals::{NoteRefusals, REFUSALS_PER_HOUR_MAX, RefusalNote};
+pub use revoke::{ReactivateCertificate, RevokeCertificate};
+pub use tidy::{Retention, Tidied, Tidy};
+pub use tokens::{CreateAdminToken, CreateToken, RevokeAdminToken, RevokeToken};
+
+/// Why an operator's transaction was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejected {
+    /// There is no such account.
+    #[error("there is no such account")]
+    AccountUnknown,
+    /// There is no such CA in the account.
+    #[error("there is no such CA")]
+    CaUnknown,
+    /// There is no such certificate in the account.
+    #[error("there is no such certificate")]
+    CertificateUnknown,
+    /// A list's number must grow (RFC 5280 §5.2.3).
+    #[error("the CRL number must be greater than {newest}")]
+    CrlNumber {
+        /// The number of the stored list.
+        newest: u64,
+    },
+    /// A retired device stays retired.
+    #[error("the device {0} is retired for good")]
+    DeviceRetired(DeviceId),
+    /// A field of a device is out of its bounds.
+    #[error("device {device}: {error}")]
+    DeviceText {
+        /// The device.
+        device: DeviceId,
+        /// Which field, and what it must be.
+        error: DeviceTextError,
+    },
+    /// There is no such device in the account.
+    #[error("there is no device {0}")]
+    DeviceUnknown(DeviceId),
+    /// An object of this id or name exists.
+    #[error("{0} exists already")]
+    Exists(&'static str),
+    /// The manufacturer's serial belongs to another device.
+    #[error("the manufacturer serial {serial} belongs to device {device} already")]
+    ManufacturerSerialTaken {
+        /// The serial.
+        serial: String,
+        /// The device that lists it.
+        device: DeviceId,
+    },
+    /// The profile's fields contradict their rules.
+    #[error("the profile's {0}")]
+    Profile(ProfileError),
+    /// There is no such request.
+    #[error("there is no such request, or it does not wait")]
+    RequestNotWaiting,
+    /// There is no such token in the account.
+    #[error("there is no such token")]
+    TokenUnknown,
+    /// More at once than one transaction takes.
+    #[error("at most {max} at once")]
+    TooMany {
+        /// The most.
+        max: usize,
+    },
+}
+
+/// Who acts, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct By {
+    /// Who.
+    pub actor: Actor,
+    /// When.
+    pub at: UnixTime,
+}
+
+impl By {
+    /// The server itself.
+    pub const fn system(at: UnixTime) -> Self {
+        Self { actor: Actor::System, at }
+    }
+}
+
+/// Writes the change and the audit entry of something that happened.
+fn log(
+    tables: &mut Tables<'_>,
+    by: &By,
+    action: Action,
+    subjects: Subjects,
+    kind: ChangeKind,
+) -> Result<(), Fault> {
+    tables.change(by.at, subjects.account, kind)?;
+    audit(tables, by, action, subjects, None)
+}
+
+/// Writes an audit entry.
+fn audit(
+    tables: &mut Tables<'_>,
+    by: &By,
+    action: Action,
+    subjects: Subjects,
+    details: Option<String>,
+) -> Result<(), Fault> {
+    tables.audit(AuditDraft { at: by.at, actor: by.actor.clone(), action, subjects, reason: None, details })
+}

@@ -1,0 +1,285 @@
+//! The one thread that writes: it gathers what waits into one commit, then answers all of it.
+//!
+//! A batch is applied in the order of arrival inside one redb transaction with one fsync. When a
+//! transaction breaks a rule (it refuses after writing, meets a broken record after writing, or
+//! panics) the batch is undone and applied again without it, so its neighbours never notice; that is
+//! why `Transaction::apply` takes `&self`. When the file can't be written the whole batch fails, and
+//! the file is opened anew before the next one, because redb refuses to go on after an I/O error.
+
+use core::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::ledger::OpenError;
+use crate::stats::Figures;
+use crate::tables::Tables;
+use crate::transaction::{Error, Failed, Fault, Transaction};
+
+/// Most transactions in one commit; the size up to which redb was measured to gain.
+pub(crate) const BATCH_MAX: usize = 1_024;
+/// Longest queue before the committer; then submitters wait.
+pub(crate) const QUEUE_MAX: usize = 4 * BATCH_MAX;
+/// With less than this free on the disk nothing is written: redb can't go on reading after a write
+/// that failed for lack of space, so the failure must not happen. A batch of 1,024 issuances writes
+/// about 10 MiB of pages, and a growing file is extended by its own size only in sparse form.
+pub(crate) const DISK_RESERVE_BYTES: u64 = 32 << 20;
+/// How often, and how long apart, reopening is tried at once after a failure.
+const REOPEN_TRIES: u32 = 3;
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Opens the file again; a value so that tests can open a faulty one.
+pub(crate) type OpenDatabase = Box<dyn Fn() -> Result<Database, OpenError> + Send>;
+
+/// What the committer shares with readers.
+pub(crate) struct Shared {
+    database: RwLock<Option<Database>>,
+    pub(crate) figures: Figures,
+    pub(crate) newest_change: watch::Sender<u64>,
+}
+
+impl Shared {
+    pub(crate) fn new(database: Database, newest_change: u64) -> Self {
+        Self {
+            database: RwLock::new(Some(database)),
+            figures: Figures::default(),
+            newest_change: watch::Sender::new(newest_change),
+        }
+    }
+
+    pub(crate) fn begin_read(&self) -> Result<ReadTransaction, Fault> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(database.as_ref().ok_or(Fault::NotOpen)?.begin_read()?)
+    }
+
+    fn replace(&self, database: Option<Database>) {
+        *self.database.write().unwrap_or_else(PoisonError::into_inner) = database;
+    }
+
+    fn is_open(&self) -> bool {
+        self.database.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+/// A transaction on its way, whatever its type.
+pub(crate) trait Job: Send {
+    /// Applies it and keeps the outcome for later.
+    fn run(&mut self, tables: &mut Tables<'_>) -> Verdict;
+    /// Hands the outcome to the submitter.
+    fn answer(self: Box<Self>);
+    /// Tells the submitter that nothing came of it.
+    fn fail(self: Box<Self>, failure: Failure);
+}
+
+/// What a run means for the batch.
+pub(crate) enum Verdict {
+    /// The outcome is kept; the batch goes on.
+    Kept,
+    /// The transaction wrote and failed; the batch must be undone.
+    Broken(String),
+    /// The file failed.
+    Storage(Fault),
+}
+
+/// Why nothing came of a job.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    Internal,
+    Unavailable(String),
+}
+
+/// A transaction and who waits for it.
+struct Pending<T: Transaction> {
+    transaction: T,
+    outcome: Option<Outcome<T>>,
+    reply: oneshot::Sender<Outcome<T>>,
+}
+
+/// What a submitter is told.
+pub(crate) type Outcome<T> = Result<<T as Transaction>::Output, Error<<T as Transaction>::Refused>>;
+
+/// Makes a job of a transaction, and the place where its answer will appear.
+pub(crate) fn submit<T: Transaction>(transaction: T) -> (Box<dyn Job>, oneshot::Receiver<Outcome<T>>) {
+    let (reply, answer) = oneshot::channel();
+    (Box::new(Pending { transaction, outcome: None, reply }), answer)
+}
+
+impl<T: Transaction> Job for Pending<T> {
+    fn run(&mut self, tables: &mut Tables<'_>) -> Verdict {
+        tables.begin_job();
+        let result = catch_unwind(AssertUnwindSafe(|| self.transaction.apply(tables)));
+        let broken = |why: String| Verdict::Broken(format!("{}: {why}", T::NAME));
+        let outcome = match result {
+            Err(_) => return broken("it panicked".to_owned()),
+            Ok(Ok(output)) => Ok(output),
+            Ok(Err(Failed::Refused(refused))) => {
+                if tables.job_wrote() {
+                    return broken(format!("it refused after writing: {refused:?}"));
+                }
+                Err(Error::Refused(refused))
+            }
+            Ok(Err(Failed::Fault(fault @ Fault::Corrupt { .. }))) => {
+                if tables.job_wrote() {
+                    return broken(fault.to_string());
+                }
+                tracing::error!(transaction = T::NAME, %fault, "a record of the ledger is broken");
+                Err(Error::Internal)
+            }
+            Ok(Err(Failed::Fault(fault))) => return Verdict::Storage(fault),
+        };
+        self.outcome = Some(outcome);
+        Verdict::Kept
+    }
+
+    fn answer(self: Box<Self>) {
+        let Self { outcome, reply, .. } = *self;
+        // Nobody waiting any more is no fault: the change is made all the same.
+        let _ = reply.send(outcome.unwrap_or(Err(Error::Internal)));
+    }
+
+    fn fail(self: Box<Self>, failure: Failure) {
+        let _ = self.reply.send(Err(match failure {
+            Failure::Internal => Error::Internal,
+            Failure::Unavailable(why) => Error::Unavailable(why),
+        }));
+    }
+}
+
+/// The committer's side of the queue.
+pub(crate) struct Committer {
+    pub(crate) queue: mpsc::Receiver<Box<dyn Job>>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) open: OpenDatabase,
+    /// Where the file is, to ask how much room is left.
+    pub(crate) path: PathBuf,
+}
+
+enum Attempt {
+    Committed,
+    Broken(usize, String),
+    Failed(Fault),
+}
+
+impl Committer {
+    /// Works until every sender is gone, then closes the file.
+    pub(crate) fn run(mut self) {
+        while let Some(first) = self.queue.blocking_recv() {
+            let mut batch = vec![first];
+            while batch.len() < BATCH_MAX
+                && let Ok(job) = self.queue.try_recv()
+            {
+                batch.push(job);
+            }
+            self.commit(batch);
+        }
+        self.shared.replace(None);
+    }
+
+    fn commit(&self, mut batch: Vec<Box<dyn Job>>) {
+        if let Err(why) = self.ready() {
+            self.shared.figures.failed();
+            return fail_all(batch, &why);
+        }
+        while !batch.is_empty() {
+            match self.attempt(&mut batch) {
+                Attempt::Committed => {
+                    batch.into_iter().for_each(|job| job.answer());
+                    return;
+                }
+                Attempt::Broken(index, why) => {
+                    tracing::error!(%why, "a transaction of the ledger is broken and was undone");
+                    self.shared.figures.faulted();
+                    batch.remove(index).fail(Failure::Internal);
+                }
+                Attempt::Failed(fault) => {
+                    tracing::error!(%fault, "the ledger's file can't be written");
+                    self.shared.figures.failed();
+                    fail_all(batch, &fault.to_string());
+                    self.reopen();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Makes sure that the file is open and has room to grow.
+    fn ready(&self) -> Result<(), String> {
+        if !self.shared.is_open() {
+            self.reopen();
+        }
+        match rustix::fs::statvfs(&self.path) {
+            Ok(disk) if disk.f_bavail.saturating_mul(disk.f_frsize) < DISK_RESERVE_BYTES => {
+                Err("the disk is full".to_owned())
+            }
+            // A file system that can't say is found out by writing.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn attempt(&self, batch: &mut [Box<dyn Job>]) -> Attempt {
+        let database = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(database) = database.as_ref() else { return Attempt::Failed(Fault::NotOpen) };
+        let mut transaction = match database.begin_write() {
+            Ok(transaction) => transaction,
+            Err(error) => return Attempt::Failed(error.into()),
+        };
+        if let Err(error) = transaction.set_durability(Durability::Immediate) {
+            return Attempt::Failed(Fault::Corrupt { table: "catalogue", what: error.to_string() });
+        }
+        let mut tables = Tables::new(&transaction);
+        for (index, job) in batch.iter_mut().enumerate() {
+            match job.run(&mut tables) {
+                Verdict::Kept => {}
+                Verdict::Broken(why) => {
+                    drop(tables);
+                    return match transaction.abort() {
+                        Ok(()) => Attempt::Broken(index, why),
+                        Err(error) => Attempt::Failed(error.into()),
+                    };
+                }
+                Verdict::Storage(fault) => return Attempt::Failed(fault),
+            }
+        }
+        let wrote = tables.batch_wrote();
+        let result = tables.finish().and_then(|newest| {
+            // Refusals alone need no fsync.
+            if wrote {
+                transaction.commit()?
+            } else {
+                transaction.abort()?
+            }
+            Ok(newest)
+        });
+        match result {
+            Ok(newest) => {
+                self.shared.figures.committed(batch.len(), wrote);
+                if let Some(number) = newest {
+                    self.shared.newest_change.send_replace(number);
+                }
+                Attempt::Committed
+            }
+            Err(fault) => Attempt::Failed(fault),
+        }
+    }
+
+    fn reopen(&self) {
+        // The old handle holds the file's lock, so it goes first; open snapshots end with it.
+        self.shared.replace(None);
+        for _ in 0..REOPEN_TRIES {
+            match (self.open)() {
+                Ok(database) => return self.shared.replace(Some(database)),
+                Err(error) => tracing::error!(%error, "the ledger can't be reopened yet"),
+            }
+            std::thread::sleep(REOPEN_PAUSE);
+        }
+    }
+}
+
+fn fail_all(batch: Vec<Box<dyn Job>>, why: &str) {
+    for job in batch {
+        job.fail(Failure::Unavailable(why.to_owned()));
+    }
+}

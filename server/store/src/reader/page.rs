@@ -1,0 +1,255 @@
+//! The engine of the paged lists.
+//!
+//! A list is a range of keys, read forwards or backwards; keys are unique, so the order is total and
+//! a cursor (the last key shown) goes on exactly there, whatever was added meanwhile.
+
+use core::fmt;
+use core::str::FromStr;
+
+use redb::{AccessGuard, Range, ReadOnlyTable};
+
+use crate::keys;
+use crate::transaction::Fault;
+
+type Rows = Range<'static, &'static [u8], &'static [u8]>;
+
+/// Most items on one page.
+pub const PER_PAGE_MAX: u32 = 1_000;
+/// Most rows a filtered list looks at in one call; some 100 ms. The cursor then goes on.
+pub const SCAN_MAX: usize = 100_000;
+
+/// Which part of a list is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Paging {
+    /// What comes after a cursor, or the start of the list.
+    After {
+        /// Where the last page ended.
+        cursor: Option<Cursor>,
+        /// Most items, at most [`PER_PAGE_MAX`].
+        limit: u32,
+    },
+    /// A numbered page; one past the end is empty.
+    Numbered {
+        /// From 1.
+        page: u32,
+        /// Most items, at most [`PER_PAGE_MAX`].
+        per_page: u32,
+    },
+}
+
+impl Paging {
+    fn limit(&self) -> usize {
+        let (Self::After { limit, .. } | Self::Numbered { per_page: limit, .. }) = self;
+        usize::try_from((*limit).min(PER_PAGE_MAX)).unwrap_or(usize::MAX)
+    }
+
+    fn skip(&self) -> usize {
+        match self {
+            Self::After { .. } => 0,
+            Self::Numbered { page, .. } => {
+                usize::try_from(page.saturating_sub(1)).unwrap_or(usize::MAX).saturating_mul(self.limit())
+            }
+        }
+    }
+
+    const fn cursor(&self) -> Option<&Cursor> {
+        match self {
+            Self::After { cursor, .. } => cursor.as_ref(),
+            Self::Numbered { .. } => None,
+        }
+    }
+}
+
+/// A place in a list; opaque to callers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(Vec<u8>);
+
+/// Text that is no cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor of this list")]
+pub struct CursorError;
+
+/// Longest key that a cursor can hold.
+const CURSOR_MAX_BYTES: usize = 128;
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(&self.0))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        if text.is_empty() || text.len() > 2 * CURSOR_MAX_BYTES {
+            return Err(CursorError);
+        }
+        hex::decode(text).map(Self).map_err(|_| CursorError)
+    }
+}
+
+/// How long a whole list is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Total {
+    /// At least this; the filter looked at no more.
+    AtLeast(u64),
+    /// Exactly this.
+    Exactly(u64),
+}
+
+impl Total {
+    /// The number, whatever it is worth.
+    pub const fn count(self) -> u64 {
+        match self {
+            Self::AtLeast(count) | Self::Exactly(count) => count,
+        }
+    }
+}
+
+/// A part of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The items, in the list's order.
+    pub items: Vec<T>,
+    /// How long the whole list is; with a cursor and a filter, how much is left from there.
+    pub total: Total,
+    /// Where to go on; none at the end of the list.
+    pub next: Option<Cursor>,
+}
+
+/// Which end of the keys a list starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// The greatest key first: the newest, where keys sort by age.
+    Descending,
+    /// The smallest key first.
+    Ascending,
+}
+
+/// Makes the item of a row (key, value), or none when a filter leaves it out.
+pub(super) type Select<'a, T> = dyn Fn(&[u8], &[u8]) -> Result<Option<T>, Fault> + 'a;
+
+/// A range of a table, and how to show a row of it.
+pub(super) struct List<'a, T> {
+    pub(super) table: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(super) prefix: Vec<u8>,
+    pub(super) order: Order,
+    /// The length, when it is known without counting; only for lists without a filter.
+    pub(super) length: Option<u64>,
+    /// Makes the item of a row, or none when the filter leaves it out.
+    pub(super) select: &'a Select<'a, T>,
+}
+
+impl<T> List<'_, T> {
+    pub(super) fn page(&self, paging: &Paging) -> Result<Page<T>, Fault> {
+        let mut rows = self.rows(paging.cursor())?;
+        match self.length {
+            Some(length) => self.unfiltered(&mut rows, paging, length),
+            None => self.filtered(&mut rows, paging),
+        }
+    }
+
+    /// Skips without looking at values, and never counts.
+    fn unfiltered(
+        &self,
+        rows: &mut dyn Iterator<Item = Row>,
+        paging: &Paging,
+        length: u64,
+    ) -> Result<Page<T>, Fault> {
+        let skip = paging.skip();
+        let past_end = u64::try_from(skip).map_or(true, |skip| skip >= length);
+        let mut page = Page { items: Vec::new(), total: Total::Exactly(length), next: None };
+        if skip > 0 && (past_end || rows.nth(skip.saturating_sub(1)).is_none()) {
+            return Ok(page);
+        }
+        let mut last = None;
+        for row in rows {
+            let (key, value) = row?;
+            if page.items.len() >= paging.limit() {
+                page.next = last.map(Cursor);
+                break;
+            }
+            page.items.extend((self.select)(key.value(), value.value())?);
+            last = Some(key.value().to_vec());
+        }
+        Ok(page)
+    }
+
+    /// Looks at each row; counts matches beyond the page as far as it looks.
+    fn filtered(&self, rows: &mut dyn Iterator<Item = Row>, paging: &Paging) -> Result<Page<T>, Fault> {
+        let (skip, limit) = (paging.skip(), paging.limit());
+        let mut page = Page { items: Vec::new(), total: Total::Exactly(0), next: None };
+        let (mut matched, mut looked) = (0_usize, 0_usize);
+        let mut last_shown = None;
+        let mut last_seen = None;
+        for row in rows {
+            let (key, value) = row?;
+            if looked >= SCAN_MAX {
+                // The page may be short: what is left starts behind the last row looked at.
+                page.total = Total::AtLeast(0);
+                page.next = if page.items.len() < limit { last_seen } else { last_shown.clone() };
+                break;
+            }
+            looked = looked.saturating_add(1);
+            if let Some(item) = (self.select)(key.value(), value.value())? {
+                matched = matched.saturating_add(1);
+                if matched > skip && page.items.len() < limit {
+                    page.items.push(item);
+                    last_shown = Some(Cursor(key.value().to_vec()));
+                } else if matched > skip && page.next.is_none() {
+                    page.next.clone_from(&last_shown);
+                }
+            }
+            last_seen = Some(Cursor(key.value().to_vec()));
+        }
+        let count = u64::try_from(matched).unwrap_or(u64::MAX);
+        page.total = match page.total {
+            Total::Exactly(_) => Total::Exactly(count),
+            Total::AtLeast(_) => Total::AtLeast(count),
+        };
+        Ok(page)
+    }
+
+    fn rows(&self, after: Option<&Cursor>) -> Result<Box<dyn Iterator<Item = Row>>, Fault> {
+        let start = self.prefix.clone();
+        let end = keys::after(&self.prefix);
+        // A cursor of another list can't lead outside this one.
+        let after = after.map(|cursor| cursor.0.as_slice()).filter(|key| key.starts_with(&self.prefix));
+        let rows: Box<dyn Iterator<Item = Row>> = match (self.order, after) {
+            (Order::Ascending, None) => Box::new(between(&self.table, &start, end.as_deref())?),
+            (Order::Descending, None) => Box::new(between(&self.table, &start, end.as_deref())?.rev()),
+            (Order::Ascending, Some(key)) => {
+                let next = keys::join(&[key, &[0]]);
+                Box::new(between(&self.table, &next, end.as_deref())?)
+            }
+            (Order::Descending, Some(key)) => Box::new(between(&self.table, &start, Some(key))?.rev()),
+        };
+        Ok(rows)
+    }
+}
+
+type Row =
+    Result<(AccessGuard<'static, &'static [u8]>, AccessGuard<'static, &'static [u8]>), redb::StorageError>;
+
+/// All rows whose key starts with `prefix`.
+pub(super) fn range(
+    table: &ReadOnlyTable<&'static [u8], &'static [u8]>,
+    prefix: &[u8],
+) -> Result<Rows, Fault> {
+    between(table, prefix, keys::after(prefix).as_deref())
+}
+
+/// All rows with `from <= key < to`, or to the end of the table.
+pub(super) fn between(
+    table: &ReadOnlyTable<&'static [u8], &'static [u8]>,
+    from: &[u8],
+    to: Option<&[u8]>,
+) -> Result<Rows, Fault> {
+    Ok(match to {
+        // An empty range, which redb would refuse.
+        Some(to) if to < from => table.range(from..from)?,
+        Some(to) => table.range(from..to)?,
+        None => table.range(from..)?,
+    })
+}

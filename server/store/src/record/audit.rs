@@ -1,0 +1,164 @@
+//! Entries of the audit.
+//!
+//! An entry is stored as the exact JSON text that was hashed (see `crate::audit`), so its form can
+//! grow without breaking the chain of older entries.
+
+use core::fmt;
+
+use muster_policy::identity::{AccountId, CaId, CertificateId, Serial, TokenId, ZoneId};
+use muster_policy::name::{DeviceId, Label};
+use muster_policy::reason::Reason;
+use muster_policy::time::UnixTime;
+use serde::{Deserialize, Serialize};
+
+/// Who did it, as proven.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Actor {
+    /// A holder of an admin token.
+    AdminToken(TokenId),
+    /// Someone who proved nothing.
+    Anonymous,
+    /// A device with its certificate.
+    Holder(DeviceId),
+    /// Someone with access to the data directory.
+    Local,
+    /// A device with its manufacturer's certificate.
+    Manufacturer(DeviceId),
+    /// A device with its manufacturer's certificate and a token.
+    ManufacturerAndToken(DeviceId, TokenId),
+    /// The server itself.
+    System,
+    /// A device with a token.
+    Token(DeviceId, TokenId),
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Action {
+    /// An account was made.
+    AccountCreated,
+    /// An admin token was made.
+    AdminTokenCreated,
+    /// An admin token was revoked.
+    AdminTokenRevoked,
+    /// A CA was added.
+    CaAdded,
+    /// A CA's state was set.
+    CaStateSet,
+    /// A certificate was issued.
+    CertificateIssued,
+    /// A certificate is good again.
+    CertificateReactivated,
+    /// A certificate was revoked.
+    CertificateRevoked,
+    /// A revocation list was stored.
+    CrlStored,
+    /// A device's fields were set.
+    DeviceSet,
+    /// A device's status was set.
+    DeviceStatusSet,
+    /// Devices were imported.
+    DevicesImported,
+    /// An issuance ended without a certificate, after its serial may have been signed.
+    IssueAbandoned,
+    /// An issuance was cut off by a crash; its serial may have been signed.
+    IssueInterrupted,
+    /// A profile was set.
+    ProfileSet,
+    /// Something was refused.
+    Refused,
+    /// More was refused than the audit takes in an hour; the details say how many.
+    RefusalsOmitted,
+    /// A request was approved.
+    RequestApproved,
+    /// A request was denied.
+    RequestDenied,
+    /// A request began to wait for a person.
+    RequestWaiting,
+    /// Old records were removed; the details say how many.
+    Tidied,
+    /// A token was made.
+    TokenCreated,
+    /// A token was revoked.
+    TokenRevoked,
+    /// A zone was added.
+    ZoneAdded,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+/// What an entry is about; whatever does not apply is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Subjects {
+    /// The account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountId>,
+    /// The zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<ZoneId>,
+    /// The CA.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<CaId>,
+    /// The profile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Label>,
+    /// The device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
+    /// The token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
+    /// The certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateId>,
+    /// The serial that was or may have been signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<Serial>,
+}
+
+/// An entry of the audit before it has its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditDraft {
+    /// When.
+    pub at: UnixTime,
+    /// Who.
+    pub actor: Actor,
+    /// What.
+    pub action: Action,
+    /// About what.
+    pub subjects: Subjects,
+    /// Why it was refused.
+    pub reason: Option<Reason>,
+    /// Bounded text for people, never a secret.
+    pub details: Option<String>,
+}
+
+/// An entry of the audit; numbers start at 1 and have no gaps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Its number.
+    pub number: u64,
+    /// When.
+    pub at: UnixTime,
+    /// Who.
+    pub actor: Actor,
+    /// What.
+    pub action: Action,
+    /// About what.
+    #[serde(default)]
+    pub subjects: Subjects,
+    /// Why it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<String>,
+}

@@ -1,0 +1,60 @@
+//! The change log that followers such as edges read.
+
+use muster_policy::enrol::DeviceStatus;
+use muster_policy::identity::{AccountId, CaId, CertificateId, TokenId, ZoneId};
+use muster_policy::name::{DeviceId, Label};
+use muster_policy::time::UnixTime;
+use serde::{Deserialize, Serialize};
+
+use crate::record::CaState;
+use crate::tables::{Record, TableName};
+
+/// One change; numbers start at 1 and have no gaps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Its number.
+    pub number: u64,
+    /// When it happened.
+    pub at: UnixTime,
+    /// The account it concerns; none for changes of the server itself.
+    pub account: Option<AccountId>,
+    /// What happened.
+    pub kind: ChangeKind,
+}
+
+/// What happened. Ids only: a follower reads the record in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ChangeKind {
+    /// An account was made.
+    AccountCreated,
+    /// An admin token was made or revoked.
+    AdminTokenSet(TokenId),
+    /// A CA was added.
+    CaAdded(CaId),
+    /// A CA's state was set.
+    CaStateSet(CaId, CaState),
+    /// A certificate was issued.
+    CertificateIssued(CertificateId),
+    /// A revoked certificate is good again.
+    CertificateReactivated(CertificateId),
+    /// A certificate was revoked.
+    CertificateRevoked(CertificateId),
+    /// A new revocation list of a CA was stored.
+    CrlStored(CaId),
+    /// A device became known, or something of it was set, with the status it has now.
+    DeviceSet(DeviceId, DeviceStatus),
+    /// So many devices were imported; followers read them anew.
+    DevicesImported(u64),
+    /// A profile was set.
+    ProfileSet(Label),
+    /// A token was made or revoked.
+    TokenSet(TokenId),
+    /// A zone was added.
+    ZoneAdded(ZoneId),
+}
+
+impl Record for Change {
+    const TABLE: TableName = TableName::Changes;
+}

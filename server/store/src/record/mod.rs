@@ -1,0 +1,23 @@
+//! What the ledger holds: one file per kind of record.
+//!
+//! Records are stored with field names; a field that a later version adds has `#[serde(default)]`,
+//! so that older files stay readable without a migration. A record never holds a secret: tokens are
+//! kept as hashes, CA keys in files of their own.
+
+mod account;
+mod audit;
+mod ca;
+mod certificate;
+mod change;
+mod device;
+mod request;
+mod token;
+
+pub use account::{Account, Counters, Zone};
+pub use audit::{Action, Actor, AuditDraft, AuditEntry, Subjects};
+pub use ca::{Ca, CaKind, CaRole, CaState, CrlState};
+pub use certificate::{Certificate, CertificateStatus, How, Revocation, RevocationReason, RevokedEntry};
+pub use change::{Change, ChangeKind};
+pub use device::{DEVICE_GROUPS_MAX, DEVICE_LABELS_MAX, DEVICE_TEXT_MAX_BYTES, Device, DeviceTextError};
+pub use request::{Intent, Request, WaitingRequest};
+pub use token::{AdminRole, AdminToken, Token, TokenState};
