@@ -287,7 +287,7 @@ pub(crate) fn open_file(path: &Path, cache_bytes: usize) -> Result<Database, Ope
     }
 }
 
-fn open_error(path: &Path, error: DatabaseError) -> OpenError {
+pub(crate) fn open_error(path: &Path, error: DatabaseError) -> OpenError {
     let path = path.to_owned();
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::AlreadyOpen { path },

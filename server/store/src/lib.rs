@@ -42,6 +42,7 @@ mod transaction;
 
 pub use audit::{AuditBreak, AuditVerified};
 pub use backup::BackupError;
+pub use check::{CheckError, Checked};
 
 pub use ledger::{Ledger, OpenError, Options};
 pub use migration::SCHEMA_VERSION;
