@@ -38,6 +38,8 @@ pub mod reader;
 pub mod record;
 mod stats;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 pub use audit::{AuditBreak, AuditVerified};
