@@ -2,7 +2,7 @@
 //! promised: the writer of the kill -9 and power-cut loops.
 //!
 //! `writer DIR THREADS [COUNT]` prints a certificate's id after its acknowledgement, `COUNT` in all
-//! or until it is killed. `writer verify DIR` reads such ids from standard input, reopens the ledger,
+//! or until it is killed. Every 16th has a one-time token, which a second request must not get to use. `writer verify DIR` reads such ids from standard input, reopens the ledger,
 //! checks all of it, and fails when an id is missing.
 
 #![allow(clippy::print_stdout, reason = "the ids on standard output are what it is for")]
@@ -18,13 +18,17 @@ use muster_policy::enrol::{OID_COMMON_NAME, San, SubjectAttribute};
 use muster_policy::identity::{
     AccountId, CaId, CertificateId, Fingerprint, KeyFingerprint, RequestKey, SecretHash, Serial, TokenId,
 };
+use muster_policy::name::DeviceId;
 use muster_policy::profile::Approval;
+use muster_policy::reason::Reason;
 use muster_policy::time::UnixTime;
-use muster_store::act::{AddCa, BeginIssue, Begun, By, CompleteIssue, CreateAccount, CreateToken};
+use muster_store::act::{
+    AddCa, BeginIssue, Begun, By, CompleteIssue, CreateAccount, CreateToken, IssueRefused,
+};
 use muster_store::record::{
     Account, Actor, Ca, CaKind, CaRole, CaState, Certificate, CertificateStatus, How, Token,
 };
-use muster_store::{Ledger, Options};
+use muster_store::{Error, Ledger, Options};
 use serde_bytes::ByteBuf;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -43,7 +47,7 @@ fn file(directory: &str) -> PathBuf {
     Path::new(directory).join("ledger.redb")
 }
 
-/// One account and one CA; every certificate has a device and a one-time token of its own.
+/// One account and one CA.
 const ACCOUNT: AccountId = AccountId::from_bytes([1; 16]);
 
 fn write(path: &Path, threads: usize, count: u64) -> Result<(), Failure> {
@@ -113,48 +117,54 @@ const fn ca() -> CaId {
     CaId::from_bytes([2; 16])
 }
 
-/// A token, then begin and complete, as a first enrollment does.
+/// Begin and complete, for one of 65,536 devices, so that most are known after a while.
 fn issue(ledger: &Ledger) -> Result<CertificateId, Failure> {
-    let name = hex::encode(random::<8>()?);
-    let device: muster_policy::name::DeviceId = format!("meter-{name}").parse()?;
-    let token = TokenId::new(0, random()?);
-    let by = By { actor: Actor::Token(device.clone(), token), at: now() };
-    if std::env::args().any(|argument| argument == "--tokens") {
-        create_token(ledger, token, &by)?;
+    let [first, second, dice] = random()?;
+    let device: DeviceId = format!("meter-{first:02x}{second:02x}").parse()?;
+    let token = if dice % 16 == 0 { Some(create_token(ledger, &device)?) } else { None };
+    let begin = begin(device, token)?;
+    let certificate = certificate(&begin)?;
+    match ledger.transact_blocking(begin.clone())? {
+        Begun::Proceed => {}
+        other => return Err(format!("did not begin: {other:?}").into()),
     }
-    let begin = BeginIssue {
+    let (request, by) = (begin.request, begin.by);
+    ledger.transact_blocking(CompleteIssue { request, certificate, by })?;
+    if token.is_some() {
+        match ledger.transact_blocking(self::begin(begin.device, token)?) {
+            Err(Error::Refused(IssueRefused::Policy(Reason::TokenUsed))) => {}
+            other => return Err(format!("a token was used twice: {other:?}").into()),
+        }
+    }
+    Ok(begin.certificate)
+}
+
+fn begin(device: DeviceId, token: Option<TokenId>) -> Result<BeginIssue, Failure> {
+    Ok(BeginIssue {
         request: RequestKey::from_bytes(random()?),
         account: ACCOUNT,
         certificate: CertificateId::new(now_millis(), random()?),
         serial: Serial::from_random(random()?),
         ca: ca(),
-        device: device.clone(),
+        device,
         profile: "default".parse()?,
         key_fingerprint: KeyFingerprint::from_bytes(random()?),
-        token: None,
+        token,
         replaces: None,
         approval: Approval::Automatic,
         csr_der: vec![0x30; 300],
         source: None,
         repeat_for: Duration::from_secs(3_600),
-        by: by.clone(),
-    };
-    let certificate = certificate(&begin)?;
-    let (request, id) = (begin.request, begin.certificate);
-    match ledger.transact_blocking(begin)? {
-        Begun::Proceed => {}
-        other => return Err(format!("did not begin: {other:?}").into()),
-    }
-    ledger.transact_blocking(CompleteIssue { request, certificate, by })?;
-    Ok(id)
+        by: By { actor: Actor::Anonymous, at: now() },
+    })
 }
 
-fn create_token(ledger: &Ledger, id: TokenId, by: &By) -> Result<(), Failure> {
+fn create_token(ledger: &Ledger, device: &DeviceId) -> Result<TokenId, Failure> {
     let token = Token {
-        id,
+        id: TokenId::new(now_millis(), random()?),
         account: ACCOUNT,
         hash: SecretHash::from_bytes(random()?),
-        device: None,
+        device: Some(device.clone()),
         key: None,
         profile: None,
         uses_allowed: 1,
@@ -164,7 +174,9 @@ fn create_token(ledger: &Ledger, id: TokenId, by: &By) -> Result<(), Failure> {
         created_at: now(),
         last_used_at: None,
     };
-    Ok(ledger.transact_blocking(CreateToken { token, by: by.clone() })?)
+    let id = token.id;
+    ledger.transact_blocking(CreateToken { token, by: By { actor: Actor::Local, at: now() } })?;
+    Ok(id)
 }
 
 fn certificate(begin: &BeginIssue) -> Result<Box<Certificate>, Failure> {

@@ -189,6 +189,7 @@ impl Reader {
     fn check_certificates(&self) -> Result<(), CheckError> {
         let mut revoked = 0_u64;
         let revoked_table = self.table(TableName::Revoked)?;
+        let by_device_table = self.table(TableName::DeviceCertificates)?;
         self.each(|key, certificate: &Certificate| {
             let Certificate { id, account, ca, serial, device, not_after, .. } = certificate;
             let table = TableName::Certificates;
@@ -196,7 +197,9 @@ impl Reader {
             holds(table, sha256(&certificate.der) == *certificate.fingerprint.as_bytes(), HASH_DIFFERS)?;
             self.names(TableName::Serials, &keys::serial(*ca, *serial), key)?;
             let by_device = keys::device_certificate(*account, device, *id);
-            self.names(TableName::DeviceCertificates, &by_device, &[])?;
+            let listed = by_device_table.get(by_device.as_slice())?;
+            let listed = listed.is_some_and(|request| request.value().len() == REQUEST_KEY_BYTES);
+            holds(TableName::DeviceCertificates, listed, "a record is not in the index as it is")?;
             self.names(TableName::Expiry, &keys::expiry(*not_after, *account, *id), &[])?;
             let Some(revocation) = certificate.revoked else { return Ok(()) };
             revoked = revoked.saturating_add(1);
@@ -310,5 +313,7 @@ fn sha256(bytes: &[u8]) -> Vec<u8> {
     digest(&SHA256, bytes).as_ref().to_vec()
 }
 
+/// Octets of a request's key.
+const REQUEST_KEY_BYTES: usize = 32;
 const KEY_DIFFERS: &str = "a key is not that of its record";
 const HASH_DIFFERS: &str = "a certificate is not that of its fingerprint";

@@ -63,7 +63,7 @@ tables! {
     Counters, "counters";
     /// ca -> `CrlState`
     Crls, "crls";
-    /// account, device, 0, certificate -> nothing
+    /// account, device, 0, certificate -> request
     DeviceCertificates, "device-certificates";
     /// account, device -> `Device`
     Devices, "devices";
@@ -79,7 +79,7 @@ tables! {
     Profiles, "profiles";
     /// time of the last state, request -> nothing
     RequestAges, "request-ages";
-    /// request -> `Request`
+    /// request -> `Request`, while a person is concerned
     Requests, "requests";
     /// account, certificate -> `RevokedEntry`
     Revoked, "revoked";
@@ -213,6 +213,26 @@ impl<'t> Tables<'t> {
         };
         let mut rows = Vec::new();
         for row in range.take(limit) {
+            let (key, value) = row?;
+            rows.push((key.value().to_vec(), value.value().to_vec()));
+        }
+        Ok(rows)
+    }
+
+    /// The last `limit` rows whose key starts with `prefix`, last first.
+    pub(crate) fn newest_rows(
+        &mut self,
+        table: TableName,
+        prefix: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Row>, Fault> {
+        let table = self.table(table)?;
+        let range = match keys::after(prefix) {
+            Some(end) => table.range(prefix..end.as_slice())?,
+            None => table.range(prefix..)?,
+        };
+        let mut rows = Vec::new();
+        for row in range.rev().take(limit) {
             let (key, value) = row?;
             rows.push((key.value().to_vec(), value.value().to_vec()));
         }

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use redb::Database;
 
 use super::*;
+use crate::act::{DecideRequest, Decision};
 use crate::backup::BackupError;
 use crate::check::CheckError;
 use crate::ledger::OpenError;
@@ -183,7 +184,13 @@ fn every_index_and_counter_that_disagrees_is_found() {
     let mut rig = Rig::new();
     rig.issue(1, "a");
     rig.token(1, 1);
-    rig.begin(BeginIssue { approval: Approval::Manual, ..begin(2, "b", rig.now) }).expect("waits");
+    for number in [2, 3] {
+        let waits = BeginIssue { approval: Approval::Manual, ..begin(number, "b", rig.now) };
+        rig.begin(waits).expect("waits");
+    }
+    let request = begin(3, "b", rig.now).request;
+    let deny = DecideRequest { request, decision: Decision::Deny, by: rig.by() };
+    rig.ledger().transact_blocking(deny).expect("denied");
     rig.close();
     let sound = std::fs::read(rig.path()).expect("reads");
     for table in [

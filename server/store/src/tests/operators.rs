@@ -9,9 +9,9 @@ use muster_policy::reason::Reason;
 
 use super::*;
 use crate::act::{
-    AddZone, CreateAdminToken, DeviceImport, ImportDevices, Imported, NoteRefusals, OnExisting,
-    REFUSALS_PER_HOUR_MAX, ReactivateCertificate, RefusalNote, Rejected, Retention, RevokeAdminToken,
-    RevokeCertificate, SetDevice, SetDeviceStatus, SetProfile, StoreCrl, Tidy,
+    AddZone, CreateAdminToken, DecideRequest, Decision, DeviceImport, ImportDevices, Imported, NoteRefusals,
+    OnExisting, REFUSALS_PER_HOUR_MAX, ReactivateCertificate, RefusalNote, Rejected, Retention,
+    RevokeAdminToken, RevokeCertificate, SetDevice, SetDeviceStatus, SetProfile, StoreCrl, Tidy,
 };
 use crate::reader::{AuditFilter, Paging};
 use crate::record::{
@@ -278,16 +278,20 @@ fn tidying_forgets_what_is_old_and_keeps_the_audit() {
     }
     rig.token(1, 1);
     let waiting = BeginIssue { approval: Approval::Manual, ..begin(100, "b", rig.now) };
-    rig.begin(waiting).expect("waits");
+    rig.begin(waiting.clone()).expect("waits");
+    let denied = BeginIssue { approval: Approval::Manual, ..begin(102, "b", rig.now) };
+    rig.begin(denied.clone()).expect("waits");
+    let decide = DecideRequest { request: denied.request, decision: Decision::Deny, by: rig.by() };
+    rig.ledger().transact_blocking(decide).expect("denied");
     rig.begin(begin(101, "c", rig.now)).expect("begins, and its caller is gone");
     let keep = Retention::default();
     let tidy = |rig: &Rig| Tidy { now: rig.now, keep, step: 10 };
 
     let none = rig.ledger().transact_blocking(tidy(&rig)).expect("tidied");
     assert_eq!(none, crate::act::Tidied::default());
-    rig.pass(Duration::from_secs(3 * 86_400));
+    rig.pass(keep.waiting + Duration::from_secs(1));
     let some = rig.ledger().transact_blocking(tidy(&rig)).expect("tidied");
-    assert_eq!((some.requests, some.intents, some.certificates, some.more), (10, 1, 0, true));
+    assert_eq!((some.requests, some.intents, some.certificates, some.more), (2, 1, 0, false));
     rig.check();
     rig.pass(LIFETIME + keep.certificates);
     let mut total = 0;

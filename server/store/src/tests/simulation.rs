@@ -169,7 +169,7 @@ impl World {
             return Ok(Expected::InProgress);
         }
         if let Some(issued) = self.model.issued.get(&request)
-            && issued.at.plus(REPEAT_FOR) >= now
+            && now < issued.at.plus(REPEAT_FOR)
             && !issued.revoked
         {
             return Ok(Expected::Again(issued.certificate));
