@@ -120,6 +120,7 @@ pub struct Tables<'t> {
     counters: BTreeMap<AccountId, Counters>,
     job_wrote: bool,
     batch_wrote: bool,
+    opened_intents: i64,
 }
 
 impl<'t> Tables<'t> {
@@ -132,6 +133,7 @@ impl<'t> Tables<'t> {
             counters: BTreeMap::new(),
             job_wrote: false,
             batch_wrote: false,
+            opened_intents: 0,
         }
     }
 
@@ -148,6 +150,16 @@ impl<'t> Tables<'t> {
     /// Whether any transaction of the batch wrote anything.
     pub(crate) const fn batch_wrote(&self) -> bool {
         self.batch_wrote
+    }
+
+    /// How many more intents the batch stored than it took back.
+    pub(crate) const fn opened_intents(&self) -> i64 {
+        self.opened_intents
+    }
+
+    /// Notes that an intent was stored (1) or taken back (-1).
+    pub(crate) const fn count_intent(&mut self, change: i64) {
+        self.opened_intents = self.opened_intents.saturating_add(change);
     }
 
     /// Writes the numbers kept in memory; returns the newest change when there is one.

@@ -258,6 +258,7 @@ impl BeginIssue {
             token: self.token,
             at: self.by.at,
         };
+        tables.count_intent(1);
         tables.put(&keys::request(self.request), &intent)
     }
 }
@@ -343,7 +344,7 @@ impl Transaction for CompleteIssue {
         }
         let before: Option<Request> = tables.get(&keys::request(self.request))?;
 
-        tables.remove(TableName::Intents, &keys::request(self.request))?;
+        take_back(tables, &intent)?;
         store(tables, self.request, certificate)?;
         if let Some(approved) = &before {
             requests::remove(tables, self.request, approved)?;
@@ -450,7 +451,7 @@ pub(super) fn release(
 }
 
 fn release_silently(tables: &mut Tables<'_>, intent: &Intent) -> Result<(), Fault> {
-    tables.remove(TableName::Intents, &keys::request(intent.request))?;
+    take_back(tables, intent)?;
     if let Some(id) = intent.token {
         let key = keys::token(intent.account, id);
         if let Some(mut token) = tables.get::<Token>(&key)? {
@@ -458,5 +459,11 @@ fn release_silently(tables: &mut Tables<'_>, intent: &Intent) -> Result<(), Faul
             tables.put(&key, &token)?;
         }
     }
+    Ok(())
+}
+
+fn take_back(tables: &mut Tables<'_>, intent: &Intent) -> Result<(), Fault> {
+    tables.count_intent(-1);
+    tables.remove(TableName::Intents, &keys::request(intent.request))?;
     Ok(())
 }
