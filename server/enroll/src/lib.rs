@@ -34,6 +34,11 @@ pub use authority::{
     Authority, AuthorityError, FoundingPlan, ImportPlan, IssuingCa, KeyFolder, RevocationError,
     ServerCertificate, Trust, TrustedCa,
 };
+// Words of the CA that callers of the registrar need; admin has no arrow to the CA itself.
+pub use muster_ca::authority::Purpose;
+pub use muster_ca::csr::Csr;
+pub use muster_ca::file_key::{CaAlgorithm, Passphrase};
+
 pub use caller::Identified;
 pub use clock::Clock;
 pub use encoding::decode_request;

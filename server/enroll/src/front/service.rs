@@ -134,7 +134,6 @@ impl EstService {
     }
 
     /// The rest of it, once it is known who asks.
-    #[expect(clippy::too_many_arguments, reason = "all of it is the one request")]
     async fn enroll_proven(
         &self,
         operation: Operation,
