@@ -1,1 +1,319 @@
 //! The deep check of a file: before it is restored, and when something seems wrong.
+//!
+//! Every page's checksum, every record, every index in both directions, every counter, the numbers
+//! of the change log and the chain of the audit. Both directions, because a missing index row hides
+//! a record and a stray one names what is not there: a record is looked up in each of its indexes,
+//! and then the lengths must agree.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use muster_policy::identity::AccountId;
+use muster_policy::profile::ProfileWritten;
+use redb::{Database, ReadableDatabase, ReadableTableMetadata};
+use serde::Serialize;
+
+use crate::act::recount::Recount;
+use crate::audit::{AuditBreak, AuditVerified};
+use crate::codec;
+use crate::keys;
+use crate::ledger::{Ledger, OpenError, open_error};
+use crate::migration::SCHEMA_VERSION;
+use crate::reader::Reader;
+use crate::record::{
+    Account, AdminToken, Ca, Certificate, Change, Counters, CrlState, Device, Intent, Request, RevokedEntry,
+    Token, Zone,
+};
+use crate::tables::{META_SCHEMA, Record, TableName};
+use crate::transaction::Fault;
+
+/// What a sound ledger holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// Its schema version. One of an older version is migrated when it is opened; until then only its
+    /// pages and its audit are checked.
+    pub schema: u32,
+    /// Accounts.
+    pub accounts: u64,
+    /// Certificates.
+    pub certificates: u64,
+    /// Devices.
+    pub devices: u64,
+    /// Tokens.
+    pub tokens: u64,
+    /// Number of the newest change.
+    pub newest_change: u64,
+    /// The audit's length and head.
+    pub audit: AuditVerified,
+}
+
+/// What is wrong with a ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The audit was changed.
+    #[error(transparent)]
+    Audit(#[from] AuditBreak),
+    /// A record can't be read.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// Records and indexes contradict each other.
+    #[error("table `{table}`: {what}")]
+    Inconsistent {
+        /// The table.
+        table: &'static str,
+        /// What was found.
+        what: &'static str,
+    },
+    /// The file can't be opened, or its pages are damaged.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+impl From<redb::StorageError> for CheckError {
+    fn from(error: redb::StorageError) -> Self {
+        Self::Fault(error.into())
+    }
+}
+
+impl Ledger {
+    /// Checks a ledger that no process has open. Reads the whole file; blocks the thread.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(path: &Path) -> Result<Checked, CheckError> {
+        let broken = |what: String| OpenError::Broken { path: path.to_owned(), what };
+        // Damaged pages may make redb panic; whatever it meets, the answer is "broken".
+        let checked = catch_unwind(AssertUnwindSafe(|| {
+            let database = Database::builder()
+                .set_check_integrity_on_open(true)
+                .open(path)
+                .map_err(|error| open_error(path, error))?;
+            let transaction = database.begin_read().map_err(Fault::from)?;
+            Reader::new(transaction).check_at(path)
+        }));
+        checked.unwrap_or_else(|_| Err(broken("its pages make no sense".to_owned()).into()))
+    }
+}
+
+impl Reader {
+    /// Checks everything in this snapshot but the checksums of the pages.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<Checked, CheckError> {
+        self.check_at(Path::new("in use"))
+    }
+
+    fn check_at(&self, path: &Path) -> Result<Checked, CheckError> {
+        let schema: u32 = self.meta(META_SCHEMA)?.ok_or_else(|| OpenError::Broken {
+            path: path.to_owned(),
+            what: "it has no schema version".to_owned(),
+        })?;
+        if schema > SCHEMA_VERSION {
+            let (found, known) = (schema, SCHEMA_VERSION);
+            return Err(OpenError::NewerSchema { path: path.to_owned(), found, known }.into());
+        }
+        if schema == SCHEMA_VERSION {
+            self.check_accounts()?;
+            self.check_devices()?;
+            self.check_tokens()?;
+            self.check_certificates()?;
+            self.check_requests()?;
+            self.check_changes()?;
+            self.check_counters()?;
+        }
+        Ok(Checked {
+            schema,
+            accounts: self.length(TableName::Accounts)?,
+            certificates: self.length(TableName::Certificates)?,
+            devices: self.length(TableName::Devices)?,
+            tokens: self.length(TableName::Tokens)?,
+            newest_change: self.newest_change()?,
+            audit: self.verify_audit()??,
+        })
+    }
+
+    fn check_accounts(&self) -> Result<(), CheckError> {
+        self.each(|key, account: &Account| {
+            holds(TableName::Accounts, key == keys::account(account.id), KEY_DIFFERS)
+        })?;
+        self.each(|key, zone: &Zone| {
+            holds(TableName::Zones, key == keys::zone(zone.id), KEY_DIFFERS)?;
+            self.names(TableName::ZoneNames, &keys::zone_name(&zone.name), key)
+        })?;
+        self.same_length(TableName::Zones, TableName::ZoneNames)?;
+        self.each(|key, ca: &Ca| {
+            holds(TableName::Cas, key == keys::ca(ca.id), KEY_DIFFERS)?;
+            holds(TableName::Cas, sha256(&ca.certificate_der) == *ca.fingerprint.as_bytes(), HASH_DIFFERS)
+        })?;
+        let cas = self.table(TableName::Cas)?;
+        self.each(|key, _: &CrlState| {
+            holds(TableName::Crls, cas.get(key)?.is_some(), "a list belongs to no CA")
+        })?;
+        self.each(|_, _: &ProfileWritten| Ok(()))
+    }
+
+    fn check_devices(&self) -> Result<(), CheckError> {
+        let mut serials = 0_u64;
+        self.each(|key, device: &Device| {
+            let expected = keys::device(device.account, &device.id);
+            holds(TableName::Devices, key == expected, KEY_DIFFERS)?;
+            let Some(serial) = &device.manufacturer_serial else { return Ok(()) };
+            serials = serials.saturating_add(1);
+            let index = keys::manufacturer_serial(device.account, serial);
+            self.names(TableName::ManufacturerSerials, &index, device.id.as_str().as_bytes())
+        })?;
+        self.has_length(TableName::ManufacturerSerials, serials)
+    }
+
+    fn check_tokens(&self) -> Result<(), CheckError> {
+        self.each(|key, token: &Token| {
+            let Token { id, account, hash, expires_at, .. } = *token;
+            holds(TableName::Tokens, key == keys::token(account, id), KEY_DIFFERS)?;
+            let within = token.uses_taken <= token.uses_allowed;
+            holds(TableName::Tokens, within, "more uses are taken than allowed")?;
+            self.names(TableName::TokenHashes, &keys::secret(hash), key)?;
+            self.names(TableName::TokenExpiry, &keys::token_expiry(expires_at, account, id), &[])
+        })?;
+        self.same_length(TableName::Tokens, TableName::TokenHashes)?;
+        self.same_length(TableName::Tokens, TableName::TokenExpiry)?;
+        self.each(|key, token: &AdminToken| {
+            holds(TableName::AdminTokens, key == keys::admin_token(token.id), KEY_DIFFERS)?;
+            self.names(TableName::AdminTokenHashes, &keys::secret(token.hash), key)
+        })?;
+        self.same_length(TableName::AdminTokens, TableName::AdminTokenHashes)
+    }
+
+    fn check_certificates(&self) -> Result<(), CheckError> {
+        let mut revoked = 0_u64;
+        let revoked_table = self.table(TableName::Revoked)?;
+        let by_device_table = self.table(TableName::DeviceCertificates)?;
+        self.each(|key, certificate: &Certificate| {
+            let Certificate { id, account, ca, serial, device, not_after, .. } = certificate;
+            let table = TableName::Certificates;
+            holds(table, key == keys::certificate(*account, *id), KEY_DIFFERS)?;
+            holds(table, sha256(&certificate.der) == *certificate.fingerprint.as_bytes(), HASH_DIFFERS)?;
+            self.names(TableName::Serials, &keys::serial(*ca, *serial), key)?;
+            let by_device = keys::device_certificate(*account, device, *id);
+            let listed = by_device_table.get(by_device.as_slice())?;
+            let listed = listed.is_some_and(|request| request.value().len() == REQUEST_KEY_BYTES);
+            holds(TableName::DeviceCertificates, listed, "a record is not in the index as it is")?;
+            self.names(TableName::Expiry, &keys::expiry(*not_after, *account, *id), &[])?;
+            let Some(revocation) = certificate.revoked else { return Ok(()) };
+            revoked = revoked.saturating_add(1);
+            let entry = revoked_table.get(key)?;
+            let entry: Option<RevokedEntry> =
+                entry.map(|entry| codec::decode(TableName::Revoked, entry.value())).transpose()?;
+            let agrees = entry.is_some_and(|entry| {
+                entry.revocation == revocation && entry.fingerprint == certificate.fingerprint
+            });
+            holds(TableName::Revoked, agrees, "a revoked certificate is not listed as it is")
+        })?;
+        for index in [TableName::Serials, TableName::DeviceCertificates, TableName::Expiry] {
+            self.same_length(TableName::Certificates, index)?;
+        }
+        self.has_length(TableName::Revoked, revoked)
+    }
+
+    fn check_requests(&self) -> Result<(), CheckError> {
+        let (mut waiting, mut other) = (0_u64, 0_u64);
+        for row in self.table(TableName::Requests)?.range::<&[u8]>(..)? {
+            let (key, value) = row?;
+            let request: Request = codec::decode(TableName::Requests, value.value())?;
+            let key = keys::request_of(key.value()).ok_or(inconsistent(TableName::Requests, KEY_DIFFERS))?;
+            if let Request::Waiting(request) = &request {
+                waiting = waiting.saturating_add(1);
+                holds(TableName::Requests, request.key == key, KEY_DIFFERS)?;
+                let index = keys::waiting(request.account, request.since, key);
+                self.names(TableName::Waiting, &index, &[])?;
+            } else {
+                other = other.saturating_add(1);
+                self.names(TableName::RequestAges, &keys::request_age(request.at(), key), &[])?;
+            }
+        }
+        self.has_length(TableName::Waiting, waiting)?;
+        self.has_length(TableName::RequestAges, other)?;
+        self.each(|key, intent: &Intent| {
+            holds(TableName::Intents, key == keys::request(intent.request), KEY_DIFFERS)
+        })
+    }
+
+    fn check_changes(&self) -> Result<(), CheckError> {
+        let mut expected = 0_u64;
+        self.each(|key, change: &Change| {
+            expected = expected.saturating_add(1);
+            let agrees = key == keys::number(expected) && change.number == expected;
+            holds(TableName::Changes, agrees, "a number is missing")
+        })?;
+        holds(TableName::Changes, self.newest_change()? == expected, "the newest changes are missing")
+    }
+
+    fn check_counters(&self) -> Result<(), CheckError> {
+        let mut recount = Recount::default();
+        for table in Recount::TABLES {
+            for row in self.table(table)?.range::<&[u8]>(..)? {
+                let (key, value) = row?;
+                recount.feed(table, key.value(), value.value())?;
+            }
+        }
+        let mut stored = BTreeMap::new();
+        self.each(|key, counters: &Counters| {
+            let account = key.try_into().map_err(|_| inconsistent(TableName::Counters, KEY_DIFFERS))?;
+            stored.insert(AccountId::from_bytes(account), *counters);
+            Ok(())
+        })?;
+        // An account that never had anything has no counters, or zeros.
+        stored.retain(|_, counters| *counters != Counters::default());
+        holds(TableName::Counters, stored == recount.counters, "the numbers differ from the records")
+    }
+
+    /// Reads every record of a table.
+    fn each<R: Record>(
+        &self,
+        mut check: impl FnMut(&[u8], &R) -> Result<(), CheckError>,
+    ) -> Result<(), CheckError> {
+        for row in self.table(R::TABLE)?.range::<&[u8]>(..)? {
+            let (key, value) = row?;
+            check(key.value(), &codec::decode(R::TABLE, value.value())?)?;
+        }
+        Ok(())
+    }
+
+    /// An index row must be there and hold `value`.
+    fn names(&self, index: TableName, key: &[u8], value: &[u8]) -> Result<(), CheckError> {
+        let found = self.table(index)?.get(key)?;
+        let agrees = found.is_some_and(|found| found.value() == value);
+        holds(index, agrees, "a record is not in the index as it is")
+    }
+
+    fn same_length(&self, records: TableName, index: TableName) -> Result<(), CheckError> {
+        self.has_length(index, self.length(records)?)
+    }
+
+    fn has_length(&self, index: TableName, expected: u64) -> Result<(), CheckError> {
+        holds(index, self.length(index)? == expected, "the index names what is not there")
+    }
+
+    fn length(&self, table: TableName) -> Result<u64, CheckError> {
+        Ok(self.table(table)?.len()?)
+    }
+}
+
+fn holds(table: TableName, holds: bool, what: &'static str) -> Result<(), CheckError> {
+    if holds { Ok(()) } else { Err(inconsistent(table, what)) }
+}
+
+const fn inconsistent(table: TableName, what: &'static str) -> CheckError {
+    CheckError::Inconsistent { table: table.as_str(), what }
+}
+
+fn sha256(bytes: &[u8]) -> Vec<u8> {
+    digest(&SHA256, bytes).as_ref().to_vec()
+}
+
+/// Octets of a request's key.
+const REQUEST_KEY_BYTES: usize = 32;
+const KEY_DIFFERS: &str = "a key is not that of its record";
+const HASH_DIFFERS: &str = "a certificate is not that of its fingerprint";

@@ -149,7 +149,8 @@ impl Ledger {
         let newest = newest_change(&database).map_err(|fault| broken(path, &fault))?;
         let shared = Arc::new(Shared::new(database, newest));
         let (sender, queue) = mpsc::channel(QUEUE_MAX);
-        let committer = Committer { queue, shared: Arc::clone(&shared), open, path: path.to_owned() };
+        let committer =
+            Committer { queue, shared: Arc::clone(&shared), open, path: path.to_owned(), open_intents: 0 };
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || committer.run())
@@ -287,7 +288,7 @@ pub(crate) fn open_file(path: &Path, cache_bytes: usize) -> Result<Database, Ope
     }
 }
 
-fn open_error(path: &Path, error: DatabaseError) -> OpenError {
+pub(crate) fn open_error(path: &Path, error: DatabaseError) -> OpenError {
     let path = path.to_owned();
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::AlreadyOpen { path },

@@ -10,8 +10,8 @@
 //!    signer is called; [`act::CompleteIssue`] refuses a certificate without its intent.
 //! 2. **Durable before answer.** A transaction's output is handed out after the commit that holds it
 //!    was fsynced. An error of kind [`Error::Unavailable`] means: not acknowledged.
-//! 3. **Same request, same certificate.** A request key has one record; while it is `Issued`, inside
-//!    its window and the certificate is good, the same key yields the same certificate.
+//! 3. **Same request, same certificate.** A request's key is kept with its certificate; inside the
+//!    window, and while the certificate is good, the same key yields the same certificate.
 //! 4. **A token yields at most `uses_allowed` certificates**, however many callers present it at once:
 //!    a use is reserved with the intent, in the same transaction.
 //! 5. **A failed request uses up nothing.** Abandoning an intent, or finding one at start-up that a
@@ -38,10 +38,13 @@ pub mod reader;
 pub mod record;
 mod stats;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 pub use audit::{AuditBreak, AuditVerified};
 pub use backup::BackupError;
+pub use check::{CheckError, Checked};
 
 pub use ledger::{Ledger, OpenError, Options};
 pub use migration::SCHEMA_VERSION;

@@ -63,7 +63,7 @@ tables! {
     Counters, "counters";
     /// ca -> `CrlState`
     Crls, "crls";
-    /// account, device, 0, certificate -> nothing
+    /// account, device, 0, certificate -> request
     DeviceCertificates, "device-certificates";
     /// account, device -> `Device`
     Devices, "devices";
@@ -79,7 +79,7 @@ tables! {
     Profiles, "profiles";
     /// time of the last state, request -> nothing
     RequestAges, "request-ages";
-    /// request -> `Request`
+    /// request -> `Request`, while a person is concerned
     Requests, "requests";
     /// account, certificate -> `RevokedEntry`
     Revoked, "revoked";
@@ -120,6 +120,7 @@ pub struct Tables<'t> {
     counters: BTreeMap<AccountId, Counters>,
     job_wrote: bool,
     batch_wrote: bool,
+    opened_intents: i64,
 }
 
 impl<'t> Tables<'t> {
@@ -132,6 +133,7 @@ impl<'t> Tables<'t> {
             counters: BTreeMap::new(),
             job_wrote: false,
             batch_wrote: false,
+            opened_intents: 0,
         }
     }
 
@@ -148,6 +150,16 @@ impl<'t> Tables<'t> {
     /// Whether any transaction of the batch wrote anything.
     pub(crate) const fn batch_wrote(&self) -> bool {
         self.batch_wrote
+    }
+
+    /// How many more intents the batch stored than it took back.
+    pub(crate) const fn opened_intents(&self) -> i64 {
+        self.opened_intents
+    }
+
+    /// Notes that an intent was stored (1) or taken back (-1).
+    pub(crate) const fn count_intent(&mut self, change: i64) {
+        self.opened_intents = self.opened_intents.saturating_add(change);
     }
 
     /// Writes the numbers kept in memory; returns the newest change when there is one.
@@ -213,6 +225,26 @@ impl<'t> Tables<'t> {
         };
         let mut rows = Vec::new();
         for row in range.take(limit) {
+            let (key, value) = row?;
+            rows.push((key.value().to_vec(), value.value().to_vec()));
+        }
+        Ok(rows)
+    }
+
+    /// The last `limit` rows whose key starts with `prefix`, last first.
+    pub(crate) fn newest_rows(
+        &mut self,
+        table: TableName,
+        prefix: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Row>, Fault> {
+        let table = self.table(table)?;
+        let range = match keys::after(prefix) {
+            Some(end) => table.range(prefix..end.as_slice())?,
+            None => table.range(prefix..)?,
+        };
+        let mut rows = Vec::new();
+        for row in range.rev().take(limit) {
             let (key, value) = row?;
             rows.push((key.value().to_vec(), value.value().to_vec()));
         }

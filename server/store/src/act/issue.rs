@@ -25,6 +25,9 @@ use crate::transaction::{Failed, Fault, Transaction};
 
 /// Most requests of an account that wait for a person; more than a person can judge.
 pub const WAITING_PER_ACCOUNT_MAX: u64 = 10_000;
+/// How many of a device's newest certificates are looked at for a repetition; rate limits keep a
+/// device far below this many in one window.
+const REPEATS_LOOKED_AT: usize = 64;
 /// After this an intent counts as abandoned: signing takes milliseconds, so its caller is gone.
 pub const INTENT_STALE_AFTER: Duration = Duration::from_secs(120);
 
@@ -60,7 +63,8 @@ pub struct BeginIssue {
     pub csr_der: Vec<u8>,
     /// The address it came from, kept likewise.
     pub source: Option<String>,
-    /// For how long after its issue the same certificate answers the same request.
+    /// For how long after its issue the same certificate answers the same request; zero for never,
+    /// as when the key is made here and can't be delivered twice.
     pub repeat_for: Duration,
     /// Who asks, and when.
     pub by: By,
@@ -120,12 +124,10 @@ impl Transaction for BeginIssue {
         match &request {
             Some(Request::Denied { .. }) => return Err(Reason::ApprovalDenied.into()),
             Some(Request::Waiting(waiting)) => return Ok(Begun::Waiting { since: waiting.since }),
-            Some(Request::Issued { account, certificate, at }) => {
-                if let Some(certificate) = self.repeated(tables, *account, *certificate, *at)? {
-                    return Ok(Begun::AlreadyIssued(Box::new(certificate)));
-                }
-            }
             Some(Request::Approved { .. }) | None => {}
+        }
+        if let Some(certificate) = self.repeated(tables)? {
+            return Ok(Begun::AlreadyIssued(Box::new(certificate)));
         }
         // The stale intent's use comes back before this one's is taken.
         let freed = stale.as_ref().is_some_and(|intent| intent.token == self.token);
@@ -161,19 +163,21 @@ impl BeginIssue {
         Ok(Some(token))
     }
 
-    /// The certificate that answers a repetition, if it still does.
-    fn repeated(
-        &self,
-        tables: &mut Tables<'_>,
-        account: AccountId,
-        certificate: CertificateId,
-        issued_at: UnixTime,
-    ) -> Result<Option<Certificate>, Fault> {
-        if account != self.account || issued_at.plus(self.repeat_for) < self.by.at {
-            return Ok(None);
-        }
-        let stored: Option<Certificate> = tables.get(&keys::certificate(account, certificate))?;
-        Ok(stored.filter(|stored| stored.status(self.by.at) == CertificateStatus::Active))
+    /// The certificate that answers a repetition, if there is one that still does.
+    ///
+    /// Request keys are kept in the device's index rather than in a table of their own: that would be
+    /// one more page at a random place to write for every certificate.
+    fn repeated(&self, tables: &mut Tables<'_>) -> Result<Option<Certificate>, Fault> {
+        let prefix = keys::device_certificates(self.account, &self.device);
+        let newest = tables.newest_rows(TableName::DeviceCertificates, &prefix, REPEATS_LOOKED_AT)?;
+        let same = newest.into_iter().find(|(_, request)| request == self.request.as_bytes());
+        let Some((index, _)) = same else { return Ok(None) };
+        let id = index.get(prefix.len()..).unwrap_or_default();
+        let stored: Option<Certificate> = tables.get(&keys::join(&[self.account.as_bytes(), id]))?;
+        let now = self.by.at;
+        Ok(stored.filter(|stored| {
+            now < stored.issued_at.plus(self.repeat_for) && stored.status(now) == CertificateStatus::Active
+        }))
     }
 
     /// The certificate being renewed may have been revoked since the handshake.
@@ -254,6 +258,7 @@ impl BeginIssue {
             token: self.token,
             at: self.by.at,
         };
+        tables.count_intent(1);
         tables.put(&keys::request(self.request), &intent)
     }
 }
@@ -339,14 +344,11 @@ impl Transaction for CompleteIssue {
         }
         let before: Option<Request> = tables.get(&keys::request(self.request))?;
 
-        tables.remove(TableName::Intents, &keys::request(self.request))?;
-        store(tables, certificate)?;
-        let issued = Request::Issued {
-            account: certificate.account,
-            certificate: certificate.id,
-            at: certificate.issued_at,
-        };
-        requests::set(tables, self.request, before.as_ref(), &issued)?;
+        take_back(tables, &intent)?;
+        store(tables, self.request, certificate)?;
+        if let Some(approved) = &before {
+            requests::remove(tables, self.request, approved)?;
+        }
         let kind = ChangeKind::CertificateIssued(certificate.id);
         Ok(log(tables, &self.by, Action::CertificateIssued, subjects_of(&intent, certificate), kind)?)
     }
@@ -361,13 +363,13 @@ fn carries_out(intent: &Intent, certificate: &Certificate) -> bool {
         && intent.key_fingerprint == certificate.key_fingerprint
 }
 
-fn store(tables: &mut Tables<'_>, certificate: &Certificate) -> Result<(), Fault> {
+fn store(tables: &mut Tables<'_>, request: RequestKey, certificate: &Certificate) -> Result<(), Fault> {
     let Certificate { id, account, ca, serial, device, not_after, .. } = certificate;
     let key = keys::certificate(*account, *id);
     tables.put(&key, certificate)?;
     tables.put_raw(TableName::Serials, &keys::serial(*ca, *serial), &key)?;
     let by_device = keys::device_certificate(*account, device, *id);
-    tables.put_raw(TableName::DeviceCertificates, &by_device, &[])?;
+    tables.put_raw(TableName::DeviceCertificates, &by_device, request.as_bytes())?;
     tables.put_raw(TableName::Expiry, &keys::expiry(*not_after, *account, *id), &[])?;
     tables.count(*account, |counters| counters.certificates = counters.certificates.saturating_add(1))
 }
@@ -449,7 +451,7 @@ pub(super) fn release(
 }
 
 fn release_silently(tables: &mut Tables<'_>, intent: &Intent) -> Result<(), Fault> {
-    tables.remove(TableName::Intents, &keys::request(intent.request))?;
+    take_back(tables, intent)?;
     if let Some(id) = intent.token {
         let key = keys::token(intent.account, id);
         if let Some(mut token) = tables.get::<Token>(&key)? {
@@ -457,5 +459,11 @@ fn release_silently(tables: &mut Tables<'_>, intent: &Intent) -> Result<(), Faul
             tables.put(&key, &token)?;
         }
     }
+    Ok(())
+}
+
+fn take_back(tables: &mut Tables<'_>, intent: &Intent) -> Result<(), Fault> {
+    tables.count_intent(-1);
+    tables.remove(TableName::Intents, &keys::request(intent.request))?;
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::transaction::{Failed, Fault, Transaction};
 pub struct Retention {
     /// Certificates after their end. Revoked ones leave the lists then.
     pub certificates: Duration,
-    /// Answered, approved and denied requests; at least the time in which a request may be repeated.
+    /// Denied requests, and approved ones whose device never came back.
     pub requests: Duration,
     /// Tokens after their end, used or not.
     pub tokens: Duration,
@@ -31,7 +31,7 @@ impl Default for Retention {
         const DAY: Duration = Duration::from_secs(86_400);
         Self {
             certificates: DAY.saturating_mul(90),
-            requests: DAY.saturating_mul(2),
+            requests: DAY.saturating_mul(14),
             tokens: DAY.saturating_mul(30),
             waiting: DAY.saturating_mul(14),
         }
@@ -54,7 +54,7 @@ pub struct Tidy {
 pub struct Tidied {
     /// Certificates long expired.
     pub certificates: u64,
-    /// Requests long answered, or left waiting.
+    /// Requests long decided, or left waiting.
     pub requests: u64,
     /// Tokens long ended.
     pub tokens: u64,

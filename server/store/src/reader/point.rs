@@ -241,7 +241,7 @@ impl Reader {
         Ok(())
     }
 
-    /// What became of a request.
+    /// What a person has to decide, or did, about a request; none once it has its certificate.
     ///
     /// # Errors
     /// See [`Reader::account`].

@@ -1,4 +1,4 @@
-//! What became of a request for a certificate, and what is being signed right now.
+//! Requests that need a person, and what is being signed right now.
 
 use muster_policy::identity::{AccountId, CaId, CertificateId, KeyFingerprint, RequestKey, Serial, TokenId};
 use muster_policy::name::{DeviceId, Label};
@@ -9,7 +9,10 @@ use serde_bytes::ByteBuf;
 use crate::record::Actor;
 use crate::tables::{Record, TableName};
 
-/// What became of a request.
+/// What a person has to decide, or did, about a request.
+///
+/// A request that needs no person, or has its certificate, has no record of its own: its key is kept
+/// with the certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
@@ -27,15 +30,6 @@ pub enum Request {
         /// When.
         at: UnixTime,
     },
-    /// It has its certificate.
-    Issued {
-        /// The owner of the certificate.
-        account: AccountId,
-        /// The certificate.
-        certificate: CertificateId,
-        /// When.
-        at: UnixTime,
-    },
     /// It waits for a person.
     Waiting(Box<WaitingRequest>),
 }
@@ -44,7 +38,7 @@ impl Request {
     /// When it came into this state.
     pub const fn at(&self) -> UnixTime {
         match self {
-            Self::Approved { at, .. } | Self::Denied { at, .. } | Self::Issued { at, .. } => *at,
+            Self::Approved { at, .. } | Self::Denied { at, .. } => *at,
             Self::Waiting(waiting) => waiting.since,
         }
     }

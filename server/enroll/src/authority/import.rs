@@ -1,0 +1,78 @@
+//! Bringing a CA along: from a PEM bundle to a record.
+//!
+//! With its key it issues from now on and the CA before it keeps verifying; without it it only
+//! verifies. A manufacturer's CA proves first enrollments and issues nothing here.
+
+use muster_ca::byo::import;
+use muster_ca::file_key::Passphrase;
+use muster_policy::identity::CaId;
+use muster_policy::name::Title;
+use muster_store::act::{AddCa, By};
+use muster_store::record::{Ca, CaKind, CaRole};
+
+use super::found::record_of;
+use super::{Authority, AuthorityError};
+use crate::secret::random_or_refuse;
+
+/// What is to be imported.
+pub struct ImportPlan {
+    /// The bundle: the CA, the CAs above it, and optionally its key.
+    pub pem: String,
+    /// The passphrase of the key in the bundle.
+    pub passphrase: Option<Passphrase>,
+    /// Whether it is a manufacturer's.
+    pub manufacturer: bool,
+    /// What to call it; else its subject.
+    pub title: Option<Title>,
+}
+
+impl Authority {
+    /// Imports a CA.
+    ///
+    /// # Errors
+    /// A leaf, an expired CA, a key that does not fit, a broken path: each with its reason.
+    pub async fn import(&self, plan: ImportPlan, by: By) -> Result<Ca, AuthorityError> {
+        let now = self.clock.now();
+        let imported = import(&plan.pem, plan.passphrase.as_ref(), now)?;
+        let (certificate, above) = (&imported.certificate, &imported.above);
+        let id = CaId::new(self.clock.unix_millis(), random_or_refuse()?);
+        let role = match (plan.manufacturer, &imported.key) {
+            (true, _) => CaRole::Manufacturer,
+            (false, Some(_)) => CaRole::Devices,
+            (false, None) => CaRole::VerifyOnly,
+        };
+        let title = plan.title.unwrap_or_else(|| title_of(certificate.subject()));
+        let mut record = record_of(id, self.account, role, CaKind::Byo, title, certificate, now);
+        record.chain = above.iter().map(|above| above.der().to_vec().into()).collect();
+        if let (CaRole::Devices, Some(key)) = (role, &imported.key) {
+            record.key_file = Some(self.keys.write(id, key)?);
+        }
+        let before = self.ledger.reader()?.cas(self.account)?;
+        self.ledger.transact(AddCa { ca: record.clone(), by: by.clone() }).await?;
+        if role == CaRole::Devices {
+            self.retire_older(&before, &[CaRole::Devices], by).await?;
+        }
+        self.reload()?;
+        Ok(record)
+    }
+}
+
+/// The subject, cut to what a title can hold.
+fn title_of(subject: &str) -> Title {
+    let cut: String = subject.chars().filter(|c| !c.is_control()).take(128).collect();
+    let imported = || "imported CA".parse();
+    #[expect(clippy::expect_used, reason = "a constant that parses, as the test shows")]
+    cut.parse().or_else(|_| imported()).expect("`imported CA` is a title")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_subject_makes_a_title() {
+        assert_eq!(title_of("CN=x").as_str(), "CN=x");
+        assert_eq!(title_of(" \n").as_str(), "imported CA");
+        assert_eq!(title_of(&"é".repeat(300)).as_str().chars().count(), 128);
+    }
+}

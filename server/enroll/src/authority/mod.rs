@@ -1,0 +1,294 @@
+//! The account's CAs at work: keys loaded, trust assembled, new ones made.
+//!
+//! [`Authority`] keeps one immutable [`Trust`] for readers to share and swaps it whole when a CA
+//! changes. A key file is durable before the record that names it; a record never lacks its key.
+//! Only this crate calls a signer.
+
+mod found;
+mod import;
+mod keys;
+mod revocation;
+mod server_certificate;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use muster_ca::bundle::certs_only;
+use muster_ca::issuer::{Issuer, IssuerError};
+use muster_policy::identity::{AccountId, CaId};
+use muster_policy::name::TrustDomain;
+use muster_store::act::Rejected;
+use muster_store::record::{Ca, CaRole, CaState};
+use muster_store::{Error as LedgerError, Fault, Ledger};
+
+pub use self::found::FoundingPlan;
+pub use self::import::ImportPlan;
+pub use self::keys::KeyFolder;
+pub use self::revocation::RevocationError;
+pub use self::server_certificate::ServerCertificate;
+use crate::clock::Clock;
+
+/// A CA whose certificates may authenticate.
+#[derive(Clone, Debug)]
+pub struct TrustedCa {
+    /// Its id.
+    pub id: CaId,
+    /// Its certificate.
+    pub certificate_der: Vec<u8>,
+    /// Its subject, DER; the issuer of what it signed.
+    pub subject_der: Vec<u8>,
+}
+
+/// A CA with its key.
+#[derive(Clone)]
+pub struct IssuingCa {
+    /// Its id.
+    pub id: CaId,
+    /// Certificate and signer.
+    pub issuer: Arc<Issuer>,
+    /// The certificates above it, its issuer first.
+    pub chain: Vec<Vec<u8>>,
+}
+
+/// What the account trusts and issues with at one moment.
+pub struct Trust {
+    /// Grows with each change; what was derived from an older one is stale.
+    pub generation: u64,
+    /// The account.
+    pub account: AccountId,
+    /// Its trust domain.
+    pub trust_domain: TrustDomain,
+    /// CAs whose leaves are devices of the account: the issuing one, and those that retire.
+    pub devices: Vec<TrustedCa>,
+    /// CAs of manufacturers (IEEE 802.1AR).
+    pub manufacturers: Vec<TrustedCa>,
+    /// The CA that signs device certificates now.
+    pub issuing: Option<IssuingCa>,
+    /// The CA that signs server certificates now.
+    pub services: Option<IssuingCa>,
+    /// Every CA that has a key and is not retired: each keeps a CRL.
+    pub keyed: Vec<IssuingCa>,
+    /// The answer to cacerts: certs-only CMS.
+    pub ca_certificates: Vec<u8>,
+    /// The roots that clients should trust, DER, the newest first.
+    pub roots: Vec<Vec<u8>>,
+}
+
+/// Why a CA could not be loaded, made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// The account is not in the ledger.
+    #[error("the ledger has no account")]
+    AccountMissing,
+    /// A CA could not be built.
+    #[error(transparent)]
+    Build(#[from] muster_ca::authority::AuthorityError),
+    /// A certificate could not be read or built.
+    #[error("CA {ca}: {error}")]
+    Issuer {
+        /// The CA.
+        ca: CaId,
+        /// Why.
+        error: IssuerError,
+    },
+    /// A bundle was refused.
+    #[error(transparent)]
+    Import(#[from] muster_ca::byo::ImportError),
+    /// A revocation list could not be made.
+    #[error(transparent)]
+    Crl(#[from] muster_ca::crl::CrlError),
+    /// A key file could not be read or written.
+    #[error(transparent)]
+    Key(#[from] muster_ca::file_key::FileKeyError),
+    /// The ledger failed or refused.
+    #[error("the ledger: {0}")]
+    Ledger(String),
+    /// There is no active CA of this role.
+    #[error("the account has no active CA for {0}")]
+    NoActiveCa(&'static str),
+    /// No random numbers.
+    #[error("the system gives no random numbers")]
+    NoRandom,
+    /// A server certificate could not be made.
+    #[error(transparent)]
+    Prepare(#[from] muster_ca::leaf::PrepareError),
+    /// The key could not sign.
+    #[error(transparent)]
+    Sign(#[from] muster_ca::signer::SignError),
+}
+
+impl From<Fault> for AuthorityError {
+    fn from(fault: Fault) -> Self {
+        Self::Ledger(fault.to_string())
+    }
+}
+
+impl From<LedgerError<Rejected>> for AuthorityError {
+    fn from(error: LedgerError<Rejected>) -> Self {
+        match error {
+            LedgerError::Refused(rejected) => Self::Ledger(rejected.to_string()),
+            other => Self::Ledger(other.to_string()),
+        }
+    }
+}
+
+impl From<muster_ca::key_pair::CryptoFailure> for AuthorityError {
+    fn from(failure: muster_ca::key_pair::CryptoFailure) -> Self {
+        Self::Key(failure.into())
+    }
+}
+
+impl From<muster_policy::reason::Refusal> for AuthorityError {
+    fn from(_: muster_policy::reason::Refusal) -> Self {
+        Self::NoRandom
+    }
+}
+
+/// The CAs of one account.
+pub struct Authority {
+    account: AccountId,
+    ledger: Ledger,
+    keys: KeyFolder,
+    clock: Clock,
+    crl_url_base: Option<String>,
+    trust: ArcSwap<Trust>,
+    generation: AtomicU64,
+    /// CA -> the change up to which its newest CRL has seen everything.
+    crls_made: tokio::sync::Mutex<HashMap<CaId, u64>>,
+}
+
+impl Authority {
+    /// Loads every CA of the account with its key.
+    ///
+    /// # Errors
+    /// When a key file is missing, unreadable, needs a passphrase, or does not fit its certificate.
+    pub fn open(
+        ledger: Ledger,
+        account: AccountId,
+        keys: KeyFolder,
+        clock: Clock,
+        crl_url_base: Option<String>,
+    ) -> Result<Self, AuthorityError> {
+        let trust = load(&ledger, account, &keys, 0)?;
+        Ok(Self {
+            account,
+            ledger,
+            keys,
+            clock,
+            crl_url_base,
+            trust: ArcSwap::from_pointee(trust),
+            generation: AtomicU64::new(0),
+            crls_made: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// What the account trusts and issues with now.
+    pub fn trust(&self) -> Arc<Trust> {
+        self.trust.load_full()
+    }
+
+    /// Where the CRL of a CA is found, for certificates that name it.
+    pub fn crl_url(&self, ca: CaId) -> Option<String> {
+        self.crl_url_base.as_ref().map(|base| format!("{base}/crl/{ca}.crl"))
+    }
+
+    /// Assembles trust anew from the ledger.
+    fn reload(&self) -> Result<(), AuthorityError> {
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        self.trust.store(Arc::new(load(&self.ledger, self.account, &self.keys, generation)?));
+        Ok(())
+    }
+}
+
+fn load(
+    ledger: &Ledger,
+    account: AccountId,
+    keys: &KeyFolder,
+    generation: u64,
+) -> Result<Trust, AuthorityError> {
+    let reader = ledger.reader()?;
+    let record = reader.account(account)?.ok_or(AuthorityError::AccountMissing)?;
+    let mut cas = reader.cas(account)?;
+    // Newest first: the newest active CA of a role signs.
+    cas.sort_by_key(|ca| core::cmp::Reverse(ca.id));
+    cas.retain(|ca| ca.state != CaState::Retired);
+    let mut trust = Trust {
+        generation,
+        account,
+        trust_domain: record.trust_domain,
+        devices: Vec::new(),
+        manufacturers: Vec::new(),
+        issuing: None,
+        services: None,
+        keyed: Vec::new(),
+        ca_certificates: ca_certificates(&cas),
+        roots: roots(&cas),
+    };
+    for ca in &cas {
+        let issuing = open_issuing(ca, keys)?;
+        match (ca.role, ca.state) {
+            (CaRole::Devices, state) => {
+                trust.devices.push(trusted(ca)?);
+                if state == CaState::Active && trust.issuing.is_none() {
+                    trust.issuing.clone_from(&issuing);
+                }
+            }
+            (CaRole::Manufacturer, CaState::Active) => trust.manufacturers.push(trusted(ca)?),
+            (CaRole::Services, CaState::Active) if trust.services.is_none() => {
+                trust.services.clone_from(&issuing);
+            }
+            _ => {}
+        }
+        trust.keyed.extend(issuing);
+    }
+    Ok(trust)
+}
+
+fn open_issuing(ca: &Ca, keys: &KeyFolder) -> Result<Option<IssuingCa>, AuthorityError> {
+    let Some(file) = &ca.key_file else { return Ok(None) };
+    let signer = Arc::new(keys.read(file)?);
+    let issuer = Issuer::new(&ca.certificate_der, signer)
+        .map_err(|error| AuthorityError::Issuer { ca: ca.id, error })?;
+    let chain = ca.chain.iter().map(|der| der.to_vec()).collect();
+    Ok(Some(IssuingCa { id: ca.id, issuer: Arc::new(issuer), chain }))
+}
+
+fn trusted(ca: &Ca) -> Result<TrustedCa, AuthorityError> {
+    let parsed = muster_ca::certificate::CaCertificate::parse(&ca.certificate_der)
+        .map_err(|error| AuthorityError::Issuer { ca: ca.id, error: error.into() })?;
+    Ok(TrustedCa {
+        id: ca.id,
+        certificate_der: ca.certificate_der.to_vec(),
+        subject_der: parsed.subject_der().to_vec(),
+    })
+}
+
+/// Everything a device may need to build a path, and to follow a change of root (RFC 7030 §4.1.3).
+fn ca_certificates(cas: &[Ca]) -> Vec<u8> {
+    let mut certificates: Vec<&[u8]> = Vec::new();
+    for ca in cas.iter().filter(|ca| matches!(ca.role, CaRole::Devices | CaRole::Root)) {
+        let own = core::iter::once(&ca.certificate_der);
+        certificates.extend(own.chain(&ca.chain).chain(&ca.rollover).map(|der| der.as_slice()));
+    }
+    certificates.sort_unstable();
+    certificates.dedup();
+    certs_only(&certificates)
+}
+
+/// What clients should trust: managed roots, and the top of each chain that was brought along.
+fn roots(cas: &[Ca]) -> Vec<Vec<u8>> {
+    let mut roots: Vec<Vec<u8>> = Vec::new();
+    for ca in cas {
+        let top = match ca.role {
+            CaRole::Root => &ca.certificate_der,
+            CaRole::Devices => ca.chain.last().unwrap_or(&ca.certificate_der),
+            CaRole::Manufacturer | CaRole::Services | CaRole::VerifyOnly => continue,
+        };
+        if !roots.iter().any(|root| root.as_slice() == top.as_slice()) {
+            roots.push(top.to_vec());
+        }
+    }
+    roots
+}

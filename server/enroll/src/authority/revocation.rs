@@ -1,0 +1,102 @@
+//! Revocation: the ledger first, then the CRL.
+//!
+//! Each CA with a key keeps one full CRL (RFC 5280 §5). It is made anew when something is revoked or
+//! reactivated, and after half of its lifetime. Making it is one at a time: callers that wait while
+//! one is made share the next, so a wave of revocations makes few lists.
+
+use std::time::Duration;
+
+use muster_ca::crl::{CrlPlan, RevokedCertificate};
+use muster_policy::identity::CaId;
+use muster_store::act::{By, StoreCrl};
+use muster_store::record::CrlState;
+
+use super::{Authority, AuthorityError};
+
+/// Why the CRL was not renewed. The revocation itself stands.
+#[derive(Debug, thiserror::Error)]
+#[error("the CRL of CA {ca} was not renewed: {error}")]
+pub struct RevocationError {
+    /// The CA.
+    pub ca: CaId,
+    /// Why.
+    pub error: AuthorityError,
+}
+
+impl Authority {
+    /// Makes the CRL of a CA anew from what is revoked now.
+    ///
+    /// `lifetime` is the time to nextUpdate. A CA without a key keeps no CRL here.
+    ///
+    /// # Errors
+    /// When the key can't sign or the ledger can't store.
+    pub async fn renew_crl(&self, ca: CaId, lifetime: Duration) -> Result<(), RevocationError> {
+        let asked_at = *self.ledger.newest_change().borrow();
+        let mut made = self.crls_made.lock().await;
+        // Made after this was asked for, while it waited: that list has what it was asked for.
+        if made.get(&ca).is_some_and(|seen| *seen > asked_at) {
+            return Ok(());
+        }
+        let seen = *self.ledger.newest_change().borrow();
+        self.make_crl(ca, lifetime).await.map_err(|error| RevocationError { ca, error })?;
+        made.insert(ca, seen.saturating_add(1));
+        Ok(())
+    }
+
+    /// Makes every CRL anew that is missing or past half of its lifetime.
+    ///
+    /// # Errors
+    /// The first that fails; the others are tried first.
+    pub async fn renew_due_crls(&self, lifetime: Duration) -> Result<(), RevocationError> {
+        let mut outcome = Ok(());
+        for keyed in &self.trust().keyed {
+            let due = match self.crl(keyed.id) {
+                Ok(Some(crl)) => {
+                    let half = crl.next_update.since(crl.this_update) / 2;
+                    self.clock.now() >= crl.this_update.plus(half)
+                }
+                Ok(None) => true,
+                Err(_) => true,
+            };
+            if due && let Err(error) = self.renew_crl(keyed.id, lifetime).await {
+                outcome = Err(error);
+            }
+        }
+        outcome
+    }
+
+    async fn make_crl(&self, ca: CaId, lifetime: Duration) -> Result<(), AuthorityError> {
+        let trust = self.trust();
+        let Some(keyed) = trust.keyed.iter().find(|keyed| keyed.id == ca) else { return Ok(()) };
+        let now = self.clock.now();
+        let reader = self.ledger.reader()?;
+        let mut revoked = Vec::new();
+        reader.for_each_revoked(self.account, |entry| {
+            // RFC 5280 §3.3: an entry stays until one list after its certificate has ended.
+            if entry.ca == ca && entry.not_after.plus(lifetime) > now {
+                revoked.push(RevokedCertificate {
+                    serial: entry.serial,
+                    revoked_at: entry.revocation.at,
+                    reason_code: entry.revocation.reason.code(),
+                });
+            }
+        })?;
+        let number = reader.crl(ca)?.map_or(1, |crl| crl.number.saturating_add(1));
+        let next_update = now.plus(lifetime).min(keyed.issuer.certificate().not_after());
+        let plan = CrlPlan { number, this_update: now, next_update };
+        let issuer = keyed.issuer.clone();
+        // A list of a million takes seconds of one core; other tasks must not wait for it.
+        let made = tokio::task::spawn_blocking(move || issuer.revocation_list(&plan, revoked)).await;
+        let der = made.map_err(|_| AuthorityError::NoRandom)??.into();
+        let crl = CrlState { number, this_update: now, next_update, der };
+        Ok(self.ledger.transact(StoreCrl { ca, crl, by: By::system(now) }).await?)
+    }
+
+    /// The newest CRL of a CA.
+    ///
+    /// # Errors
+    /// When the ledger can't be read.
+    pub fn crl(&self, ca: CaId) -> Result<Option<CrlState>, AuthorityError> {
+        Ok(self.ledger.reader()?.crl(ca)?)
+    }
+}

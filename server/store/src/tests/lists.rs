@@ -1,0 +1,157 @@
+//! Paged lists: stable order, filters, cursors, and pages past the end.
+
+use muster_policy::enrol::DeviceStatus;
+
+use super::*;
+use crate::act::RevokeCertificate;
+use crate::reader::{AuditFilter, CertificateFilter, Cursor, DeviceFilter, Paging, TokenFilter, Total};
+use crate::record::{CertificateStatus, RevocationReason, TokenState};
+
+const ALL: Paging = Paging::Numbered { page: 1, per_page: 1_000 };
+
+fn rig_with_certificates(count: u64) -> Rig {
+    let rig = Rig::new();
+    for number in 0..count {
+        rig.issue(number, if number % 3 == 0 { "a" } else { "b" });
+    }
+    rig
+}
+
+#[test]
+fn certificates_come_newest_first_in_pages_that_fit_together() {
+    let rig = rig_with_certificates(25);
+    let reader = rig.ledger().reader().expect("open");
+    let list = |paging: &Paging| {
+        reader.certificates(ACCOUNT, &CertificateFilter::default(), rig.now, paging).expect("reads")
+    };
+    let whole: Vec<_> = list(&ALL).items.into_iter().map(|certificate| certificate.id).collect();
+    assert_eq!(whole.len(), 25);
+    assert!(whole.is_sorted_by(|newer, older| newer > older));
+
+    let mut pages = Vec::new();
+    for page in 1..=4 {
+        let page = list(&Paging::Numbered { page, per_page: 10 });
+        assert_eq!(page.total, Total::Exactly(25));
+        pages.extend(page.items.into_iter().map(|certificate| certificate.id));
+    }
+    assert_eq!(pages, whole);
+    assert!(list(&Paging::Numbered { page: u32::MAX, per_page: 10 }).items.is_empty());
+
+    let mut cursor = None;
+    let mut walked = Vec::new();
+    loop {
+        let page = list(&Paging::After { cursor, limit: 5 });
+        walked.extend(page.items.iter().map(|certificate| certificate.id));
+        let Some(next) = page.next else { break };
+        cursor = Some(next.to_string().parse().expect("a cursor survives its text"));
+    }
+    assert_eq!(walked, whole);
+}
+
+#[test]
+fn certificates_are_filtered_by_status_device_and_ca() {
+    let rig = rig_with_certificates(12);
+    let revoked = begin(4, "b", START).certificate;
+    let reason = RevocationReason::Unspecified;
+    let revoke = RevokeCertificate { account: ACCOUNT, certificate: revoked, reason, by: rig.by() };
+    rig.ledger().transact_blocking(revoke).expect("revoked");
+    let reader = rig.ledger().reader().expect("open");
+    let count = |filter: CertificateFilter, now| {
+        let page = reader.certificates(ACCOUNT, &filter, now, &ALL).expect("reads");
+        assert_eq!(page.total, Total::Exactly(u64::try_from(page.items.len()).expect("fits")));
+        page.items.len()
+    };
+    let status = |status| CertificateFilter { status: Some(status), ..CertificateFilter::default() };
+    let by_device = |id| CertificateFilter { device: Some(device(id)), ..CertificateFilter::default() };
+    assert_eq!(count(status(CertificateStatus::Active), rig.now), 11);
+    assert_eq!(count(status(CertificateStatus::Revoked), rig.now), 1);
+    assert_eq!(count(status(CertificateStatus::Expired), rig.now), 0);
+    let later = rig.now.plus(LIFETIME + Duration::from_secs(1));
+    assert_eq!(count(status(CertificateStatus::Expired), later), 11);
+    assert_eq!(count(by_device("a"), rig.now), 4);
+    assert_eq!(count(by_device("nobody"), rig.now), 0);
+    let both = CertificateFilter { status: Some(CertificateStatus::Revoked), ..by_device("a") };
+    assert_eq!(count(both, rig.now), 0);
+    let other = CertificateFilter { ca: Some(CaId::from_bytes([9; 16])), ..CertificateFilter::default() };
+    assert_eq!(count(other, rig.now), 0);
+}
+
+#[test]
+fn a_filtered_list_goes_on_from_its_cursor() {
+    let rig = rig_with_certificates(20);
+    let reader = rig.ledger().reader().expect("open");
+    let filter = CertificateFilter { ca: Some(CA), ..CertificateFilter::default() };
+    let mut cursor = None;
+    let mut walked = Vec::new();
+    loop {
+        let page = reader
+            .certificates(ACCOUNT, &filter, rig.now, &Paging::After { cursor, limit: 6 })
+            .expect("reads");
+        walked.extend(page.items.iter().map(|certificate| certificate.id));
+        let Some(next) = page.next else { break };
+        cursor = Some(next);
+    }
+    walked.dedup();
+    assert_eq!(walked.len(), 20);
+}
+
+#[test]
+fn devices_are_listed_by_id_and_found_by_prefix() {
+    let rig = Rig::new();
+    for (number, id) in ["b-2", "a-1", "b-1", "B-1"].into_iter().enumerate() {
+        rig.issue(u64::try_from(number).expect("fits"), id);
+    }
+    let reader = rig.ledger().reader().expect("open");
+    let ids = |filter: DeviceFilter| -> Vec<String> {
+        let page = reader.devices(ACCOUNT, &filter, &ALL).expect("reads");
+        page.items.into_iter().map(|device| device.id.to_string()).collect()
+    };
+    assert_eq!(ids(DeviceFilter::default()), ["B-1", "a-1", "b-1", "b-2"]);
+    let prefix = DeviceFilter { prefix: Some("b-".to_owned()), ..DeviceFilter::default() };
+    assert_eq!(ids(prefix), ["b-1", "b-2"]);
+    let suspended = DeviceFilter { status: Some(DeviceStatus::Suspended), ..DeviceFilter::default() };
+    assert!(ids(suspended).is_empty());
+}
+
+#[test]
+fn tokens_are_filtered_by_state() {
+    let rig = Rig::new();
+    rig.token(1, 1);
+    let two = rig.token(2, 1);
+    rig.begin(BeginIssue { token: Some(two), ..begin(1, "a", rig.now) }).expect("begins");
+    let reader = rig.ledger().reader().expect("open");
+    let count = |state, now| {
+        let filter = TokenFilter { state: Some(state), device: None };
+        reader.tokens(ACCOUNT, &filter, now, &ALL).expect("reads").items.len()
+    };
+    assert_eq!((count(TokenState::Active, rig.now), count(TokenState::Used, rig.now)), (1, 1));
+    assert_eq!(count(TokenState::Expired, rig.now.plus(REPEAT_FOR)), 2);
+    assert_eq!(
+        reader.token_by_hash(SecretHash::from_bytes([2; 32])).expect("reads").map(|t| t.id),
+        Some(two)
+    );
+}
+
+#[test]
+fn a_cursor_of_another_list_leads_nowhere_else() {
+    let rig = rig_with_certificates(3);
+    let reader = rig.ledger().reader().expect("open");
+    let cursor: Cursor = "ff".repeat(32).parse().expect("hex");
+    let paging = Paging::After { cursor: Some(cursor), limit: 10 };
+    let page = reader.certificates(ACCOUNT, &CertificateFilter::default(), rig.now, &paging).expect("reads");
+    assert!(page.items.iter().all(|certificate| certificate.account == ACCOUNT));
+    for wrong in ["", "x", &"00".repeat(200)] {
+        assert!(wrong.parse::<Cursor>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_audit_is_listed_newest_first() {
+    let rig = rig_with_certificates(3);
+    let reader = rig.ledger().reader().expect("open");
+    let page = reader.audit(&AuditFilter::default(), &ALL).expect("reads");
+    assert!(page.items.is_sorted_by(|newer, older| newer.number > older.number));
+    assert_eq!(page.total, Total::Exactly(5));
+    let mine = AuditFilter { account: Some(ACCOUNT), action: None };
+    assert_eq!(reader.audit(&mine, &ALL).expect("reads").items.len(), 5);
+}
