@@ -40,7 +40,9 @@ struct Manifest {
 /// How the admin API makes a backup: into a file in a folder that it may use.
 pub(crate) fn hook(dir: &DataDir, registrar: &Arc<Registrar>) -> muster_admin::Backup {
     let (dir, registrar) = (dir.clone(), Arc::clone(registrar));
-    Arc::new(move || write_temporary(&dir, registrar.ledger()).map_err(|error| io::Error::other(format!("{error:#}"))))
+    Arc::new(move || {
+        write_temporary(&dir, registrar.ledger()).map_err(|error| io::Error::other(format!("{error:#}")))
+    })
 }
 
 /// Writes a backup into the data directory under a temporary name, and opens it; it has no name any
@@ -67,7 +69,8 @@ pub fn write(dir: &DataDir, ledger: &Ledger, target: &Path) -> anyhow::Result<()
         .with_context(|| format!("can't make {}", target.display()))?;
     let snapshot = target.with_extension("snapshot");
     let _ = std::fs::remove_file(&snapshot);
-    let written = ledger.backup_to(&snapshot).map_err(anyhow::Error::from).and_then(|()| pack(dir, &snapshot, file));
+    let written =
+        ledger.backup_to(&snapshot).map_err(anyhow::Error::from).and_then(|()| pack(dir, &snapshot, file));
     let _ = std::fs::remove_file(&snapshot);
     if written.is_err() {
         let _ = std::fs::remove_file(target);
@@ -99,7 +102,9 @@ fn pack(dir: &DataDir, snapshot: &Path, file: File) -> anyhow::Result<()> {
     header.set_cksum();
     archive.append_data(&mut header, MANIFEST, manifest.as_slice())?;
     for (name, path) in &members {
-        archive.append_path_with_name(path, name).with_context(|| format!("can't pack {}", path.display()))?;
+        archive
+            .append_path_with_name(path, name)
+            .with_context(|| format!("can't pack {}", path.display()))?;
     }
     Ok(archive.into_inner()?.finish()?.sync_all()?)
 }
@@ -125,7 +130,8 @@ pub fn restore(dir: &DataDir, backup: &Path) -> anyhow::Result<()> {
     let staging = Staging::new(dir)?;
     unpack(file, &staging.0).with_context(|| format!("{} is not a sound backup", backup.display()))?;
     let ledger = staging.0.join(LEDGER);
-    Ledger::check(&ledger).map_err(|error| anyhow::anyhow!("the ledger in {} is broken: {error}", backup.display()))?;
+    Ledger::check(&ledger)
+        .map_err(|error| anyhow::anyhow!("the ledger in {} is broken: {error}", backup.display()))?;
     dir.create()?;
     for entry in std::fs::read_dir(staging.0.join("keys"))? {
         let entry = entry?;
@@ -171,7 +177,8 @@ fn unpack(file: File, target: &Path) -> anyhow::Result<()> {
     for entry in entries {
         let entry = entry?;
         let name = entry.path()?.to_string_lossy().into_owned();
-        let expected = manifest.sha256.remove(&name).with_context(|| format!("{name} is not in its manifest"))?;
+        let expected =
+            manifest.sha256.remove(&name).with_context(|| format!("{name} is not in its manifest"))?;
         anyhow::ensure!(is_member_name(&name), "{name} is no name of a member");
         let found = write_member(entry, &target.join(&name))?;
         anyhow::ensure!(found == expected, "{name} does not have the SHA-256 of the manifest");
@@ -184,7 +191,9 @@ fn unpack(file: File, target: &Path) -> anyhow::Result<()> {
 /// Only these names are ever written: no path leads out of the folder.
 fn is_member_name(name: &str) -> bool {
     let plain = |text: &str| {
-        !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.')) && !text.starts_with('.')
+        !text.is_empty()
+            && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.'))
+            && !text.starts_with('.')
     };
     match name.split_once('/') {
         None => matches!(name, LEDGER | "muster.toml"),
@@ -214,8 +223,12 @@ mod tests {
 
     #[test]
     fn no_member_leads_out_of_the_folder() {
-        assert!(is_member_name("ledger.redb") && is_member_name("muster.toml") && is_member_name("keys/a-1.key"));
-        for wrong in ["../x", "/etc/passwd", "keys/../../x.key", "keys/.x.key", "keys/a", "keys/a/b.key", "x", ""] {
+        assert!(
+            is_member_name("ledger.redb") && is_member_name("muster.toml") && is_member_name("keys/a-1.key")
+        );
+        for wrong in
+            ["../x", "/etc/passwd", "keys/../../x.key", "keys/.x.key", "keys/a", "keys/a/b.key", "x", ""]
+        {
             assert!(!is_member_name(wrong), "{wrong}");
         }
     }

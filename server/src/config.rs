@@ -325,7 +325,9 @@ impl ConfigWritten {
 fn check_rate(written: Option<RateWritten>, default: Rate, field: &'static str) -> Result<Rate, ConfigError> {
     let Some(RateWritten { burst, refill_s }) = written else { return Ok(default) };
     match Duration::try_from_secs_f64(refill_s) {
-        Ok(refill) if !refill.is_zero() && refill <= Duration::from_secs(86_400) => Ok(Rate { burst, refill }),
+        Ok(refill) if !refill.is_zero() && refill <= Duration::from_secs(86_400) => {
+            Ok(Rate { burst, refill })
+        }
         _ => Err(wrong(field, "a refill_s above 0 and at most 86400")),
     }
 }

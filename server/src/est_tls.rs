@@ -219,7 +219,8 @@ fn certified_key(chain: &[u8], key: &[u8], path: &Path) -> Result<CertifiedKey, 
     let chain: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(chain).collect();
     let chain = chain.map_err(|error| content(error.to_string()))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| content(error.to_string()))?;
-    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(|error| content(error.to_string()))?;
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
+        .map_err(|error| content(error.to_string()))?;
     let certified = CertifiedKey::new(chain, key);
     certified.keys_match().map_err(|error| content(error.to_string()))?;
     Ok(certified)

@@ -138,7 +138,10 @@ async fn add_zones(
     for name in names {
         let id = ZoneId::from_bytes(random()?);
         let zone = Zone { id, account, name: name.clone(), created_at: by.at };
-        ledger.transact(AddZone { zone, by: by.clone() }).await.map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
+        ledger
+            .transact(AddZone { zone, by: by.clone() })
+            .await
+            .map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
         zones.push(InitialisedZone { id, name });
     }
     Ok(zones)

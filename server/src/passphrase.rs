@@ -63,7 +63,8 @@ pub fn asked() -> Result<Option<Passphrase>, PassphraseError> {
     if !std::io::stdin().is_terminal() {
         return Ok(None);
     }
-    let text = rpassword::prompt_password("Passphrase of the CA keys: ").map_err(PassphraseError::Terminal)?;
+    let text =
+        rpassword::prompt_password("Passphrase of the CA keys: ").map_err(PassphraseError::Terminal)?;
     checked(text).map(Some)
 }
 

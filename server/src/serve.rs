@@ -11,7 +11,8 @@ use anyhow::Context as _;
 use muster_admin::Api;
 use muster_ca::file_key::{FileKeyError, Passphrase};
 use muster_enroll::{
-    Authority, AuthorityError, Clock, KeyFolder, ListenerLimits, Metrics, Registrar, Settings, TlsSource, new_secret,
+    Authority, AuthorityError, Clock, KeyFolder, ListenerLimits, Metrics, Registrar, Settings, TlsSource,
+    new_secret,
 };
 use muster_policy::name::Hostname;
 use muster_store::act::{Retention, Tidy};
@@ -104,8 +105,7 @@ pub fn open(
         approval_retry: config.approval_retry,
         admission: config.admission,
     };
-    let registrar =
-        Registrar::new(ledger, Arc::new(authority), clock.clone(), metrics, settings);
+    let registrar = Registrar::new(ledger, Arc::new(authority), clock.clone(), metrics, settings);
     Ok(Arc::new(registrar))
 }
 

@@ -104,10 +104,7 @@ impl ApiError {
     }
 
     pub(crate) fn too_often(message: impl Into<String>) -> Self {
-        Self {
-            retry_after_s: Some(1),
-            ..Self::new(StatusCode::TOO_MANY_REQUESTS, CODE_TOO_OFTEN, message)
-        }
+        Self { retry_after_s: Some(1), ..Self::new(StatusCode::TOO_MANY_REQUESTS, CODE_TOO_OFTEN, message) }
     }
 
     #[must_use]
@@ -164,7 +161,9 @@ impl From<LedgerError<Rejected>> for ApiError {
             LedgerError::Refused(rejected) => rejected.into(),
             LedgerError::Internal => Self::internal("the ledger undid a transaction"),
             LedgerError::Overloaded => Self::unavailable("the ledger has too much to do", "overloaded"),
-            LedgerError::Unavailable(what) => Self::unavailable("the ledger can't store the change now", what),
+            LedgerError::Unavailable(what) => {
+                Self::unavailable("the ledger can't store the change now", what)
+            }
         }
     }
 }
@@ -173,13 +172,16 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal.reason.fault() {
             Fallibility::Authentication | Fallibility::Forbidden => StatusCode::FORBIDDEN,
-            Fallibility::Malformed | Fallibility::MediaType | Fallibility::NotOffered => StatusCode::BAD_REQUEST,
+            Fallibility::Malformed | Fallibility::MediaType | Fallibility::NotOffered => {
+                StatusCode::BAD_REQUEST
+            }
             Fallibility::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Fallibility::NotFound => StatusCode::NOT_FOUND,
             Fallibility::TooOften => StatusCode::TOO_MANY_REQUESTS,
             Fallibility::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let retry_after_s = matches!(refusal.reason.fault(), Fallibility::TooOften | Fallibility::Unavailable);
+        let retry_after_s =
+            matches!(refusal.reason.fault(), Fallibility::TooOften | Fallibility::Unavailable);
         Self {
             retry_after_s: retry_after_s.then_some(1),
             ..Self::new(status, CODE_REFUSED, refusal.to_string()).at(refusal.field)

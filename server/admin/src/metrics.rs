@@ -78,12 +78,20 @@ impl Collector for LedgerFigures {
         }
         let mut gauges = vec![
             ("ledger_largest_batch", "Most transactions in one commit", stats.largest_batch),
-            ("ledger_queue", "Transactions that wait", u64::try_from(ledger.queue_length()).unwrap_or(u64::MAX)),
+            (
+                "ledger_queue",
+                "Transactions that wait",
+                u64::try_from(ledger.queue_length()).unwrap_or(u64::MAX),
+            ),
         ];
         if let Ok(counters) = ledger.reader().and_then(|reader| reader.counters(self.0.account())) {
             gauges.extend([
                 ("certificates", "Stored certificates", counters.certificates),
-                ("certificates_revoked", "Stored certificates that are revoked", counters.certificates_revoked),
+                (
+                    "certificates_revoked",
+                    "Stored certificates that are revoked",
+                    counters.certificates_revoked,
+                ),
                 ("devices_active", "Active devices", counters.devices_active),
                 ("devices_suspended", "Suspended devices", counters.devices_suspended),
                 ("devices_retired", "Retired devices", counters.devices_retired),

@@ -36,13 +36,14 @@ impl PageWish {
     /// Reads `page`, `per_page` and `cursor`.
     pub(crate) fn from_query(query: &Query) -> Result<Self, ApiError> {
         let page = query.get("page").map_or(Ok(1), |text| number(text, "page", u32::MAX))?;
-        let per_page =
-            query.get("per_page").map_or(Ok(PER_PAGE_DEFAULT), |text| number(text, "per_page", PER_PAGE_MAX))?;
+        let per_page = query
+            .get("per_page")
+            .map_or(Ok(PER_PAGE_DEFAULT), |text| number(text, "per_page", PER_PAGE_MAX))?;
         let cursor = match query.get("cursor") {
             None | Some("") => None,
-            Some(text) => {
-                Some(text.parse().map_err(|_| ApiError::argument("/cursor", "cursor: not one of this list's"))?)
-            }
+            Some(text) => Some(
+                text.parse().map_err(|_| ApiError::argument("/cursor", "cursor: not one of this list's"))?,
+            ),
         };
         Ok(Self { page, per_page, cursor })
     }
@@ -65,7 +66,8 @@ impl PageWish {
     pub(crate) fn cut<T>(&self, items: Vec<T>) -> (Vec<T>, PageInfo) {
         let total = u64::try_from(items.len()).unwrap_or(u64::MAX);
         let per_page = usize::try_from(self.per_page).unwrap_or(usize::MAX);
-        let skip = usize::try_from(self.page.saturating_sub(1)).unwrap_or(usize::MAX).saturating_mul(per_page);
+        let skip =
+            usize::try_from(self.page.saturating_sub(1)).unwrap_or(usize::MAX).saturating_mul(per_page);
         let items: Vec<T> = items.into_iter().skip(skip).take(per_page).collect();
         let info = self.describe(items.len(), total, None);
         (items, info)

@@ -214,7 +214,7 @@ impl Registrar {
     }
 
     fn prepare(&self, grant: &Grant, key: &SubjectKey, issuing: &IssuingCa) -> Result<Prepared, Refusal> {
-        let serial = Serial::from_random(random_or_refuse()?);
+        let serial = Serial::new(self.clock.now(), random_or_refuse()?);
         let crl_url = grant.names_crl().then(|| self.authority.crl_url(issuing.id)).flatten();
         issuing.issuer.prepare(grant, key, serial, crl_url.as_deref()).map_err(|error| {
             tracing::error!(%error, device = %grant.device(), "a certificate broke a rule before signing");

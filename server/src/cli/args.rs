@@ -13,7 +13,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(name = "muster", version, about, long_about = None, propagate_version = true)]
 pub struct Cli {
     /// The data directory.
-    #[arg(short = 'C', long = "dir", global = true, value_name = "DIR", default_value = ".", env = "MUSTER_DIR")]
+    #[arg(
+        short = 'C',
+        long = "dir",
+        global = true,
+        value_name = "DIR",
+        default_value = ".",
+        env = "MUSTER_DIR"
+    )]
     pub dir: PathBuf,
     /// Print JSON instead of text.
     #[arg(long, global = true)]
@@ -218,6 +225,7 @@ pub enum DeviceCommand {
         /// Only devices of this status.
         #[arg(long, value_parser = ["active", "suspended", "retired"])]
         status: Option<String>,
+        /// Which page.
         #[command(flatten)]
         page: PageArgs,
     },
@@ -275,16 +283,19 @@ pub enum CertCommand {
         /// Only of this device.
         #[arg(long)]
         device: Option<String>,
+        /// Which page.
         #[command(flatten)]
         page: PageArgs,
     },
     /// Show certificates with their PEM.
     Show {
+        /// Which ones.
         #[command(flatten)]
         which: CertSelector,
     },
     /// Revoke certificates; the CRL has them when this returns.
     Revoke {
+        /// Which ones.
         #[command(flatten)]
         which: CertSelector,
         /// Why (RFC 5280 CRLReason).
@@ -296,6 +307,7 @@ pub enum CertCommand {
     },
     /// Make revoked certificates good again.
     Reactivate {
+        /// Which ones.
         #[command(flatten)]
         which: CertSelector,
     },

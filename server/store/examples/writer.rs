@@ -144,7 +144,7 @@ fn begin(device: DeviceId, token: Option<TokenId>) -> Result<BeginIssue, Failure
         request: RequestKey::from_bytes(random()?),
         account: ACCOUNT,
         certificate: CertificateId::new(now_millis(), random()?),
-        serial: Serial::from_random(random()?),
+        serial: Serial::new(UnixTime::from_secs(i64::try_from(now_millis() / 1000)?), random()?),
         ca: ca(),
         device,
         profile: "default".parse()?,

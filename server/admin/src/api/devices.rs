@@ -97,7 +97,8 @@ async fn shown(api: &Api, account: AccountId, id: DeviceId) -> Result<DeviceView
         .await?;
     let (Some(device), certificates) = found else { return Err(ApiError::not_found("device")) };
     let now = api.now();
-    let certificates = certificates.iter().map(|certificate| CertificateView::new(certificate, now)).collect();
+    let certificates =
+        certificates.iter().map(|certificate| CertificateView::new(certificate, now)).collect();
     Ok(DeviceView { certificates: Some(certificates), ..device.into() })
 }
 
@@ -148,7 +149,9 @@ pub(crate) async fn edit(
     let ledger = api.registrar().ledger();
     if edit.sets_fields() {
         let manufacturer_serial = match edit.manufacturer_serial {
-            Some(Some(serial)) => Some(Some(Manufacturers::read(&api).await?.list(edit.manufacturer, &serial)?)),
+            Some(Some(serial)) => {
+                Some(Some(Manufacturers::read(&api).await?.list(edit.manufacturer, &serial)?))
+            }
             other => other,
         };
         let set = SetDevice {
@@ -182,14 +185,21 @@ impl Manufacturers {
             (Some(ca), known) if known.contains(&ca) => ca,
             (None, [only]) => *only,
             (Some(ca), _) => {
-                return Err(ApiError::argument("/manufacturer", format!("{ca} is no manufacturer's CA here")));
+                return Err(ApiError::argument(
+                    "/manufacturer",
+                    format!("{ca} is no manufacturer's CA here"),
+                ));
             }
             (None, []) => {
-                let message = "there is no manufacturer's CA; import it first (`muster ca import --use manufacturer`)";
+                let message =
+                    "there is no manufacturer's CA; import it first (`muster ca import --use manufacturer`)";
                 return Err(ApiError::argument("/manufacturer_serial", message));
             }
             (None, _) => {
-                return Err(ApiError::argument("/manufacturer", "name one: there are several manufacturers' CAs"));
+                return Err(ApiError::argument(
+                    "/manufacturer",
+                    "name one: there are several manufacturers' CAs",
+                ));
             }
         };
         if serial.is_empty() {

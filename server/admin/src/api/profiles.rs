@@ -112,10 +112,12 @@ pub(crate) async fn set(
 ) -> Outcome {
     // A name that can't be one is an error of the request here, not a missing object.
     let label = path.get("id").map(String::as_str).unwrap_or_default();
-    let label: Label = label.parse().map_err(|error| ApiError::argument("/label", format!("label: {error}")))?;
+    let label: Label =
+        label.parse().map_err(|error| ApiError::argument("/label", format!("label: {error}")))?;
     let wrong = |error: ProfileError| ApiError::argument(format!("/{}", error.field), error.to_string());
     written.check(label.clone()).map_err(wrong)?;
-    let set = SetProfile { account, label: label.clone(), written: written.clone(), by: caller.by(api.now()) };
+    let set =
+        SetProfile { account, label: label.clone(), written: written.clone(), by: caller.by(api.now()) };
     api.registrar().ledger().transact(set).await?;
     Answer::one(&ProfileView::new(&api, label, written))
 }

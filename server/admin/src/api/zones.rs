@@ -129,7 +129,11 @@ struct AccountReference {
 }
 
 /// `POST /zones`; the server's own TLS certificate then names `est.ZONE` too.
-pub(crate) async fn create(State(api): State<Arc<Api>>, caller: Caller, Json(wanted): Json<NewZone>) -> Outcome {
+pub(crate) async fn create(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Json(wanted): Json<NewZone>,
+) -> Outcome {
     let owner = owner(&api).await?;
     let named = wanted.account.and_then(|account| account.id);
     if named.is_some_and(|id| id.parse() != Ok(owner.id)) {
@@ -139,7 +143,8 @@ pub(crate) async fn create(State(api): State<Arc<Api>>, caller: Caller, Json(wan
     let name: Hostname =
         name.parse().map_err(|error| ApiError::argument("/name", format!("name: {error}")))?;
     let by = caller.by(api.now());
-    let id = ZoneId::from_bytes(muster_enroll::random().ok_or_else(|| ApiError::internal("no random numbers"))?);
+    let id =
+        ZoneId::from_bytes(muster_enroll::random().ok_or_else(|| ApiError::internal("no random numbers"))?);
     let zone = record::Zone { id, account: owner.id, name, created_at: by.at };
     let added = api.registrar().ledger().transact(AddZone { zone: zone.clone(), by }).await;
     added.map_err(|error| match error {

@@ -79,8 +79,7 @@ pub(crate) async fn import(
         }
         other => other.into(),
     })?;
-    let view =
-        ImportedView { created: imported.created, updated: imported.updated, kept: imported.kept };
+    let view = ImportedView { created: imported.created, updated: imported.updated, kept: imported.kept };
     Answer::one(&view)
 }
 
