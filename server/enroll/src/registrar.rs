@@ -236,11 +236,16 @@ impl Registrar {
         }
         let by = draft.by(&self.clock);
         let request = draft.request;
+        let note = draft.order.identified.note.clone();
         let dropped = draft.grant.dropped().to_vec();
         match draft.sign(id, self.settings.account, by.at) {
             Ok((certificate, private_key)) => {
-                let complete =
-                    CompleteIssue { request, certificate: Box::new(certificate.clone()), by: by.clone() };
+                let complete = CompleteIssue {
+                    request,
+                    certificate: Box::new(certificate.clone()),
+                    note,
+                    by: by.clone(),
+                };
                 match self.ledger.transact(complete).await {
                     Ok(()) => Ok(Outcome::Issued(Box::new(Issued { certificate, private_key, dropped }))),
                     Err(error) => {

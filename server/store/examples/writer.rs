@@ -129,7 +129,7 @@ fn issue(ledger: &Ledger) -> Result<CertificateId, Failure> {
         other => return Err(format!("did not begin: {other:?}").into()),
     }
     let (request, by) = (begin.request, begin.by);
-    ledger.transact_blocking(CompleteIssue { request, certificate, by })?;
+    ledger.transact_blocking(CompleteIssue { request, certificate, note: None, by })?;
     if token.is_some() {
         match ledger.transact_blocking(self::begin(begin.device, token)?) {
             Err(Error::Refused(IssueRefused::Policy(Reason::TokenUsed))) => {}

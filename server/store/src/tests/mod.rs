@@ -96,7 +96,12 @@ impl Rig {
 
     fn complete(&self, begin: &BeginIssue) -> Result<(), Error<CompleteRefused>> {
         let certificate = Box::new(certificate(begin));
-        self.ledger().transact_blocking(CompleteIssue { request: begin.request, certificate, by: self.by() })
+        self.ledger().transact_blocking(CompleteIssue {
+            request: begin.request,
+            certificate,
+            note: None,
+            by: self.by(),
+        })
     }
 
     /// A whole issuance that must succeed.
