@@ -1,1 +1,22 @@
-//! Muster: wiring, configuration, command line and telemetry.
+//! Muster: every device of a fleet gets a certificate from your own CA, checked at the door.
+//!
+//! This package wires the parts of the server together and is the `muster` command. It holds no
+//! rules of its own: policy decides, `ca` builds, `store` remembers, `enroll` issues, `admin` shows.
+//!
+//! * [`config`], [`datadir`], [`passphrase`]: what an operator sets, and where things lie.
+//! * [`init`], [`serve`], [`backup`]: making, running and saving a server. Programs that embed a
+//!   server use [`serve::Server`].
+//! * [`cli`]: the command line. Commands other than these three are a client of the admin API, over
+//!   HTTP while a server runs and in process otherwise, so both ways are one implementation.
+//! * [`est_tls`], [`serving`], [`telemetry`]: the server's own certificate, note and log.
+
+pub mod backup;
+pub mod cli;
+pub mod config;
+pub mod datadir;
+pub mod est_tls;
+pub mod init;
+pub mod passphrase;
+pub mod serve;
+pub mod serving;
+pub mod telemetry;

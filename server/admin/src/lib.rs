@@ -1,1 +1,27 @@
-//! The admin API in the envelope of the Cloudflare v4 API.
+//! The admin API: what people and programs manage an account with.
+//!
+//! JSON over HTTP in the envelope, with the auth, paging and error codes of the Cloudflare v4 API
+//! (its contract, §1 and §2), under `/client/v4`. Muster's own objects lie below
+//! `/client/v4/accounts/ACCOUNT/muster/`. Beside it, without a token: `/healthz`, `/readyz`,
+//! `/metrics`, and the CRLs at `/crl/CA_ID.crl`.
+//!
+//! The command line uses the same router: over HTTP while a server runs, in process otherwise, so
+//! there is one implementation of everything. What always holds: an object of another account looks
+//! exactly like a missing one; no answer holds the hash of a secret or the path of a key; a reader's
+//! token changes nothing.
+//!
+//! May import `muster-policy`, `muster-store`, `muster-enroll`.
+
+mod api;
+mod auth;
+mod envelope;
+mod error;
+mod health;
+mod metrics;
+mod paging;
+mod request;
+mod routes;
+mod service;
+
+pub use routes::{crl_router, router};
+pub use service::{Api, Backup, Hooks, ZonesChanged};

@@ -47,6 +47,8 @@ pub struct Identified {
     pub(crate) token: Option<TokenId>,
     pub(crate) replaces: Option<CertificateId>,
     pub(crate) how: How,
+    /// What the audit should say beside the facts.
+    pub(crate) note: Option<String>,
     /// What tells this caller from others in the key of a request.
     tag: [u8; 32],
 }
@@ -164,6 +166,7 @@ impl Proof {
                     token: Some(token),
                     replaces: None,
                     how: How::First,
+                    note: None,
                     caller: Caller::Token { device, token: bearer.terms() },
                 })
             }
@@ -173,6 +176,7 @@ impl Proof {
                 token: None,
                 replaces: None,
                 how: How::First,
+                note: None,
                 caller: Caller::Manufacturer { device },
             }),
             Self::Manufacturer { device, leaf, bearer: Some(bearer) } => {
@@ -185,6 +189,7 @@ impl Proof {
                     token: Some(bearer.token.id),
                     replaces: None,
                     how: How::First,
+                    note: None,
                     caller: Caller::ManufacturerAndToken { device, token: bearer.terms() },
                 })
             }
@@ -204,6 +209,8 @@ impl Identified {
             token: None,
             replaces: Some(certificate.id),
             how: How::Renewal,
+            note: (now > certificate.not_after)
+                .then(|| format!("in grace: the old certificate ended {}", certificate.not_after)),
             caller: Caller::Holder(Held {
                 device: certificate.device.clone(),
                 subject: certificate.subject.clone(),
@@ -220,6 +227,7 @@ impl Identified {
             token: None,
             replaces: None,
             how: How::Operator,
+            note: None,
             caller: Caller::Operator { device },
             actor,
         }

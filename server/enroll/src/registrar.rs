@@ -214,7 +214,7 @@ impl Registrar {
     }
 
     fn prepare(&self, grant: &Grant, key: &SubjectKey, issuing: &IssuingCa) -> Result<Prepared, Refusal> {
-        let serial = Serial::from_random(random_or_refuse()?);
+        let serial = Serial::new(self.clock.now(), random_or_refuse()?);
         let crl_url = grant.names_crl().then(|| self.authority.crl_url(issuing.id)).flatten();
         issuing.issuer.prepare(grant, key, serial, crl_url.as_deref()).map_err(|error| {
             tracing::error!(%error, device = %grant.device(), "a certificate broke a rule before signing");
@@ -236,11 +236,16 @@ impl Registrar {
         }
         let by = draft.by(&self.clock);
         let request = draft.request;
+        let note = draft.order.identified.note.clone();
         let dropped = draft.grant.dropped().to_vec();
         match draft.sign(id, self.settings.account, by.at) {
             Ok((certificate, private_key)) => {
-                let complete =
-                    CompleteIssue { request, certificate: Box::new(certificate.clone()), by: by.clone() };
+                let complete = CompleteIssue {
+                    request,
+                    certificate: Box::new(certificate.clone()),
+                    note,
+                    by: by.clone(),
+                };
                 match self.ledger.transact(complete).await {
                     Ok(()) => Ok(Outcome::Issued(Box::new(Issued { certificate, private_key, dropped }))),
                     Err(error) => {

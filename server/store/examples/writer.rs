@@ -129,7 +129,7 @@ fn issue(ledger: &Ledger) -> Result<CertificateId, Failure> {
         other => return Err(format!("did not begin: {other:?}").into()),
     }
     let (request, by) = (begin.request, begin.by);
-    ledger.transact_blocking(CompleteIssue { request, certificate, by })?;
+    ledger.transact_blocking(CompleteIssue { request, certificate, note: None, by })?;
     if token.is_some() {
         match ledger.transact_blocking(self::begin(begin.device, token)?) {
             Err(Error::Refused(IssueRefused::Policy(Reason::TokenUsed))) => {}
@@ -144,7 +144,7 @@ fn begin(device: DeviceId, token: Option<TokenId>) -> Result<BeginIssue, Failure
         request: RequestKey::from_bytes(random()?),
         account: ACCOUNT,
         certificate: CertificateId::new(now_millis(), random()?),
-        serial: Serial::from_random(random()?),
+        serial: Serial::new(UnixTime::from_secs(i64::try_from(now_millis() / 1000)?), random()?),
         ca: ca(),
         device,
         profile: "default".parse()?,

@@ -87,6 +87,7 @@ impl Ledger {
         // Damaged pages may make redb panic; whatever it meets, the answer is "broken".
         let checked = catch_unwind(AssertUnwindSafe(|| {
             let database = Database::builder()
+                .set_cache_size(CHECK_CACHE_BYTES)
                 .set_check_integrity_on_open(true)
                 .open(path)
                 .map_err(|error| open_error(path, error))?;
@@ -313,6 +314,8 @@ fn sha256(bytes: &[u8]) -> Vec<u8> {
     digest(&SHA256, bytes).as_ref().to_vec()
 }
 
+/// Cache of a check, which looks up every index row of every record.
+const CHECK_CACHE_BYTES: usize = 256 << 20;
 /// Octets of a request's key.
 const REQUEST_KEY_BYTES: usize = 32;
 const KEY_DIFFERS: &str = "a key is not that of its record";

@@ -92,6 +92,8 @@ pub enum OpenError {
 }
 
 /// The handle of an open ledger.
+///
+/// Dropping the last clone waits until what is queued is committed and the file is closed.
 #[derive(Clone)]
 pub struct Ledger {
     inner: Arc<Inner>,
@@ -130,7 +132,8 @@ impl Ledger {
 
     /// Opens a ledger, migrates an older one, and releases issuances that a crash cut off.
     ///
-    /// After a crash redb first verifies the whole file, which takes about a second per gigabyte.
+    /// After a crash under load redb first verifies the whole file, which takes 2 to 5 seconds per
+    /// gigabyte; a ledger that had no commit for a second before the crash opens at once.
     ///
     /// # Errors
     /// In words: missing, in use, of a newer schema, broken.
@@ -149,8 +152,14 @@ impl Ledger {
         let newest = newest_change(&database).map_err(|fault| broken(path, &fault))?;
         let shared = Arc::new(Shared::new(database, newest));
         let (sender, queue) = mpsc::channel(QUEUE_MAX);
-        let committer =
-            Committer { queue, shared: Arc::clone(&shared), open, path: path.to_owned(), open_intents: 0 };
+        let committer = Committer {
+            queue,
+            shared: Arc::clone(&shared),
+            open,
+            path: path.to_owned(),
+            open_intents: 0,
+            at_rest: false,
+        };
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || committer.run())

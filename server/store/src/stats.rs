@@ -13,6 +13,8 @@ pub struct Stats {
     pub largest_batch: u64,
     /// Batches in which nothing was written, so that no commit was needed.
     pub unwritten_batches: u64,
+    /// Commits of nothing, made in a pause so that the file opens at once after a crash.
+    pub rests: u64,
     /// Batches that failed because the file could not be written.
     pub failures: u64,
     /// Transactions that broke a rule of the ledger's code.
@@ -25,6 +27,7 @@ pub(crate) struct Figures {
     jobs: AtomicU64,
     largest_batch: AtomicU64,
     unwritten_batches: AtomicU64,
+    rests: AtomicU64,
     failures: AtomicU64,
     faults: AtomicU64,
 }
@@ -35,6 +38,10 @@ impl Figures {
         self.jobs.fetch_add(jobs, Ordering::Relaxed);
         self.largest_batch.fetch_max(jobs, Ordering::Relaxed);
         if wrote { &self.commits } else { &self.unwritten_batches }.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn rested(&self) {
+        self.rests.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn failed(&self) {
@@ -51,6 +58,7 @@ impl Figures {
             jobs: self.jobs.load(Ordering::Relaxed),
             largest_batch: self.largest_batch.load(Ordering::Relaxed),
             unwritten_batches: self.unwritten_batches.load(Ordering::Relaxed),
+            rests: self.rests.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
             faults: self.faults.load(Ordering::Relaxed),
         }

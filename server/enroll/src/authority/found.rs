@@ -104,7 +104,8 @@ impl Authority {
         let name = self.account_name()?;
         let maker = self.maker(&name, algorithm);
         let mut root = maker.root()?;
-        let tie = roll_over(&old.issuer, &root.issuer, [serial()?, serial()?])?;
+        let tie =
+            roll_over(&old.issuer, &root.issuer, [serial(self.clock.now())?, serial(self.clock.now())?])?;
         root.record.rollover =
             [tie.old_with_new, tie.new_with_old].iter().map(|tie| tie.der().to_vec().into()).collect();
         let devices = maker.issuing(&root, Purpose::Devices, &[])?;
@@ -178,7 +179,7 @@ impl Maker<'_> {
         let (id, key) = self.key()?;
         let key_file = self.keys.write(id, &key)?;
         let settings = self.settings("root", id, self.clock.now().plus(ROOT_LIFETIME))?;
-        let issuer = new_root(&settings, ROOT_PATH_LENGTH, Arc::new(key), serial()?)?;
+        let issuer = new_root(&settings, ROOT_PATH_LENGTH, Arc::new(key), serial(self.clock.now())?)?;
         let record = self.record(id, CaRole::Root, settings.title, issuer.certificate(), key_file);
         Ok(Made { record, issuer })
     }
@@ -192,7 +193,14 @@ impl Maker<'_> {
         };
         let end = self.clock.now().plus(ISSUING_LIFETIME).min(root.issuer.certificate().not_after());
         let settings = self.settings(word, id, end)?;
-        let issuer = new_issuing(&root.issuer, &settings, purpose, permitted, Arc::new(key), serial()?)?;
+        let issuer = new_issuing(
+            &root.issuer,
+            &settings,
+            purpose,
+            permitted,
+            Arc::new(key),
+            serial(self.clock.now())?,
+        )?;
         let mut record = self.record(id, role, settings.title, issuer.certificate(), key_file);
         record.issuer = Some(root.record.id);
         record.chain = vec![root.record.certificate_der.clone()];
@@ -266,6 +274,6 @@ pub(super) fn record_of(
     }
 }
 
-fn serial() -> Result<Serial, AuthorityError> {
-    Ok(Serial::from_random(random_or_refuse()?))
+fn serial(at: UnixTime) -> Result<Serial, AuthorityError> {
+    Ok(Serial::new(at, random_or_refuse()?))
 }

@@ -46,7 +46,7 @@ impl Authority {
         let now = self.clock.now();
         let end = now.plus(LIFETIME).min(services.issuer.certificate().not_after());
         let names = ServerNames { hostnames, addresses };
-        let serial = Serial::from_random(random_or_refuse()?);
+        let serial = Serial::new(now, random_or_refuse()?);
         let issued = services
             .issuer
             .prepare_server(&names, now.minus(BACKDATE), end, key.subject_key(), serial)?

@@ -288,6 +288,8 @@ pub struct CompleteIssue {
     pub request: RequestKey,
     /// The certificate.
     pub certificate: Box<Certificate>,
+    /// What the audit should say beside the facts, such as that a grace was used.
+    pub note: Option<String>,
     /// Who asked, and when.
     pub by: By,
 }
@@ -350,7 +352,9 @@ impl Transaction for CompleteIssue {
             requests::remove(tables, self.request, approved)?;
         }
         let kind = ChangeKind::CertificateIssued(certificate.id);
-        Ok(log(tables, &self.by, Action::CertificateIssued, subjects_of(&intent, certificate), kind)?)
+        tables.change(self.by.at, Some(certificate.account), kind)?;
+        let subjects = subjects_of(&intent, certificate);
+        Ok(audit(tables, &self.by, Action::CertificateIssued, subjects, self.note.clone())?)
     }
 }
 

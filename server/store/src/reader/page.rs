@@ -15,7 +15,7 @@ type Rows = Range<'static, &'static [u8], &'static [u8]>;
 
 /// Most items on one page.
 pub const PER_PAGE_MAX: u32 = 1_000;
-/// Most rows a filtered list looks at in one call; some 100 ms. The cursor then goes on.
+/// Most rows a filtered list looks at in one call, some 300 ms; the cursor then goes on.
 pub const SCAN_MAX: usize = 100_000;
 
 /// Which part of a list is wanted.

@@ -99,6 +99,31 @@ fn a_failing_migration_leaves_the_file_as_it_was() {
 }
 
 #[test]
+fn a_ledger_at_rest_opens_at_once_after_a_crash() {
+    let rig = Rig::new();
+    let copy = rig.folder.path().join("crashed.redb");
+    // What a crash leaves: the file as it is while the ledger is open.
+    let repairs = || {
+        std::fs::copy(rig.path(), &copy).expect("copies");
+        let repaired = std::rc::Rc::new(std::cell::Cell::new(false));
+        let flag = std::rc::Rc::clone(&repaired);
+        drop(Database::builder().set_repair_callback(move |_| flag.set(true)).open(&copy).expect("opens"));
+        repaired.get()
+    };
+    while rig.ledger().stats().rests == 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!repairs());
+    rig.issue(1, "a");
+    assert!(repairs());
+    while rig.ledger().stats().rests == 1 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!repairs());
+    Ledger::check(&copy).expect("is sound");
+}
+
+#[test]
 fn a_backup_is_one_moment_while_others_write() {
     let rig = Rig::new();
     let copy = rig.folder.path().join("copy.redb");

@@ -96,7 +96,12 @@ impl Rig {
 
     fn complete(&self, begin: &BeginIssue) -> Result<(), Error<CompleteRefused>> {
         let certificate = Box::new(certificate(begin));
-        self.ledger().transact_blocking(CompleteIssue { request: begin.request, certificate, by: self.by() })
+        self.ledger().transact_blocking(CompleteIssue {
+            request: begin.request,
+            certificate,
+            note: None,
+            by: self.by(),
+        })
     }
 
     /// A whole issuance that must succeed.
@@ -170,7 +175,7 @@ fn token(number: u8, now: UnixTime) -> Token {
 fn begin(number: u64, id: &str, now: UnixTime) -> BeginIssue {
     let mut octets = [0; 32];
     octets[..8].copy_from_slice(&number.to_be_bytes());
-    let mut serial = [0x40; 20];
+    let mut serial = [0; 16];
     serial[1..9].copy_from_slice(&number.to_be_bytes());
     let mut random = [0; 10];
     random[..8].copy_from_slice(&number.to_be_bytes());
@@ -178,7 +183,7 @@ fn begin(number: u64, id: &str, now: UnixTime) -> BeginIssue {
         request: RequestKey::from_bytes(octets),
         account: ACCOUNT,
         certificate: CertificateId::new(number, random),
-        serial: Serial::from_random(serial),
+        serial: Serial::new(now, serial),
         ca: CA,
         device: device(id),
         profile: "default".parse().expect("a label"),

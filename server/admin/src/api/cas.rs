@@ -1,0 +1,252 @@
+//! CAs: listed, shown, made, imported, rotated; what clients should trust; current CRLs.
+//!
+//! Keys never leave: the view has no key and no path of one. Every CA that can sign has a CRL when
+//! the answer that made it is sent.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use muster_enroll::{CaAlgorithm, ImportPlan, Passphrase, Purpose};
+use muster_policy::identity::{CaId, Fingerprint, Serial};
+use muster_policy::name::Title;
+use muster_policy::time::UnixTime;
+use muster_store::record::{Ca, CaKind, CaRole, CaState};
+use serde::{Deserialize, Serialize};
+
+use crate::Api;
+use crate::api::{Outcome, pem};
+use crate::auth::Caller;
+use crate::envelope::Answer;
+use crate::error::ApiError;
+use crate::paging::PageWish;
+use crate::request::{Account, Id, Json, Query};
+
+/// A bundle of a dozen RSA-4096 certificates with a key is below 64 KiB.
+const BUNDLE_MAX_BYTES: usize = 256 << 10;
+
+#[derive(Serialize)]
+struct CaView {
+    id: CaId,
+    title: Title,
+    kind: CaKind,
+    role: CaRole,
+    state: CaState,
+    subject: String,
+    serial_number: Serial,
+    fingerprint_sha256: Fingerprint,
+    not_before: UnixTime,
+    not_after: UnixTime,
+    /// The CA of ours that signed it.
+    issuer: Option<CaId>,
+    /// Whether its key is here.
+    has_key: bool,
+    created_at: UnixTime,
+    /// The certificate, then those above it; left out of lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pem: Option<String>,
+}
+
+impl From<&Ca> for CaView {
+    fn from(ca: &Ca) -> Self {
+        Self {
+            id: ca.id,
+            title: ca.title.clone(),
+            kind: ca.kind,
+            role: ca.role,
+            state: ca.state,
+            subject: ca.subject.clone(),
+            serial_number: ca.serial,
+            fingerprint_sha256: ca.fingerprint,
+            not_before: ca.not_before,
+            not_after: ca.not_after,
+            issuer: ca.issuer,
+            has_key: ca.key_file.is_some(),
+            created_at: ca.created_at,
+            pem: None,
+        }
+    }
+}
+
+impl CaView {
+    fn with_pem(ca: &Ca) -> Self {
+        let path = core::iter::once(&ca.certificate_der).chain(&ca.chain);
+        let pem = pem::certificates(path.map(|der| der.as_slice()));
+        Self { pem: Some(pem), ..Self::from(ca) }
+    }
+}
+
+/// `GET …/cas`
+pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account, query: Query) -> Outcome {
+    let page = PageWish::from_query(&query)?;
+    let (role, state): (Option<CaRole>, Option<CaState>) = (query.word("role")?, query.word("state")?);
+    let mut cas = api.read(move |reader| reader.cas(account)).await?;
+    cas.retain(|ca| role.is_none_or(|role| ca.role == role) && state.is_none_or(|state| ca.state == state));
+    let (cas, info) = page.cut(cas);
+    Answer::list(&cas.iter().map(CaView::from).collect::<Vec<_>>(), info)
+}
+
+/// `GET …/cas/{id}`
+pub(crate) async fn get(State(api): State<Arc<Api>>, _: Account, Id(id): Id<CaId>) -> Outcome {
+    Answer::one(&CaView::with_pem(&known(&api, id).await?))
+}
+
+async fn known(api: &Api, id: CaId) -> Result<Ca, ApiError> {
+    let account = api.registrar().account();
+    let ca = api.read(move |reader| reader.ca(id)).await?;
+    ca.filter(|ca| ca.account == account).ok_or_else(|| ApiError::not_found("CA"))
+}
+
+#[derive(Serialize)]
+struct RootsView {
+    pem: String,
+}
+
+/// `GET …/roots`: what clients should trust, the newest first.
+pub(crate) async fn roots(State(api): State<Arc<Api>>, _: Account) -> Outcome {
+    let trust = api.registrar().authority().trust();
+    Answer::one(&RootsView { pem: pem::certificates(trust.roots.iter().map(Vec::as_slice)) })
+}
+
+#[derive(Serialize)]
+struct CrlView {
+    ca: CaId,
+    number: u64,
+    this_update: UnixTime,
+    next_update: UnixTime,
+    pem: String,
+}
+
+/// `GET …/cas/{id}/crl`
+pub(crate) async fn crl(State(api): State<Arc<Api>>, _: Account, Id(id): Id<CaId>) -> Outcome {
+    let ca = known(&api, id).await?.id;
+    let crl = api.read(move |reader| reader.crl(ca)).await?;
+    let crl = crl.ok_or_else(|| ApiError::not_found("CRL: the CA has none, because its key is not here"))?;
+    Answer::one(&CrlView {
+        ca,
+        number: crl.number,
+        this_update: crl.this_update,
+        next_update: crl.next_update,
+        pem: pem::encode("X509 CRL", &crl.der),
+    })
+}
+
+/// Algorithms of CA keys.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Algorithm {
+    #[default]
+    EcdsaP256,
+    EcdsaP384,
+    #[serde(rename = "rsa3072", alias = "rsa-3072")]
+    Rsa3072,
+}
+
+impl From<Algorithm> for CaAlgorithm {
+    fn from(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::EcdsaP256 => Self::EcdsaP256,
+            Algorithm::EcdsaP384 => Self::EcdsaP384,
+            Algorithm::Rsa3072 => Self::Rsa3072,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewRoot {
+    #[serde(default)]
+    algorithm: Algorithm,
+}
+
+/// `POST …/cas`: a new root with new issuing CAs; the old ones keep verifying.
+pub(crate) async fn create(
+    State(api): State<Arc<Api>>,
+    _: Account,
+    caller: Caller,
+    Json(NewRoot { algorithm }): Json<NewRoot>,
+) -> Outcome {
+    let by = caller.by(api.now());
+    let ca = api.registrar().authority().replace_root(algorithm.into(), by).await?;
+    follow_up(&api).await?;
+    Answer::one(&CaView::with_pem(&ca))
+}
+
+/// Which issuing CA.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Role {
+    Devices,
+    Services,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rotate {
+    role: Role,
+    #[serde(default)]
+    algorithm: Algorithm,
+}
+
+/// `POST …/cas/rotate`: a new issuing CA signs from now on, the old one keeps verifying.
+pub(crate) async fn rotate(
+    State(api): State<Arc<Api>>,
+    _: Account,
+    caller: Caller,
+    Json(Rotate { role, algorithm }): Json<Rotate>,
+) -> Outcome {
+    let purpose = match role {
+        Role::Devices => Purpose::Devices,
+        Role::Services => Purpose::Services,
+    };
+    let by = caller.by(api.now());
+    let ca = api.registrar().authority().rotate(purpose, algorithm.into(), by).await?;
+    follow_up(&api).await?;
+    Answer::one(&CaView::with_pem(&ca))
+}
+
+/// What an imported CA is for.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Use {
+    #[default]
+    Devices,
+    Manufacturer,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Import {
+    pem: String,
+    passphrase: Option<String>,
+    #[serde(rename = "use", default)]
+    purpose: Use,
+    name: Option<Title>,
+}
+
+/// `POST …/cas/import`
+pub(crate) async fn import(
+    State(api): State<Arc<Api>>,
+    _: Account,
+    caller: Caller,
+    Json(import): Json<Import>,
+) -> Outcome {
+    if import.pem.len() > BUNDLE_MAX_BYTES {
+        return Err(ApiError::argument("/pem", format!("pem: at most {BUNDLE_MAX_BYTES} bytes")));
+    }
+    let plan = ImportPlan {
+        pem: import.pem,
+        passphrase: import.passphrase.map(Passphrase::new),
+        manufacturer: import.purpose == Use::Manufacturer,
+        title: import.name,
+    };
+    let ca = api.registrar().authority().import(plan, caller.by(api.now())).await?;
+    follow_up(&api).await?;
+    Answer::one(&CaView::with_pem(&ca))
+}
+
+/// What new CAs bring with them: their first CRL, and perhaps another TLS certificate for the server.
+async fn follow_up(api: &Api) -> Result<(), ApiError> {
+    api.registrar().authority().renew_due_crls(api.crl_lifetime()).await?;
+    (api.hooks().zones_changed)();
+    Ok(())
+}

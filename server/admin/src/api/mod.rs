@@ -1,0 +1,28 @@
+//! The resources, one file each: what is asked, what is done, and the view that is answered.
+//!
+//! A view is a struct of its own, never a stored record: what is not listed in a view can't leak.
+
+pub(crate) mod accounts;
+pub(crate) mod admin_tokens;
+pub(crate) mod approvals;
+pub(crate) mod audit;
+pub(crate) mod backup;
+pub(crate) mod cas;
+pub(crate) mod certificates;
+pub(crate) mod devices;
+pub(crate) mod pem;
+pub(crate) mod profiles;
+pub(crate) mod signing;
+pub(crate) mod status;
+pub(crate) mod tokens;
+pub(crate) mod zones;
+
+use axum::response::Response;
+
+use crate::envelope::Answer;
+use crate::error::ApiError;
+
+/// What a handler of the JSON API returns.
+pub(crate) type Outcome = Result<Answer, ApiError>;
+/// What a handler returns that answers something else than JSON.
+pub(crate) type RawOutcome = Result<Response, ApiError>;

@@ -1,0 +1,166 @@
+//! Who calls: `Authorization: Bearer TOKEN` (contract §1.2, §1.5).
+//!
+//! An admin token is looked up by its hash, so a comparison tells nothing about stored ones; the
+//! process's own secret is compared in constant time. Wrong tokens are answered slowly, and only so
+//! many at once wait; a right token is never held up by wrong ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode};
+use muster_enroll::hash_secret;
+use muster_policy::identity::TokenId;
+use muster_policy::time::UnixTime;
+use muster_store::act::By;
+use muster_store::record::{Actor, AdminRole, AdminToken};
+use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
+
+use crate::Api;
+use crate::error::{ApiError, CODE_AUTHENTICATION, CODE_PERMISSION};
+
+/// How long the answer to a wrong token takes; tokens have 256 random bits, so this is about the log.
+const WRONG_TOKEN_DELAY: Duration = Duration::from_millis(250);
+/// Wrong tokens whose answers wait at once; beyond, 429 at once.
+const WRONG_TOKENS_WAITING_MAX: usize = 64;
+/// Longer than any token of ours.
+const TOKEN_MAX_BYTES: usize = 512;
+
+/// The places for answers that wait.
+pub(crate) struct Slowdown(Semaphore);
+
+impl Default for Slowdown {
+    fn default() -> Self {
+        Self(Semaphore::new(WRONG_TOKENS_WAITING_MAX))
+    }
+}
+
+/// A caller whose token is good.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) actor: Actor,
+    role: AdminRole,
+    /// None for the process's own secret.
+    pub(crate) token: Option<AdminToken>,
+}
+
+impl Caller {
+    /// The caller as the ledger remembers it.
+    pub(crate) fn by(&self, at: UnixTime) -> By {
+        By { actor: self.actor.clone(), at }
+    }
+
+    /// The id of its token.
+    pub(crate) fn token_id(&self) -> Option<TokenId> {
+        self.token.as_ref().map(|token| token.id)
+    }
+
+    /// Refuses a reader what only an administrator may do.
+    pub(crate) fn require_admin(&self) -> Result<(), ApiError> {
+        match self.role {
+            AdminRole::Admin => Ok(()),
+            AdminRole::Reader => Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                CODE_PERMISSION,
+                "the token lacks the permission `admin`: it may only read",
+            )),
+        }
+    }
+
+    const fn local() -> Self {
+        Self { actor: Actor::Local, role: AdminRole::Admin, token: None }
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, ApiError> {
+        // `authenticate` runs before every route; without it nobody is let in.
+        parts.extensions.get().cloned().ok_or_else(unauthenticated)
+    }
+}
+
+/// Lets a request through when its token is good and may use the method.
+pub(crate) async fn authenticate(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    match admit(&api, request.headers(), request.method()).await {
+        Ok(caller) => {
+            tracing::Span::current().record("actor", tracing::field::debug(&caller.actor));
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn admit(api: &Api, headers: &HeaderMap, method: &Method) -> Result<Caller, ApiError> {
+    let token = bearer(headers).ok_or_else(unauthenticated)?;
+    let Some(caller) = identify(api, token)? else {
+        let Ok(_place) = api.slowdown().0.try_acquire() else {
+            return Err(ApiError::too_often("too many wrong tokens at once"));
+        };
+        tracing::info!("a request with an unknown, revoked or expired token");
+        tokio::time::sleep(WRONG_TOKEN_DELAY).await;
+        return Err(unauthenticated());
+    };
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        caller.require_admin()?;
+    }
+    Ok(caller)
+}
+
+fn identify(api: &Api, token: &str) -> Result<Option<Caller>, ApiError> {
+    if api.local_secret().as_bytes().ct_eq(token.as_bytes()).into() {
+        return Ok(Some(Caller::local()));
+    }
+    let reader = api.registrar().ledger().reader()?;
+    let known = reader.admin_token_by_hash(hash_secret(token))?;
+    let good = known.filter(|token| token.is_good(api.now()));
+    Ok(good.map(|token| Caller { actor: Actor::AdminToken(token.id), role: token.role, token: Some(token) }))
+}
+
+/// The token of exactly one well-formed header (RFC 6750 §2.1); the scheme's case does not matter.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    let token = token.trim_matches(' ');
+    let sound = !token.is_empty() && token.len() <= TOKEN_MAX_BYTES && !token.contains(' ');
+    (scheme.eq_ignore_ascii_case("bearer") && sound).then_some(token)
+}
+
+fn unauthenticated() -> ApiError {
+    ApiError::new(
+        StatusCode::UNAUTHORIZED,
+        CODE_AUTHENTICATION,
+        "Authentication error: a valid token is needed, as `Authorization: Bearer TOKEN`",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let value = |text: &&str| HeaderValue::from_str(text).expect("a header value");
+        values.iter().map(|text| (AUTHORIZATION, value(text))).collect()
+    }
+
+    #[test]
+    fn reads_one_bearer_token() {
+        assert_eq!(bearer(&headers(&["Bearer abc"])), Some("abc"));
+        assert_eq!(bearer(&headers(&["bearer  abc "])), Some("abc"));
+        for wrong in ["Basic abc", "Bearer", "Bearer ", "abc", "Bearer a b", ""] {
+            assert_eq!(bearer(&headers(&[wrong])), None, "{wrong}");
+        }
+        assert_eq!(bearer(&headers(&["Bearer a", "Bearer b"])), None);
+        assert_eq!(bearer(&headers(&[&format!("Bearer {}", "a".repeat(513))])), None);
+    }
+}

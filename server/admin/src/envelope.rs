@@ -1,0 +1,77 @@
+//! The envelope around every answer: `success`, `errors`, `messages`, `result`, and for lists
+//! `result_info` (contract §1.3).
+//!
+//! Some clients judge by `success` and others by the status, so both are made in one place and
+//! always agree.
+
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::error::ApiError;
+use crate::paging::PageInfo;
+
+/// A successful answer.
+#[derive(Debug)]
+pub(crate) struct Answer(Envelope);
+
+#[derive(Debug, Serialize)]
+struct Envelope {
+    success: bool,
+    errors: Vec<Value>,
+    messages: Vec<Value>,
+    result: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result_info: Option<PageInfo>,
+}
+
+impl Answer {
+    /// One object.
+    pub(crate) fn one(result: &impl Serialize) -> Result<Self, ApiError> {
+        Ok(Self(Envelope::success(serde_json::to_value(result).map_err(ApiError::internal)?)))
+    }
+
+    /// A page of a list.
+    pub(crate) fn list(result: &impl Serialize, info: PageInfo) -> Result<Self, ApiError> {
+        let result = serde_json::to_value(result).map_err(ApiError::internal)?;
+        Ok(Self(Envelope { result_info: Some(info), ..Envelope::success(result) }))
+    }
+
+    /// Adds a message for people.
+    #[must_use]
+    pub(crate) fn with_message(mut self, code: u16, message: &str) -> Self {
+        self.0.messages.push(json!({ "code": code, "message": message }));
+        self
+    }
+}
+
+impl Envelope {
+    const fn success(result: Value) -> Self {
+        Self { success: true, errors: Vec::new(), messages: Vec::new(), result, result_info: None }
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        respond(StatusCode::OK, &self.0)
+    }
+}
+
+/// The answer of an error; its headers are the error's own business.
+pub(crate) fn failure(error: &ApiError) -> Response {
+    let mut entry = json!({ "code": error.code, "message": error.message });
+    if let (Some(pointer), Some(entry)) = (&error.pointer, entry.as_object_mut()) {
+        entry.insert("source".to_owned(), json!({ "pointer": pointer }));
+    }
+    let envelope = Envelope { success: false, errors: vec![entry], ..Envelope::success(Value::Null) };
+    respond(error.status, &envelope)
+}
+
+fn respond(status: StatusCode, envelope: &Envelope) -> Response {
+    // Text and numbers in a tree: serialising it can't fail.
+    let body = serde_json::to_vec(envelope).unwrap_or_default();
+    let json = HeaderValue::from_static("application/json");
+    (status, [(CONTENT_TYPE, json)], body).into_response()
+}

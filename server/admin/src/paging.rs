@@ -1,0 +1,128 @@
+//! Pages of lists (contract §1.6): `page` from 1, `per_page` 1 to 1000, or a `cursor`.
+//!
+//! Out of range is 400, never clamped in silence; past the end is an empty page, because that is how
+//! SDKs find the end. A cursor goes on exactly where a page ended, whatever was added meanwhile.
+
+use muster_store::reader::{Cursor, PER_PAGE_MAX, Page, Paging};
+use serde::Serialize;
+
+use crate::error::ApiError;
+use crate::request::Query;
+
+/// Entries of a page when nothing is said; what the API we follow does.
+const PER_PAGE_DEFAULT: u32 = 20;
+
+/// Which page is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PageWish {
+    page: u32,
+    per_page: u32,
+    cursor: Option<Cursor>,
+}
+
+/// What a list answers about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct PageInfo {
+    page: u32,
+    per_page: u32,
+    count: usize,
+    total_count: u64,
+    total_pages: u64,
+    /// Where to go on; null at the end, and for lists that are short by nature.
+    cursor: Option<String>,
+}
+
+impl PageWish {
+    /// Reads `page`, `per_page` and `cursor`.
+    pub(crate) fn from_query(query: &Query) -> Result<Self, ApiError> {
+        let page = query.get("page").map_or(Ok(1), |text| number(text, "page", u32::MAX))?;
+        let per_page = query
+            .get("per_page")
+            .map_or(Ok(PER_PAGE_DEFAULT), |text| number(text, "per_page", PER_PAGE_MAX))?;
+        let cursor = match query.get("cursor") {
+            None | Some("") => None,
+            Some(text) => Some(
+                text.parse().map_err(|_| ApiError::argument("/cursor", "cursor: not one of this list's"))?,
+            ),
+        };
+        Ok(Self { page, per_page, cursor })
+    }
+
+    /// The same for the ledger.
+    pub(crate) fn paging(&self) -> Paging {
+        match &self.cursor {
+            Some(cursor) => Paging::After { cursor: Some(cursor.clone()), limit: self.per_page },
+            None => Paging::Numbered { page: self.page, per_page: self.per_page },
+        }
+    }
+
+    /// What a page of the ledger's answers about itself.
+    pub(crate) fn info<T>(&self, page: &Page<T>) -> PageInfo {
+        let cursor = page.next.as_ref().map(ToString::to_string);
+        self.describe(page.items.len(), page.total.count(), cursor)
+    }
+
+    /// Cuts a page out of a list that is short by nature.
+    pub(crate) fn cut<T>(&self, items: Vec<T>) -> (Vec<T>, PageInfo) {
+        let total = u64::try_from(items.len()).unwrap_or(u64::MAX);
+        let per_page = usize::try_from(self.per_page).unwrap_or(usize::MAX);
+        let skip =
+            usize::try_from(self.page.saturating_sub(1)).unwrap_or(usize::MAX).saturating_mul(per_page);
+        let items: Vec<T> = items.into_iter().skip(skip).take(per_page).collect();
+        let info = self.describe(items.len(), total, None);
+        (items, info)
+    }
+
+    fn describe(&self, count: usize, total_count: u64, cursor: Option<String>) -> PageInfo {
+        let total_pages = total_count.div_ceil(u64::from(self.per_page));
+        PageInfo { page: self.page, per_page: self.per_page, count, total_count, total_pages, cursor }
+    }
+}
+
+/// Reads a whole number from 1; SDKs type pages as floats, so `2.0` is 2.
+fn number(text: &str, name: &str, max: u32) -> Result<u32, ApiError> {
+    let wrong = || ApiError::argument(format!("/{name}"), format!("{name}: a whole number from 1 to {max}"));
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let zeros = !fraction.is_empty() && fraction.bytes().all(|digit| digit == b'0');
+    let digits = whole.bytes().all(|digit| digit.is_ascii_digit());
+    let value: u32 = whole.parse().map_err(|_| wrong())?;
+    if zeros && digits && (1..=max).contains(&value) { Ok(value) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(pairs: &[(&str, &str)]) -> Result<PageWish, ApiError> {
+        PageWish::from_query(&Query::from_pairs(pairs))
+    }
+
+    #[test]
+    fn floats_are_read_and_other_numbers_refused() {
+        assert_eq!(number("2.0", "page", 10), Ok(2));
+        assert_eq!(number("1000", "per_page", 1000), Ok(1000));
+        for wrong in ["0", "-1", "1.5", "1.", "1001", "", "+1", "x", "1e2", "NaN", "99999999999999"] {
+            assert!(number(wrong, "per_page", 1000).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn past_the_end_is_empty() {
+        let wish = wish(&[("page", "3"), ("per_page", "2")]).expect("in range");
+        let (items, info) = wish.cut(vec![1, 2, 3, 4]);
+        assert!(items.is_empty());
+        assert_eq!((info.page, info.count, info.total_count, info.total_pages), (3, 0, 4, 2));
+    }
+
+    #[test]
+    fn a_short_last_page_is_counted() {
+        let wish = wish(&[("page", "2"), ("per_page", "3")]).expect("in range");
+        let (items, info) = wish.cut(vec![1, 2, 3, 4]);
+        assert_eq!((items, info.count, info.total_pages), (vec![4], 1, 2));
+    }
+
+    #[test]
+    fn a_cursor_of_nonsense_is_refused() {
+        assert_eq!(wish(&[("cursor", "zz")]).expect_err("not hex").pointer.as_deref(), Some("/cursor"));
+    }
+}

@@ -1,0 +1,195 @@
+//! Reading requests: JSON bodies, query parameters, the account and object ids in paths.
+//!
+//! Bodies are read as JSON whatever their Content-Type says, because official clients send
+//! `text/plain` (contract §0.1). An empty body is an empty object. Each is bounded in bytes and time.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use http::StatusCode;
+use http::request::Parts;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use muster_policy::identity::AccountId;
+use serde::de::DeserializeOwned;
+
+use crate::Api;
+use crate::error::{ApiError, CODE_JSON, CODE_TOO_LARGE};
+
+/// Largest body: an import of 10,000 devices with a kilobyte and a half each.
+pub(crate) const BODY_MAX_BYTES: usize = 16 << 20;
+/// A body that is slower than this is not coming; the API is on loopback.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A body, read as JSON.
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &Arc<Api>) -> Result<Self, ApiError> {
+        let body = Limited::new(request.into_body(), BODY_MAX_BYTES).collect();
+        let body = tokio::time::timeout(BODY_TIMEOUT, body).await.map_err(|_| {
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, CODE_JSON, "the body did not arrive in time")
+        })?;
+        let octets = body.map_err(|error| unreadable(&*error))?.to_bytes();
+        parse(&octets).map(Self)
+    }
+}
+
+fn unreadable(error: &(dyn core::error::Error + Send + Sync + 'static)) -> ApiError {
+    if error.is::<LengthLimitError>() {
+        let message = format!("the body is larger than {BODY_MAX_BYTES} bytes");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, CODE_TOO_LARGE, message)
+    } else {
+        ApiError::new(StatusCode::BAD_REQUEST, CODE_JSON, "the body ended early")
+    }
+}
+
+/// Reads JSON; an error of form is told apart from a value of the wrong kind, which has its place.
+fn parse<T: DeserializeOwned>(octets: &[u8]) -> Result<T, ApiError> {
+    let octets = if octets.trim_ascii().is_empty() { b"{}" } else { octets };
+    let mut reader = serde_json::Deserializer::from_slice(octets);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let pointer = pointer(error.path());
+        let inner = error.into_inner();
+        if inner.is_data() { ApiError::argument(pointer, inner.to_string()) } else { malformed(&inner) }
+    })?;
+    reader.end().map_err(|error| malformed(&error))?;
+    Ok(value)
+}
+
+fn malformed(error: &serde_json::Error) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, CODE_JSON, format!("the body is not JSON: {error}"))
+}
+
+/// An RFC 6901 pointer to where reading stopped.
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut text = String::new();
+    for segment in path.iter() {
+        let part = match segment {
+            Segment::Seq { index } => index.to_string(),
+            Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
+            Segment::Enum { .. } | Segment::Unknown => continue,
+        };
+        text.push('/');
+        text.push_str(&part);
+    }
+    text
+}
+
+/// The query parameters; of repeated ones the last counts, unknown ones are ignored.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Query(HashMap<String, String>);
+
+impl Query {
+    #[cfg(test)]
+    pub(crate) fn from_pairs(pairs: &[(&str, &str)]) -> Self {
+        Self(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    /// A parameter as sent.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A parameter of a checked type.
+    pub(crate) fn parse<T: FromStr>(&self, name: &str) -> Result<Option<T>, ApiError>
+    where
+        T::Err: core::fmt::Display,
+    {
+        let parsed = self.get(name).map(str::parse).transpose();
+        parsed.map_err(|error| ApiError::argument(format!("/{name}"), format!("{name}: {error}")))
+    }
+
+    /// A parameter that is one of the words of an enum.
+    pub(crate) fn word<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ApiError> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let value = serde_json::Value::String(text.to_owned());
+        let parsed = serde_json::from_value(value);
+        parsed.map(Some).map_err(|error| ApiError::argument(format!("/{name}"), format!("{name}: {error}")))
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for Query {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, ApiError> {
+        let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+            .map_err(|error| ApiError::argument("", format!("the query string: {error}")))?;
+        Ok(Self(pairs.0.into_iter().collect()))
+    }
+}
+
+/// The account of a path: this server's own; any other looks missing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Account(pub(crate) AccountId);
+
+impl FromRequestParts<Arc<Api>> for Account {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let Path(segments) = segments(parts, api).await?;
+        let account = api.registrar().account();
+        let named = segments.get("account_id").and_then(|text| text.parse::<AccountId>().ok());
+        if named == Some(account) { Ok(Self(account)) } else { Err(ApiError::no_route_to("account")) }
+    }
+}
+
+/// The object of a path, under the name `{id}`; one that can't be read as an id is not there.
+pub(crate) struct Id<T>(pub(crate) T);
+
+impl<T: FromStr + Send> FromRequestParts<Arc<Api>> for Id<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let Path(segments) = segments(parts, api).await?;
+        let id = segments.get("id").and_then(|text| text.parse().ok());
+        id.map(Self).ok_or_else(|| ApiError::not_found("object: its id is malformed"))
+    }
+}
+
+async fn segments(parts: &mut Parts, api: &Arc<Api>) -> Result<Path<HashMap<String, String>>, ApiError> {
+    Path::from_request_parts(parts, api).await.map_err(|_| ApiError::no_route_to("object"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Row {
+        #[expect(dead_code, reason = "only its place matters")]
+        id: u8,
+    }
+
+    #[test]
+    fn says_which_value_is_wrong() {
+        let error = parse::<Vec<Row>>(br#"[{"id":1},{"id":"x"}]"#).expect_err("a string");
+        assert_eq!((error.code, error.pointer.as_deref()), (crate::error::CODE_ARGUMENT, Some("/1/id")));
+    }
+
+    #[test]
+    fn form_is_told_apart_from_content() {
+        for text in ["{", "[1,]", "{} x", "\u{1}"] {
+            assert_eq!(parse::<serde_json::Value>(text.as_bytes()).expect_err(text).code, CODE_JSON);
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        let text = "[".repeat(100_000);
+        assert_eq!(parse::<serde_json::Value>(text.as_bytes()).expect_err("deep").code, CODE_JSON);
+    }
+
+    #[test]
+    fn an_empty_body_is_an_empty_object() {
+        assert_eq!(parse::<serde_json::Value>(b" \n").expect("empty"), serde_json::json!({}));
+    }
+}

@@ -1,0 +1,146 @@
+//! The routes, and what surrounds each: request id, log line, count, panic guard.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument as _;
+
+use crate::api::{
+    accounts, admin_tokens, approvals, audit, backup, cas, certificates, devices, profiles, signing, status,
+    tokens, zones,
+};
+use crate::error::{ApiError, CODE_METHOD, CODE_ROUTE};
+use crate::{Api, auth, health};
+
+/// Carries the id under which log and audit know a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Everything: for the loopback listener, and for commands that run without a server.
+pub fn router(api: Arc<Api>) -> Router {
+    let public = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/crl/{file}", get(health::crl));
+    let guarded = Router::new()
+        .nest("/client/v4", cloudflare().nest("/accounts/{account_id}/muster", own()))
+        .route_layer(from_fn_with_state(Arc::clone(&api), auth::authenticate));
+    surround(public.merge(guarded), api)
+}
+
+/// The CRLs alone: for a listener that everybody can reach.
+pub fn crl_router(api: Arc<Api>) -> Router {
+    surround(Router::new().route("/crl/{file}", get(health::crl)), api)
+}
+
+/// What the Cloudflare v4 API has too.
+fn cloudflare() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/user/tokens/verify", get(accounts::verify_token))
+        .route("/accounts", get(accounts::list))
+        .route("/accounts/{account_id}", get(accounts::get))
+        .route("/accounts/{account_id}/tokens/verify", get(accounts::verify_account_token))
+        .route("/zones", get(zones::list).post(zones::create))
+        .route("/zones/{id}", get(zones::get))
+}
+
+/// What only Muster has.
+fn own() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/admin_tokens", get(admin_tokens::list).post(admin_tokens::create))
+        .route("/admin_tokens/{id}", delete(admin_tokens::revoke))
+        .route("/approvals", get(approvals::list))
+        .route("/approvals/{id}/approve", post(approvals::approve))
+        .route("/approvals/{id}/deny", post(approvals::deny))
+        .route("/audit", get(audit::list))
+        .route("/audit/verify", get(audit::verify))
+        .route("/backup", get(backup::download))
+        .route("/cas", get(cas::list).post(cas::create))
+        .route("/cas/import", post(cas::import))
+        .route("/cas/rotate", post(cas::rotate))
+        .route("/cas/{id}", get(cas::get))
+        .route("/cas/{id}/crl", get(cas::crl))
+        .route("/certificates", get(certificates::list))
+        .route("/certificates/sign", post(signing::sign))
+        .route("/certificates/{id}", get(certificates::get))
+        .route("/certificates/{id}/reactivate", post(certificates::reactivate))
+        .route("/certificates/{id}/revoke", post(certificates::revoke))
+        .route("/devices", get(devices::list))
+        .route("/devices/import", post(devices::import))
+        .route("/devices/{id}", get(devices::get).patch(devices::edit))
+        .route("/profiles", get(profiles::list))
+        .route("/profiles/{id}", get(profiles::get).put(profiles::set))
+        .route("/roots", get(cas::roots))
+        .route("/status", get(status::status))
+        .route("/tokens", get(tokens::list).post(tokens::create))
+        .route("/tokens/{id}", get(tokens::get).delete(tokens::revoke))
+}
+
+fn surround(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
+    routes
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(Arc::clone(&api), observe))
+        .with_state(api)
+}
+
+/// Gives the request its id, writes its log line, counts it.
+async fn observe(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    let began_at = Instant::now();
+    let id = RequestId::new();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    request.extensions_mut().insert(id.clone());
+    let actor = tracing::field::Empty;
+    let span = tracing::info_span!("admin", request_id = %id.0, %method, route, actor);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let status = response.status();
+    api.requests().answered(&method, status);
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    let took_ms = began_at.elapsed().as_millis();
+    span.in_scope(|| match method {
+        // Probes and scrapes would drown the rest.
+        Method::GET | Method::HEAD if status.is_success() => {
+            tracing::debug!(status = status.as_u16(), took_ms, "answered");
+        }
+        _ => tracing::info!(status = status.as_u16(), took_ms, "answered"),
+    });
+    response
+}
+
+/// The id of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(pub(crate) String);
+
+impl RequestId {
+    fn new() -> Self {
+        let octets: [u8; 8] = muster_enroll::random().unwrap_or_default();
+        Self(format!("{:016x}", u64::from_be_bytes(octets)))
+    }
+}
+
+async fn no_route() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, CODE_ROUTE, "No route for that URI")
+}
+
+async fn no_method() -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, CODE_METHOD, "No such method for that URI")
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is the shape that the layer wants")]
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+    ApiError::internal(format_args!("a panic: {text}")).into_response()
+}

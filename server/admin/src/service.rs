@@ -1,0 +1,109 @@
+//! What every route works with: the registrar, the settings, and the hooks into the server.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_enroll::Registrar;
+use muster_policy::time::UnixTime;
+use muster_store::{Fault, Reader};
+use prometheus_client::registry::Registry;
+use zeroize::Zeroizing;
+
+use crate::auth::Slowdown;
+use crate::error::ApiError;
+use crate::metrics::{LedgerFigures, Requests};
+
+/// Makes a backup and hands out the file to read it from; blocks the thread.
+pub type Backup = Arc<dyn Fn() -> io::Result<File> + Send + Sync>;
+/// Told after a zone was added or the services CA replaced, so that the server's own TLS names follow.
+pub type ZonesChanged = Arc<dyn Fn() + Send + Sync>;
+
+/// What the API asks of the server around it.
+#[derive(Clone)]
+pub struct Hooks {
+    /// Makes a backup.
+    pub backup: Backup,
+    /// The zones, or the services CA, changed.
+    pub zones_changed: ZonesChanged,
+}
+
+/// The admin API of one account.
+pub struct Api {
+    registrar: Arc<Registrar>,
+    registry: Registry,
+    requests: Requests,
+    local_secret: Zeroizing<String>,
+    crl_lifetime: Duration,
+    hooks: Hooks,
+    started_at: UnixTime,
+    slowdown: Slowdown,
+}
+
+impl Api {
+    /// Puts the parts together; the figures of API and ledger are added to `registry`.
+    ///
+    /// `local_secret` is a bearer token that stands for someone with access to the data directory; it
+    /// lives as long as the process.
+    pub fn new(
+        registrar: Arc<Registrar>,
+        mut registry: Registry,
+        local_secret: Zeroizing<String>,
+        crl_lifetime: Duration,
+        hooks: Hooks,
+    ) -> Self {
+        let requests = Requests::new(&mut registry);
+        registry.register_collector(Box::new(LedgerFigures::new(Arc::clone(&registrar))));
+        let started_at = registrar.clock().now();
+        let slowdown = Slowdown::default();
+        Self { registrar, registry, requests, local_secret, crl_lifetime, hooks, started_at, slowdown }
+    }
+
+    /// The bearer token of local commands.
+    pub fn local_secret(&self) -> &str {
+        &self.local_secret
+    }
+
+    /// Reads the ledger off the async threads: a filtered list may take some 100 ms.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let reader = self.registrar.ledger().reader()?;
+        let done = tokio::task::spawn_blocking(move || read(&reader)).await;
+        Ok(done.map_err(ApiError::internal)??)
+    }
+
+    pub(crate) const fn registrar(&self) -> &Arc<Registrar> {
+        &self.registrar
+    }
+
+    pub(crate) fn now(&self) -> UnixTime {
+        self.registrar.clock().now()
+    }
+
+    pub(crate) const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub(crate) const fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    pub(crate) const fn crl_lifetime(&self) -> Duration {
+        self.crl_lifetime
+    }
+
+    pub(crate) const fn hooks(&self) -> &Hooks {
+        &self.hooks
+    }
+
+    pub(crate) const fn started_at(&self) -> UnixTime {
+        self.started_at
+    }
+
+    pub(crate) const fn slowdown(&self) -> &Slowdown {
+        &self.slowdown
+    }
+}

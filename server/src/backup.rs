@@ -1,0 +1,235 @@
+//! Backup and restore: one file with everything that can't be made again.
+//!
+//! A backup is a gzipped tar of the ledger (a consistent snapshot, also while the server runs), the
+//! CA keys as they lie on the disk (encrypted if they are), the configuration, and a manifest with
+//! the SHA-256 of each member. `restore` checks all of it before the first file is moved in place.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use muster_enroll::{Registrar, Sha256Writer};
+use muster_store::Ledger;
+use serde::{Deserialize, Serialize};
+
+use crate::datadir::{DataDir, Readers, write_file};
+
+/// The form of backups that this program writes and reads.
+const FORMAT: u32 = 1;
+const MANIFEST: &str = "manifest.json";
+const LEDGER: &str = "ledger.redb";
+/// Larger than any ledger that fits one machine; stops a bomb.
+const MEMBER_MAX_BYTES: u64 = 1 << 40;
+/// A manifest names some dozens of files.
+const MANIFEST_MAX_BYTES: u64 = 1 << 20;
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Manifest {
+    format: u32,
+    /// Member name -> SHA-256 of its content, hex.
+    sha256: BTreeMap<String, String>,
+}
+
+/// How the admin API makes a backup: into a file in a folder that it may use.
+pub(crate) fn hook(dir: &DataDir, registrar: &Arc<Registrar>) -> muster_admin::Backup {
+    let (dir, registrar) = (dir.clone(), Arc::clone(registrar));
+    Arc::new(move || {
+        write_temporary(&dir, registrar.ledger()).map_err(|error| io::Error::other(format!("{error:#}")))
+    })
+}
+
+/// Writes a backup into the data directory under a temporary name, and opens it; it has no name any
+/// more when this returns, so it is gone when the file is closed.
+fn write_temporary(dir: &DataDir, ledger: &Ledger) -> anyhow::Result<File> {
+    let path = dir.path().join(format!(".backup-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let written = write(dir, ledger, &path);
+    let opened = written.and_then(|()| Ok(File::open(&path)?));
+    let _ = std::fs::remove_file(&path);
+    opened
+}
+
+/// Writes a backup to a new file, readable by its owner alone.
+///
+/// # Errors
+/// When something can't be read or written; the file is removed then.
+pub fn write(dir: &DataDir, ledger: &Ledger, target: &Path) -> anyhow::Result<()> {
+    let file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(target)
+        .with_context(|| format!("can't make {}", target.display()))?;
+    let snapshot = target.with_extension("snapshot");
+    let _ = std::fs::remove_file(&snapshot);
+    let written =
+        ledger.backup_to(&snapshot).map_err(anyhow::Error::from).and_then(|()| pack(dir, &snapshot, file));
+    let _ = std::fs::remove_file(&snapshot);
+    if written.is_err() {
+        let _ = std::fs::remove_file(target);
+    }
+    written
+}
+
+fn pack(dir: &DataDir, snapshot: &Path, file: File) -> anyhow::Result<()> {
+    let mut members = vec![(LEDGER.to_owned(), snapshot.to_owned())];
+    if dir.config().exists() {
+        members.push(("muster.toml".to_owned(), dir.config()));
+    }
+    for entry in std::fs::read_dir(dir.keys()).context("can't read the key folder")? {
+        let entry = entry?;
+        if entry.path().extension().is_some_and(|extension| extension == "key") {
+            members.push((format!("keys/{}", entry.file_name().to_string_lossy()), entry.path()));
+        }
+    }
+    let mut sha256 = BTreeMap::new();
+    for (name, path) in &members {
+        sha256.insert(name.clone(), hash_file(path)?);
+    }
+    let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::fast()));
+    archive.mode(tar::HeaderMode::Deterministic);
+    let manifest = serde_json::to_vec_pretty(&Manifest { format: FORMAT, sha256 })?;
+    let mut header = tar::Header::new_gnu();
+    header.set_size(manifest.len() as u64);
+    header.set_mode(0o600);
+    header.set_cksum();
+    archive.append_data(&mut header, MANIFEST, manifest.as_slice())?;
+    for (name, path) in &members {
+        archive
+            .append_path_with_name(path, name)
+            .with_context(|| format!("can't pack {}", path.display()))?;
+    }
+    Ok(archive.into_inner()?.finish()?.sync_all()?)
+}
+
+fn hash_file(path: &Path) -> anyhow::Result<String> {
+    let mut file = File::open(path).with_context(|| format!("can't read {}", path.display()))?;
+    let mut hash = Sha256Writer::default();
+    io::copy(&mut file, &mut hash)?;
+    Ok(hash.finish_hex())
+}
+
+/// Makes a data directory from a backup.
+///
+/// # Errors
+/// When the target holds a ledger, or the backup is broken in any way; the target is untouched then.
+pub fn restore(dir: &DataDir, backup: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !dir.ledger().exists(),
+        "{} holds a ledger; restore into another directory, or move this one away first",
+        dir.path().display()
+    );
+    let file = File::open(backup).with_context(|| format!("can't read {}", backup.display()))?;
+    let staging = Staging::new(dir)?;
+    unpack(file, &staging.0).with_context(|| format!("{} is not a sound backup", backup.display()))?;
+    let ledger = staging.0.join(LEDGER);
+    Ledger::check(&ledger)
+        .map_err(|error| anyhow::anyhow!("the ledger in {} is broken: {error}", backup.display()))?;
+    dir.create()?;
+    for entry in std::fs::read_dir(staging.0.join("keys"))? {
+        let entry = entry?;
+        write_file(&dir.keys().join(entry.file_name()), &std::fs::read(entry.path())?, Readers::Owner)?;
+    }
+    if let Ok(config) = std::fs::read(staging.0.join("muster.toml")) {
+        write_file(&dir.config(), &config, Readers::Owner)?;
+    }
+    // The ledger comes last: a directory that has one is whole.
+    File::open(&ledger)?.sync_all()?;
+    std::fs::rename(&ledger, dir.ledger())?;
+    File::open(dir.path())?.sync_all()?;
+    Ok(())
+}
+
+/// A folder beside the target that is gone when the restore ends, however it ends.
+struct Staging(PathBuf);
+
+impl Staging {
+    fn new(dir: &DataDir) -> anyhow::Result<Self> {
+        let path = std::path::absolute(dir.path())?.with_extension("restoring");
+        let _ = std::fs::remove_dir_all(&path);
+        DataDir::new(&path).create().with_context(|| format!("can't make {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn unpack(file: File, target: &Path) -> anyhow::Result<()> {
+    let mut archive = tar::Archive::new(GzDecoder::new(file));
+    let mut entries = archive.entries()?;
+    let first = entries.next().context("it is empty")??;
+    anyhow::ensure!(first.path()?.to_str() == Some(MANIFEST), "it does not begin with a manifest");
+    let mut text = Vec::new();
+    first.take(MANIFEST_MAX_BYTES).read_to_end(&mut text)?;
+    let mut manifest: Manifest = serde_json::from_slice(&text).context("its manifest can't be read")?;
+    anyhow::ensure!(manifest.format == FORMAT, "its form {} is not known here", manifest.format);
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.path()?.to_string_lossy().into_owned();
+        let expected =
+            manifest.sha256.remove(&name).with_context(|| format!("{name} is not in its manifest"))?;
+        anyhow::ensure!(is_member_name(&name), "{name} is no name of a member");
+        let found = write_member(entry, &target.join(&name))?;
+        anyhow::ensure!(found == expected, "{name} does not have the SHA-256 of the manifest");
+    }
+    anyhow::ensure!(manifest.sha256.is_empty(), "members are missing: {:?}", manifest.sha256.keys());
+    anyhow::ensure!(target.join(LEDGER).exists(), "it has no ledger");
+    Ok(())
+}
+
+/// Only these names are ever written: no path leads out of the folder.
+fn is_member_name(name: &str) -> bool {
+    let plain = |text: &str| {
+        !text.is_empty()
+            && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.'))
+            && !text.starts_with('.')
+    };
+    match name.split_once('/') {
+        None => matches!(name, LEDGER | "muster.toml"),
+        Some((folder, file)) => folder == "keys" && file.ends_with(".key") && plain(file),
+    }
+}
+
+fn write_member(entry: impl Read, path: &Path) -> anyhow::Result<String> {
+    let mut hash = Sha256Writer::default();
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut entry = entry.take(MEMBER_MAX_BYTES);
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let count = entry.read(&mut buffer)?;
+        let piece = buffer.get(..count).unwrap_or_default();
+        if piece.is_empty() {
+            return Ok(hash.finish_hex());
+        }
+        hash.write_all(piece)?;
+        file.write_all(piece)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_member_leads_out_of_the_folder() {
+        assert!(
+            is_member_name("ledger.redb") && is_member_name("muster.toml") && is_member_name("keys/a-1.key")
+        );
+        for wrong in
+            ["../x", "/etc/passwd", "keys/../../x.key", "keys/.x.key", "keys/a", "keys/a/b.key", "x", ""]
+        {
+            assert!(!is_member_name(wrong), "{wrong}");
+        }
+    }
+}

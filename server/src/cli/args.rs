@@ -1,0 +1,490 @@
+//! The command line, as clap reads it.
+//!
+//! Names and shapes are a contract (scripts rely on them): change nothing, only add.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Muster issues every device of a fleet a certificate from your own CA, and checks it at the door.
+#[derive(Debug, Parser)]
+#[command(name = "muster", version, about, long_about = None, propagate_version = true)]
+pub struct Cli {
+    /// The data directory.
+    #[arg(
+        short = 'C',
+        long = "dir",
+        global = true,
+        value_name = "DIR",
+        default_value = ".",
+        env = "MUSTER_DIR"
+    )]
+    pub dir: PathBuf,
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make an account: data directory, CAs, ledger, first admin token.
+    Init(InitArgs),
+    /// Run the server until SIGTERM or Ctrl-C.
+    Serve(ServeArgs),
+    /// DNS domains of the account.
+    #[command(subcommand)]
+    Zone(ZoneCommand),
+    /// Enrollment tokens: what lets a device enroll the first time.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Devices.
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Issued certificates.
+    #[command(subcommand)]
+    Cert(CertCommand),
+    /// Certificate authorities.
+    #[command(subcommand)]
+    Ca(CaCommand),
+    /// Profiles: what may be issued.
+    #[command(subcommand)]
+    Profile(ProfileCommand),
+    /// Requests that wait for a person.
+    #[command(subcommand)]
+    Approval(ApprovalCommand),
+    /// Tokens of the admin API.
+    #[command(subcommand)]
+    AdminToken(AdminTokenCommand),
+    /// The audit: who did what, as a chain of hashes.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Write a consistent copy of everything to FILE, also while the server runs.
+    Backup {
+        /// The file to write; must not exist.
+        file: PathBuf,
+    },
+    /// Make the data directory from a backup; refuses a broken one.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+    },
+    /// Check the data directory and, if it runs, the server.
+    Doctor,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Arguments of `init`.
+#[derive(Args, Debug)]
+pub struct InitArgs {
+    /// The data directory to make.
+    #[arg(value_name = "DIR")]
+    pub target: PathBuf,
+    /// Name of the account.
+    #[arg(long, default_value = "muster")]
+    pub account: String,
+    /// A DNS domain of the account; repeatable.
+    #[arg(long = "zone", value_name = "ZONE")]
+    pub zones: Vec<String>,
+    /// Trust domain of the devices' SPIFFE ids; default: the first zone, else `muster.internal`.
+    #[arg(long)]
+    pub trust_domain: Option<String>,
+    /// Algorithm of the CA keys.
+    #[arg(long, value_enum, default_value_t = CaAlgorithmArg::EcdsaP256)]
+    pub ca_algorithm: CaAlgorithmArg,
+    /// DNS names below which alone the services CA may name servers; repeatable.
+    #[arg(long = "permit-dns", value_name = "DOMAIN")]
+    pub permitted_dns: Vec<String>,
+    /// File with a passphrase that encrypts the CA keys; else MUSTER_CA_PASSPHRASE, else none.
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Ask for the passphrase at the terminal.
+    #[arg(long, conflicts_with = "passphrase_file")]
+    pub passphrase_prompt: bool,
+    /// PEM certificate chain for the EST listener; default: made by the services CA.
+    #[arg(long, value_name = "FILE", requires = "est_key")]
+    pub est_certificate: Option<PathBuf>,
+    /// PEM key for the EST listener.
+    #[arg(long, value_name = "FILE", requires = "est_certificate")]
+    pub est_key: Option<PathBuf>,
+}
+
+/// Algorithms of CA keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CaAlgorithmArg {
+    /// ECDSA on secp256r1.
+    EcdsaP256,
+    /// ECDSA on secp384r1.
+    EcdsaP384,
+    /// RSA with 3072 bits.
+    Rsa3072,
+}
+
+/// Arguments of `serve`.
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// The data directory.
+    #[arg(value_name = "DIR")]
+    pub target: Option<PathBuf>,
+    /// What to run, comma-separated.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Role::Enroll, Role::Admin])]
+    pub roles: Vec<Role>,
+    /// Address of the admin API; port 0 takes any.
+    #[arg(long, value_name = "ADDR")]
+    pub listen_admin: Option<SocketAddr>,
+    /// Address of EST over HTTPS; port 0 takes any.
+    #[arg(long, value_name = "ADDR")]
+    pub listen_est: Option<SocketAddr>,
+    /// Address of CRLs over plain HTTP; port 0 takes any.
+    #[arg(long, value_name = "ADDR")]
+    pub listen_crl: Option<SocketAddr>,
+}
+
+/// What a server can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Role {
+    /// The admin API, health and metrics.
+    Admin,
+    /// EST.
+    Enroll,
+}
+
+/// Zones.
+#[derive(Debug, Subcommand)]
+pub enum ZoneCommand {
+    /// Add a domain; the server's EST certificate then also names `est.ZONE`.
+    Add {
+        /// The domain.
+        zone: String,
+    },
+    /// List the domains.
+    List(PageArgs),
+}
+
+/// A page of a list.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct PageArgs {
+    /// Page, from 1; without it the whole list is printed.
+    #[arg(long)]
+    pub page: Option<u32>,
+    /// Entries of a page, 1 to 1000.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub per_page: Option<u32>,
+}
+
+/// Enrollment tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it, alone; it is shown this once.
+    New {
+        /// The device it is for.
+        #[arg(long, required_unless_present = "claim")]
+        device: Option<String>,
+        /// Make a claim token instead: any device may use it, `--uses` times in all.
+        #[arg(long, conflicts_with = "device")]
+        claim: bool,
+        /// How many certificates it is good for.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        uses: u32,
+        /// How long it is good: 30m, 1h, 7d.
+        #[arg(long, default_value = "1h", value_parser = parse_span)]
+        ttl: Duration,
+        /// The only profile it can be used with.
+        #[arg(long)]
+        profile: Option<String>,
+        /// The only key it certifies: SHA-256 of its SubjectPublicKeyInfo, hex.
+        #[arg(long, value_name = "HEX")]
+        key_sha256: Option<String>,
+    },
+    /// List tokens; never their secrets.
+    List(PageArgs),
+    /// Revoke a token.
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// Devices.
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// List devices.
+    List {
+        /// Only ids that begin so.
+        #[arg(long)]
+        prefix: Option<String>,
+        /// Only devices of this status.
+        #[arg(long, value_parser = ["active", "suspended", "retired"])]
+        status: Option<String>,
+        /// Which page.
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Show one device and its certificates.
+    Show {
+        /// Its id.
+        id: String,
+    },
+    /// Issue nothing to it until it is resumed.
+    Suspend {
+        /// Its id.
+        id: String,
+    },
+    /// Lift a suspension.
+    Resume {
+        /// Its id.
+        id: String,
+    },
+    /// Issue nothing to it ever again.
+    Retire {
+        /// Its id.
+        id: String,
+    },
+    /// Import devices: a header line, then `id` and optionally `labels` (a=b;c=d), `groups` (x;y),
+    /// `manufacturer_serial`, `manufacturer` (CA id), `note`.
+    Import {
+        /// The CSV file.
+        file: PathBuf,
+    },
+}
+
+/// Which certificate is meant.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct CertSelector {
+    /// By id.
+    #[arg(long)]
+    pub id: Option<String>,
+    /// By serial, hex.
+    #[arg(long)]
+    pub serial: Option<String>,
+    /// All active certificates of a device.
+    #[arg(long)]
+    pub device: Option<String>,
+}
+
+/// Issued certificates.
+#[derive(Debug, Subcommand)]
+pub enum CertCommand {
+    /// List certificates, newest first.
+    List {
+        /// Only of this status.
+        #[arg(long, value_parser = ["active", "expired", "revoked"])]
+        status: Option<String>,
+        /// Only of this device.
+        #[arg(long)]
+        device: Option<String>,
+        /// Which page.
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Show certificates with their PEM.
+    Show {
+        /// Which ones.
+        #[command(flatten)]
+        which: CertSelector,
+    },
+    /// Revoke certificates; the CRL has them when this returns.
+    Revoke {
+        /// Which ones.
+        #[command(flatten)]
+        which: CertSelector,
+        /// Why (RFC 5280 CRLReason).
+        #[arg(long, default_value = "unspecified", value_parser = [
+            "unspecified", "keyCompromise", "caCompromise", "affiliationChanged", "superseded",
+            "cessationOfOperation", "certificateHold", "privilegeWithdrawn",
+        ])]
+        reason: String,
+    },
+    /// Make revoked certificates good again.
+    Reactivate {
+        /// Which ones.
+        #[command(flatten)]
+        which: CertSelector,
+    },
+    /// Sign a PKCS#10 request (PEM or DER) and print the certificate; names come from policy.
+    Sign {
+        /// The request; `-` reads standard input.
+        csr: PathBuf,
+        /// The device; default: the common name of the request.
+        #[arg(long)]
+        device: Option<String>,
+        /// The profile.
+        #[arg(long)]
+        profile: Option<String>,
+        /// Say what would be issued, or why not; sign nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Certificate authorities.
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// List CAs.
+    List(PageArgs),
+    /// Make a new root with new issuing CAs below it; the old ones verify until their last leaf ends.
+    Create {
+        /// Algorithm of the keys.
+        #[arg(long, value_enum, default_value_t = CaAlgorithmArg::EcdsaP256)]
+        algorithm: CaAlgorithmArg,
+    },
+    /// Import a CA from a PEM bundle. With its key it issues from now on, without it only verifies.
+    Import {
+        /// The bundle: the CA, the CAs above it, and optionally its key.
+        file: PathBuf,
+        /// What it is for.
+        #[arg(long = "use", value_enum, default_value_t = ImportUse::Devices)]
+        purpose: ImportUse,
+        /// What to call it; default: its subject.
+        #[arg(long)]
+        name: Option<String>,
+        /// File with the passphrase of the bundle's key.
+        #[arg(long, value_name = "FILE")]
+        key_passphrase_file: Option<PathBuf>,
+    },
+    /// Replace an issuing CA: a new one signs from now on, the old one verifies until its last leaf ends.
+    Rotate {
+        /// Which one.
+        #[arg(long, value_enum, default_value_t = RotateRole::Devices)]
+        role: RotateRole,
+    },
+    /// Print certificates as PEM: of one CA with its chain, or what clients should trust.
+    Export {
+        /// The CA; default: the account's roots.
+        id: Option<String>,
+    },
+    /// Print the current CRL as PEM.
+    Crl {
+        /// The CA; default: the one that issues to devices.
+        id: Option<String>,
+    },
+}
+
+/// What an imported CA is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ImportUse {
+    /// Its certificates are devices of this account.
+    Devices,
+    /// Its certificates (IDevID) prove a device's first enrollment.
+    Manufacturer,
+}
+
+/// Which issuing CA is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RotateRole {
+    /// The one that issues to devices.
+    Devices,
+    /// The one that issues to servers.
+    Services,
+}
+
+/// Profiles.
+#[derive(Debug, Subcommand)]
+pub enum ProfileCommand {
+    /// List profiles with every value.
+    List,
+    /// Make or change a profile: `muster profile set meters lifetime_s=86400 approval=manual`.
+    Set {
+        /// Its name, which is also the EST path label.
+        label: String,
+        /// `field=value`, values as in TOML or bare words; `field=` takes the default again.
+        #[arg(value_name = "FIELD=VALUE")]
+        fields: Vec<String>,
+    },
+}
+
+/// Requests that wait for a person.
+#[derive(Debug, Subcommand)]
+pub enum ApprovalCommand {
+    /// List what waits.
+    List(PageArgs),
+    /// Agree; the device's next poll gets the certificate.
+    Approve {
+        /// The request, as listed.
+        request: String,
+    },
+    /// Refuse.
+    Deny {
+        /// The request, as listed.
+        request: String,
+    },
+}
+
+/// Tokens of the admin API.
+#[derive(Debug, Subcommand)]
+pub enum AdminTokenCommand {
+    /// Make a token and print it, alone; it is shown this once.
+    New {
+        /// What to call it.
+        #[arg(long)]
+        name: String,
+        /// It may only read.
+        #[arg(long)]
+        read_only: bool,
+        /// How long it is good; default: until it is revoked.
+        #[arg(long, value_parser = parse_span)]
+        ttl: Option<Duration>,
+    },
+    /// List tokens; never their secrets.
+    List,
+    /// Revoke a token.
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// The audit.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// List entries, newest first.
+    List(PageArgs),
+    /// Check the chain of hashes from the first entry to the last.
+    Verify,
+}
+
+/// Reads `90s`, `30m`, `1h`, `7d`.
+fn parse_span(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a span like 90s, 30m, 1h or 7d");
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3_600,
+        Some('d') => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number = text.get(..text.len() - 1).unwrap_or_default();
+    let count: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = count.checked_mul(unit).filter(|seconds| (1..=3_660 * 86_400).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn reads_spans_with_a_unit() {
+        assert_eq!(parse_span("1h"), Ok(Duration::from_secs(3600)));
+        for wrong in ["", "h", "1", "-1h", "1w", "0s", "99999999999999999999d", "1é"] {
+            assert!(parse_span(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! `init`, `serve` and `restore`: the commands that are not a client of the admin API.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use muster_ca::file_key::CaAlgorithm;
+use muster_enroll::Clock;
+use muster_policy::name::Hostname;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::args::{CaAlgorithmArg, InitArgs, Role, ServeArgs};
+use crate::backup;
+use crate::config::{Config, ConfigWritten};
+use crate::datadir::DataDir;
+use crate::init::{InitPlan, Initialised, init as make};
+use crate::passphrase;
+use crate::serve::{Roles, Server};
+use crate::telemetry;
+
+/// `muster init`.
+pub(super) async fn init(args: InitArgs, json: bool) -> anyhow::Result<()> {
+    let given = passphrase::given(args.passphrase_file.as_deref())?;
+    let passphrase = if args.passphrase_prompt { Some(passphrase::asked_twice()?) } else { given };
+    let absolute = |path: std::path::PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let mut config = ConfigWritten::default();
+    config.ca.passphrase_file = args.passphrase_file.map(absolute);
+    config.est.tls_certificate = args.est_certificate.map(absolute);
+    config.est.tls_key = args.est_key.map(absolute);
+    let plan = InitPlan {
+        dir: args.target.clone(),
+        account: args.account.parse().context("--account")?,
+        zones: names(&args.zones, "--zone")?,
+        trust_domain: args.trust_domain.map(|text| text.parse()).transpose().context("--trust-domain")?,
+        algorithm: match args.ca_algorithm {
+            CaAlgorithmArg::EcdsaP256 => CaAlgorithm::EcdsaP256,
+            CaAlgorithmArg::EcdsaP384 => CaAlgorithm::EcdsaP384,
+            CaAlgorithmArg::Rsa3072 => CaAlgorithm::Rsa3072,
+        },
+        permitted_dns: names(&args.permitted_dns, "--permit-dns")?,
+        passphrase,
+        config,
+    };
+    let made = make(plan, &Clock::system()).await?;
+    if json { print_json(&made) } else { print_text(&made, &args.target) }
+}
+
+fn names(texts: &[String], flag: &'static str) -> anyhow::Result<Vec<Hostname>> {
+    texts.iter().map(|text| text.parse().with_context(|| format!("{flag} {text}"))).collect()
+}
+
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(value)?)?)
+}
+
+fn print_text(made: &Initialised, dir: &Path) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "Made the account {} in {}", made.account_id, dir.display())?;
+    for zone in &made.zones {
+        writeln!(out, "  zone         {} ({})", zone.name, zone.id)?;
+    }
+    writeln!(out, "  admin token  {}   (shown this once)", made.admin_token)?;
+    writeln!(out, "  admin API    {}", made.api_url)?;
+    writeln!(out, "  EST          {}", made.est_url)?;
+    writeln!(out, "  trust        {}   (what clients must trust)", made.ca_file.display())?;
+    writeln!(out, "\nNext:")?;
+    writeln!(out, "  muster serve {}", dir.display())?;
+    writeln!(out, "  muster -C {} token new --device DEVICE", dir.display())?;
+    Ok(())
+}
+
+/// `muster serve`.
+pub(super) async fn serve(args: ServeArgs, default_dir: &Path) -> anyhow::Result<()> {
+    let dir = DataDir::new(args.target.as_deref().unwrap_or(default_dir));
+    let mut config = configuration(&dir)?;
+    telemetry::start(config.log_format, &config.log_level).context("log.level in muster.toml")?;
+    config.listen_admin = args.listen_admin.unwrap_or(config.listen_admin);
+    config.listen_est = args.listen_est.unwrap_or(config.listen_est);
+    config.listen_crl = args.listen_crl.or(config.listen_crl);
+    anyhow::ensure!(config.listen_admin.ip().is_loopback(), "--listen-admin must be a loopback address");
+    let roles =
+        Roles { admin: args.roles.contains(&Role::Admin), enroll: args.roles.contains(&Role::Enroll) };
+    let server = Server::start(dir, config, roles, Clock::system()).await?;
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut reload = signal(SignalKind::hangup())?;
+    let ready = server.ready().clone();
+    let upkeep_now = server.upkeep_now();
+    let running = server.run(stop.clone(), move || print_json(&ready));
+    tokio::pin!(running);
+    loop {
+        tokio::select! {
+            ended = &mut running => return ended,
+            _ = terminate.recv() => stop.cancel(),
+            _ = tokio::signal::ctrl_c() => stop.cancel(),
+            _ = reload.recv() => upkeep_now.notify_one(),
+        }
+    }
+}
+
+/// `muster restore`.
+pub(super) fn restore(dir: &Path, file: &Path, json: bool) -> anyhow::Result<()> {
+    backup::restore(&DataDir::new(dir), file)?;
+    if json {
+        return print_json(&serde_json::json!({ "restored": dir }));
+    }
+    writeln!(std::io::stdout(), "Restored {} from {}", dir.display(), file.display())?;
+    Ok(())
+}
+
+/// The configuration of a data directory.
+pub(super) fn configuration(dir: &DataDir) -> anyhow::Result<Config> {
+    let path = dir.config();
+    let written = ConfigWritten::read(&path).with_context(|| path.display().to_string())?;
+    written.check(dir.path()).with_context(|| path.display().to_string())
+}

@@ -1,0 +1,197 @@
+//! `muster init`: an account from nothing.
+//!
+//! Everything lies under one directory. A run that fails removes what it made, so it can be repeated.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use muster_ca::file_key::{CaAlgorithm, Passphrase};
+use muster_enroll::{Authority, Clock, FoundingPlan, KeyFolder, hash_secret, new_secret};
+use muster_policy::identity::{AccountId, TokenId, ZoneId};
+use muster_policy::name::{Hostname, Title, TrustDomain};
+use muster_policy::profile::ProfileWritten;
+use muster_store::act::{AddZone, By, CreateAccount, CreateAdminToken, SetProfile};
+use muster_store::record::{Account, Actor, AdminRole, AdminToken, Zone};
+use muster_store::{Ledger, Options};
+use serde::Serialize;
+
+use crate::config::ConfigWritten;
+use crate::datadir::{DataDir, Readers, write_file};
+use crate::est_tls::EstTls;
+
+/// Trust domain of an account without a zone; `.internal` is reserved for private use.
+const TRUST_DOMAIN_DEFAULT: &str = "muster.internal";
+
+/// What is to be made.
+pub struct InitPlan {
+    /// The data directory; made if missing, and refused if it holds a ledger.
+    pub dir: PathBuf,
+    /// Name of the account.
+    pub account: Title,
+    /// Its domains.
+    pub zones: Vec<Hostname>,
+    /// Its trust domain; else the first zone.
+    pub trust_domain: Option<TrustDomain>,
+    /// Algorithm of the CA keys.
+    pub algorithm: CaAlgorithm,
+    /// Domains the services CA is limited to.
+    pub permitted_dns: Vec<Hostname>,
+    /// Passphrase of the CA keys.
+    pub passphrase: Option<Passphrase>,
+    /// The configuration to write.
+    pub config: ConfigWritten,
+}
+
+/// What was made: what a person or script needs to go on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Initialised {
+    /// The account.
+    pub account_id: AccountId,
+    /// Its zones.
+    pub zones: Vec<InitialisedZone>,
+    /// Token of the admin API; shown this once.
+    pub admin_token: String,
+    /// Base URL of the admin API.
+    pub api_url: String,
+    /// Base URL of EST.
+    pub est_url: String,
+    /// PEM of the account root: what clients trust.
+    pub ca_file: PathBuf,
+}
+
+/// A zone that was made.
+#[derive(Clone, Debug, Serialize)]
+pub struct InitialisedZone {
+    /// Its id.
+    pub id: ZoneId,
+    /// Its domain.
+    pub name: Hostname,
+}
+
+/// Makes an account.
+///
+/// # Errors
+/// When the directory is in use, or can't be written.
+pub async fn init(plan: InitPlan, clock: &Clock) -> anyhow::Result<Initialised> {
+    let dir = DataDir::new(&plan.dir);
+    anyhow::ensure!(
+        !dir.ledger().exists(),
+        "{} holds an account already; use another directory, or `muster serve {0}`",
+        plan.dir.display()
+    );
+    dir.create().map_err(|error| anyhow::anyhow!("can't make {}: {error}", plan.dir.display()))?;
+    let made = make(plan, &dir, clock).await;
+    if made.is_err() {
+        undo(&dir);
+    }
+    made
+}
+
+async fn make(plan: InitPlan, dir: &DataDir, clock: &Clock) -> anyhow::Result<Initialised> {
+    let config = plan.config.check(dir.path())?;
+    let by = By { actor: Actor::Local, at: clock.now() };
+    let ledger = Ledger::create(&dir.ledger(), Options { cache_bytes: config.ledger_cache_bytes })?;
+    let account = Account {
+        id: AccountId::from_bytes(random()?),
+        name: plan.account,
+        trust_domain: match (plan.trust_domain, plan.zones.first()) {
+            (Some(domain), _) => domain,
+            (None, Some(zone)) => zone.as_str().parse()?,
+            (None, None) => TRUST_DOMAIN_DEFAULT.parse()?,
+        },
+        created_at: by.at,
+    };
+    let account_id = account.id;
+    ledger.transact(CreateAccount { account, by: by.clone() }).await?;
+    let keys = KeyFolder::new(dir.keys(), plan.passphrase);
+    let founding = FoundingPlan { algorithm: plan.algorithm, permitted_dns: plan.permitted_dns };
+    Authority::found(&ledger, account_id, &keys, clock, &founding, by.clone()).await?;
+    let label = config.default_profile.clone();
+    let written = ProfileWritten::default();
+    ledger.transact(SetProfile { account: account_id, label, written, by: by.clone() }).await?;
+    let zones = add_zones(&ledger, account_id, plan.zones, &by).await?;
+    let admin_token = add_admin_token(&ledger, clock, &by).await?;
+
+    let authority = Authority::open(ledger, account_id, keys, clock.clone(), config.crl_url_base.clone())?;
+    let authority = Arc::new(authority);
+    write_config(dir, &plan.config)?;
+    write_file(&dir.ca_file(), pem_of(&authority.trust().roots).as_bytes(), Readers::World)?;
+    let names: Vec<Hostname> = zones.iter().map(|zone| zone.name.clone()).collect();
+    EstTls::start(dir.clone(), authority, clock.clone(), config.est_tls_files, &config.est_names, &names)?;
+    Ok(Initialised {
+        account_id,
+        zones,
+        admin_token,
+        api_url: format!("http://{}/client/v4", config.listen_admin),
+        est_url: format!("https://{}", reachable(config.listen_est)),
+        ca_file: absolute(&dir.ca_file()),
+    })
+}
+
+async fn add_zones(
+    ledger: &Ledger,
+    account: AccountId,
+    names: Vec<Hostname>,
+    by: &By,
+) -> anyhow::Result<Vec<InitialisedZone>> {
+    let mut zones = Vec::new();
+    for name in names {
+        let id = ZoneId::from_bytes(random()?);
+        let zone = Zone { id, account, name: name.clone(), created_at: by.at };
+        ledger
+            .transact(AddZone { zone, by: by.clone() })
+            .await
+            .map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
+        zones.push(InitialisedZone { id, name });
+    }
+    Ok(zones)
+}
+
+async fn add_admin_token(ledger: &Ledger, clock: &Clock, by: &By) -> anyhow::Result<String> {
+    let secret = new_secret("msa_")?;
+    let token = AdminToken {
+        id: TokenId::new(clock.unix_millis(), random()?),
+        hash: hash_secret(&secret),
+        name: "init".parse()?,
+        role: AdminRole::Admin,
+        created_at: by.at,
+        expires_at: None,
+        revoked_at: None,
+    };
+    ledger.transact(CreateAdminToken { token, by: by.clone() }).await?;
+    Ok(secret.to_string())
+}
+
+fn write_config(dir: &DataDir, config: &ConfigWritten) -> anyhow::Result<()> {
+    let head = "# Muster. Every field is optional; `muster doctor` checks this file.\n\n";
+    let text = format!("{head}{}", toml::to_string_pretty(config)?);
+    Ok(write_file(&dir.config(), text.as_bytes(), Readers::Owner)?)
+}
+
+/// DER certificates as PEM text.
+pub(crate) fn pem_of(certificates: &[Vec<u8>]) -> String {
+    certificates.iter().map(|der| pem::encode(&pem::Pem::new("CERTIFICATE", der.as_slice()))).collect()
+}
+
+/// An address that a client on this machine can use.
+pub(crate) fn reachable(address: std::net::SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    muster_enroll::random().ok_or_else(|| anyhow::anyhow!("the system gives no random numbers"))
+}
+
+/// Removes what an init that failed has made; what it did not make stays.
+fn undo(dir: &DataDir) {
+    for file in [dir.ledger(), dir.ca_file(), dir.config(), dir.est_tls()] {
+        let _ = std::fs::remove_file(file);
+    }
+    let _ = std::fs::remove_dir_all(dir.keys());
+    let _ = std::fs::remove_dir(dir.tls());
+    let _ = std::fs::remove_dir(dir.path());
+}

@@ -1,0 +1,331 @@
+//! `muster serve`: the listeners, the upkeep, and an orderly end.
+//!
+//! [`Server::start`] binds everything and returns when all listeners accept; [`Server::run`] serves
+//! until told to stop, then drains. Programs that embed a server use the same two.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use muster_admin::Api;
+use muster_ca::file_key::{FileKeyError, Passphrase};
+use muster_enroll::{
+    Authority, AuthorityError, Clock, KeyFolder, ListenerLimits, Metrics, Registrar, Settings, TlsSource,
+    new_secret,
+};
+use muster_policy::name::Hostname;
+use muster_store::act::{Retention, Tidy};
+use muster_store::{Ledger, Options};
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backup;
+use crate::config::Config;
+use crate::datadir::{DataDir, Readers, write_file};
+use crate::est_tls::EstTls;
+use crate::init::reachable;
+use crate::passphrase;
+use crate::serving::Serving;
+
+/// How often certificates, CRLs and old records are looked after.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// Rows of one step of tidying; between steps others get their turn.
+const TIDY_STEP: usize = 500;
+/// Steps of one round; the rest waits for the next.
+const TIDY_STEPS_MAX: usize = 200;
+
+/// What a server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// The admin API.
+    pub admin: bool,
+    /// EST.
+    pub enroll: bool,
+}
+
+/// The line on standard output when all listeners accept.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ready {
+    event: &'static str,
+    /// Base of the admin API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
+    /// Base of EST.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub est: Option<String>,
+    /// Base of the public CRL listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crl: Option<String>,
+}
+
+/// A server whose listeners accept.
+pub struct Server {
+    dir: DataDir,
+    config: Config,
+    registrar: Arc<Registrar>,
+    api: Arc<Api>,
+    est_tls: Arc<EstTls>,
+    sockets: Sockets,
+    ready: Ready,
+    upkeep_now: Arc<Notify>,
+}
+
+struct Sockets {
+    admin: Option<TcpListener>,
+    est: Option<TcpListener>,
+    crl: Option<TcpListener>,
+}
+
+/// Opens the account of a data directory: ledger, CAs, pipeline.
+///
+/// # Errors
+/// In words: no account there, in use, broken, keys that can't be opened.
+pub fn open(
+    dir: &DataDir,
+    config: &Config,
+    clock: &Clock,
+    registry: &mut Registry,
+) -> anyhow::Result<Arc<Registrar>> {
+    let options = Options { cache_bytes: config.ledger_cache_bytes };
+    let ledger = Ledger::open(&dir.ledger(), options, clock.now())?;
+    let account = ledger.reader()?.accounts()?.first().map(|account| account.id);
+    let account = account.context("the ledger has no account; make one with `muster init`")?;
+    let authority = open_authority(dir, config, clock, &ledger, account)?;
+    let metrics = Arc::new(Metrics::new(registry));
+    let settings = Settings {
+        account,
+        default_profile: config.default_profile.clone(),
+        first_window: config.first_window,
+        renewal_window: config.renewal_window,
+        approval_retry: config.approval_retry,
+        admission: config.admission,
+    };
+    let registrar = Registrar::new(ledger, Arc::new(authority), clock.clone(), metrics, settings);
+    Ok(Arc::new(registrar))
+}
+
+/// The passphrase is asked for at the terminal only when the keys turn out to need one.
+fn open_authority(
+    dir: &DataDir,
+    config: &Config,
+    clock: &Clock,
+    ledger: &Ledger,
+    account: muster_policy::identity::AccountId,
+) -> anyhow::Result<Authority> {
+    let open = |passphrase: Option<Passphrase>| {
+        let keys = KeyFolder::new(dir.keys(), passphrase);
+        Authority::open(ledger.clone(), account, keys, clock.clone(), config.crl_url_base.clone())
+    };
+    match open(passphrase::given(config.passphrase_file.as_deref())?) {
+        Err(AuthorityError::Key(FileKeyError::PassphraseNeeded)) => match passphrase::asked()? {
+            Some(passphrase) => Ok(open(Some(passphrase))?),
+            None => anyhow::bail!(
+                "the CA keys are encrypted; give ca.passphrase_file in muster.toml or {}",
+                passphrase::VARIABLE
+            ),
+        },
+        opened => Ok(opened?),
+    }
+}
+
+impl Server {
+    /// Opens the account and binds the listeners.
+    ///
+    /// # Errors
+    /// In words, when something can't be opened or bound.
+    pub async fn start(dir: DataDir, config: Config, roles: Roles, clock: Clock) -> anyhow::Result<Self> {
+        let files = raise_file_limit();
+        let mut config = config;
+        // Half of the descriptors stay for the ledger, the admin API and the system.
+        config.listener.connections = config.listener.connections.min(files / 2).max(1);
+        let mut registry = Registry::with_prefix("muster");
+        let registrar = open(&dir, &config, &clock, &mut registry)?;
+        let est_tls = Arc::new(EstTls::start(
+            dir.clone(),
+            Arc::clone(registrar.authority()),
+            clock,
+            config.est_tls_files.clone(),
+            &config.est_names,
+            &zones(&registrar)?,
+        )?);
+        let secret = new_secret("msl_")?;
+        let hooks = muster_admin::Hooks {
+            backup: backup::hook(&dir, &registrar),
+            zones_changed: zones_hook(&est_tls, &registrar),
+        };
+        let api = Api::new(Arc::clone(&registrar), registry, secret, config.crl_lifetime, hooks);
+        let sockets = Sockets {
+            admin: bind(roles.admin.then_some(config.listen_admin), "listen.admin").await?,
+            est: bind(roles.enroll.then_some(config.listen_est), "listen.est").await?,
+            crl: bind(config.listen_crl.filter(|_| roles.enroll), "listen.crl").await?,
+        };
+        let ready = Ready {
+            event: "ready",
+            admin: address(&sockets.admin)?.map(|address| format!("http://{address}")),
+            est: address(&sockets.est)?.map(|address| format!("https://{}", reachable(address))),
+            crl: address(&sockets.crl)?.map(|address| format!("http://{}", reachable(address))),
+        };
+        let upkeep_now = Arc::new(Notify::new());
+        Ok(Self { dir, config, registrar, api: Arc::new(api), est_tls, sockets, ready, upkeep_now })
+    }
+
+    /// Wakes the upkeep: TLS files are read again, due CRLs made, at once.
+    pub fn upkeep_now(&self) -> Arc<Notify> {
+        Arc::clone(&self.upkeep_now)
+    }
+
+    /// Where the listeners are.
+    pub const fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Serves until `stop`, then drains: no new connections, what began ends, the ledger is closed.
+    ///
+    /// `ready` is called once, when every listener accepts.
+    ///
+    /// # Errors
+    /// When a listener fails for good, or the note for local commands can't be written.
+    pub async fn run(
+        self,
+        stop: CancellationToken,
+        ready: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.registrar.authority().renew_due_crls(self.config.crl_lifetime).await?;
+        let note = self.dir.serving();
+        if let Some(admin) = &self.ready.admin {
+            let serving = Serving::new(admin, self.api.local_secret());
+            write_file(&note, &serving.to_json()?, Readers::Owner)?;
+        }
+        let tasks = TaskTracker::new();
+        let Self { registrar, api, est_tls, config, sockets, upkeep_now, .. } = self;
+        if let Some(socket) = sockets.est {
+            let tls = est_tls.source().clone();
+            tasks.spawn(serve_est(socket, Arc::clone(&registrar), tls, config.listener, stop.clone()));
+        }
+        if let Some(socket) = sockets.admin {
+            tasks.spawn(serve_http(socket, muster_admin::router(Arc::clone(&api)), stop.clone()));
+        }
+        if let Some(socket) = sockets.crl {
+            tasks.spawn(serve_http(socket, muster_admin::crl_router(api), stop.clone()));
+        }
+        tasks.spawn(upkeep(Arc::clone(&registrar), est_tls, config, upkeep_now, stop.clone()));
+        let writer = Arc::clone(&registrar);
+        let stop_writing = CancellationToken::new();
+        let written = stop_writing.clone();
+        let refusals = tokio::spawn(async move { writer.write_refusals_until(&written).await });
+        ready()?;
+        tasks.close();
+        tasks.wait().await;
+        registrar.drain().await;
+        stop_writing.cancel();
+        refusals.await?;
+        if let Err(error) = std::fs::remove_file(&note)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "the note for local commands stays");
+        }
+        Ok(())
+    }
+}
+
+async fn serve_est(
+    socket: TcpListener,
+    registrar: Arc<Registrar>,
+    tls: TlsSource,
+    limits: ListenerLimits,
+    stop: CancellationToken,
+) {
+    muster_enroll::serve(socket, registrar, tls, limits, stop).await;
+}
+
+async fn serve_http(socket: TcpListener, router: axum::Router, stop: CancellationToken) {
+    let served = axum::serve(socket, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "an HTTP listener ended");
+    }
+}
+
+/// Looks after what ages: the TLS certificate, CRLs, old records, rate limits.
+async fn upkeep(
+    registrar: Arc<Registrar>,
+    est_tls: Arc<EstTls>,
+    config: Config,
+    now: Arc<Notify>,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = now.notified() => {}
+            () = tokio::time::sleep(UPKEEP_INTERVAL) => {}
+        }
+        registrar.forget_idle();
+        match zones(&registrar) {
+            Ok(zones) => {
+                if let Err(error) = est_tls.refresh(&zones) {
+                    tracing::error!(%error, "the EST listener keeps its old TLS certificate");
+                }
+            }
+            Err(error) => tracing::error!(%error, "the zones can't be read"),
+        }
+        if let Err(error) = registrar.authority().renew_due_crls(config.crl_lifetime).await {
+            tracing::error!(%error, "a CRL is late");
+        }
+        tidy(&registrar, &config).await;
+    }
+}
+
+async fn tidy(registrar: &Registrar, config: &Config) {
+    let keep = Retention { certificates: config.keep_ended, ..Retention::default() };
+    for _ in 0..TIDY_STEPS_MAX {
+        match registrar.ledger().offer(Tidy { now: registrar.clock().now(), keep, step: TIDY_STEP }).await {
+            Ok(tidied) if tidied.more => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%error, "tidying waits for the next round");
+                return;
+            }
+        }
+    }
+}
+
+fn zones(registrar: &Registrar) -> anyhow::Result<Vec<Hostname>> {
+    let zones = registrar.ledger().reader()?.zones(registrar.account())?;
+    Ok(zones.into_iter().map(|zone| zone.name).collect())
+}
+
+fn zones_hook(est_tls: &Arc<EstTls>, registrar: &Arc<Registrar>) -> muster_admin::ZonesChanged {
+    let (est_tls, registrar) = (Arc::clone(est_tls), Arc::clone(registrar));
+    Arc::new(move || {
+        if let Err(error) = zones(&registrar).and_then(|zones| Ok(est_tls.refresh(&zones)?)) {
+            tracing::error!(%error, "the EST listener keeps its old TLS certificate");
+        }
+    })
+}
+
+async fn bind(address: Option<SocketAddr>, field: &str) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let bound = TcpListener::bind(address).await;
+    Ok(Some(bound.with_context(|| format!("can't listen on {address} ({field})"))?))
+}
+
+fn address(socket: &Option<TcpListener>) -> anyhow::Result<Option<SocketAddr>> {
+    Ok(socket.as_ref().map(TcpListener::local_addr).transpose()?)
+}
+
+/// Takes all file descriptors the system grants; returns how many.
+fn raise_file_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, raised).is_err() {
+        tracing::warn!("the limit of open files can't be raised");
+    }
+    let current = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(current).unwrap_or(usize::MAX)
+}

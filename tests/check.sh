@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# The whole test command: format, lints, docs, licences, unit, system, interop, fuzz smoke.
+# Installs the Debian packages and Python packages it lacks; where it may not, it says which are missing
+# and fails. Every part that ran is named at the end with its time; nothing is skipped in silence.
+#
+#   tests/check.sh            everything
+#   tests/check.sh PART ...   only these parts: packages format clippy docs deny test interop power fuzz
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
+venv=$CARGO_TARGET_DIR/check-venv
+
+parts=("$@")
+[ ${#parts[@]} -gt 0 ] || parts=(packages format clippy docs deny test interop power fuzz)
+
+# Debian package, and a file that shows it is there.
+debian=(
+    "openssl /usr/bin/openssl"
+    "curl /usr/bin/curl"
+    "strongswan-pki /usr/bin/pki"
+    "libstrongswan-extra-plugins /usr/lib/ipsec/plugins/libstrongswan-curl.so"
+    "python3-venv /usr/share/doc/python3-venv"
+    "e2fsprogs /sbin/mkfs.ext4"
+    "strace /usr/bin/strace"
+)
+python=(cryptography==45.0.7 pyOpenSSL==25.3.0 acme2certifier==0.46.3)
+
+install_packages() {
+    local missing=() entry
+    for entry in "${debian[@]}"; do
+        [ -e "${entry#* }" ] || missing+=("${entry%% *}")
+    done
+    if [ ${#missing[@]} -gt 0 ]; then
+        if [ "$(id -u)" != 0 ]; then
+            echo "missing Debian packages, and no right to install them: ${missing[*]}" >&2
+            return 1
+        fi
+        apt-get update -q
+        DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
+    fi
+    [ -x "$venv/bin/python" ] || /usr/bin/python3 -m venv "$venv"
+    "$venv/bin/pip" install -q --disable-pip-version-check "${python[@]}"
+}
+
+cargo_tool() { # name version
+    cargo "$1" --version 2>/dev/null | grep -qF "$2" || cargo install --quiet --locked "cargo-$1@$2"
+}
+
+part_packages() { install_packages; }
+part_format() { cargo fmt --all --check; }
+part_clippy() { cargo clippy --workspace --all-targets --all-features -- -D warnings; }
+part_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items; }
+part_deny() {
+    cargo_tool deny 0.20.2
+    # Advisories are left out: their database is a repository of its own, which an offline machine lacks.
+    cargo deny check --config .deny.toml bans licenses sources
+}
+part_test() { cargo test --workspace; }
+part_interop() {
+    MUSTER_TEST_PYTHON=$venv/bin/python cargo test -p muster-tests -p muster-ca \
+        --features muster-tests/interop,muster-ca/interop --test '*'
+}
+part_power() { tests/power_cut.sh; }
+part_fuzz() { tests/fuzz/smoke.sh; }
+
+summary=()
+for part in "${parts[@]}"; do
+    declare -F "part_$part" >/dev/null || { echo "no such part: $part" >&2; exit 2; }
+    echo "== $part"
+    begin=$SECONDS
+    if ! "part_$part"; then
+        echo "== $part FAILED after $((SECONDS - begin)) s" >&2
+        exit 1
+    fi
+    summary+=("$part $((SECONDS - begin)) s")
+done
+printf '== passed: '
+printf '%s; ' "${summary[@]}"
+echo
