@@ -74,8 +74,7 @@ impl Issuer {
             revoked_certs: revoked.into_iter().map(entry).collect(),
             key_identifier_method: KeyIdMethod::PreSpecified(self.certificate().key_id().to_vec()),
         };
-        let listener =
-            Listener { algorithm: self.signer().algorithm().rcgen(), heard: RefCell::default() };
+        let listener = Listener { algorithm: self.signer().algorithm().rcgen(), heard: RefCell::default() };
         let mut issuer_params = CertificateParams::default();
         issuer_params.distinguished_name = DistinguishedName::new();
         issuer_params.key_identifier_method = params.key_identifier_method.clone();
@@ -89,7 +88,8 @@ impl Issuer {
     /// Puts the CA's exact name in its place: the third member (RFC 5280 §5.1.2).
     fn with_own_name(&self, drafted: &[u8]) -> Result<Vec<u8>, BuildError> {
         let mut members = tlv::split(drafted).map_err(|error| BuildError(error.to_string()))?;
-        let name = members.get_mut(2).ok_or_else(|| BuildError("not the members of a TBSCertList".to_owned()))?;
+        let name =
+            members.get_mut(2).ok_or_else(|| BuildError("not the members of a TBSCertList".to_owned()))?;
         *name = self.certificate().subject_der();
         Ok(tlv::element(tlv::SEQUENCE, &members))
     }
