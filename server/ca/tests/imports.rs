@@ -68,7 +68,7 @@ fn refuses_with_the_reason() {
     assert!(matches!(import(&stray, None, NOW), Err(ImportError::PathBroken(_))));
     let many = bundle(&house).repeat(6);
     assert!(matches!(import(&many, None, NOW), Err(ImportError::TooLarge)));
-    assert!(matches!(import("-----BEGIN CERTIFICATE-----\n!", None, NOW), Err(_)));
+    assert!(import("-----BEGIN CERTIFICATE-----\n!", None, NOW).is_err());
 }
 
 #[test]
