@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use der::asn1::ObjectIdentifier;
 use muster_policy::identity::Serial;
 use muster_policy::name::{Hostname, Title};
 use muster_policy::time::UnixTime;
@@ -14,7 +15,6 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
     IsCa, KeyUsagePurpose, NameConstraints, SerialNumber,
 };
-use x509_cert::der::asn1::ObjectIdentifier;
 
 use crate::certificate::{CaCertificate, CertificateError};
 use crate::issuer::{Issuer, IssuerError};

@@ -19,6 +19,9 @@ use crate::subject_key::SubjectKey;
 use crate::tlv;
 
 mod attributes;
+#[cfg(test)]
+mod tests;
+
 /// Largest request: an RSA-4096 key with sixteen names is below 3 KiB; the rest is room for strangers.
 pub const CSR_MAX_BYTES: usize = 16 * 1024;
 

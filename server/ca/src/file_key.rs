@@ -15,7 +15,10 @@ use crate::key_pair::{CryptoFailure, KeyPair, MadeKey};
 use crate::signature::SignatureAlgorithm;
 use crate::signer::{SignError, Signer};
 
+#[cfg(test)]
+mod tests;
 mod text;
+
 /// Largest key file that is read; an encrypted RSA-4096 key is below 4 KiB.
 const KEY_FILE_MAX_BYTES: u64 = 64 * 1024;
 

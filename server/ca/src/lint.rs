@@ -15,6 +15,9 @@ use crate::tbs::IssuerView;
 
 mod extensions;
 mod names;
+#[cfg(test)]
+mod tests;
+
 /// Largest TBSCertificate: a certificate must fit into one TLS record with its CMS and base64
 /// around it (16 KiB), which one client needs.
 const TBS_MAX_BYTES: usize = 8 * 1024;

@@ -8,7 +8,7 @@ use muster_ca::authority::{Purpose, new_issuing, roll_over};
 use muster_ca::bundle::certs_only;
 use muster_ca::certificate::{CaCertificate, LeafFacts};
 use muster_ca::chain::{ChainVerdict, verify_client_chain};
-use muster_ca::crl::{CrlPlan, RevokedCertificate};
+use muster_ca::crl::{CrlSettings, Revoked};
 use muster_ca::csr::Csr;
 use muster_ca::file_key::CaAlgorithm;
 use muster_ca::keygen::GeneratedKey;
@@ -126,14 +126,14 @@ fn a_new_root_is_tied_to_the_old_one_both_ways() {
 fn a_list_is_signed_by_its_ca_and_holds_every_entry() {
     for algorithm in ALGORITHMS {
         let house = house(algorithm);
-        let plan = CrlPlan { number: 7, this_update: NOW, next_update: at(7) };
+        let plan = CrlSettings { number: 7, this_update: NOW, next_update: at(7) };
         let entries = (0..1000u32).map(|number| {
             let mut random = [0; 16];
             random[..4].copy_from_slice(&number.to_be_bytes());
             let serial = muster_policy::identity::Serial::new(NOW, random);
-            RevokedCertificate { serial, revoked_at: NOW, reason_code: 1 }
+            Revoked { serial, revoked_at: NOW, reason_code: 1 }
         });
-        let list = house.devices.revocation_list(&plan, entries).expect("a list");
+        let list = house.devices.sign_crl(&plan, entries).expect("a list");
         let parsed = webpki::BorrowedCertRevocationList::from_der(&list).expect("webpki reads it");
         assert_eq!(parsed.into_iter().filter(|entry| entry.is_ok()).count(), 1000);
     }

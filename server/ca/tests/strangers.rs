@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use muster_ca::bundle::certs_only;
-use muster_ca::crl::{CrlPlan, RevokedCertificate};
+use muster_ca::crl::{CrlSettings, Revoked};
 use muster_ca::csr::Csr;
 use muster_ca::file_key::{CaAlgorithm, FileKey, Passphrase};
 use muster_ca::signer::Signer as _;
@@ -109,9 +109,9 @@ print('same')
 fn openssl_checks_lists_and_bundles() {
     let (house, folder) = (house(CaAlgorithm::EcdsaP256), Folder::new());
     let leaf = issue(&house, "meter-1");
-    let plan = CrlPlan { number: 3, this_update: NOW, next_update: at(7) };
-    let entry = RevokedCertificate { serial: leaf.serial, revoked_at: NOW, reason_code: 1 };
-    let list = house.devices.revocation_list(&plan, [entry]).expect("a list");
+    let plan = CrlSettings { number: 3, this_update: NOW, next_update: at(7) };
+    let entry = Revoked { serial: leaf.serial, revoked_at: NOW, reason_code: 1 };
+    let list = house.devices.sign_crl(&plan, [entry]).expect("a list");
     folder.write("list.der", list);
     folder.write("devices.pem", pem("CERTIFICATE", house.devices.certificate().der()));
     let text = openssl(
