@@ -13,14 +13,19 @@
 #![forbid(unsafe_code)]
 
 pub mod base64;
+mod clock;
 pub mod cms;
 pub mod csr;
 pub mod csrattrs;
 pub mod der;
+pub mod enrollment;
+pub mod est;
 pub mod http;
 mod jitter;
 pub mod time;
 pub mod x509;
+
+pub use enrollment::{Enrollment, Input, Output};
 
 /// A lent buffer is too small for what has to be written to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -233,7 +233,7 @@ fn read_length(bytes: &[u8]) -> Result<(usize, &[u8]), DerError> {
 fn utc_time(text: &[u8]) -> Option<UnixTime> {
     let (year, rest) = text.split_at_checked(2)?;
     let year = number(year)?;
-    if year >= 50 && year < 70 {
+    if (50..70).contains(&year) {
         // Before the epoch: certainly past, which is all that a not-before in these years can mean here.
         civil(1970, rest).map(|_| UnixTime::default())
     } else {

@@ -134,7 +134,7 @@ impl<'a> Certificate<'a> {
     /// The subject's only commonName, when it is UTF-8 or printable text; `None` for none or several.
     #[must_use]
     pub fn common_name(&self) -> Option<&'a str> {
-        common_name(self.subject).ok().flatten()
+        common_name(self.subject)
     }
 }
 
@@ -163,8 +163,12 @@ fn read_validity(tbs: &mut Reader<'_>) -> Result<Validity, CertificateError> {
     Ok(validity)
 }
 
-/// Finds the one commonName in an encoded Name.
-fn common_name(name: &[u8]) -> Result<Option<&str>, DerError> {
+/// The only commonName in an encoded Name; `None` for none, several, or one that is no text.
+pub(crate) fn common_name(name: &[u8]) -> Option<&str> {
+    read_common_name(name).ok().flatten()
+}
+
+fn read_common_name(name: &[u8]) -> Result<Option<&str>, DerError> {
     let mut found = None;
     let mut names = Reader::new(name).sequence()?;
     while !names.is_empty() {

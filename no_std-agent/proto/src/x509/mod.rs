@@ -12,6 +12,7 @@ mod path;
 mod verify;
 
 pub use bundle::Bundle;
+pub(crate) use certificate::common_name;
 pub use certificate::{Certificate, CertificateError, MAX_CERTIFICATE_BYTES};
 pub use extensions::{BasicConstraints, Extension, Extensions, KeyUsage};
 pub use names::{GeneralName, ServerName, SubjectAltNames};
