@@ -28,7 +28,9 @@ pub enum Input<'i> {
     Stored,
     /// The time of the last `Output::WaitUntil` has come. Early and repeated ones do no harm.
     TimerFired,
-    /// Wall time as the shell believes it: at start if there is a clock, and whenever it was set.
+    /// Wall time as the shell believes it: at start if there is a clock, and whenever it was set or jumped. A
+    /// time below the floor is ignored. One so far ahead that the server's certificate looks over keeps the device
+    /// from connecting until the next `Wall` puts it right, so hand in no clock that may hold anything.
     Wall(UnixTime),
 }
 

@@ -1,0 +1,1 @@
+//! Lists of operations that once failed, each with what was wrong.
