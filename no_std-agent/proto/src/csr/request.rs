@@ -1,7 +1,7 @@
 //! Reads a request back (RFC 2986 §4), to take up after a reboot what was stored before it.
 
 use crate::der::{DerError, Oid, Reader, Tag};
-use crate::x509::{PublicKey, SignatureAlgorithm, Verify, VerifyError};
+use crate::x509::{PublicKey, SignatureAlgorithm, Verify, VerifyError, read_name};
 
 /// Why bytes are not a request as this crate makes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl<'a> CertificationRequest<'a> {
         if info.small_integer()? != 0 {
             return Err(CsrError::Version);
         }
-        let subject = info.element(Tag::SEQUENCE)?.whole;
+        let subject = read_name(&mut info)?;
         let key = PublicKey::read(&mut info)?;
         let attributes = info.enter(Tag::context_constructed(0))?;
         info.end()?;

@@ -4,7 +4,7 @@
 //! different signature algorithms, negative or oversized serials, unknown critical or doubled extensions.
 
 use super::{Extensions, PublicKey, SignatureAlgorithm, Verify, VerifyError};
-use crate::der::{DerError, Oid, Reader, Tag};
+use crate::der::{DerError, Element, Oid, Reader, Tag};
 use crate::time::Validity;
 
 /// Largest certificate that is looked at. A P-256 leaf has about 500 bytes, an RSA-4096 server certificate with
@@ -90,9 +90,9 @@ impl<'a> Certificate<'a> {
         }
         let algorithm = SignatureAlgorithm::from_identifier(algorithm_identifier.value)
             .ok_or(CertificateError::UnsupportedAlgorithm)?;
-        let issuer = tbs.element(Tag::SEQUENCE)?.whole;
+        let issuer = read_name(&mut tbs)?;
         let validity = read_validity(&mut tbs)?;
-        let subject = tbs.element(Tag::SEQUENCE)?.whole;
+        let subject = read_name(&mut tbs)?;
         let key = PublicKey::read(&mut tbs)?;
         // issuerUniqueID and subjectUniqueID: allowed by the syntax, meaningless today.
         tbs.optional(Tag::context(1))?;
@@ -163,27 +163,45 @@ fn read_validity(tbs: &mut Reader<'_>) -> Result<Validity, CertificateError> {
     Ok(validity)
 }
 
-/// The only commonName in an encoded Name; `None` for none, several, or one that is no text.
-pub(crate) fn common_name(name: &[u8]) -> Option<&str> {
-    read_common_name(name).ok().flatten()
+/// Takes a Name (RFC 5280 §4.1.2.4), checked down to its attributes, and returns its encoding.
+pub(crate) fn read_name<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], DerError> {
+    let name = reader.element(Tag::SEQUENCE)?;
+    for_each_attribute(name.value, |_, _| {})?;
+    Ok(name.whole)
 }
 
-fn read_common_name(name: &[u8]) -> Result<Option<&str>, DerError> {
+/// The only commonName in a Name that was read; `None` for none, several, or one that is no text.
+pub(crate) fn common_name(name: &[u8]) -> Option<&str> {
+    let content = Reader::new(name).element(Tag::SEQUENCE).ok()?.value;
     let mut found = None;
-    let mut names = Reader::new(name).sequence()?;
+    let mut count = 0;
+    for_each_attribute(content, |id, value| {
+        if id == Oid::COMMON_NAME {
+            count += 1;
+            let is_text = matches!(value.tag, Tag::UTF8_STRING | Tag::PRINTABLE_STRING);
+            found = core::str::from_utf8(value.value).ok().filter(|_| is_text);
+        }
+    })
+    .ok()?;
+    found.filter(|_| count == 1)
+}
+
+fn for_each_attribute<'a>(
+    content: &'a [u8],
+    mut visit: impl FnMut(Oid<'a>, Element<'a>),
+) -> Result<(), DerError> {
+    let mut names = Reader::new(content);
     while !names.is_empty() {
         let mut attributes = names.enter(Tag::SET)?;
-        while !attributes.is_empty() {
+        loop {
             let mut attribute = attributes.sequence()?;
-            if attribute.oid()? != Oid::COMMON_NAME {
-                continue;
+            let id = attribute.oid()?;
+            visit(id, attribute.any()?);
+            attribute.end()?;
+            if attributes.is_empty() {
+                break;
             }
-            let value = attribute.any()?;
-            if !matches!(value.tag, Tag::UTF8_STRING | Tag::PRINTABLE_STRING) || found.is_some() {
-                return Ok(None);
-            }
-            found = core::str::from_utf8(value.value).ok();
         }
     }
-    Ok(found)
+    Ok(())
 }

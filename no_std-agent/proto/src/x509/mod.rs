@@ -12,8 +12,8 @@ mod path;
 mod verify;
 
 pub use bundle::Bundle;
-pub(crate) use certificate::common_name;
 pub use certificate::{Certificate, CertificateError, MAX_CERTIFICATE_BYTES};
+pub(crate) use certificate::{common_name, read_name};
 pub use extensions::{BasicConstraints, Extension, Extensions, KeyUsage};
 pub use names::{GeneralName, ServerName, SubjectAltNames};
 pub use path::{Anchors, MAX_INTERMEDIATES, Moment, Path, PathError, Purpose, check_path};

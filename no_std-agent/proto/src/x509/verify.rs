@@ -29,11 +29,15 @@ impl<'a> PublicKey<'a> {
         let algorithm = identifier.oid()?;
         let curve = if algorithm == Oid::EC_PUBLIC_KEY {
             let curve = identifier.oid()?;
-            identifier.end()?;
             Some(curve)
         } else {
+            // Parameters of any kind, but one value and nothing behind it.
+            if !identifier.is_empty() {
+                identifier.any()?;
+            }
             None
         };
+        identifier.end()?;
         let bits = inside.octet_aligned_bit_string()?;
         inside.end()?;
         Ok(Self { spki: info.whole, algorithm, curve, bits })

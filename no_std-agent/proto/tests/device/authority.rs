@@ -104,6 +104,7 @@ pub(crate) fn ca_params(name: &str, constraints: BasicConstraints) -> Certificat
     let mut params = named(name);
     params.is_ca = IsCa::Ca(constraints);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = true;
     params.not_before = at(START - 86_400);
     params.not_after = at(START + 20 * 365 * 86_400);
     params

@@ -2,8 +2,8 @@
 //!
 //! Failures are: a panic, a shell call that the machine calls misuse, an identity in use that is not in the flash
 //! with its key, a secret on an unverified connection, a retired identity in use, no rest, no recovery within two
-//! hours after the trouble ends, or more than two tries a minute on average. A list that fails goes to
-//! `reproductions`.
+//! hours after the trouble ends, or more than two tries a minute on average. A list that fails
+//! becomes a named test in `scenarios`.
 
 use proptest::prelude::*;
 

@@ -1,1 +1,0 @@
-//! Lists of operations that once failed, each with what was wrong.
