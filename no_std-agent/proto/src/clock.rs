@@ -3,7 +3,9 @@
 //! There is always a floor: the build's date, then the newest time that was stored, then each `Date` of an
 //! authenticated server. Time never reads lower. A set clock runs on with the monotonic one. The shell's clock
 //! (RTC, SNTP) may set it to anything above the floor, forwards or backwards: going forward too far causes at
-//! most an early renewal, in whose course the server's date puts it right.
+//! most an early renewal, in whose course the server's date puts it right. When a server is refused by such an
+//! unproven time, the time is dropped and the floor judges: a device with a dead RTC battery must not be worse off
+//! than one without an RTC.
 
 use crate::time::{Instant, UnixTime};
 use crate::x509::Moment;
@@ -12,7 +14,20 @@ use crate::x509::Moment;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WallClock {
     floor: UnixTime,
-    set: Option<(Instant, UnixTime)>,
+    set: Option<Setting>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Setting {
+    since: Instant,
+    wall: UnixTime,
+    by: Source,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Server,
+    Shell,
 }
 
 impl WallClock {
@@ -29,7 +44,7 @@ impl WallClock {
     pub(crate) fn set_by_shell(&mut self, wall: UnixTime, now: Instant) -> bool {
         let believed = wall >= self.floor;
         if believed {
-            self.set = Some((now, wall));
+            self.set = Some(Setting { since: now, wall, by: Source::Shell });
         }
         believed
     }
@@ -37,7 +52,12 @@ impl WallClock {
     /// Takes the time of a server whose certificate was verified. A date below the floor sets the floor.
     pub(crate) fn set_by_server(&mut self, date: UnixTime, now: Instant) {
         self.raise_floor(date);
-        self.set = Some((now, self.floor));
+        self.set = Some(Setting { since: now, wall: self.floor, by: Source::Server });
+    }
+
+    /// Drops a time that no server has confirmed.
+    pub(crate) fn doubt(&mut self) {
+        self.set = self.set.filter(|setting| setting.by == Source::Server);
     }
 
     pub(crate) const fn is_set(&self) -> bool {
@@ -45,12 +65,18 @@ impl WallClock {
     }
 
     pub(crate) fn read(&self, now: Instant) -> Moment {
-        self.set.map_or(Moment::NotBefore(self.floor), |(since, wall)| {
-            Moment::Known(wall.plus(now.since(since)).max(self.floor))
+        self.set.map_or(Moment::NotBefore(self.floor), |setting| {
+            Moment::Known(setting.wall.plus(now.since(setting.since)).max(self.floor))
         })
     }
 
-    /// The latest time that is certainly not in the future.
+    /// What may be stored as a floor for the next boot: only what was proven. The shell's time is not: stored, a
+    /// wrong one could never be taken back.
+    pub(crate) const fn floor(&self) -> UnixTime {
+        self.floor
+    }
+
+    /// The present time as far as it is known, or else the floor.
     pub(crate) fn at_least(&self, now: Instant) -> UnixTime {
         match self.read(now) {
             Moment::Known(time) | Moment::NotBefore(time) => time,
@@ -102,6 +128,26 @@ mod tests {
         assert!(clock.set_by_shell(UnixTime::from_secs(90_000), millis(0)));
         clock.set_by_server(UnixTime::from_secs(5010), millis(0));
         assert_eq!(clock.read(millis(0)), Moment::Known(UnixTime::from_secs(5010)));
+    }
+
+    #[test]
+    fn only_an_unproven_time_is_dropped_in_doubt() {
+        let mut clock = WallClock::new(FLOOR);
+        clock.set_by_server(UnixTime::from_secs(2000), millis(0));
+        clock.doubt();
+        assert!(clock.is_set());
+        assert!(clock.set_by_shell(UnixTime::from_secs(9000), millis(0)));
+        clock.doubt();
+        assert_eq!(clock.read(millis(0)), Moment::NotBefore(UnixTime::from_secs(2000)));
+    }
+
+    #[test]
+    fn what_the_shell_says_never_becomes_a_floor() {
+        let mut clock = WallClock::new(FLOOR);
+        assert!(clock.set_by_shell(UnixTime::from_secs(9000), millis(0)));
+        assert_eq!(clock.floor(), FLOOR);
+        clock.set_by_server(UnixTime::from_secs(2000), millis(0));
+        assert_eq!(clock.floor(), UnixTime::from_secs(2000));
     }
 
     #[test]

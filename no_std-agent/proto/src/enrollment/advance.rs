@@ -201,7 +201,11 @@ impl<V: Verify> Enrollment<'_, V> {
                         self.setback_of_refusal();
                         Setback::Passing
                     }
-                    _ => Setback::Passing,
+                    Ending::ServerUntrusted => {
+                        self.clock.doubt();
+                        Setback::Passing
+                    }
+                    Ending::Closed | Ending::Reset | Ending::Unreachable => Setback::Passing,
                 };
                 self.fail(Failure::Link(ending), setback);
             }

@@ -8,14 +8,14 @@ use super::advance::Goal;
 use super::input::Misuse;
 use super::issue::{self, Expected};
 use super::pace::Setback;
-use super::{Enrollment, Event, Failure, PayloadError, Place, ServerTrust, Step, Window};
+use super::{Enrollment, Event, Failure, IssueError, PayloadError, Place, ServerTrust, Step, Window};
 use crate::base64;
 use crate::cms;
 use crate::csrattrs::CsrAttributes;
 use crate::est::Operation;
 use crate::http::{ContentType, Head, Progress, RetryAfter};
 use crate::time::UnixTime;
-use crate::x509::{Moment, Verify};
+use crate::x509::{Moment, PathError, Verify};
 
 /// How long to wait after a 202 that does not say (RFC 7030 §4.2.3 asks for Retry-After).
 const DEFAULT_POSTPONEMENT: Duration = Duration::from_secs(60);
@@ -134,6 +134,9 @@ impl<V: Verify> Enrollment<'_, V> {
         let shelved = self.shelve(head, body_len);
         match shelved {
             Ok(()) => self.step = Step::StoringPair { asked: false },
+            // It may be our time that is wrong, and another request could not use the same one-time token.
+            Err((Failure::Certificate(IssueError::Path(PathError::Expired | PathError::NotYetValid)), _)) => {
+            }
             // The same request would bring the same certificate again.
             Err((Failure::Certificate(_), _)) => self.desk.forget(),
             Err(_) => {}

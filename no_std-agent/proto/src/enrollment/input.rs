@@ -29,8 +29,8 @@ pub enum Input<'i> {
     /// The time of the last `Output::WaitUntil` has come. Early and repeated ones do no harm.
     TimerFired,
     /// Wall time as the shell believes it: at start if there is a clock, and whenever it was set or jumped. A
-    /// time below the floor is ignored. One so far ahead that the server's certificate looks over keeps the device
-    /// from connecting until the next `Wall` puts it right, so hand in no clock that may hold anything.
+    /// time below the floor is ignored, and one by which the server is refused is dropped after that one try. A
+    /// shell that is sure of its clock should check the server's dates itself (see [`Session::server_valid`]).
     Wall(UnixTime),
 }
 

@@ -427,7 +427,7 @@ impl<'a, V: Verify> Enrollment<'a, V> {
             }
             Step::StoringRequest { asked: asked @ false } => {
                 *asked = true;
-                let saved_at = self.clock.at_least(self.now);
+                let saved_at = self.clock.floor();
                 Output::Store(Record::Request(StoredRequest {
                     slot: self.next_slot(),
                     csr: self.desk.csr(),
@@ -444,7 +444,7 @@ impl<'a, V: Verify> Enrollment<'a, V> {
 
     fn candidate_record(&self) -> Option<Record<'_>> {
         let anchor = self.pinned_authority().unwrap_or_default();
-        self.candidate.pair(anchor, self.clock.at_least(self.now)).map(Record::Pair)
+        self.candidate.pair(anchor, self.clock.floor()).map(Record::Pair)
     }
 
     /// Where the next key lives: where the request is, or else beside the identity in use.

@@ -117,7 +117,7 @@ pub struct Pair<'b> {
     pub anchor: &'b [u8],
     /// When to renew it.
     pub window: Window,
-    /// A time that was not in the future when it was stored: a floor for the clock after a reboot.
+    /// The newest proven time when it was stored: a floor for the clock after a reboot.
     pub saved_at: UnixTime,
 }
 

@@ -309,7 +309,7 @@ fn a_key_s_algorithm_with_broken_parameters_refuses_the_certificate() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_mutated_certificate_is_read_alike_or_refused(

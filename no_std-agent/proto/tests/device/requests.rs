@@ -168,7 +168,7 @@ fn a_message_that_is_not_certs_only_is_told_apart() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn x509_parser_reads_what_is_written(

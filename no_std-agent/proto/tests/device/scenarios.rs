@@ -3,7 +3,7 @@
 use muster_proto::enrollment::{Binding, Ending, Event, Failure, Input, IssueError, Present, State, Trust};
 use muster_proto::est::Credential;
 use muster_proto::time::{Instant, UnixTime};
-use muster_proto::x509::PathError;
+use muster_proto::x509::{Moment, PathError};
 
 use crate::authority::tlv;
 use crate::rig::{Op, Rig};
@@ -240,6 +240,46 @@ fn a_clock_far_ahead_is_put_right_by_the_server() {
     assert!(states(&rig).contains(&State::Lapsed), "it believed the clock");
     assert_eq!(rig.device().state(), State::Holding);
     rig.recover();
+}
+
+#[test]
+fn a_wrong_clock_does_not_outlive_a_reboot() {
+    // Found by `random`: the shell's time, an hour ahead, was stored with the request as a floor; after the reboot
+    // the certificate looked over, and the one-time token was gone with it.
+    let mut rig = Rig::with_one_device();
+    rig.run(&[Op::ServerDown, Op::Advance(60), Op::Wall(3700), Op::LoseAnswer, Op::ServerUp]);
+    while !rig.device().machine.moment().eq(&Moment::Known(UnixTime::from_secs(rig.wall()))) {
+        rig.advance(10);
+    }
+    rig.run(&[Op::Wall(3700), Op::Advance(1), Op::Reboot]);
+    rig.recover();
+    assert_eq!(rig.server.log.iter().filter(|(_, _, status)| *status == 401).count(), 0);
+
+    crate::random::survives(&[
+        Op::Fault(Fault::ForeignKey),
+        Op::Advance(1),
+        Op::ServerDown,
+        Op::Advance(1053),
+        Op::LoseAnswer,
+        Op::Wall(3601),
+        Op::ServerUp,
+        Op::Advance(241),
+        Op::Reboot,
+    ]);
+}
+
+#[test]
+fn a_clock_by_which_the_server_is_refused_is_dropped() {
+    // Found by `random`: before the server's certificate began, and long after its end.
+    for offset in [-10_823, 500 * 86_400] {
+        let mut rig = Rig::new();
+        rig.up = false;
+        rig.add_device(|_| {});
+        rig.run(&[Op::Advance(1), Op::Wall(offset), Op::ServerUp, Op::Advance(60)]);
+        assert!(failures(&rig).contains(&Failure::Link(Ending::ServerUntrusted)));
+        assert_eq!(rig.device().state(), State::Holding);
+        rig.recover();
+    }
 }
 
 #[test]

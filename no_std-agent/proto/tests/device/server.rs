@@ -37,7 +37,7 @@ pub(crate) struct EstServer {
     pub(crate) leaf: Vec<u8>,
     /// Unused and used tokens with the device each is for, and the request it was used by.
     tokens: HashMap<String, (String, Option<Vec<u8>>)>,
-    answers: HashMap<Vec<u8>, Vec<u8>>,
+    answers: HashMap<Vec<u8>, (Vec<u8>, u64)>,
     pub(crate) issued: HashMap<String, Vec<Vec<u8>>>,
     pub(crate) lifetime: u64,
     /// Whether a certificate whose time is over may still be renewed.
@@ -176,14 +176,17 @@ impl EstServer {
     }
 
     fn issue(&mut self, device: &str, csr: &[u8], wall: u64) -> Vec<u8> {
-        if let Some(earlier) = self.answers.get(csr) {
+        // The same request gets the same certificate for as long as that is of use.
+        if let Some((earlier, not_after)) = self.answers.get(csr)
+            && *not_after >= wall
+        {
             return earlier.clone();
         }
         let point = checked_point(csr);
         self.serial += 1;
         let params = device_params(device, self.serial, wall - 60, wall + self.lifetime);
         let certificate = self.issuing.issue(&params, &Point(point));
-        self.answers.insert(csr.to_vec(), certificate.clone());
+        self.answers.insert(csr.to_vec(), (certificate.clone(), wall + self.lifetime));
         self.issued.entry(device.to_owned()).or_default().push(certificate.clone());
         certificate
     }
