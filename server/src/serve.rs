@@ -28,7 +28,7 @@ use crate::backup;
 use crate::config::Config;
 use crate::datadir::{DataDir, Readers, write_file};
 use crate::est_tls::EstTls;
-use crate::init::reachable;
+use crate::init::{pem_of, reachable};
 use crate::passphrase;
 use crate::serving::Serving;
 
@@ -153,10 +153,11 @@ impl Server {
             &config.est_names,
             &zones(&registrar)?,
         )?);
+        write_ca_file(&dir, &registrar)?;
         let secret = new_secret("msl_")?;
         let hooks = muster_admin::Hooks {
             backup: backup::hook(&dir, &registrar),
-            zones_changed: zones_hook(&est_tls, &registrar),
+            zones_changed: changes_hook(&dir, &est_tls, &registrar),
         };
         let api = Api::new(Arc::clone(&registrar), registry, secret, config.crl_lifetime, hooks);
         let sockets = Sockets {
@@ -202,7 +203,7 @@ impl Server {
             write_file(&note, &serving.to_json()?, Readers::Owner)?;
         }
         let tasks = TaskTracker::new();
-        let Self { registrar, api, est_tls, config, sockets, upkeep_now, .. } = self;
+        let Self { dir, registrar, api, est_tls, config, sockets, upkeep_now, .. } = self;
         if let Some(socket) = sockets.est {
             let tls = est_tls.source().clone();
             tasks.spawn(serve_est(socket, Arc::clone(&registrar), tls, config.listener, stop.clone()));
@@ -213,7 +214,7 @@ impl Server {
         if let Some(socket) = sockets.crl {
             tasks.spawn(serve_http(socket, muster_admin::crl_router(api), stop.clone()));
         }
-        tasks.spawn(upkeep(Arc::clone(&registrar), est_tls, config, upkeep_now, stop.clone()));
+        tasks.spawn(upkeep(dir, Arc::clone(&registrar), est_tls, config, upkeep_now, stop.clone()));
         let writer = Arc::clone(&registrar);
         let stop_writing = CancellationToken::new();
         let written = stop_writing.clone();
@@ -252,6 +253,7 @@ async fn serve_http(socket: TcpListener, router: axum::Router, stop: Cancellatio
 
 /// Looks after what ages: the TLS certificate, CRLs, old records, rate limits.
 async fn upkeep(
+    dir: DataDir,
     registrar: Arc<Registrar>,
     est_tls: Arc<EstTls>,
     config: Config,
@@ -265,14 +267,7 @@ async fn upkeep(
             () = tokio::time::sleep(UPKEEP_INTERVAL) => {}
         }
         registrar.forget_idle();
-        match zones(&registrar) {
-            Ok(zones) => {
-                if let Err(error) = est_tls.refresh(&zones) {
-                    tracing::error!(%error, "the EST listener keeps its old TLS certificate");
-                }
-            }
-            Err(error) => tracing::error!(%error, "the zones can't be read"),
-        }
+        follow(&dir, &est_tls, &registrar);
         if let Err(error) = registrar.authority().renew_due_crls(config.crl_lifetime).await {
             tracing::error!(%error, "a CRL is late");
         }
@@ -299,13 +294,32 @@ fn zones(registrar: &Registrar) -> anyhow::Result<Vec<Hostname>> {
     Ok(zones.into_iter().map(|zone| zone.name).collect())
 }
 
-fn zones_hook(est_tls: &Arc<EstTls>, registrar: &Arc<Registrar>) -> muster_admin::ZonesChanged {
-    let (est_tls, registrar) = (Arc::clone(est_tls), Arc::clone(registrar));
-    Arc::new(move || {
-        if let Err(error) = zones(&registrar).and_then(|zones| Ok(est_tls.refresh(&zones)?)) {
-            tracing::error!(%error, "the EST listener keeps its old TLS certificate");
-        }
-    })
+fn changes_hook(
+    dir: &DataDir,
+    est_tls: &Arc<EstTls>,
+    registrar: &Arc<Registrar>,
+) -> muster_admin::ZonesChanged {
+    let (dir, est_tls, registrar) = (dir.clone(), Arc::clone(est_tls), Arc::clone(registrar));
+    Arc::new(move || follow(&dir, &est_tls, &registrar))
+}
+
+/// The server's own certificate follows zones and CAs, and `ca.pem` follows the roots.
+fn follow(dir: &DataDir, est_tls: &EstTls, registrar: &Registrar) {
+    if let Err(error) = zones(registrar).and_then(|zones| Ok(est_tls.refresh(&zones)?)) {
+        tracing::error!(%error, "the EST listener keeps its old TLS certificate");
+    }
+    if let Err(error) = write_ca_file(dir, registrar) {
+        tracing::error!(%error, "ca.pem keeps its old content");
+    }
+}
+
+/// Writes what clients must trust, when it changed; a restored directory has no such file yet.
+fn write_ca_file(dir: &DataDir, registrar: &Registrar) -> std::io::Result<()> {
+    let text = pem_of(&registrar.authority().trust().roots);
+    if std::fs::read(dir.ca_file()).is_ok_and(|kept| kept == text.as_bytes()) {
+        return Ok(());
+    }
+    write_file(&dir.ca_file(), text.as_bytes(), Readers::World)
 }
 
 async fn bind(address: Option<SocketAddr>, field: &str) -> anyhow::Result<Option<TcpListener>> {

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use der::asn1::ObjectIdentifier;
 use muster_policy::identity::Serial;
 use muster_policy::name::{Hostname, Title};
 use muster_policy::time::UnixTime;
@@ -151,7 +152,12 @@ pub fn roll_over(old: &Issuer, new: &Issuer, serials: [Serial; 2]) -> Result<Rol
 }
 
 /// `subject`'s name and key, signed by `issuer`, until `until` ends.
-fn cross(subject: &Issuer, issuer: &Issuer, until: &Issuer, serial: Serial) -> Result<CaCertificate, AuthorityError> {
+fn cross(
+    subject: &Issuer,
+    issuer: &Issuer,
+    until: &Issuer,
+    serial: Serial,
+) -> Result<CaCertificate, AuthorityError> {
     let certificate = subject.certificate();
     let mut params = CertificateParams::default();
     params.serial_number = Some(SerialNumber::from_slice(serial.as_bytes()));
@@ -177,7 +183,7 @@ fn certify(
     subject_der: Option<&[u8]>,
     subject_key: &SubjectKey,
     issuer: IssuerView<'_>,
-    purpose: Option<x509_cert::der::asn1::ObjectIdentifier>,
+    purpose: Option<ObjectIdentifier>,
     signer: &dyn Signer,
 ) -> Result<CaCertificate, AuthorityError> {
     let tbs = Draft { params, subject_der, subject_key, issuer }.build()?;
@@ -186,8 +192,7 @@ fn certify(
 }
 
 fn key_of(signer: &dyn Signer) -> Result<SubjectKey, AuthorityError> {
-    SubjectKey::parse(signer.spki_der())
-        .map_err(|_| AuthorityError::Certificate(CertificateError::WeakKey))
+    SubjectKey::parse(signer.spki_der()).map_err(|_| AuthorityError::Certificate(CertificateError::WeakKey))
 }
 
 impl AuthoritySettings {

@@ -10,13 +10,13 @@ use muster_policy::enrol::{San, SubjectAttribute};
 use muster_policy::identity::{Fingerprint, KeyFingerprint, Serial};
 use muster_policy::name::Hostname;
 use muster_policy::time::UnixTime;
-use x509_cert::{Certificate, TbsCertificate};
 use x509_cert::ext::pkix::constraints::name::NameConstraints;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{
     BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectAltName, SubjectKeyIdentifier,
 };
 use x509_cert::time::Time;
+use x509_cert::{Certificate, TbsCertificate};
 
 use crate::names;
 use crate::signature::{self, SignatureFault};
@@ -150,10 +150,10 @@ impl CaCertificate {
             return Err(CertificateError::WeakKey);
         }
         // RFC 5280 §4.2.1.2: what it issues must carry the identifier that it carries itself.
-        let key_id = tbs
-            .get_extension::<SubjectKeyIdentifier>()
-            .map_err(malformed)?
-            .map_or_else(|| subject_key.key_id().to_vec(), |(_, identifier)| identifier.0.into_bytes().to_vec());
+        let key_id = tbs.get_extension::<SubjectKeyIdentifier>().map_err(malformed)?.map_or_else(
+            || subject_key.key_id().to_vec(),
+            |(_, identifier)| identifier.0.into_bytes().to_vec(),
+        );
         Ok(Self {
             der: der.to_vec(),
             subject_der: tbs.subject().to_der().map_err(malformed)?,
@@ -269,7 +269,8 @@ impl CaCertificate {
 
 fn permitted_dns(tbs: &TbsCertificate) -> Result<Vec<Hostname>, CertificateError> {
     let constraints = tbs.get_extension::<NameConstraints>().map_err(malformed)?;
-    let subtrees = constraints.and_then(|(_, constraints)| constraints.permitted_subtrees).unwrap_or_default();
+    let subtrees =
+        constraints.and_then(|(_, constraints)| constraints.permitted_subtrees).unwrap_or_default();
     let mut names = Vec::new();
     for subtree in subtrees {
         if let GeneralName::DnsName(name) = subtree.base {

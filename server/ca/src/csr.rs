@@ -19,7 +19,7 @@ use crate::subject_key::SubjectKey;
 use crate::tlv;
 
 mod attributes;
-#[cfg(any())]
+#[cfg(test)]
 mod tests;
 
 /// Largest request: an RSA-4096 key with sixteen names is below 3 KiB; the rest is room for strangers.
@@ -130,8 +130,7 @@ fn verify_signature(der: &[u8], key: &SubjectKey) -> Result<(), Refusal> {
     };
     let algorithm = tlv::sequence_contents(algorithm).map_err(malformed)?;
     let signature = BitStringRef::from_der(signature).map_err(malformed)?;
-    let octets =
-        signature.as_bytes().ok_or_else(|| Refusal::new(Reason::CsrMalformed, FIELD_SIGNATURE))?;
+    let octets = signature.as_bytes().ok_or_else(|| Refusal::new(Reason::CsrMalformed, FIELD_SIGNATURE))?;
     signature::verify(key, algorithm, info, octets).map_err(|fault| match fault {
         SignatureFault::Weak => Refusal::new(Reason::SignatureWeak, FIELD_SIGNATURE),
         SignatureFault::Wrong => Refusal::new(Reason::SignatureWrong, FIELD_SIGNATURE),

@@ -154,6 +154,9 @@ mod tests {
     fn the_template_stands_beside_the_plain_attributes() {
         let written = ProfileWritten { csr_attributes: Some(CsrAttributes::Template), ..Default::default() };
         let made = attributes(&written).expect("template");
-        assert!(made.contains("060b2a864886f70d010910023d") && made.contains("06082a8648ce3d040302"), "{made}");
+        assert!(
+            made.contains("060b2a864886f70d010910023d") && made.contains("06082a8648ce3d040302"),
+            "{made}"
+        );
     }
 }

@@ -5,7 +5,7 @@
 //! only file in this crate that touches the file system.
 
 use core::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,9 +15,9 @@ use crate::key_pair::{CryptoFailure, KeyPair, MadeKey};
 use crate::signature::SignatureAlgorithm;
 use crate::signer::{SignError, Signer};
 
-mod text;
-#[cfg(any())]
+#[cfg(test)]
 mod tests;
+mod text;
 
 /// Largest key file that is read; an encrypted RSA-4096 key is below 4 KiB.
 const KEY_FILE_MAX_BYTES: u64 = 64 * 1024;
@@ -141,9 +141,8 @@ impl FileKey {
     /// # Errors
     /// When the file exists already - a CA's key is never overwritten - or can't be written.
     pub fn write_file(&self, path: &Path, passphrase: Option<&Passphrase>) -> Result<(), FileKeyError> {
-        let text = text::write(&*self.pair.pkcs8_der()?, passphrase)?;
-        write_new(path, text.as_bytes())
-            .map_err(|error| FileKeyError::File { path: path.to_owned(), error })
+        let text = text::write(&self.pair.pkcs8_der()?, passphrase)?;
+        write_new(path, text.as_bytes()).map_err(|error| FileKeyError::File { path: path.to_owned(), error })
     }
 
     fn from_pair(pair: KeyPair) -> Result<Self, CryptoFailure> {
@@ -183,5 +182,5 @@ fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist_noclobber(path)?;
     // The name is on disk only when the directory is.
-    fs::File::open(directory)?.sync_all()
+    File::open(directory)?.sync_all()
 }

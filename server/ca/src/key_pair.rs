@@ -41,9 +41,8 @@ pub(crate) struct Rejected(pub(crate) &'static str);
 
 impl KeyPair {
     pub(crate) fn generate(kind: MadeKey) -> Result<Self, CryptoFailure> {
-        let ecdsa = |algorithm, signing| {
-            EcdsaKeyPair::generate(signing).map(|pair| Self::Ecdsa(algorithm, pair))
-        };
+        let ecdsa =
+            |algorithm, signing| EcdsaKeyPair::generate(signing).map(|pair| Self::Ecdsa(algorithm, pair));
         match kind {
             MadeKey::EcdsaP256 => ecdsa(SignatureAlgorithm::EcdsaP256Sha256, &ECDSA_P256_SHA256_ASN1_SIGNING),
             MadeKey::EcdsaP384 => ecdsa(SignatureAlgorithm::EcdsaP384Sha384, &ECDSA_P384_SHA384_ASN1_SIGNING),

@@ -205,3 +205,6 @@ impl core::fmt::Debug for Prepared {
         f.debug_struct("Prepared").field("serial", &self.serial).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,3 +35,6 @@ pub mod signer;
 pub mod subject_key;
 pub mod tbs;
 mod tlv;
+
+#[cfg(test)]
+mod fixtures;

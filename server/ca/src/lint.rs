@@ -15,7 +15,7 @@ use crate::tbs::IssuerView;
 
 mod extensions;
 mod names;
-#[cfg(any())]
+#[cfg(test)]
 mod tests;
 
 /// Largest TBSCertificate: a certificate must fit into one TLS record with its CMS and base64
@@ -61,18 +61,15 @@ struct Subject<'a> {
 ///
 /// # Errors
 /// The first rule that is broken.
-pub(crate) fn check(
-    bytes: &[u8],
-    role: Role,
-    issuer: &IssuerView<'_>,
-    key: &SubjectKey,
-) -> Result<(), Lint> {
+pub(crate) fn check(bytes: &[u8], role: Role, issuer: &IssuerView<'_>, key: &SubjectKey) -> Result<(), Lint> {
     let tbs = TbsCertificate::from_der(bytes)
         .map_err(|_| Lint { rule: "a certificate is one DER structure", section: "4.1" })?;
     let subject = Subject { tbs: &tbs, bytes, role, issuer, key };
-    RULES.iter().try_for_each(|(rule, section, holds)| {
-        if holds(&subject) { Ok(()) } else { Err(Lint { rule, section }) }
-    })
+    RULES.iter().try_for_each(
+        |(rule, section, holds)| {
+            if holds(&subject) { Ok(()) } else { Err(Lint { rule, section }) }
+        },
+    )
 }
 
 /// What must hold, the section that says so, and whether it does.
@@ -85,7 +82,11 @@ const RULES: &[Rule] = &[
     ("the inner signature algorithm is the signer's", "4.1.2.3", has_signers_algorithm),
     ("the issuer is the subject of the issuer's certificate", "4.1.2.4", has_issuers_name),
     ("the validity is ordered and inside the issuer's", "4.1.2.5", has_validity_inside_issuers),
-    ("the subject is not empty, its texts are printable and of at most 64 characters", "4.1.2.6", names::has_good_subject),
+    (
+        "the subject is not empty, its texts are printable and of at most 64 characters",
+        "4.1.2.6",
+        names::has_good_subject,
+    ),
     ("the key is the granted one, of a known and strong kind", "4.1.2.7", has_the_key),
     ("there are no unique identifiers", "4.1.2.8", has_no_unique_identifiers),
     ("no extension occurs twice", "4.2", extensions::are_unique),

@@ -137,6 +137,7 @@ fn rsa_kind(public_key: &[u8]) -> Option<WishedKey> {
         return None;
     }
     let modulus = key.modulus.as_bytes();
-    let bits = u32::try_from(modulus.len()).ok()?.checked_mul(8)?.checked_sub(modulus.first()?.leading_zeros())?;
+    let bits =
+        u32::try_from(modulus.len()).ok()?.checked_mul(8)?.checked_sub(modulus.first()?.leading_zeros())?;
     Some(WishedKey::Rsa { bits })
 }

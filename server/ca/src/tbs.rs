@@ -84,9 +84,9 @@ pub(crate) fn sign(tbs: &[u8], signer: &dyn Signer) -> Result<Vec<u8>, SignError
 }
 
 /// A key that keeps what it is asked to sign, and answers with nothing.
-pub(crate) struct Listener {
-    pub(crate) algorithm: &'static rcgen::SignatureAlgorithm,
-    pub(crate) heard: RefCell<Vec<u8>>,
+struct Listener {
+    algorithm: &'static rcgen::SignatureAlgorithm,
+    heard: RefCell<Vec<u8>>,
 }
 
 impl PublicKeyData for &Listener {

@@ -11,12 +11,18 @@ use der::{Decode, Reader, SliceReader, Tag, Tagged};
 pub(crate) const INTEGER: u8 = 0x02;
 /// BIT STRING.
 pub(crate) const BIT_STRING: u8 = 0x03;
+/// OCTET STRING.
+pub(crate) const OCTET_STRING: u8 = 0x04;
+/// ENUMERATED.
+pub(crate) const ENUMERATED: u8 = 0x0a;
 /// OBJECT IDENTIFIER.
 const OBJECT_IDENTIFIER: u8 = 0x06;
 /// SEQUENCE.
 pub(crate) const SEQUENCE: u8 = 0x30;
 /// SET.
 pub(crate) const SET: u8 = 0x31;
+/// Context-specific, primitive, number 0.
+pub(crate) const CONTEXT_0_PRIMITIVE: u8 = 0x80;
 /// Context-specific, constructed, number 0.
 pub(crate) const CONTEXT_0: u8 = 0xa0;
 /// Context-specific, constructed, number 1.
@@ -54,6 +60,17 @@ pub(crate) fn set_of(tag: u8, mut members: Vec<Vec<u8>>) -> Vec<u8> {
 /// An OBJECT IDENTIFIER.
 pub(crate) fn oid(identifier: &ObjectIdentifier) -> Vec<u8> {
     element(OBJECT_IDENTIFIER, &[identifier.as_bytes()])
+}
+
+/// A non-negative INTEGER from big-endian octets, in its shortest form (X.690 §8.3.2).
+pub(crate) fn unsigned(octets: &[u8]) -> Vec<u8> {
+    let start = octets.iter().position(|octet| *octet != 0).unwrap_or(octets.len());
+    match octets.get(start..).unwrap_or_default() {
+        [] => element(INTEGER, &[&[0]]),
+        // A leading zero keeps it from being read as negative.
+        negative @ [first, ..] if first & 0x80 != 0 => element(INTEGER, &[&[0], negative]),
+        positive => element(INTEGER, &[positive]),
+    }
 }
 
 /// A BIT STRING without unused bits.
@@ -98,6 +115,13 @@ mod tests {
         assert!(split(&[whole.as_slice(), &[0]].concat()).is_err());
         // A length that could be shorter.
         assert!(split(&[0x30, 0x81, 0x00]).is_err());
+    }
+
+    #[test]
+    fn integers_are_positive_and_short() {
+        assert_eq!(unsigned(&[0, 0]), [2, 1, 0]);
+        assert_eq!(unsigned(&[0, 0x7f]), [2, 1, 0x7f]);
+        assert_eq!(unsigned(&[0x80]), [2, 2, 0, 0x80]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The issue pipeline, and the EST front before it.
 //!
-//! Bytes become a [`Csr`](muster_ca::csr::Csr), policy grants or refuses, the ledger stores the
+//! Bytes become a [`Csr`], policy grants or refuses, the ledger stores the
 //! intent, the CA signs, the ledger stores the certificate, and only then is it answered. Each step
 //! takes what only the one before can make, so none can be skipped. This crate is the only caller of
 //! a signer.

@@ -3,7 +3,7 @@
 //! An attribute or extension that occurs twice is refused: two readers could take another one each.
 //! Unknown attributes and extensions are wishes that nobody grants; they are passed over.
 
-use der::asn1::ObjectIdentifier;
+use der::asn1::{Any, ObjectIdentifier};
 use der::{Decode, Encode};
 use muster_policy::enrol::San;
 use muster_policy::reason::{Reason, Refusal};
@@ -74,7 +74,7 @@ const fn malformed(field: &'static str) -> Refusal {
 }
 
 /// RFC 2985 §5.4: both attributes are SINGLE VALUE TRUE.
-fn single<'a>(attribute: &'a Attribute, field: &'static str) -> Result<&'a der::Any, Refusal> {
+fn single<'a>(attribute: &'a Attribute, field: &'static str) -> Result<&'a Any, Refusal> {
     match attribute.values.as_slice() {
         [value] => Ok(value),
         _ => Err(malformed(field).with_detail("not exactly one value")),

@@ -64,7 +64,8 @@ fn read_block(block: Pem, passphrase: Option<&Passphrase>) -> Result<KeyPair, Fi
 }
 
 fn read_pkcs8(der: &[u8]) -> Result<KeyPair, FileKeyError> {
-    let info = PrivateKeyInfoRef::try_from(der).map_err(|error| FileKeyError::Malformed(error.to_string()))?;
+    let info =
+        PrivateKeyInfoRef::try_from(der).map_err(|error| FileKeyError::Malformed(error.to_string()))?;
     match info.algorithm.oid {
         RSA_ENCRYPTION => KeyPair::read_rsa_pkcs8(der).map_err(rejected),
         EC_PUBLIC_KEY => KeyPair::read_ecdsa(der).map_err(rejected),
@@ -88,13 +89,14 @@ fn decrypt(der: &[u8], passphrase: &Passphrase) -> Result<Zeroizing<Vec<u8>>, Fi
     };
     check_cost(&parameters.kdf)?;
     // CBC has no integrity: a wrong passphrase shows as bad padding, or as bytes that are no key.
-    let opened = parameters
-        .decrypt(passphrase.as_bytes(), encrypted.encrypted_data.as_bytes())
-        .map_err(|error| match error {
-            pkcs8::pkcs5::Error::UnsupportedAlgorithm { oid } => {
-                FileKeyError::Unsupported(format!("a key encryption with {oid}"))
+    let opened =
+        parameters.decrypt(passphrase.as_bytes(), encrypted.encrypted_data.as_bytes()).map_err(|error| {
+            match error {
+                pkcs8::pkcs5::Error::UnsupportedAlgorithm { oid } => {
+                    FileKeyError::Unsupported(format!("a key encryption with {oid}"))
+                }
+                _ => FileKeyError::PassphraseWrong,
             }
-            _ => FileKeyError::PassphraseWrong,
         })?;
     let opened = Zeroizing::new(opened);
     PrivateKeyInfoRef::try_from(opened.as_slice()).map_err(|_| FileKeyError::PassphraseWrong)?;
@@ -105,7 +107,8 @@ fn check_cost(kdf: &Kdf) -> Result<(), FileKeyError> {
     let affordable = match kdf {
         Kdf::Pbkdf2(parameters) => (1..=PBKDF2_MAX_ITERATIONS).contains(&parameters.iteration_count),
         Kdf::Scrypt(parameters) => {
-            let width = u32::from(parameters.block_size).saturating_mul(u32::from(parameters.parallelization));
+            let width =
+                u32::from(parameters.block_size).saturating_mul(u32::from(parameters.parallelization));
             parameters.cost_parameter.is_power_of_two()
                 && parameters.cost_parameter.trailing_zeros() <= SCRYPT_MAX_LOG_N
                 && (1..=SCRYPT_MAX_WIDTH).contains(&width)
@@ -115,17 +118,18 @@ fn check_cost(kdf: &Kdf) -> Result<(), FileKeyError> {
     if affordable { Ok(()) } else { Err(FileKeyError::Unsupported("the cost of its key encryption".into())) }
 }
 
-pub(super) fn write(pkcs8: &[u8], passphrase: Option<&Passphrase>) -> Result<Zeroizing<String>, FileKeyError> {
+pub(super) fn write(
+    pkcs8: &[u8],
+    passphrase: Option<&Passphrase>,
+) -> Result<Zeroizing<String>, FileKeyError> {
     let info = PrivateKeyInfoRef::try_from(pkcs8).map_err(|_| CryptoFailure)?;
     let document = match passphrase {
         None => pkcs8::SecretDocument::try_from(info),
         Some(passphrase) => info.encrypt_with_params(fresh_parameters()?, passphrase.as_bytes()),
     };
     let label = if passphrase.is_some() { "ENCRYPTED PRIVATE KEY" } else { "PRIVATE KEY" };
-    let text = document
-        .map_err(|_| CryptoFailure)?
-        .to_pem(label, LineEnding::LF)
-        .map_err(|_| CryptoFailure)?;
+    let text =
+        document.map_err(|_| CryptoFailure)?.to_pem(label, LineEnding::LF).map_err(|_| CryptoFailure)?;
     Ok(text)
 }
 

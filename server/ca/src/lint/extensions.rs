@@ -112,9 +112,7 @@ pub(super) fn is_allowed_by_issuer(subject: &Subject<'_>) -> bool {
 /// §4.2.1.13: not critical. https would need a certificate to check a certificate.
 pub(super) fn has_http_crl(subject: &Subject<'_>) -> bool {
     let Some((critical, value)) = subject.extension(CRL_DISTRIBUTION_POINTS) else { return true };
-    let is_http = |name: &GeneralName| {
-        matches!(name, GeneralName::UniformResourceIdentifier(uri) if uri.as_str().starts_with("http://"))
-    };
+    let is_http = |name: &GeneralName| matches!(name, GeneralName::UniformResourceIdentifier(uri) if uri.as_str().starts_with("http://"));
     !critical
         && CrlDistributionPoints::from_der(value).is_ok_and(|points| {
             points.0.iter().all(|point| {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use muster_ca::crl::{CrlPlan, RevokedCertificate};
+use muster_ca::crl::{CrlSettings, Revoked};
 use muster_policy::identity::CaId;
 use muster_store::act::{By, StoreCrl};
 use muster_store::record::CrlState;
@@ -74,7 +74,7 @@ impl Authority {
         reader.for_each_revoked(self.account, |entry| {
             // RFC 5280 §3.3: an entry stays until one list after its certificate has ended.
             if entry.ca == ca && entry.not_after.plus(lifetime) > now {
-                revoked.push(RevokedCertificate {
+                revoked.push(Revoked {
                     serial: entry.serial,
                     revoked_at: entry.revocation.at,
                     reason_code: entry.revocation.reason.code(),
@@ -83,10 +83,10 @@ impl Authority {
         })?;
         let number = reader.crl(ca)?.map_or(1, |crl| crl.number.saturating_add(1));
         let next_update = now.plus(lifetime).min(keyed.issuer.certificate().not_after());
-        let plan = CrlPlan { number, this_update: now, next_update };
+        let settings = CrlSettings { number, this_update: now, next_update };
         let issuer = keyed.issuer.clone();
         // A list of a million takes seconds of one core; other tasks must not wait for it.
-        let made = tokio::task::spawn_blocking(move || issuer.revocation_list(&plan, revoked)).await;
+        let made = tokio::task::spawn_blocking(move || issuer.sign_crl(&settings, revoked)).await;
         let der = made.map_err(|_| AuthorityError::NoRandom)??.into();
         let crl = CrlState { number, this_update: now, next_update, der };
         Ok(self.ledger.transact(StoreCrl { ca, crl, by: By::system(now) }).await?)

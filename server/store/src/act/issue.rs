@@ -14,7 +14,7 @@ use muster_policy::reason::Reason;
 use muster_policy::time::UnixTime;
 use serde_bytes::ByteBuf;
 
-use crate::act::{By, audit, devices, log, requests};
+use crate::act::{By, audit, devices, requests};
 use crate::keys;
 use crate::record::{
     Action, Ca, CaState, Certificate, CertificateStatus, ChangeKind, Device, Intent, Request, Subjects,

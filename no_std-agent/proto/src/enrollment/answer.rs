@@ -1,0 +1,220 @@
+//! From an answer's bytes to the next step, operation by operation (RFC 7030 §4).
+//!
+//! The server's `Date` is looked at first: it may be what the clock was missing to judge the rest.
+
+use core::time::Duration;
+
+use super::advance::Goal;
+use super::input::Misuse;
+use super::issue::{self, Expected};
+use super::pace::Setback;
+use super::{Enrollment, Event, Failure, IssueError, PayloadError, Place, ServerTrust, Step, Window};
+use crate::base64;
+use crate::cms;
+use crate::csrattrs::CsrAttributes;
+use crate::est::Operation;
+use crate::http::{ContentType, Head, Progress, RetryAfter};
+use crate::time::UnixTime;
+use crate::x509::{Moment, PathError, Verify};
+
+/// How long to wait after a 202 that does not say (RFC 7030 §4.2.3 asks for Retry-After).
+const DEFAULT_POSTPONEMENT: Duration = Duration::from_secs(60);
+
+/// A step of the clock that is worth an event.
+const CLOCK_EVENT_STEP: Duration = Duration::from_secs(60);
+
+impl<V: Verify> Enrollment<'_, V> {
+    pub(super) fn received(&mut self, bytes: &[u8]) -> Result<(), Misuse> {
+        if self.link.is_none() {
+            return Err(Misuse::Unasked);
+        }
+        let Step::Exchanging { operation, sent, .. } = self.step else {
+            // An answer without a question: some proxies say 408 to an idle connection. The next step connects anew.
+            self.drop_link();
+            return Ok(());
+        };
+        match self.reader.feed(bytes, self.inbox) {
+            Ok(Progress::Partial) => {}
+            Ok(Progress::Complete { head, body_len }) => {
+                self.answered(operation, &head, body_len, sent.is_none())
+            }
+            Err(error) => self.fail(Failure::Answer(error), Setback::Passing),
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, operation: Operation, head: &Head, body_len: usize, all_sent: bool) {
+        let bootstrap = self.link.is_some_and(|link| link.connect.trust == ServerTrust::Bootstrap);
+        if !bootstrap && !self.take_date(head.date) {
+            return self.fail(Failure::Clock, Setback::Passing);
+        }
+        self.step = Step::Rest;
+        let done = match operation {
+            Operation::CaCerts => self.take_authorities(head, body_len, bootstrap),
+            Operation::CsrAttributes => self.take_wishes(head, body_len),
+            Operation::SimpleEnroll | Operation::SimpleReenroll => self.take_certificate(head, body_len),
+        };
+        match done {
+            // An answer before the end of the request leaves the rest of the request in the way.
+            Ok(()) if head.closes || !all_sent => self.drop_link(),
+            Ok(()) => {}
+            Err((failure, setback)) => self.fail(failure, setback),
+        }
+    }
+
+    /// Sets the clock. `false` when the server's certificate is not valid at the time that it says itself.
+    fn take_date(&mut self, date: Option<UnixTime>) -> bool {
+        let Some(date) = date else { return true };
+        let valid = self.link.and_then(|link| link.session.server_valid);
+        if valid.is_some_and(|valid| !valid.contains(date)) {
+            return false;
+        }
+        let before = self.moment();
+        self.clock.set_by_server(date, self.now);
+        let after = self.clock.at_least(self.now);
+        let moved = match before {
+            Moment::NotBefore(_) => true,
+            Moment::Known(before) => before.since(after).max(after.since(before)) >= CLOCK_EVENT_STEP,
+        };
+        if moved {
+            self.events.push(Event::ClockSet(after));
+        }
+        true
+    }
+
+    fn take_authorities(&mut self, head: &Head, body_len: usize, bootstrap: bool) -> Result<(), Refusal> {
+        self.check_status(head)?;
+        let anchors = self.anchors();
+        let goal = self.goal();
+        let payload = decode(self.inbox, body_len, head, ContentType::Pkcs7)?;
+        let bundle = cms::certificates(payload).map_err(lasting)?;
+        if anchors.fingerprint.is_some() && bundle.pinned_by(&anchors).is_none() {
+            return Err((Failure::AuthorityMissing, Setback::Lasting));
+        }
+        self.authorities
+            .replace(bundle.as_bytes())
+            .map_err(|_| (Failure::Memory(Place::Authorities), Setback::Lasting))?;
+        if !bootstrap && goal == Goal::Clock && !self.clock.is_set() {
+            return Err((Failure::Clock, Setback::Lasting));
+        }
+        self.learned = true;
+        Ok(())
+    }
+
+    /// A server without wishes, or with an error in their place, has none: they are advice.
+    fn take_wishes(&mut self, head: &Head, body_len: usize) -> Result<(), Refusal> {
+        self.wishes = Some(CsrAttributes::default());
+        if head.status != 200 || body_len == 0 {
+            return match head.status {
+                401 | 429 | 503 => self.check_status(head),
+                _ => Ok(()),
+            };
+        }
+        let payload = decode(self.inbox, body_len, head, ContentType::CsrAttributes)?;
+        let wishes = CsrAttributes::parse(payload)
+            .map_err(|error| (Failure::Payload(PayloadError::CsrAttributes(error)), Setback::Lasting))?;
+        self.wishes = Some(wishes);
+        if self.meets_wishes() { Ok(()) } else { Err((Failure::WishUnmet, Setback::Lasting)) }
+    }
+
+    fn take_certificate(&mut self, head: &Head, body_len: usize) -> Result<(), Refusal> {
+        if head.status == 202 {
+            self.postpone(head);
+            return Ok(());
+        }
+        self.pending = false;
+        if matches!(head.status, 400 | 409 | 422) {
+            // The server will not take this request for what it is: make another.
+            self.desk.forget();
+        }
+        if matches!(head.status, 401 | 403) {
+            return Err((Failure::Status(head.status), self.setback_of_refusal()));
+        }
+        self.check_status(head)?;
+        let shelved = self.shelve(head, body_len);
+        match shelved {
+            Ok(()) => self.step = Step::StoringPair { asked: false },
+            // It may be our time that is wrong, and another request could not use the same one-time token.
+            Err((Failure::Certificate(IssueError::Path(PathError::Expired | PathError::NotYetValid)), _)) => {
+            }
+            // The same request would bring the same certificate again.
+            Err((Failure::Certificate(_), _)) => self.desk.forget(),
+            Err(_) => {}
+        }
+        shelved
+    }
+
+    /// Checks the certificate in the inbox and puts it with its chain on the candidate's shelf.
+    fn shelve(&mut self, head: &Head, body_len: usize) -> Result<(), Refusal> {
+        let moment = self.moment();
+        let anchors = self.anchors();
+        let slot = self.next_slot();
+        let payload = decode(self.inbox, body_len, head, ContentType::Pkcs7)?;
+        let answer = cms::certificates(payload).map_err(lasting)?;
+        let Some(key) = self.desk.key() else { return Err((Failure::Status(head.status), Setback::Passing)) };
+        let expected = Expected { key, identity: &self.config.identity, current: self.current.leaf() };
+        let issued =
+            issue::check(answer, self.authorities.bundle(), &expected, &anchors, moment, &self.verifier)
+                .map_err(|error| (Failure::Certificate(error), Setback::Lasting))?;
+        let window = Window::choose(issued.leaf.validity, head.steering, &mut self.jitter);
+        let generation = self.current.label().map_or(0, |label| label.generation.saturating_add(1));
+        let chain = core::iter::once(issued.leaf.der).chain(issued.path.intermediates());
+        self.candidate
+            .fill(slot, generation, window, chain)
+            .map_err(|_| (Failure::Memory(Place::Candidate), Setback::Lasting))
+    }
+
+    fn postpone(&mut self, head: &Head) {
+        let wait = self.told_wait(head).unwrap_or(DEFAULT_POSTPONEMENT);
+        self.back_off.reset();
+        self.pending = true;
+        self.hang_up();
+        self.retry_at = self.now.plus(self.wait_after(Setback::Told(wait)));
+        self.back_off.reset();
+        self.events.push(Event::Postponed(self.retry_at));
+    }
+
+    /// Passes a 200; turns any other status into a failure.
+    fn check_status(&self, head: &Head) -> Result<(), Refusal> {
+        if head.status == 200 {
+            return Ok(());
+        }
+        let setback = match (self.told_wait(head), head.status) {
+            (Some(wait), _) => Setback::Told(wait),
+            (None, 408 | 425 | 429 | 500..) => Setback::Passing,
+            _ => Setback::Lasting,
+        };
+        Err((Failure::Status(head.status), setback))
+    }
+
+    fn told_wait(&self, head: &Head) -> Option<Duration> {
+        match head.retry_after? {
+            RetryAfter::Seconds(seconds) => Some(Duration::from_secs(seconds.into())),
+            RetryAfter::At(time) => {
+                let present = head.date.unwrap_or_else(|| self.clock.at_least(self.now));
+                Some(time.since(present))
+            }
+        }
+    }
+}
+
+type Refusal = (Failure, Setback);
+
+fn lasting(error: impl Into<PayloadError>) -> Refusal {
+    (Failure::Payload(error.into()), Setback::Lasting)
+}
+
+/// Takes the base64 off the body.
+fn decode<'i>(
+    inbox: &'i mut [u8],
+    body_len: usize,
+    head: &Head,
+    expected: ContentType,
+) -> Result<&'i [u8], Refusal> {
+    // A server that says nothing is taken at its payload, which is checked anyway.
+    if head.content_type != expected && head.content_type != ContentType::Unsaid {
+        return Err((Failure::Payload(PayloadError::ContentType), Setback::Lasting));
+    }
+    let body = inbox.get_mut(..body_len).unwrap_or_default();
+    base64::decode_in_place(body).map(|bytes| &*bytes).map_err(lasting)
+}

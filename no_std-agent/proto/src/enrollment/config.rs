@@ -1,0 +1,126 @@
+//! What the machine is told once: whom to ask, who it is, whom it trusts, and the memory it works in.
+
+use super::Pace;
+use crate::est::{Credential, Server};
+use crate::time::UnixTime;
+
+/// Settings of one enrollment. Everything is borrowed: nothing here is copied to a heap.
+#[derive(Clone, Copy, Debug)]
+pub struct Config<'a> {
+    /// The EST server.
+    pub server: Server<'a>,
+    /// The identity to obtain.
+    pub identity: Identity<'a>,
+    /// How to prove it the first time, and after the certificate was lost to time. `None`: renew only.
+    pub credential: Option<Credential<'a>>,
+    /// Whom to trust.
+    pub trust: Trust<'a>,
+    /// Whether to ask what the server would like to see in a request.
+    pub wishes: AskWishes,
+    /// Whether to bind a request to its TLS connection.
+    pub binding: Binding,
+    /// How fast to go.
+    pub pace: Pace,
+    /// When the firmware was built: wall time is never before it.
+    pub built_at: UnixTime,
+    /// Different for each device, e.g. a hash of its serial number; decides the jitter and nothing secret.
+    pub seed: u64,
+}
+
+/// Who the device is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity<'a> {
+    device: &'a str,
+    uri: Option<&'a str>,
+}
+
+impl<'a> Identity<'a> {
+    /// Takes the device id (1 to 64 of `A-Z a-z 0-9 . _ -`) and the URI that its certificate must have as a SAN.
+    ///
+    /// Without a URI the first certificate may have any; its renewals must then have the same.
+    ///
+    /// # Errors
+    /// [`BadIdentity`].
+    pub fn new(device: &'a str, uri: Option<&'a str>) -> Result<Self, BadIdentity> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if !(1..=64).contains(&device.len()) || !device.bytes().all(fits) {
+            return Err(BadIdentity);
+        }
+        Ok(Self { device, uri })
+    }
+
+    /// The device id: the commonName.
+    #[must_use]
+    pub const fn device(&self) -> &'a str {
+        self.device
+    }
+
+    /// The URI SAN that the certificate must have.
+    #[must_use]
+    pub const fn uri(&self) -> Option<&'a str> {
+        self.uri
+    }
+}
+
+/// A device id that is empty, too long, or has other characters than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadIdentity;
+
+/// Where trust begins (RFC 7030 §4.1.1).
+#[derive(Clone, Copy, Debug)]
+pub enum Trust<'a> {
+    /// CA certificates in DER: a pinned file, or anchors built into the firmware.
+    Certificates(&'a [&'a [u8]]),
+    /// SHA-256 of the CA certificate's DER; the certificate itself is fetched, and nothing secret is sent before.
+    Fingerprint([u8; 32]),
+}
+
+/// Whether to fetch csrattrs before a request is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskWishes {
+    /// Fetch them; a server without them answers 204 or 404.
+    Ask,
+    /// Save the round trip.
+    Skip,
+}
+
+/// Whether challengePassword carries the TLS channel binding (RFC 7030 §3.5, RFC 9266).
+///
+/// A bound request is good for one connection only. It is therefore signed anew for each, and a server that
+/// recognises a repeated request by its bytes will not recognise it: with one-time tokens prefer `Never`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// Always; without an exporter from the shell there is no request.
+    Always,
+    /// Never.
+    Never,
+    /// If csrattrs lists challengePassword.
+    WhenAsked,
+}
+
+/// The memory that the machine works in, lent for its whole life. Any size is safe: what does not fit is
+/// [`Failure::Memory`](super::Failure::Memory). The constants are what suits P-256 and a two-step CA.
+#[derive(Debug)]
+pub struct Memory<'a> {
+    /// One HTTP answer at a time.
+    pub inbox: &'a mut [u8],
+    /// The CA certificates that the server named.
+    pub authorities: &'a mut [u8],
+    /// The request under way.
+    pub request: &'a mut [u8],
+    /// The chain in use.
+    pub current: &'a mut [u8],
+    /// The chain that will replace it. Must be as large as `current`: they change places.
+    pub candidate: &'a mut [u8],
+}
+
+impl Memory<'_> {
+    /// Suits an answer with three P-256 certificates in base64, or an RSA chain of two.
+    pub const INBOX_BYTES: usize = 4096;
+    /// Suits three CA certificates.
+    pub const AUTHORITIES_BYTES: usize = 2560;
+    /// Suits a request that repeats a subject and a name of some length.
+    pub const REQUEST_BYTES: usize = 768;
+    /// Suits a leaf and two intermediates.
+    pub const CHAIN_BYTES: usize = 2048;
+}

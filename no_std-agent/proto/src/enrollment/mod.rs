@@ -1,0 +1,463 @@
+//! Getting a certificate and keeping one: the machine that every device runs.
+//!
+//! ```text
+//! Anchors -> Keying -> Requesting -> Holding <-> Renewing        Lapsed: the certificate's time is over,
+//!                       ^      |                   |                and it goes on trying
+//!                       +- Pending (202)           +-> Lapsed -> Holding
+//! ```
+//! On one connection it reads the CA certificates, asks for the server's wishes, has a key made and a request
+//! signed and stored, and sends it. The identity in use stays untouched until its successor was checked, stored,
+//! and used once with success ([`Input::Accepted`]), or until its own time is over.
+//! RFC 7030 is the protocol; failures only ever lead to another try, whose time is bounded on both sides.
+
+mod advance;
+mod answer;
+mod authorities;
+mod config;
+mod events;
+mod failure;
+mod input;
+mod issue;
+mod output;
+mod pace;
+mod request;
+mod shelf;
+mod window;
+
+pub use config::{AskWishes, BadIdentity, Binding, Config, Identity, Memory, Trust};
+pub use failure::{Failure, LocalTask, PayloadError, Place};
+pub use input::{Ending, Input, Misuse, Session};
+pub use issue::IssueError;
+pub use output::{Connect, Event, Output, Pair, Present, Record, ServerTrust, Slot, StoredRequest};
+pub use pace::Pace;
+pub use window::Window;
+
+use self::advance::Goal;
+use self::authorities::{Authorities, anchors};
+use self::events::Events;
+use self::pace::BackOff;
+use self::request::Desk;
+use self::shelf::Shelf;
+use crate::ShortBuffer;
+use crate::clock::WallClock;
+use crate::csrattrs::CsrAttributes;
+use crate::est::{Credential, Operation, Request};
+use crate::http::ResponseReader;
+use crate::jitter::Jitter;
+use crate::time::{Instant, Validity};
+use crate::x509::{Anchors, Bundle, Certificate, Moment, PathError, Purpose, Verify, check_path};
+
+/// Where an enrollment stands, named for what it waits for or holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Waits for the CA certificates.
+    Anchors,
+    /// Waits for a key and a signed, stored request.
+    Keying,
+    /// Waits for its first certificate.
+    Requesting,
+    /// Waits because the server has accepted the request and not yet decided.
+    Pending,
+    /// Holds a certificate and has nothing to do.
+    Holding,
+    /// Holds a certificate and works on its successor, or waits for the successor to be accepted.
+    Renewing,
+    /// Holds a certificate whose time is over, and works on a new one.
+    Lapsed,
+}
+
+/// When things are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// No try before this.
+    pub retry_at: Instant,
+    /// The window of the identity in use.
+    pub window: Option<Window>,
+}
+
+/// One device's enrollment. See the [module](self) for its course and the crate for the rule of use.
+///
+/// Inputs: [`handle`](Self::handle). Outputs: [`poll`](Self::poll). Commands: [`renew_now`](Self::renew_now),
+/// [`use_credential`](Self::use_credential). For the shell's TLS: [`check_server`](Self::check_server).
+/// `now` never goes back.
+pub struct Enrollment<'a, V> {
+    config: Config<'a>,
+    verifier: V,
+    inbox: &'a mut [u8],
+    authorities: Authorities<'a>,
+    desk: Desk<'a>,
+    /// The identity in use. Changes only in `adopt`.
+    current: Shelf<'a>,
+    /// Checked and stored, but not accepted yet.
+    candidate: Shelf<'a>,
+    clock: WallClock,
+    jitter: Jitter,
+    back_off: BackOff,
+    retry_at: Instant,
+    step: Step,
+    link: Option<Link>,
+    reader: ResponseReader,
+    /// The CA certificates were read since the last certificate.
+    learned: bool,
+    wishes: Option<CsrAttributes>,
+    /// The server answered 202 last.
+    pending: bool,
+    /// Renew although it is not time.
+    forced: bool,
+    proof: ProofChoice,
+    urgency_told: bool,
+    events: Events,
+    told_state: State,
+    close_due: bool,
+    retire_due: Option<Slot>,
+    now: Instant,
+}
+
+/// What is under way. `asked`: the output was polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Rest,
+    Connecting { connect: Connect, asked: bool, until: Instant },
+    Exchanging { operation: Operation, sent: Option<usize>, until: Instant },
+    Making { asked: bool },
+    Signing { asked: bool },
+    StoringRequest { asked: bool },
+    StoringPair { asked: bool },
+}
+
+/// The open connection.
+#[derive(Clone, Copy)]
+struct Link {
+    connect: Connect,
+    session: Session,
+}
+
+/// With what to authenticate while there is a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ProofChoice {
+    Certificate,
+    Credential,
+}
+
+/// What the shell found in its store at start, by slot; the order does not matter.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Restored<'r> {
+    /// Records as they were handed to `Output::Store`.
+    pub records: [Option<Record<'r>>; 2],
+}
+
+impl<'a, V: Verify> Enrollment<'a, V> {
+    /// An enrollment at start. Records of no use (unreadable, or of another device) are passed over with an event.
+    pub fn new(
+        config: Config<'a>,
+        memory: Memory<'a>,
+        restored: &Restored<'_>,
+        verifier: V,
+        now: Instant,
+    ) -> Self {
+        let mut jitter = Jitter::new(config.seed);
+        let retry_at = now.plus(jitter.up_to(config.pace.spread));
+        let mut enrollment = Self {
+            clock: WallClock::new(config.built_at),
+            config,
+            verifier,
+            inbox: memory.inbox,
+            authorities: Authorities::new(memory.authorities),
+            desk: Desk::new(memory.request),
+            current: Shelf::new(memory.current),
+            candidate: Shelf::new(memory.candidate),
+            jitter,
+            back_off: BackOff::default(),
+            retry_at,
+            step: Step::Rest,
+            link: None,
+            reader: ResponseReader::new(),
+            learned: false,
+            wishes: None,
+            pending: false,
+            forced: false,
+            proof: ProofChoice::Certificate,
+            urgency_told: false,
+            events: Events::default(),
+            told_state: State::Anchors,
+            close_due: false,
+            retire_due: None,
+            now,
+        };
+        enrollment.restore(restored);
+        enrollment.advance();
+        enrollment
+    }
+
+    /// Takes one input. Afterwards drain [`poll`](Self::poll).
+    ///
+    /// # Errors
+    /// [`Misuse`] when the shell calls out of turn; nothing changes then.
+    pub fn handle(&mut self, input: Input<'_>, now: Instant) -> Result<(), Misuse> {
+        self.now = self.now.max(now);
+        match input {
+            Input::Accepted(slot) => self.accepted(slot)?,
+            Input::Closed(ending) => self.closed(ending),
+            Input::Connected(session) => self.connected(session)?,
+            Input::KeyReady(key) => self.key_ready(key)?,
+            Input::LocalFailure => self.local_failure()?,
+            Input::Received(bytes) => self.received(bytes)?,
+            Input::Refused(slot) => self.refused(slot)?,
+            Input::Signed(signature) => self.signed(signature)?,
+            Input::Stored => self.stored()?,
+            Input::TimerFired => self.timer_fired(),
+            Input::Wall(wall) => {
+                self.clock.set_by_shell(wall, self.now);
+            }
+        }
+        if self.step == Step::Rest {
+            self.advance();
+        }
+        Ok(())
+    }
+
+    /// Renews (or goes on enrolling) without waiting for the time to come.
+    pub fn renew_now(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        self.forced = true;
+        self.retry_at = self.now;
+        self.back_off.reset();
+        if self.step == Step::Rest {
+            self.advance();
+        }
+    }
+
+    /// Hands in another credential, e.g. a recovery token for a device whose certificate is over.
+    pub fn use_credential(&mut self, credential: Credential<'a>, now: Instant) {
+        self.config.credential = Some(credential);
+        self.proof = ProofChoice::Credential;
+        if self.state() != State::Holding {
+            self.renew_now(now);
+        }
+    }
+
+    /// Next thing to do, written to `buffer` where it has to be sent. Call until it is [`Output::WaitUntil`].
+    ///
+    /// # Errors
+    /// [`ShortBuffer`] for an empty buffer; any other size will do, larger ones take fewer calls.
+    pub fn poll<'b>(&'b mut self, buffer: &'b mut [u8]) -> Result<Output<'b>, ShortBuffer> {
+        if buffer.is_empty() {
+            return Err(ShortBuffer);
+        }
+        let state = self.state();
+        if state != self.told_state {
+            self.told_state = state;
+            self.events.push(Event::Moved(state));
+        }
+        if core::mem::take(&mut self.close_due) {
+            return Ok(Output::Close);
+        }
+        if let Some(slot) = self.retire_due.take() {
+            return Ok(Output::Retire(slot));
+        }
+        if let Some(event) = self.events.pop() {
+            return Ok(Output::Event(event));
+        }
+        Ok(self.poll_step(buffer))
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> State {
+        if self.current.label().is_some() {
+            return if self.current.is_over(self.moment()) {
+                State::Lapsed
+            } else if self.candidate.label().is_some() || matches!(self.goal(), Goal::Certificate(_)) {
+                State::Renewing
+            } else {
+                State::Holding
+            };
+        }
+        if self.pending {
+            State::Pending
+        } else if !self.learned {
+            State::Anchors
+        } else if !self.desk.is_stored() {
+            State::Keying
+        } else {
+            State::Requesting
+        }
+    }
+
+    /// When things are due.
+    #[must_use]
+    pub fn times(&self) -> Times {
+        Times { retry_at: self.retry_at, window: self.current.window() }
+    }
+
+    /// The slot of the identity in use. It stays usable while its successor is on trial.
+    #[must_use]
+    pub fn current(&self) -> Option<Slot> {
+        self.current.slot()
+    }
+
+    /// The slot of a successor that is stored and wants to be tried.
+    #[must_use]
+    pub fn candidate(&self) -> Option<Slot> {
+        // Until it is stored it does not exist for anyone else.
+        self.candidate.slot().filter(|_| !matches!(self.step, Step::StoringPair { .. }))
+    }
+
+    /// The chain of the identity in this slot, leaf first.
+    #[must_use]
+    pub fn chain(&self, slot: Slot) -> Option<Bundle<'_>> {
+        [&self.current, &self.candidate]
+            .into_iter()
+            .find(|shelf| shelf.slot() == Some(slot))
+            .map(Shelf::chain)
+    }
+
+    /// What is known of the present time.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        self.clock.read(self.now)
+    }
+
+    /// The CA certificate that the pinned fingerprint stands for, once it was fetched.
+    #[must_use]
+    pub fn pinned_authority(&self) -> Option<&[u8]> {
+        self.authorities.pinned(&self.config.trust)
+    }
+
+    /// Checks a TLS server's certificate: chain to the configured trust, serverAuth, name, and dates as far as
+    /// the time is known. `others` are the further certificates that it sent. Whether the server has the key is
+    /// for TLS to find out.
+    ///
+    /// # Errors
+    /// [`ServerRefused`]; the connection must then end with [`Ending::ServerUntrusted`].
+    pub fn check_server<'c>(
+        &'c self,
+        leaf: &'c [u8],
+        others: impl Iterator<Item = &'c [u8]> + Clone,
+    ) -> Result<Validity, ServerRefused> {
+        let leaf = Certificate::parse(leaf).map_err(|error| ServerRefused::Path(PathError::Leaf(error)))?;
+        if !self.config.server.name().matches(leaf.extensions.subject_alt_names()) {
+            return Err(ServerRefused::Name);
+        }
+        let candidates = others.chain(self.authorities.bundle().iter());
+        let anchors = self.anchors();
+        check_path(&leaf, candidates, &anchors, Purpose::ServerAuth, self.moment(), &self.verifier)
+            .map(|path| path.validity)
+            .map_err(ServerRefused::Path)
+    }
+
+    fn anchors(&self) -> Anchors<'a> {
+        anchors(&self.config.trust)
+    }
+
+    fn restore(&mut self, restored: &Restored<'_>) {
+        let mut newest_request = None;
+        for record in restored.records.iter().flatten() {
+            let taken = match record {
+                Record::Pair(pair) => self.restore_pair(pair),
+                Record::Request(request) => {
+                    newest_request = Some(*request);
+                    self.clock.raise_floor(request.saved_at);
+                    true
+                }
+            };
+            if !taken {
+                self.events.push(Event::Discarded(record.slot()));
+            }
+        }
+        // With two pairs the renewal is done but for the proof: the older one is in use.
+        let generation = |shelf: &Shelf<'_>| shelf.label().map(|label| label.generation);
+        if generation(&self.candidate).is_some_and(|newer| Some(newer) < generation(&self.current)) {
+            core::mem::swap(&mut self.current, &mut self.candidate);
+        }
+        if let Some(request) = newest_request
+            && (self.current.slot() == Some(request.slot)
+                || !self.desk.restore(request.slot, request.csr, self.config.identity.device()))
+        {
+            self.events.push(Event::Discarded(request.slot));
+        }
+    }
+
+    /// Puts a stored identity on the first free shelf.
+    fn restore_pair(&mut self, pair: &Pair<'_>) -> bool {
+        let Ok(leaf) = pair.chain.first() else { return false };
+        if leaf.common_name() != Some(self.config.identity.device()) {
+            return false;
+        }
+        let shelf = if self.current.label().is_none() { &mut self.current } else { &mut self.candidate };
+        if shelf.fill(pair.slot, pair.generation, pair.window, pair.chain.iter()).is_err() {
+            return false;
+        }
+        self.clock.raise_floor(pair.saved_at);
+        if anchors(&self.config.trust).pins(pair.anchor) {
+            // It fits: the same memory held it when it was stored. If not, it is fetched again.
+            let _ = self.authorities.replace(pair.anchor);
+        }
+        true
+    }
+
+    fn poll_step<'b>(&'b mut self, buffer: &'b mut [u8]) -> Output<'b> {
+        match &mut self.step {
+            Step::Connecting { connect, asked: asked @ false, .. } => {
+                *asked = true;
+                Output::Connect(*connect)
+            }
+            Step::Exchanging { operation, sent: Some(sent), .. } => {
+                let (operation, skip) = (*operation, *sent);
+                let credential = match self.link.map(|link| link.connect.present) {
+                    Some(Present::Nothing) if operation == Operation::SimpleEnroll => self.config.credential,
+                    _ => None,
+                };
+                let csr = self.desk.csr();
+                let request = Request { operation, server: self.config.server, credential, csr };
+                let written = request.write(skip, buffer);
+                let end = skip + written.len;
+                if let Step::Exchanging { sent, .. } = &mut self.step {
+                    *sent = (end < written.total).then_some(end);
+                }
+                Output::Send(buffer.get(..written.len).unwrap_or_default())
+            }
+            Step::Making { asked: asked @ false } => {
+                *asked = true;
+                Output::MakeKey(self.next_slot())
+            }
+            Step::Signing { asked: asked @ false } => {
+                *asked = true;
+                Output::Sign { slot: self.next_slot(), message: self.desk.message() }
+            }
+            Step::StoringRequest { asked: asked @ false } => {
+                *asked = true;
+                let saved_at = self.clock.floor();
+                Output::Store(Record::Request(StoredRequest {
+                    slot: self.next_slot(),
+                    csr: self.desk.csr(),
+                    saved_at,
+                }))
+            }
+            Step::StoringPair { asked: asked @ false } => {
+                *asked = true;
+                self.candidate_record().map_or(Output::WaitUntil(Instant::NEVER), Output::Store)
+            }
+            _ => Output::WaitUntil(self.wait_until()),
+        }
+    }
+
+    fn candidate_record(&self) -> Option<Record<'_>> {
+        let anchor = self.pinned_authority().unwrap_or_default();
+        self.candidate.pair(anchor, self.clock.floor()).map(Record::Pair)
+    }
+
+    /// Where the next key lives: where the request is, or else beside the identity in use.
+    fn next_slot(&self) -> Slot {
+        self.desk.slot().unwrap_or_else(|| self.current.slot().map_or(Slot::A, Slot::other))
+    }
+}
+
+/// Why a TLS server is not the one that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerRefused {
+    /// Its certificate is for another name.
+    Name,
+    /// Its certificate does not lead to the configured trust.
+    Path(PathError),
+}

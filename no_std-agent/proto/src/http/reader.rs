@@ -1,0 +1,143 @@
+//! Takes a response off the wire, in pieces of any size, into one lent buffer.
+//!
+//! The head is gathered in the buffer and read when it is complete; then the body takes its place. Interim
+//! responses (100, 103) are read and dropped.
+
+use super::chunked::{Chunked, Step};
+use super::fields::{Body, Head, HttpError};
+
+/// Largest head: real EST servers send about 300 bytes, proxies in front of them up to about 2,000.
+const MAX_HEAD_BYTES: usize = 4096;
+
+/// Most interim responses before the final one.
+const MAX_INTERIM: u8 = 4;
+
+/// How far a response has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More bytes are needed.
+    Partial,
+    /// The response is complete; its body is the first `body_len` bytes of the buffer.
+    Complete {
+        /// The head.
+        head: Head,
+        /// Length of the body.
+        body_len: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Head,
+    Chunks(Head, Chunked),
+    Bytes(Head, usize),
+    Complete,
+}
+
+/// One response under way.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseReader {
+    part: Part,
+    filled: usize,
+    interim: u8,
+}
+
+impl Default for ResponseReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ResponseReader {
+    /// A reader before the first byte of a response.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { part: Part::Head, filled: 0, interim: 0 }
+    }
+
+    /// Takes the next bytes of the connection. `buffer` must be the same memory at each call.
+    ///
+    /// # Errors
+    /// [`HttpError`]; the connection must then be closed. Bytes behind a complete response are
+    /// [`HttpError::Unexpected`].
+    pub fn feed(&mut self, bytes: &[u8], buffer: &mut [u8]) -> Result<Progress, HttpError> {
+        let mut progress = Progress::Partial;
+        for &byte in bytes {
+            progress = self.push(byte, buffer)?;
+        }
+        Ok(progress)
+    }
+
+    /// Whether nothing of the response has come yet.
+    #[must_use]
+    pub const fn is_untouched(&self) -> bool {
+        matches!(self.part, Part::Head) && self.filled == 0 && self.interim == 0
+    }
+
+    fn push(&mut self, byte: u8, buffer: &mut [u8]) -> Result<Progress, HttpError> {
+        match &mut self.part {
+            Part::Head => self.head_byte(byte, buffer),
+            Part::Chunks(head, chunked) => {
+                let head = *head;
+                match chunked.push(byte) {
+                    Step::Body => self.store(byte, buffer, HttpError::BodyTooLarge),
+                    Step::End => Ok(self.complete(head)),
+                    Step::Framing => Ok(Progress::Partial),
+                    Step::Error => Err(HttpError::Chunk),
+                }
+            }
+            Part::Bytes(head, left) => {
+                *left -= 1;
+                let done = (*left == 0).then_some(*head);
+                self.store(byte, buffer, HttpError::BodyTooLarge)?;
+                Ok(done.map_or(Progress::Partial, |head| self.complete(head)))
+            }
+            Part::Complete => Err(HttpError::Unexpected),
+        }
+    }
+
+    fn head_byte(&mut self, byte: u8, buffer: &mut [u8]) -> Result<Progress, HttpError> {
+        if self.filled == MAX_HEAD_BYTES {
+            return Err(HttpError::HeadTooLarge);
+        }
+        self.store(byte, buffer, HttpError::HeadTooLarge)?;
+        let text = buffer.get(..self.filled).unwrap_or_default();
+        if !text.ends_with(b"\r\n\r\n") {
+            return Ok(Progress::Partial);
+        }
+        let head = Head::parse(text)?;
+        self.filled = 0;
+        match (head.status, head.body) {
+            (101, _) => Err(HttpError::TooManyInterim),
+            (..200, _) if self.interim == MAX_INTERIM => Err(HttpError::TooManyInterim),
+            (..200, _) => {
+                self.interim += 1;
+                Ok(Progress::Partial)
+            }
+            (_, Body::Length(0)) => Ok(self.complete(head)),
+            (_, Body::Length(length)) if length > buffer.len() => Err(HttpError::BodyTooLarge),
+            (_, Body::Length(length)) => {
+                self.part = Part::Bytes(head, length);
+                Ok(Progress::Partial)
+            }
+            (_, Body::Chunked) => {
+                self.part = Part::Chunks(head, Chunked::new());
+                Ok(Progress::Partial)
+            }
+        }
+    }
+
+    fn store(&mut self, byte: u8, buffer: &mut [u8], full: HttpError) -> Result<Progress, HttpError> {
+        *buffer.get_mut(self.filled).ok_or(full)? = byte;
+        self.filled += 1;
+        Ok(Progress::Partial)
+    }
+
+    const fn complete(&mut self, head: Head) -> Progress {
+        self.part = Part::Complete;
+        Progress::Complete { head, body_len: self.filled }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,32 @@
+//! The device core of Muster: enrollment and renewal as a machine that owns no socket, clock, key or heap.
+//!
+//! One input, then drain: after each [`Enrollment::handle`] call [`Enrollment::poll`] until it answers
+//! [`Output::WaitUntil`]. The same inputs and the same seed give the same outputs, so every run can be replayed.
+//! A panic is a bug here; whatever a peer sends becomes a value that says what was wrong with it.
+//!
+//! The shell brings what differs between devices: TCP and TLS, key and signature ([`Output::MakeKey`],
+//! [`Output::Sign`]), an atomic store, the two clocks, a seed, and signature verification ([`x509::Verify`]).
+//! All memory is lent by the caller. The codecs are modules of their own and can be used without the machine:
+//! [`der`], [`base64`], [`csr`], [`cms`], [`csrattrs`], [`x509`] and [`http`].
+//! SHA-256 (of pinned CA certificates) comes from the `sha2` crate, which needs no heap either.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod base64;
+mod clock;
+pub mod cms;
+pub mod csr;
+pub mod csrattrs;
+pub mod der;
+pub mod enrollment;
+pub mod est;
+pub mod http;
+mod jitter;
+pub mod time;
+pub mod x509;
+
+pub use enrollment::{Enrollment, Input, Output};
+
+/// A lent buffer is too small for what has to be written to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShortBuffer;
