@@ -4,13 +4,25 @@
 //! that says what, why and what to do.
 
 pub mod args;
+mod client;
+mod device_csv;
+mod doctor;
+mod fleet;
+mod manage;
+mod print;
+mod profile_fields;
 mod server;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
 use self::args::{Cli, Command};
+use self::client::Client;
+use self::print::Printer;
+use crate::datadir::DataDir;
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
@@ -35,6 +47,40 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "muster", &mut std::io::stdout());
             Ok(())
         }
-        _ => anyhow::bail!("not wired"),
+        Command::Doctor => {
+            let mut out = std::io::stdout();
+            runtime.block_on(doctor::doctor(&DataDir::new(&cli.dir), &mut Printer::new(&mut out, cli.json)))
+        }
+        command => runtime.block_on(async {
+            let client = Client::connect(&DataDir::new(&cli.dir)).await?;
+            let mut out = std::io::stdout();
+            act(&client, command, &mut Printer::new(&mut out, cli.json)).await
+        }),
+    }
+}
+
+/// The commands that are a client of the admin API.
+async fn act(client: &Client, command: Command, out: &mut Printer<'_>) -> anyhow::Result<()> {
+    match command {
+        Command::AdminToken(command) => manage::admin_token(client, command, out).await,
+        Command::Approval(command) => manage::approval(client, command, out).await,
+        Command::Audit(command) => manage::audit(client, command, out).await,
+        Command::Ca(command) => manage::ca(client, command, out).await,
+        Command::Cert(command) => fleet::cert(client, command, out).await,
+        Command::Device(command) => fleet::device(client, command, out).await,
+        Command::Profile(command) => manage::profile(client, command, out).await,
+        Command::Token(command) => manage::token(client, command, out).await,
+        Command::Zone(command) => manage::zone(client, command, out).await,
+        Command::Backup { file } => {
+            let bytes = client.download(&client.own("/backup"), &file).await?;
+            let done = serde_json::json!({ "file": file, "bytes": bytes });
+            out.done(&done, &format!("Wrote {bytes} bytes to {}; it holds the CA keys", file.display()))
+        }
+        // `run` has dealt with these.
+        Command::Completions { .. }
+        | Command::Doctor
+        | Command::Init(_)
+        | Command::Restore { .. }
+        | Command::Serve(_) => Ok(()),
     }
 }

@@ -116,13 +116,19 @@ struct CrlView {
     pem: String,
 }
 
-/// `GET …/cas/{id}/crl`
+/// `GET …/cas/{id}/crl`; one that is missing or has ended is made first, as no server may run that does.
 pub(crate) async fn crl(State(api): State<Arc<Api>>, _: Account, Id(id): Id<CaId>) -> Outcome {
-    let ca = known(&api, id).await?.id;
-    let crl = api.read(move |reader| reader.crl(ca)).await?;
+    let ca = known(&api, id).await?;
+    let id = ca.id;
+    let now = api.now();
+    let mut crl = api.read(move |reader| reader.crl(id)).await?;
+    if ca.key_file.is_some() && crl.as_ref().is_none_or(|crl| crl.next_update <= now) {
+        api.registrar().authority().renew_crl(id, api.crl_lifetime()).await?;
+        crl = api.read(move |reader| reader.crl(id)).await?;
+    }
     let crl = crl.ok_or_else(|| ApiError::not_found("CRL: the CA has none, because its key is not here"))?;
     Answer::one(&CrlView {
-        ca,
+        ca: id,
         number: crl.number,
         this_update: crl.this_update,
         next_update: crl.next_update,

@@ -1,0 +1,291 @@
+//! The client of the admin API: over HTTP to the running server, in process on the ledger otherwise.
+//!
+//! A running server leaves a note (`serving.json`) with its address and a secret that dies with it.
+//! A note whose server is gone is passed over. Both ways use the same routes, so a command does the
+//! same whether the server runs or not.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::body::Body;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper_util::rt::TokioIo;
+use muster_admin::{Api, Hooks};
+use muster_enroll::{Clock, new_secret};
+use muster_store::OpenError;
+use prometheus_client::registry::Registry;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tower::ServiceExt as _;
+use zeroize::Zeroizing;
+
+use super::args::PageArgs;
+use super::server::configuration;
+use crate::backup;
+use crate::datadir::DataDir;
+use crate::serve::open;
+use crate::serving::Serving;
+
+/// Base of the API's paths.
+const BASE: &str = "/client/v4";
+/// Entries asked for at once when the whole list is wanted; the most the API gives.
+const PER_PAGE_MAX: u32 = 1_000;
+/// Entries of a page when only the page is named.
+const PER_PAGE_DEFAULT: u32 = 20;
+/// Far more than a page of 1,000 entries of any list.
+const ANSWER_MAX_BYTES: usize = 64 << 20;
+
+/// What the API refused, in its words.
+#[derive(Debug, thiserror::Error)]
+#[error("{message} [code: {code}]")]
+pub(super) struct Refused {
+    pub(super) status: StatusCode,
+    pub(super) code: u64,
+    pub(super) message: String,
+    /// Which part of the request is meant.
+    pub(super) pointer: Option<String>,
+}
+
+/// A way to the API.
+pub(super) struct Client {
+    transport: Transport,
+    secret: Zeroizing<String>,
+    account: String,
+}
+
+enum Transport {
+    Http(SocketAddr),
+    InProcess(axum::Router),
+}
+
+impl Client {
+    /// Finds the running server, or opens the ledger.
+    pub(super) async fn connect(dir: &DataDir) -> anyhow::Result<Self> {
+        if let Some((address, secret)) = running(dir).await? {
+            match Self::new(Transport::Http(address), secret).await {
+                Ok(client) => return Ok(client),
+                // After a crash something else may have taken the port; then the ledger is free.
+                Err(error) => match in_process(dir) {
+                    Ok((transport, secret)) => return Self::new(transport, secret).await,
+                    Err(_) => return Err(error),
+                },
+            }
+        }
+        let (transport, secret) = in_process(dir)?;
+        Self::new(transport, secret).await
+    }
+
+    async fn new(transport: Transport, secret: Zeroizing<String>) -> anyhow::Result<Self> {
+        let mut client = Self { transport, secret, account: String::new() };
+        let accounts = client.send(Method::GET, "/accounts", None).await?;
+        let id = accounts.pointer("/result/0/id").and_then(Value::as_str);
+        client.account = id.context("the ledger has no account; make one with `muster init`")?.to_owned();
+        Ok(client)
+    }
+
+    /// The address of the running server; none when the ledger was opened instead.
+    pub(super) const fn server(&self) -> Option<SocketAddr> {
+        match &self.transport {
+            Transport::Http(address) => Some(*address),
+            Transport::InProcess(_) => None,
+        }
+    }
+
+    /// A path of Muster's own below the account; `path` begins with a slash.
+    pub(super) fn own(&self, path: &str) -> String {
+        format!("/accounts/{}/muster{path}", self.account)
+    }
+
+    /// Reads one object.
+    pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// Calls the API; hands out the `result`.
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let mut answer = self.send(method, path, body).await?;
+        Ok(answer.get_mut("result").map(Value::take).unwrap_or_default())
+    }
+
+    /// Reads a list: the page that is named, else all of it.
+    ///
+    /// `query` is what comes after the `?`, without paging; empty for no filter.
+    pub(super) async fn list(&self, path: &str, query: &str, page: PageArgs) -> anyhow::Result<Vec<Value>> {
+        let all = page.page.is_none();
+        let per_page = page.per_page.unwrap_or(if all { PER_PAGE_MAX } else { PER_PAGE_DEFAULT });
+        let mut place = format!("page={}", page.page.unwrap_or(1));
+        let mut number = u64::from(page.page.unwrap_or(1));
+        let mut items = Vec::new();
+        loop {
+            let target = format!("{path}?{query}&per_page={per_page}&{place}");
+            let mut answer = self.send(Method::GET, &target, None).await?;
+            if let Some(Value::Array(found)) = answer.get_mut("result") {
+                items.append(found);
+            }
+            let info = |name: &str| answer.pointer(&format!("/result_info/{name}"));
+            let cursor = info("cursor").and_then(Value::as_str);
+            let pages = info("total_pages").and_then(Value::as_u64).unwrap_or(0);
+            place = match cursor {
+                _ if !all => return Ok(items),
+                Some(cursor) => format!("cursor={cursor}"),
+                // Lists of the ledger end with a page without cursor; short ones are only numbered.
+                None if number < pages && !place.starts_with("cursor") => {
+                    number += 1;
+                    format!("page={number}")
+                }
+                None => return Ok(items),
+            };
+        }
+    }
+
+    /// Streams an answer that is no JSON into a new file, readable by its owner alone.
+    pub(super) async fn download(&self, path: &str, target: &Path) -> anyhow::Result<u64> {
+        let file = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(target).await;
+        let mut file = file.with_context(|| format!("can't make {}", target.display()))?;
+        let request = self.request(Method::GET, path, None)?;
+        let written = self.exchange(request, async |response| {
+            if response.status() != StatusCode::OK {
+                return Err(read_envelope(response)
+                    .await
+                    .map_or_else(|error| error, |_| anyhow::anyhow!("no file")));
+            }
+            let mut body = response.into_body();
+            let mut written = 0_u64;
+            while let Some(frame) = body.frame().await {
+                if let Ok(data) = frame.context("the answer broke off")?.into_data() {
+                    file.write_all(&data).await?;
+                    written += data.len() as u64;
+                }
+            }
+            file.sync_all().await?;
+            Ok(written)
+        });
+        let written = written.await;
+        if written.is_err() {
+            let _ = tokio::fs::remove_file(target).await;
+        }
+        written
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let request = self.request(method, path, body)?;
+        self.exchange(request, read_envelope).await
+    }
+
+    fn request(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Request<Body>> {
+        let host = self.server().map_or_else(|| "localhost".to_owned(), |address| address.to_string());
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{BASE}{path}"))
+            .header(HOST, host)
+            .header(AUTHORIZATION, format!("Bearer {}", *self.secret));
+        Ok(match body {
+            Some(body) => request
+                .header(CONTENT_TYPE, "application/json")
+                .body(Body::from(serde_json::to_vec(body)?))?,
+            None => request.body(Body::empty())?,
+        })
+    }
+
+    async fn exchange<T>(
+        &self,
+        request: Request<Body>,
+        read: impl AsyncFnOnce(Response<Body>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        match &self.transport {
+            Transport::InProcess(router) => {
+                let Ok(response) = router.clone().oneshot(request).await;
+                read(response).await
+            }
+            Transport::Http(address) => {
+                let lost = || format!("the server at {address} did not answer; look into its log");
+                let stream = TcpStream::connect(address).await.with_context(lost)?;
+                let io = TokioIo::new(stream);
+                let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+                let exchange = async move {
+                    let response = sender.send_request(request).await.with_context(lost)?;
+                    read(response.map(Body::new)).await
+                };
+                // The connection ends when the exchange drops its sender.
+                let (answer, _) = tokio::join!(exchange, connection);
+                answer
+            }
+        }
+    }
+}
+
+/// The note of a server that still answers.
+async fn running(dir: &DataDir) -> anyhow::Result<Option<(SocketAddr, Zeroizing<String>)>> {
+    let note = match std::fs::read(dir.serving()) {
+        Ok(note) => note,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(error).with_context(|| format!("can't read {}", dir.serving().display()));
+        }
+    };
+    // A note that can't be read was left by a crash; the ledger tells whether a server runs.
+    let Ok(serving) = serde_json::from_slice::<Serving>(&note) else { return Ok(None) };
+    let address = serving.admin.strip_prefix("http://").and_then(|address| address.parse().ok());
+    let Some(address) = address.filter(|address: &SocketAddr| address.ip().is_loopback()) else {
+        return Ok(None);
+    };
+    match TcpStream::connect(address).await {
+        Ok(_) => Ok(Some((address, Zeroizing::new(serving.secret)))),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("can't reach the server at {address}")),
+    }
+}
+
+/// Opens the ledger and puts the API on it.
+fn in_process(dir: &DataDir) -> anyhow::Result<(Transport, Zeroizing<String>)> {
+    let config = configuration(dir)?;
+    let mut registry = Registry::with_prefix("muster");
+    let registrar = open(dir, &config, &Clock::system(), &mut registry).map_err(|error| {
+        match error.downcast_ref::<OpenError>() {
+            Some(OpenError::AlreadyOpen { .. }) => anyhow::anyhow!(
+                "the ledger in {} is in use, but no server can be reached: it is starting or stopping, \
+                 or runs without the role `admin`; try again, or stop it first",
+                dir.path().display()
+            ),
+            _ => error,
+        }
+    })?;
+    let hooks = Hooks {
+        backup: backup::hook(dir, &registrar),
+        // The server looks at its names when it starts.
+        zones_changed: Arc::new(|| {}),
+    };
+    let secret = new_secret("msl_")?;
+    let api = Api::new(registrar, registry, secret.clone(), config.crl_lifetime, hooks);
+    Ok((Transport::InProcess(muster_admin::router(Arc::new(api))), secret))
+}
+
+/// Reads the envelope; a refusal becomes an error.
+async fn read_envelope(response: Response<Body>) -> anyhow::Result<Value> {
+    let status = response.status();
+    let body = http_body_util::Limited::new(response.into_body(), ANSWER_MAX_BYTES).collect().await;
+    let octets = body.map_err(|error| anyhow::anyhow!("the answer broke off: {error}"))?.to_bytes();
+    let envelope: Value = serde_json::from_slice(&octets)
+        .with_context(|| format!("the server answered {status} without an envelope"))?;
+    if envelope.get("success") == Some(&Value::Bool(true)) {
+        return Ok(envelope);
+    }
+    let text = |pointer: &str| envelope.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    Err(Refused {
+        status,
+        code: envelope.pointer("/errors/0/code").and_then(Value::as_u64).unwrap_or_default(),
+        message: text("/errors/0/message").unwrap_or_else(|| status.to_string()),
+        pointer: text("/errors/0/source/pointer"),
+    }
+    .into())
+}

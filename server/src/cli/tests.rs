@@ -1,0 +1,256 @@
+//! Commands from their arguments to what they print, on an account made for the test.
+//!
+//! Without a server the client opens the ledger and calls the router in process; over HTTP only the
+//! transport differs, which one test covers.
+
+use clap::Parser as _;
+use muster_enroll::Clock;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::args::Cli;
+use super::client::Client;
+use super::print::Printer;
+use super::{act, doctor};
+use crate::config::ConfigWritten;
+use crate::datadir::DataDir;
+use crate::init::{InitPlan, Initialised, init};
+
+const CSR: &str = include_str!("testdata/meter-1.csr.pem");
+const MAKER: &str = include_str!("testdata/maker-ca.pem");
+
+/// An account, and a client of it.
+struct Rig {
+    temp: TempDir,
+    client: Client,
+    made: Initialised,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let temp = tempfile::tempdir().expect("a folder");
+        let plan = InitPlan {
+            dir: temp.path().join("data"),
+            account: "acme".parse().expect("a title"),
+            zones: vec!["example.com".parse().expect("a name")],
+            trust_domain: None,
+            algorithm: muster_ca::file_key::CaAlgorithm::EcdsaP256,
+            permitted_dns: Vec::new(),
+            passphrase: None,
+            config: ConfigWritten::default(),
+        };
+        let made = init(plan, &Clock::system()).await.expect("an account");
+        let client = Client::connect(&DataDir::new(temp.path().join("data"))).await.expect("a client");
+        Self { temp, client, made }
+    }
+
+    fn file(&self, name: &str, content: &str) -> String {
+        let path = self.temp.path().join(name);
+        std::fs::write(&path, content).expect("written");
+        path.to_str().expect("a plain path").to_owned()
+    }
+
+    async fn run(&self, line: &[&str]) -> Result<String, String> {
+        let cli = Cli::try_parse_from(core::iter::once(&"muster").chain(line)).expect("a command line");
+        let mut out = Vec::new();
+        let done = act(&self.client, cli.command, &mut Printer::new(&mut out, cli.json)).await;
+        let text = String::from_utf8(out).expect("text");
+        done.map(|()| text).map_err(|error| format!("{error:#}"))
+    }
+
+    async fn ok(&self, line: &[&str]) -> String {
+        self.run(line).await.unwrap_or_else(|error| panic!("{line:?}: {error}"))
+    }
+
+    async fn json(&self, line: &[&str]) -> Value {
+        let line: Vec<&str> = line.iter().copied().chain(["--json"]).collect();
+        serde_json::from_str(&self.ok(&line).await).expect("JSON")
+    }
+
+    async fn refused(&self, line: &[&str]) -> String {
+        self.run(line).await.expect_err("refused")
+    }
+}
+
+#[tokio::test]
+async fn a_new_token_is_printed_alone_and_listed_without_its_secret() {
+    let rig = Rig::new().await;
+    let token = rig.ok(&["token", "new", "--device", "meter-1"]).await;
+    assert!(token.starts_with("mst_") && token.trim_end().len() == 47 && token.ends_with('\n'), "{token}");
+    let list = rig.ok(&["token", "list"]).await;
+    assert!(list.contains("meter-1") && !list.contains(token.trim_end()));
+    let id = rig.json(&["token", "list"]).await[0]["id"].as_str().expect("an id").to_owned();
+    rig.ok(&["token", "revoke", &id]).await;
+    assert_eq!(rig.json(&["token", "list"]).await[0]["status"], "revoked");
+    assert!(rig.refused(&["token", "revoke", "../x"]).await.contains("1404"));
+}
+
+#[tokio::test]
+async fn zones_are_added_once() {
+    let rig = Rig::new().await;
+    assert!(rig.ok(&["zone", "add", "Factory.Example"]).await.contains("factory.example"));
+    assert!(rig.refused(&["zone", "add", "factory.example"]).await.contains("exists already"));
+    assert_eq!(rig.json(&["zone", "list"]).await.as_array().expect("a list").len(), 2);
+    let second = rig.json(&["zone", "list", "--page", "2", "--per-page", "1"]).await;
+    assert_eq!(second.as_array().expect("a list").len(), 1);
+    assert_eq!(rig.made.zones.len(), 1);
+}
+
+#[tokio::test]
+async fn devices_come_from_csv_and_change_status() {
+    let rig = Rig::new().await;
+    let file = rig.file("fleet.csv", "id,labels,groups\nmeter-1,site=north,a;b\nmeter-2,,\n");
+    let done = rig.json(&["device", "import", &file]).await;
+    assert_eq!((&done["created"], &done["updated"]), (&Value::from(2), &Value::from(0)));
+    rig.ok(&["device", "suspend", "meter-1"]).await;
+    let listed = rig.ok(&["device", "list", "--status", "suspended"]).await;
+    assert!(listed.contains("meter-1") && listed.contains("site=north") && !listed.contains("meter-2"));
+    rig.ok(&["device", "resume", "meter-1"]).await;
+    rig.ok(&["device", "retire", "meter-1"]).await;
+    assert!(rig.refused(&["device", "resume", "meter-1"]).await.contains("retired for good"));
+    assert!(rig.refused(&["device", "show", "meter-9"]).await.contains("no such device"));
+}
+
+#[tokio::test]
+async fn an_import_names_the_line_of_the_file() {
+    let rig = Rig::new().await;
+    let file = rig.file("fleet.csv", "id,manufacturer_serial\nmeter-1,\nmeter-2,S1\n");
+    let error = rig.refused(&["device", "import", &file]).await;
+    assert!(error.starts_with("line 3, device meter-2:") && error.contains("ca import"), "{error}");
+    assert_eq!(rig.json(&["device", "list"]).await, serde_json::json!([]));
+    let bundle = rig.file("maker.pem", MAKER);
+    rig.ok(&["ca", "import", &bundle, "--use", "manufacturer"]).await;
+    rig.ok(&["device", "import", &file]).await;
+    assert_eq!(rig.json(&["device", "show", "meter-2"]).await["manufacturer_serial"], "S1");
+    let twice = rig.file("twice.csv", "id,manufacturer_serial\nmeter-3,S1\n");
+    let error = rig.refused(&["device", "import", &twice]).await;
+    assert!(error.starts_with("line 2, device meter-3:") && error.contains("meter-2"), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_is_explained_signed_revoked_and_reactivated() {
+    let rig = Rig::new().await;
+    let csr = rig.file("csr.pem", CSR);
+    let explained = rig.json(&["cert", "sign", "--dry-run", &csr]).await;
+    assert_eq!(
+        (&explained["would_issue"], &explained["device"]),
+        (&Value::from(true), &Value::from("meter-1"))
+    );
+    let refusal = rig.refused(&["cert", "sign", "--dry-run", &csr, "--profile", "none"]).await;
+    assert!(refusal.contains("profile_unknown"), "{refusal}");
+    assert_eq!(rig.json(&["cert", "list"]).await, serde_json::json!([]));
+
+    let pem = rig.ok(&["cert", "sign", &csr]).await;
+    assert!(pem.starts_with("-----BEGIN CERTIFICATE-----\n") && pem.ends_with("-----END CERTIFICATE-----\n"));
+    let listed = rig.json(&["cert", "list", "--device", "meter-1"]).await;
+    let serial = listed[0]["serial_number"].as_str().expect("a serial").to_owned();
+    let before = rig.ok(&["ca", "crl"]).await;
+    rig.ok(&["cert", "revoke", "--serial", &serial, "--reason", "certificateHold"]).await;
+    assert_ne!(before, rig.ok(&["ca", "crl"]).await);
+    let shown = rig.json(&["cert", "show", "--serial", &serial]).await;
+    assert_eq!(
+        (&shown["status"], &shown["revocation_reason"]),
+        (&"revoked".into(), &"certificateHold".into())
+    );
+    assert!(rig.refused(&["cert", "show", "--device", "meter-1"]).await.contains("no certificate matches"));
+    rig.ok(&["cert", "reactivate", "--device", "meter-1"]).await;
+    assert!(rig.ok(&["cert", "show", "--device", "meter-1"]).await.contains("BEGIN CERTIFICATE"));
+}
+
+#[tokio::test]
+async fn a_request_may_be_der() {
+    let rig = Rig::new().await;
+    let path = rig.temp.path().join("csr.der");
+    std::fs::write(&path, pem::parse(CSR).expect("PEM").contents()).expect("written");
+    rig.ok(&["cert", "sign", path.to_str().expect("plain")]).await;
+}
+
+#[tokio::test]
+async fn profiles_are_changed_field_by_field() {
+    let rig = Rig::new().await;
+    rig.ok(&["profile", "set", "meters", "lifetime_s=86400", "approval=manual"]).await;
+    let text = rig.ok(&["profile", "set", "meters", "approval="]).await;
+    assert!(text.contains("lifetime_s            86400   (set)"), "{text}");
+    assert!(text.contains("approval              automatic\n"), "{text}");
+    assert!(rig.refused(&["profile", "set", "meters", "lifetime_s=1"]).await.contains("lifetime_s"));
+    assert!(rig.refused(&["profile", "set", "meters", "colour=red"]).await.contains("colour"));
+    assert!(rig.ok(&["profile", "list"]).await.contains("default   (of paths without a label)"));
+}
+
+#[tokio::test]
+async fn cas_are_listed_rotated_and_exported() {
+    let rig = Rig::new().await;
+    let root = rig.ok(&["ca", "export"]).await;
+    assert_eq!(
+        root.trim_end(),
+        std::fs::read_to_string(&rig.made.ca_file).expect("there").replace("\r\n", "\n").trim_end()
+    );
+    rig.ok(&["ca", "rotate", "--role", "devices"]).await;
+    assert_eq!(rig.json(&["ca", "list"]).await.as_array().expect("a list").len(), 4);
+    rig.ok(&["ca", "create"]).await;
+    assert_eq!(rig.ok(&["ca", "export"]).await.matches("BEGIN").count(), 2);
+    assert!(rig.refused(&["ca", "export", "nonsense"]).await.contains("1404"));
+}
+
+#[tokio::test]
+async fn the_audit_tells_of_it_all_and_is_whole() {
+    let rig = Rig::new().await;
+    rig.ok(&["admin-token", "new", "--name", "ci", "--read-only", "--ttl", "1d"]).await;
+    assert!(rig.ok(&["admin-token", "list"]).await.contains("reader"));
+    assert!(rig.ok(&["audit", "list"]).await.contains("admin-token-created"));
+    assert!(rig.ok(&["audit", "verify"]).await.starts_with("The audit is whole"));
+    assert_eq!(rig.json(&["audit", "verify"]).await["sound"], true);
+    assert_eq!(rig.json(&["approval", "list"]).await, serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn a_backup_is_a_new_file_of_its_owner() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let rig = Rig::new().await;
+    let path = rig.temp.path().join("copy");
+    let name = path.to_str().expect("plain");
+    rig.ok(&["backup", name]).await;
+    assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+    assert!(rig.refused(&["backup", name]).await.contains("can't make"));
+}
+
+#[tokio::test]
+async fn a_list_longer_than_a_page_is_printed_whole() {
+    let rig = Rig::new().await;
+    let lines: String = (0..2_345).map(|number| format!("d{number}\n")).collect();
+    let file = rig.file("fleet.csv", &format!("id\n{lines}"));
+    rig.ok(&["device", "import", &file]).await;
+    assert_eq!(rig.json(&["device", "list"]).await.as_array().expect("a list").len(), 2_345);
+    let some = rig.json(&["device", "list", "--prefix", "d23"]).await;
+    assert_eq!(some.as_array().expect("a list").len(), 56);
+    assert_eq!(rig.json(&["device", "list", "--page", "2"]).await.as_array().expect("a list").len(), 20);
+}
+
+#[tokio::test]
+async fn a_second_opener_is_told_why_it_can_not() {
+    let rig = Rig::new().await;
+    let dir = DataDir::new(rig.temp.path().join("data"));
+    // A note of a server that is gone is passed over.
+    let note = br#"{"pid":1,"admin":"http://127.0.0.1:1","secret":"msl_x"}"#;
+    crate::datadir::write_file(&dir.serving(), note, crate::datadir::Readers::Owner).expect("written");
+    let error = Client::connect(&dir).await.map(|_| ()).expect_err("in use");
+    assert!(error.to_string().contains("is in use"), "{error:#}");
+}
+
+#[tokio::test]
+async fn doctor_finds_a_readable_key() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Rig { temp, client, .. } = Rig::new().await;
+    drop(client);
+    let dir = DataDir::new(temp.path().join("data"));
+    let mut out = Vec::new();
+    let healthy = doctor::doctor(&dir, &mut Printer::new(&mut out, false)).await;
+    let text = String::from_utf8(out).expect("text");
+    assert!(healthy.is_ok() && text.contains("ok    ledger: opens; no server runs"), "{text}");
+    let key = std::fs::read_dir(dir.keys()).expect("keys").next().expect("one").expect("read").path();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("set");
+    let mut out = Vec::new();
+    let error = doctor::doctor(&dir, &mut Printer::new(&mut out, false)).await.expect_err("a finding");
+    assert!(error.to_string().starts_with("1 checks failed"));
+    assert!(String::from_utf8(out).expect("text").contains("has mode 644"));
+}
