@@ -55,7 +55,7 @@ part_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --docum
 part_deny() {
     cargo_tool deny 0.20.2
     # Advisories are left out: their database is a repository of its own, which an offline machine lacks.
-    cargo deny check --config .deny.toml bans licenses sources
+    cargo deny --config .deny.toml check bans licenses sources
 }
 part_test() { cargo test --workspace; }
 part_interop() {

@@ -214,3 +214,6 @@ impl AuthoritySettings {
 
 /// RFC 5280 §4.2.1.3: a CA signs certificates and CRLs.
 const CA_KEY_USAGES: [KeyUsagePurpose; 2] = [KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+
+#[cfg(test)]
+mod tests;

@@ -1,154 +1,220 @@
-//! Bringing a CA along: from a PEM bundle to a checked CA, with the reason when it is refused.
+//! Bring-your-own CA: a PEM bundle, in any order, with or without the private key.
 //!
-//! The bundle holds the CA, the CAs above it in any order, and optionally the private key of one of
-//! them, which then is the CA. Without a key the CA is the one that signed none of the others.
+//! What comes out is a chain in order - the issuing CA first, each next one the signer of the one
+//! before - whose signatures, dates and key were checked here. A bundle that leaves a doubt about
+//! which certificate issues, or holds one that does not belong, is refused with the reason.
 
 use muster_policy::time::UnixTime;
 
 use crate::certificate::{CaCertificate, CertificateError};
 use crate::file_key::{FileKey, FileKeyError, Passphrase};
-use crate::signer::Signer as _;
+use crate::pem_text;
+use crate::signature::SignatureFault;
+use crate::signer::Signer;
 
-/// Largest bundle that is read; ten large certificates and a key.
+#[cfg(test)]
+mod tests;
+
+/// Most certificates of a bundle; real hierarchies have at most four.
+pub const BUNDLE_MAX_CERTIFICATES: usize = 8;
+/// Largest bundle text: that many certificates of 16 KiB, as base64, and a key.
 pub const BUNDLE_MAX_BYTES: usize = 256 * 1024;
-/// Most certificates of a bundle; deeper hierarchies are not known.
-pub const BUNDLE_MAX_CERTIFICATES: usize = 10;
+
+/// A checked bundle.
+#[derive(Debug)]
+pub struct Imported {
+    /// The chain: the issuing CA first, then the signer of each, up to the root if it was there.
+    pub certificates: Vec<CaCertificate>,
+    /// The issuing CA's key, if it was there; without it the CA only verifies.
+    pub key: Option<FileKey>,
+}
 
 /// Why a bundle is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// A certificate in it can't be used; a leaf is one of the reasons.
-    #[error("certificate {number} of the bundle: {error}")]
+    /// More than one certificate could be the issuing one.
+    #[error("more than one certificate could be the issuing CA: {first} and {second}")]
+    Ambiguous {
+        /// Subject of one.
+        first: String,
+        /// Subject of another.
+        second: String,
+    },
+    /// A certificate can't be a CA's: a leaf, malformed, a weak key.
+    #[error("certificate {place} of the bundle: {error}")]
     Certificate {
-        /// Which one, from 1.
-        number: usize,
-        /// Why.
+        /// Its place in the bundle, from 1.
+        place: usize,
+        /// What is wrong with it.
         error: CertificateError,
     },
     /// A certificate has ended.
-    #[error("the certificate of {subject} expired {not_after}")]
+    #[error("{subject} has expired at {not_after}")]
     Expired {
-        /// Whose.
+        /// Its subject.
         subject: String,
-        /// When it ended.
+        /// Its end.
         not_after: UnixTime,
     },
-    /// The key can't be read.
+    /// The private key can't be read.
     #[error(transparent)]
     Key(#[from] FileKeyError),
-    /// The key belongs to none of the certificates.
+    /// The private key belongs to none of the certificates.
     #[error("the private key belongs to none of the certificates")]
     KeyMismatch,
-    /// It is not PEM.
-    #[error("not a PEM bundle: {0}")]
-    Malformed(String),
-    /// It holds no certificate.
-    #[error("there is no certificate in the bundle")]
+    /// There is no certificate in the text.
+    #[error("there is no certificate in the PEM text")]
     NoCertificate,
     /// A certificate has not begun.
-    #[error("the certificate of {subject} is not valid before {not_before}")]
+    #[error("{subject} is not valid before {not_before}")]
     NotYetValid {
-        /// Whose.
+        /// Its subject.
         subject: String,
-        /// When it begins.
+        /// Its start.
         not_before: UnixTime,
     },
-    /// The certificates are not one path.
-    #[error("{0} is not signed by any other certificate of the bundle, and is not the end of the path")]
-    PathBroken(String),
-    /// It is larger, or holds more certificates, than is read.
-    #[error("the bundle is larger than 256 KiB or holds more than 10 certificates")]
+    /// A certificate is not part of the chain of the issuing one, or its signature is wrong.
+    #[error("{subject} does not belong to the chain of the issuing CA")]
+    PathBroken {
+        /// Its subject.
+        subject: String,
+    },
+    /// The text is no PEM text.
+    #[error("malformed PEM text: {0}")]
+    Pem(String),
+    /// The bundle is larger than [`BUNDLE_MAX_BYTES`] or [`BUNDLE_MAX_CERTIFICATES`].
+    #[error("the bundle is larger than 256 KiB or has more than 8 certificates")]
     TooLarge,
+    /// A certificate is signed with a weak or unknown algorithm.
+    #[error("{subject} is signed with a weak or unknown algorithm")]
+    WeakSignature {
+        /// Its subject.
+        subject: String,
+    },
 }
 
-/// A CA that was brought along.
-#[derive(Debug)]
-pub struct Imported {
-    /// Its certificate.
-    pub certificate: CaCertificate,
-    /// The CAs above it, its issuer first.
-    pub above: Vec<CaCertificate>,
-    /// Its key, if the bundle holds it.
-    pub key: Option<FileKey>,
-}
-
-/// Reads a bundle.
+/// Reads and checks a bundle.
 ///
 /// # Errors
-/// See [`ImportError`]; the text names what is wrong with which certificate.
+/// The first reason that speaks against it; see [`ImportError`].
 pub fn import(text: &str, passphrase: Option<&Passphrase>, now: UnixTime) -> Result<Imported, ImportError> {
     if text.len() > BUNDLE_MAX_BYTES {
         return Err(ImportError::TooLarge);
     }
-    let blocks = pem::parse_many(text).map_err(|error| ImportError::Malformed(error.to_string()))?;
-    let ders: Vec<&[u8]> =
-        blocks.iter().filter(|block| block.tag() == "CERTIFICATE").map(pem::Pem::contents).collect();
-    if ders.is_empty() {
-        return Err(ImportError::NoCertificate);
-    }
-    if ders.len() > BUNDLE_MAX_CERTIFICATES {
-        return Err(ImportError::TooLarge);
-    }
-    let mut certificates = Vec::new();
-    for (number, der) in (1..).zip(ders) {
-        let parsed = CaCertificate::parse(der).map_err(|error| ImportError::Certificate { number, error })?;
-        check_dates(&parsed, now)?;
-        if !certificates.contains(&parsed) {
-            certificates.push(parsed);
-        }
-    }
+    let certificates = read_certificates(text)?;
+    certificates.iter().try_for_each(|certificate| check_validity(certificate, now))?;
     let key = match FileKey::read_pem(text, passphrase) {
         Ok(key) => Some(key),
         Err(FileKeyError::Missing) => None,
         Err(error) => return Err(error.into()),
     };
-    let first = find_first(&certificates, key.as_ref())?;
-    let (certificate, above) = order(certificates, first)?;
-    Ok(Imported { certificate, above, key })
+    let issuing = match &key {
+        Some(key) => of_key(&certificates, key)?,
+        None => without_key(&certificates)?,
+    };
+    Ok(Imported { certificates: in_order(certificates, issuing)?, key })
 }
 
-fn check_dates(certificate: &CaCertificate, now: UnixTime) -> Result<(), ImportError> {
-    let subject = certificate.subject().to_owned();
-    if certificate.not_after() < now {
-        return Err(ImportError::Expired { subject, not_after: certificate.not_after() });
+fn read_certificates(text: &str) -> Result<Vec<CaCertificate>, ImportError> {
+    let blocks = pem_text::blocks(text).map_err(|error| ImportError::Pem(error.to_string()))?;
+    let mut certificates: Vec<CaCertificate> = Vec::new();
+    for (place, block) in blocks.iter().filter(|block| block.label == "CERTIFICATE").enumerate() {
+        let certificate = CaCertificate::parse(&block.der)
+            .map_err(|error| ImportError::Certificate { place: place.saturating_add(1), error })?;
+        // The same certificate twice is the work of a careless `cat`, and harmless.
+        if certificates.contains(&certificate) {
+            continue;
+        }
+        if certificates.len() == BUNDLE_MAX_CERTIFICATES {
+            return Err(ImportError::TooLarge);
+        }
+        certificates.push(certificate);
     }
+    if certificates.is_empty() { Err(ImportError::NoCertificate) } else { Ok(certificates) }
+}
+
+fn check_validity(certificate: &CaCertificate, now: UnixTime) -> Result<(), ImportError> {
+    let subject = || certificate.subject().to_owned();
     if now < certificate.not_before() {
-        return Err(ImportError::NotYetValid { subject, not_before: certificate.not_before() });
+        return Err(ImportError::NotYetValid { subject: subject(), not_before: certificate.not_before() });
+    }
+    if now > certificate.not_after() {
+        return Err(ImportError::Expired { subject: subject(), not_after: certificate.not_after() });
     }
     Ok(())
 }
 
-/// The key's certificate; without a key the one that signed none of the others.
-fn find_first(certificates: &[CaCertificate], key: Option<&FileKey>) -> Result<usize, ImportError> {
-    if let Some(key) = key {
-        let fits = |certificate: &CaCertificate| certificate.subject_key().spki_der() == key.spki_der();
-        return certificates.iter().position(fits).ok_or(ImportError::KeyMismatch);
-    }
-    let signed_none = |candidate: &CaCertificate| {
-        certificates.iter().all(|other| other == candidate || !is_signed_by(other, candidate))
+/// The certificate of this key. Of two, such as a self-signed and a cross-signed one, the one
+/// signed by another CA leads further.
+fn of_key(certificates: &[CaCertificate], key: &FileKey) -> Result<usize, ImportError> {
+    let places = |accept: fn(&CaCertificate) -> bool| {
+        certificates.iter().position(|certificate| {
+            certificate.subject_key().spki_der() == key.spki_der() && accept(certificate)
+        })
     };
-    certificates.iter().position(signed_none).ok_or(ImportError::NoCertificate)
+    places(|certificate| !certificate.is_self_issued())
+        .or_else(|| places(CaCertificate::is_self_issued))
+        .ok_or(ImportError::KeyMismatch)
 }
 
-/// From the first upwards; every certificate must have its place.
-fn order(
-    mut rest: Vec<CaCertificate>,
-    first: usize,
-) -> Result<(CaCertificate, Vec<CaCertificate>), ImportError> {
-    let certificate = rest.swap_remove(first);
-    let mut above: Vec<CaCertificate> = Vec::new();
+/// The one certificate that issued none of the others.
+fn without_key(certificates: &[CaCertificate]) -> Result<usize, ImportError> {
+    let issued_another = |candidate: &CaCertificate| {
+        certificates.iter().any(|other| other != candidate && other.issuer_der() == candidate.subject_der())
+    };
+    let mut candidates = certificates.iter().enumerate().filter(|(_, candidate)| !issued_another(candidate));
+    match (candidates.next(), candidates.next()) {
+        (Some((place, _)), None) => Ok(place),
+        (Some((_, first)), Some((_, second))) => Err(ImportError::Ambiguous {
+            first: first.subject().to_owned(),
+            second: second.subject().to_owned(),
+        }),
+        // Each issued another: they stand in a ring.
+        (None, _) => {
+            let subject = certificates.first().map(|first| first.subject().to_owned()).unwrap_or_default();
+            Err(ImportError::PathBroken { subject })
+        }
+    }
+}
+
+/// Follows the signatures upwards; every certificate must be on the way.
+fn in_order(mut left: Vec<CaCertificate>, issuing: usize) -> Result<Vec<CaCertificate>, ImportError> {
+    let mut chain: Vec<CaCertificate> = Vec::with_capacity(left.len());
+    let mut current = left.remove(issuing);
     loop {
-        let last = above.last().unwrap_or(&certificate);
-        let Some(next) = rest.iter().position(|candidate| is_signed_by(last, candidate)) else { break };
-        above.push(rest.swap_remove(next));
+        let next = next_above(&current, &left)?;
+        chain.push(current);
+        match next {
+            Some(place) => current = left.remove(place),
+            None => break,
+        }
     }
-    match rest.first() {
-        None => Ok((certificate, above)),
-        Some(stray) => Err(ImportError::PathBroken(stray.subject().to_owned())),
+    match left.first() {
+        None => Ok(chain),
+        Some(stray) => Err(ImportError::PathBroken { subject: stray.subject().to_owned() }),
     }
 }
 
-fn is_signed_by(certificate: &CaCertificate, issuer: &CaCertificate) -> bool {
-    certificate.issuer_der() == issuer.subject_der()
-        && certificate.verify_signed_by(issuer.subject_key()).is_ok()
+/// Which of the others signed this one. A root's signature over itself says nothing, so its
+/// algorithm may be of any age.
+fn next_above(current: &CaCertificate, others: &[CaCertificate]) -> Result<Option<usize>, ImportError> {
+    if current.is_self_issued() {
+        return Ok(None);
+    }
+    let mut fault = None;
+    for (place, other) in others.iter().enumerate() {
+        if other.subject_der() != current.issuer_der() {
+            continue;
+        }
+        match current.verify_signed_by(other.subject_key()) {
+            Ok(()) => return Ok(Some(place)),
+            Err(found) => fault = Some(found),
+        }
+    }
+    let subject = current.subject().to_owned();
+    match fault {
+        None => Ok(None),
+        Some(SignatureFault::Weak) => Err(ImportError::WeakSignature { subject }),
+        Some(SignatureFault::Wrong) => Err(ImportError::PathBroken { subject }),
+    }
 }

@@ -309,3 +309,42 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     hash
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A manufacturer's certificate in the manner of IEEE 802.1AR §8: no alternative name, no end.
+    #[test]
+    fn reads_an_idevid_that_never_ends() {
+        let mut params = rcgen::CertificateParams::default();
+        params.not_after = UnixTime::MAX.to_offset_date_time();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::from_oid(&[2, 5, 4, 5]), "PID:7 SN:42");
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().expect("a key")).expect("is made");
+        let facts = LeafFacts::parse(certificate.der()).expect("reads");
+        assert_eq!(facts.subject_serial_number(), Some("PID:7 SN:42"));
+        assert_eq!(facts.not_after, UnixTime::MAX);
+        assert!(facts.sans.is_empty());
+    }
+
+    #[test]
+    fn two_serial_numbers_in_a_subject_name_no_device() {
+        let attribute = |text: &str| SubjectAttribute {
+            oid: OID_SUBJECT_SERIAL_NUMBER.to_owned(),
+            text: text.to_owned(),
+        };
+        let certificate = crate::fixtures::devices().certificate();
+        let mut facts = LeafFacts::parse(certificate.der()).expect("reads");
+        assert_eq!(facts.subject_serial_number(), None);
+        facts.subject = vec![attribute("1"), attribute("2")];
+        assert_eq!(facts.subject_serial_number(), None);
+    }
+
+    #[test]
+    fn an_oversized_certificate_is_not_even_read() {
+        let large = vec![0x30; CERTIFICATE_MAX_BYTES + 1];
+        assert_eq!(LeafFacts::parse(&large), Err(CertificateError::TooLarge));
+        assert_eq!(CaCertificate::parse(&large), Err(CertificateError::TooLarge));
+    }
+}

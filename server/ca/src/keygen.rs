@@ -72,3 +72,25 @@ impl fmt::Debug for GeneratedKey {
         f.debug_struct("GeneratedKey").field("subject_key", &self.subject_key).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_made_key_is_the_wished_one_and_never_shown() {
+        let wished = WishedKey::Curve(KeyKind::EcdsaP384);
+        let key = GeneratedKey::generate(&wished).expect("is made");
+        assert_eq!(key.wished_key(), wished);
+        let hidden = hex::encode(key.pkcs8_der().expect("encodes").as_slice());
+        assert!(!format!("{key:?}").contains(&hidden) && !format!("{key:?}").contains("pair"));
+    }
+
+    #[test]
+    fn keys_of_other_kinds_are_not_made() {
+        for wished in [WishedKey::Unknown, WishedKey::Curve(KeyKind::Ed25519), WishedKey::Rsa { bits: 1024 }]
+        {
+            assert!(matches!(GeneratedKey::generate(&wished), Err(KeygenError::Unsupported)));
+        }
+    }
+}

@@ -1,18 +1,17 @@
-//! The account CA, without clock, network or policy of its own.
+//! The account CA: CSR parsing, certificates built from a grant and linted before signing, CRLs, CMS bundles, key files.
 //!
-//! A request is read into a [`csr::Csr`]; a grant of policy becomes a [`leaf::Prepared`], linted
-//! before anything is signed; that is moved into its signature once. CAs are made, imported and
-//! rolled over here, and revocation lists and CMS bundles are built.
+//! Imports policy and nothing else of the house. No clock and no async: time and serials are
+//! arguments. Keys come from aws-lc-rs's own generator; files are touched in [`file_key`] only.
 //!
-//! * [`csr`], [`subject_key`], [`keygen`]: what devices send, and keys made for them.
-//! * [`signer`], [`file_key`]: the seam of private keys, and keys in files.
-//! * [`authority`], [`issuer`], [`byo`]: CAs made, at work, and brought along.
-//! * [`leaf`], [`server_leaf`], [`lint`]: certificates, and the rules they must keep.
-//! * [`crl`], [`bundle`], [`csr_attributes`], [`chain`]: what stands around certificates.
+//! * [`csr`], [`subject_key`], [`certificate`]: bytes of strangers become checked types here.
+//! * [`signer`], [`file_key`], [`keygen`]: private keys.
+//! * [`authority`], [`byo`], [`issuer`]: CAs, made here or brought along.
+//! * [`leaf`], [`server_leaf`], [`lint`]: grant -> prepared (linted) -> issued, signed once.
+//! * [`crl`], [`bundle`], [`csr_attributes`]: what is published.
+//! * [`chain`]: whether a presented client certificate leads to a trust anchor.
 //!
-//! Randomness and time are arguments, but for keys, whose randomness is the library's. May import
-//! `muster-policy` only. `rcgen` builds from a grant; its CSR parser, which fills the struct that
-//! becomes the certificate, is not used.
+//! Promises: no panic on any bytes, no signature over what was not linted, names and keys of
+//! others kept byte for byte, secrets wiped and never shown.
 
 pub mod authority;
 pub mod bundle;
@@ -24,17 +23,21 @@ pub mod csr;
 pub mod csr_attributes;
 pub mod file_key;
 pub mod issuer;
-pub mod key_pair;
 pub mod keygen;
 pub mod leaf;
 pub mod lint;
-mod names;
 pub mod server_leaf;
 pub mod signature;
 pub mod signer;
 pub mod subject_key;
 pub mod tbs;
+
+mod key_pair;
+mod names;
+mod pem_text;
 mod tlv;
 
 #[cfg(test)]
 mod fixtures;
+
+pub use key_pair::CryptoFailure;

@@ -8,9 +8,9 @@
 
 use std::cell::RefCell;
 
+use der::asn1::ObjectIdentifier;
 use muster_policy::time::UnixTime;
 use rcgen::{CertificateParams, KeyIdMethod, PublicKeyData, SigningKey};
-use x509_cert::der::asn1::ObjectIdentifier;
 
 use crate::signature::SignatureAlgorithm;
 use crate::signer::{SignError, Signer};

@@ -6,7 +6,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use muster_ca::chain::{ChainVerdict, LeafFacts, verify_client_chain};
+use muster_ca::certificate::LeafFacts;
+use muster_ca::chain::{ClientChain, verify_client_chain};
 use muster_policy::identity::{CaId, Fingerprint};
 use muster_policy::name::DeviceId;
 use muster_policy::reason::{Reason, Refusal};
@@ -72,7 +73,7 @@ pub(crate) fn judge(
     match &*cache.path(peer, trust, now) {
         Path::Nothing => Ok(Presentation::Nothing),
         Path::Nowhere(reason) => Ok(refused(*reason)),
-        Path::Device { ca, facts } => judge_device(*ca, facts, reader, now),
+        Path::Device { ca, facts } => judge_device(*ca, facts, reader),
         Path::Manufacturer { ca, facts } => judge_manufacturer(*ca, facts, trust, reader, now),
     }
 }
@@ -84,29 +85,32 @@ fn refused(reason: Reason) -> Presentation {
 fn find_path(peer: &TlsPeer, trust: &Trust, now: UnixTime) -> Path {
     let Some((leaf, intermediates)) = peer.certificates.split_first() else { return Path::Nothing };
     let Ok(facts) = LeafFacts::parse(leaf) else { return Path::Nowhere(Reason::CertificateUntrusted) };
-    // Dates are judged apart from the path, so that an expired certificate is called expired.
-    let inside = now.clamp(facts.not_before, facts.not_after.max(facts.not_before));
-    let intermediates: Vec<&[u8]> = intermediates.iter().map(|der| der.as_ref()).collect();
-    let verify = |ca: &TrustedCa| verify_client_chain(leaf, &intermediates, &[&ca.certificate_der], inside);
-    let mut unfit = false;
-    for ca in trust.devices.iter().filter(|ca| ca.subject_der == facts.issuer_der) {
-        match verify(ca) {
-            ChainVerdict::Good => return Path::Device { ca: ca.id, facts },
-            ChainVerdict::Unfit => unfit = true,
-            _ => {}
+    let mut refusal = Reason::CertificateUntrusted;
+    // An expired leaf has its path, for the grace to judge. An early one has none: it was not checked,
+    // and a forged one must not become good while its connection waits.
+    let mut leads_to = |ca: &TrustedCa| match verify_client_chain(leaf, intermediates, &ca.anchor, now) {
+        ClientChain::Trusted { .. } | ClientChain::Expired { .. } => true,
+        ClientChain::NotForClientAuth => {
+            refusal = Reason::CertificateUnfit;
+            false
         }
-    }
-    for ca in &trust.manufacturers {
-        match verify(ca) {
-            ChainVerdict::Good => return Path::Manufacturer { ca: ca.id, facts },
-            ChainVerdict::Unfit => unfit = true,
-            _ => {}
+        ClientChain::NotYetValid => {
+            refusal = Reason::CertificateNotYetValid;
+            false
         }
+        ClientChain::Untrusted => false,
+    };
+    let issued_by = |ca: &&TrustedCa| ca.subject_der == facts.issuer_der;
+    if let Some(ca) = trust.devices.iter().filter(issued_by).find(|ca| leads_to(ca)) {
+        return Path::Device { ca: ca.id, facts };
     }
-    Path::Nowhere(if unfit { Reason::CertificateUnfit } else { Reason::CertificateUntrusted })
+    if let Some(ca) = trust.manufacturers.iter().find(|ca| leads_to(ca)) {
+        return Path::Manufacturer { ca: ca.id, facts };
+    }
+    Path::Nowhere(refusal)
 }
 
-fn judge_device(ca: CaId, facts: &LeafFacts, reader: &Reader, now: UnixTime) -> Result<Presentation, Fault> {
+fn judge_device(ca: CaId, facts: &LeafFacts, reader: &Reader) -> Result<Presentation, Fault> {
     let Some(certificate) = reader.certificate_by_serial(ca, facts.serial)? else {
         return Ok(refused(Reason::CertificateUnknown));
     };
@@ -115,8 +119,6 @@ fn judge_device(ca: CaId, facts: &LeafFacts, reader: &Reader, now: UnixTime) -> 
         refused(Reason::CertificateUnknown)
     } else if certificate.revoked.is_some() {
         refused(Reason::CertificateRevoked)
-    } else if now < facts.not_before {
-        refused(Reason::CertificateNotYetValid)
     } else {
         Presentation::Device(Box::new(certificate))
     })
@@ -129,9 +131,6 @@ fn judge_manufacturer(
     reader: &Reader,
     now: UnixTime,
 ) -> Result<Presentation, Fault> {
-    if now < facts.not_before {
-        return Ok(refused(Reason::CertificateNotYetValid));
-    }
     if facts.not_after < now {
         return Ok(refused(Reason::CertificateExpired));
     }

@@ -1,6 +1,6 @@
 //! Private keys as PEM text (RFC 7468 §10, §11, and the older forms of OpenSSL).
 
-use pem::Pem;
+use der::ErrorKind;
 use pkcs8::pkcs5::EncryptionScheme;
 use pkcs8::pkcs5::pbes2::{Kdf, Parameters};
 use pkcs8::pkcs5::scrypt;
@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{FileKeyError, Passphrase};
 use crate::key_pair::{CryptoFailure, KeyPair, Rejected};
+use crate::pem_text::{self, Block};
 
 /// Cost of scrypt as log2 N: 16 MiB, the most that OpenSSL 3 opens without being asked to.
 const SCRYPT_LOG_N: u8 = 14;
@@ -29,13 +30,13 @@ const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.1
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 
 /// Whether this PEM label is one of a private key.
-pub(super) fn is_key_label(label: &str) -> bool {
+fn is_key_label(label: &str) -> bool {
     label.ends_with("PRIVATE KEY")
 }
 
 pub(super) fn read(text: &str, passphrase: Option<&Passphrase>) -> Result<KeyPair, FileKeyError> {
-    let blocks = pem::parse_many(text).map_err(|error| FileKeyError::Malformed(error.to_string()))?;
-    let mut keys = blocks.into_iter().filter(|block| is_key_label(block.tag()));
+    let blocks = pem_text::blocks(text).map_err(|error| FileKeyError::Malformed(error.to_string()))?;
+    let mut keys = blocks.iter().filter(|block| is_key_label(&block.label));
     let only = keys.next().ok_or(FileKeyError::Missing)?;
     if keys.next().is_some() {
         return Err(FileKeyError::Several);
@@ -43,22 +44,20 @@ pub(super) fn read(text: &str, passphrase: Option<&Passphrase>) -> Result<KeyPai
     read_block(only, passphrase)
 }
 
-fn read_block(block: Pem, passphrase: Option<&Passphrase>) -> Result<KeyPair, FileKeyError> {
-    let label = block.tag().to_owned();
+fn read_block(block: &Block, passphrase: Option<&Passphrase>) -> Result<KeyPair, FileKeyError> {
     // RFC 1421 encryption: MD5 and no integrity; `openssl pkcs8 -topk8` makes PKCS#8 of it.
-    let is_legacy_encrypted = block.headers().get("DEK-Info").is_some();
-    let der = Zeroizing::new(block.into_contents());
-    if is_legacy_encrypted {
+    if block.is_encrypted_by_headers {
         return Err(FileKeyError::Unsupported("the old OpenSSL key encryption; convert it to PKCS#8".into()));
     }
-    match label.as_str() {
-        "PRIVATE KEY" => read_pkcs8(&der),
+    let der = block.der.as_slice();
+    match block.label.as_str() {
+        "PRIVATE KEY" => read_pkcs8(der),
         "ENCRYPTED PRIVATE KEY" => {
             let passphrase = passphrase.ok_or(FileKeyError::PassphraseNeeded)?;
-            read_pkcs8(&decrypt(&der, passphrase)?)
+            read_pkcs8(&decrypt(der, passphrase)?)
         }
-        "EC PRIVATE KEY" => KeyPair::read_ecdsa(&der).map_err(rejected),
-        "RSA PRIVATE KEY" => KeyPair::read_rsa_pkcs1(&der).map_err(rejected),
+        "EC PRIVATE KEY" => KeyPair::read_ecdsa(der).map_err(rejected),
+        "RSA PRIVATE KEY" => KeyPair::read_rsa_pkcs1(der).map_err(rejected),
         other => Err(FileKeyError::Unsupported(format!("a PEM block named {other}"))),
     }
 }
@@ -82,8 +81,7 @@ fn rejected(Rejected(reason): Rejected) -> FileKeyError {
 }
 
 fn decrypt(der: &[u8], passphrase: &Passphrase) -> Result<Zeroizing<Vec<u8>>, FileKeyError> {
-    let encrypted = EncryptedPrivateKeyInfoRef::try_from(der)
-        .map_err(|error| FileKeyError::Malformed(error.to_string()))?;
+    let encrypted = EncryptedPrivateKeyInfoRef::try_from(der).map_err(unread)?;
     let EncryptionScheme::Pbes2(parameters) = &encrypted.encryption_algorithm else {
         return Err(FileKeyError::Unsupported("a key encryption other than PBES2".into()));
     };
@@ -101,6 +99,16 @@ fn decrypt(der: &[u8], passphrase: &Passphrase) -> Result<Zeroizing<Vec<u8>>, Fi
     let opened = Zeroizing::new(opened);
     PrivateKeyInfoRef::try_from(opened.as_slice()).map_err(|_| FileKeyError::PassphraseWrong)?;
     Ok(opened)
+}
+
+/// An algorithm that the crate does not know is not a malformed file.
+fn unread(error: pkcs8::Error) -> FileKeyError {
+    if let pkcs8::Error::Asn1(inner) = &error
+        && let ErrorKind::OidUnknown { oid } = inner.kind()
+    {
+        return FileKeyError::Unsupported(format!("a key encryption with {oid}"));
+    }
+    FileKeyError::Malformed(error.to_string())
 }
 
 fn check_cost(kdf: &Kdf) -> Result<(), FileKeyError> {

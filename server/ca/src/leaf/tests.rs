@@ -75,7 +75,7 @@ fn a_leaf_never_begins_before_its_issuer() {
     let early = ProfileWritten { backdate_s: Some(86_400), ..Default::default() };
     let grant = fixtures::grant(csr.wish(), &early);
     let issuer = fixtures::devices();
-    let issued = issuer.prepare(&grant, csr.subject_key(), serial(5), None).map(|prepared| prepared.sign());
+    let issued = issuer.prepare(&grant, csr.subject_key(), serial(5), None).map(Prepared::sign);
     let issued = issued.expect("is good").expect("signs");
     assert_eq!(issued.not_before, issuer.certificate().not_before());
     assert_eq!(LeafFacts::parse(&issued.der).expect("reads").not_before, issued.not_before);

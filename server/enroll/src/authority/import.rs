@@ -34,7 +34,9 @@ impl Authority {
     pub async fn import(&self, plan: ImportPlan, by: By) -> Result<Ca, AuthorityError> {
         let now = self.clock.now();
         let imported = import(&plan.pem, plan.passphrase.as_ref(), now)?;
-        let (certificate, above) = (&imported.certificate, &imported.above);
+        let Some((certificate, above)) = imported.certificates.split_first() else {
+            return Err(muster_ca::byo::ImportError::NoCertificate.into());
+        };
         let id = CaId::new(self.clock.unix_millis(), random_or_refuse()?);
         let role = match (plan.manufacturer, &imported.key) {
             (true, _) => CaRole::Manufacturer,

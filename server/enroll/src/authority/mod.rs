@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use muster_ca::bundle::certs_only;
+use muster_ca::certificate::{CaCertificate, CertificateError};
+use muster_ca::chain::TrustAnchors;
 use muster_ca::issuer::{Issuer, IssuerError};
 use muster_policy::identity::{AccountId, CaId};
 use muster_policy::name::TrustDomain;
@@ -35,8 +37,8 @@ use crate::clock::Clock;
 pub struct TrustedCa {
     /// Its id.
     pub id: CaId,
-    /// Its certificate.
-    pub certificate_der: Vec<u8>,
+    /// Its certificate, as the end of a path.
+    pub anchor: TrustAnchors,
     /// Its subject, DER; the issuer of what it signed.
     pub subject_der: Vec<u8>,
 }
@@ -134,8 +136,8 @@ impl From<LedgerError<Rejected>> for AuthorityError {
     }
 }
 
-impl From<muster_ca::key_pair::CryptoFailure> for AuthorityError {
-    fn from(failure: muster_ca::key_pair::CryptoFailure) -> Self {
+impl From<muster_ca::CryptoFailure> for AuthorityError {
+    fn from(failure: muster_ca::CryptoFailure) -> Self {
         Self::Key(failure.into())
     }
 }
@@ -256,11 +258,11 @@ fn open_issuing(ca: &Ca, keys: &KeyFolder) -> Result<Option<IssuingCa>, Authorit
 }
 
 fn trusted(ca: &Ca) -> Result<TrustedCa, AuthorityError> {
-    let parsed = muster_ca::certificate::CaCertificate::parse(&ca.certificate_der)
-        .map_err(|error| AuthorityError::Issuer { ca: ca.id, error: error.into() })?;
+    let failed = |error: CertificateError| AuthorityError::Issuer { ca: ca.id, error: error.into() };
+    let parsed = CaCertificate::parse(&ca.certificate_der).map_err(failed)?;
     Ok(TrustedCa {
         id: ca.id,
-        certificate_der: ca.certificate_der.to_vec(),
+        anchor: TrustAnchors::new([ca.certificate_der.as_slice()]).map_err(failed)?,
         subject_der: parsed.subject_der().to_vec(),
     })
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use muster_ca::crl::{CrlSettings, Revoked};
+use muster_ca::crl::{CrlReason, CrlSettings, Revoked};
 use muster_policy::identity::CaId;
 use muster_store::act::{By, StoreCrl};
 use muster_store::record::CrlState;
@@ -77,7 +77,7 @@ impl Authority {
                 revoked.push(Revoked {
                     serial: entry.serial,
                     revoked_at: entry.revocation.at,
-                    reason_code: entry.revocation.reason.code(),
+                    reason: CrlReason::from_code(entry.revocation.reason.code()).unwrap_or_default(),
                 });
             }
         })?;
