@@ -6,6 +6,7 @@
 use core::fmt;
 use core::str::FromStr;
 
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
@@ -98,13 +99,57 @@ impl FromStr for Serial {
 
 impl Serialize for Serial {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serialize(self, self.as_bytes(), serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Serial {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        deserialize(Self::from_bytes, deserializer)
+    }
+}
+
+/// Octets in binary formats, where text would double the size and the work; text in those for people.
+fn serialize<S: Serializer>(id: &impl fmt::Display, octets: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    if serializer.is_human_readable() {
+        serializer.collect_str(id)
+    } else {
+        serializer.serialize_bytes(octets)
+    }
+}
+
+fn deserialize<'de, T, D>(
+    from_octets: fn(&[u8]) -> Result<T, IdentifierError>,
+    deserializer: D,
+) -> Result<T, D::Error>
+where
+    T: FromStr<Err = IdentifierError>,
+    D: Deserializer<'de>,
+{
+    let octets = Octets(from_octets);
+    if deserializer.is_human_readable() {
+        deserializer.deserialize_str(octets)
+    } else {
+        deserializer.deserialize_bytes(octets)
+    }
+}
+
+/// Reads either form, whatever the format calls itself: serde's buffers forget which kind it is.
+struct Octets<T>(fn(&[u8]) -> Result<T, IdentifierError>);
+
+impl<T: FromStr<Err = IdentifierError>> Visitor<'_> for Octets<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("octets, or hex text")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_bytes<E: Error>(self, octets: &[u8]) -> Result<T, E> {
+        (self.0)(octets).map_err(E::custom)
     }
 }
 
@@ -156,13 +201,15 @@ macro_rules! hex_octets {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                serialize(self, &self.0, serializer)
             }
         }
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+                let from_octets =
+                    |octets: &[u8]| octets.try_into().map(Self).map_err(|_| IdentifierError($wrong));
+                deserialize(from_octets, deserializer)
             }
         }
     )*};

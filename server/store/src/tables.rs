@@ -231,24 +231,27 @@ impl<'t> Tables<'t> {
         Ok(rows)
     }
 
-    /// The last `limit` rows whose key starts with `prefix`, last first.
-    pub(crate) fn newest_rows(
+    /// The end of the key, after `prefix`, of the last row that has it and holds `value`; no more than
+    /// `limit` rows are looked at, from the last one backwards.
+    pub(crate) fn newest_with_value(
         &mut self,
         table: TableName,
         prefix: &[u8],
+        value: &[u8],
         limit: usize,
-    ) -> Result<Vec<Row>, Fault> {
+    ) -> Result<Option<Vec<u8>>, Fault> {
         let table = self.table(table)?;
         let range = match keys::after(prefix) {
             Some(end) => table.range(prefix..end.as_slice())?,
             None => table.range(prefix..)?,
         };
-        let mut rows = Vec::new();
         for row in range.rev().take(limit) {
-            let (key, value) = row?;
-            rows.push((key.value().to_vec(), value.value().to_vec()));
+            let (key, held) = row?;
+            if held.value() == value {
+                return Ok(Some(key.value().get(prefix.len()..).unwrap_or_default().to_vec()));
+            }
         }
-        Ok(rows)
+        Ok(None)
     }
 
     pub(crate) fn meta<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, Fault> {

@@ -80,8 +80,7 @@ point = issuer.public_key().public_bytes(serialization.Encoding.X962, serializat
 time = lambda seconds: datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
 builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.subject).last_update(time(1800000000)).next_update(time(1800086400))
 for number in range(1, 101):
-    first = (number & 0x7f) | 0x40
-    serial = int.from_bytes(bytes([first] + [number] * 19), "big")
+    serial = int.from_bytes(bytes([0x40, 0, 0, 0] + [number] * 16), "big")
     builder = builder.add_revoked_certificate(x509.RevokedCertificateBuilder().serial_number(serial)
         .revocation_date(time(1800000000)).add_extension(x509.CRLReason(x509.ReasonFlags.superseded), False).build())
 built = (builder.add_extension(x509.AuthorityKeyIdentifier(hashlib.sha256(point).digest()[:20], None, None), False)

@@ -13,11 +13,19 @@ use zeroize::Zeroizing;
 const HEADER_MAX_BYTES: usize = 1024;
 
 /// What a client puts forward in its Authorization header.
-pub(crate) enum Presented {
+pub enum Presented {
     /// A device id and a token.
-    Basic { device: DeviceId, token: Zeroizing<String> },
+    Basic {
+        /// The user name.
+        device: DeviceId,
+        /// The password.
+        token: Zeroizing<String>,
+    },
     /// A token alone.
-    Bearer { token: Zeroizing<String> },
+    Bearer {
+        /// The token.
+        token: Zeroizing<String>,
+    },
     /// No header.
     Nothing,
     /// A header that is neither.
@@ -26,7 +34,7 @@ pub(crate) enum Presented {
 
 impl Presented {
     /// Reads the one Authorization header of a request.
-    pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
+    pub fn from_headers(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let (first, second) = (values.next(), values.next());
         match (first, second) {

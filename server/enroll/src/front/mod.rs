@@ -12,7 +12,7 @@ mod service;
 mod spelling;
 mod tls;
 
-pub(crate) use credentials::Presented;
+pub use credentials::Presented;
 pub use listener::ListenerLimits;
 pub(crate) use path::Operation;
 pub(crate) use tls::TlsPeer;

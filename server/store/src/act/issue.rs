@@ -169,11 +169,12 @@ impl BeginIssue {
     /// one more page at a random place to write for every certificate.
     fn repeated(&self, tables: &mut Tables<'_>) -> Result<Option<Certificate>, Fault> {
         let prefix = keys::device_certificates(self.account, &self.device);
-        let newest = tables.newest_rows(TableName::DeviceCertificates, &prefix, REPEATS_LOOKED_AT)?;
-        let same = newest.into_iter().find(|(_, request)| request == self.request.as_bytes());
-        let Some((index, _)) = same else { return Ok(None) };
-        let id = index.get(prefix.len()..).unwrap_or_default();
-        let stored: Option<Certificate> = tables.get(&keys::join(&[self.account.as_bytes(), id]))?;
+        let request = self.request.as_bytes();
+        let table = TableName::DeviceCertificates;
+        let Some(id) = tables.newest_with_value(table, &prefix, request, REPEATS_LOOKED_AT)? else {
+            return Ok(None);
+        };
+        let stored: Option<Certificate> = tables.get(&keys::join(&[self.account.as_bytes(), &id]))?;
         let now = self.by.at;
         Ok(stored.filter(|stored| {
             now < stored.issued_at.plus(self.repeat_for) && stored.status(now) == CertificateStatus::Active

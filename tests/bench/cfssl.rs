@@ -1,0 +1,78 @@
+//! The baseline: Debian's cfssl as an HTTPS signing service with mTLS.
+//!
+//! It gets what favours it: P-256 everywhere, its least logging, no database, so nothing it signs is
+//! stored. Its client certificates are the devices' own.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256,
+};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+use crate::client::Exchange;
+use crate::fleet::Device;
+use crate::server::Server;
+
+const POLICY: &str =
+    r#"{"signing":{"default":{"expiry":"2160h","usages":["digital signature","client auth"]}}}"#;
+const START_TRIES: u32 = 200;
+const START_PAUSE: Duration = Duration::from_millis(50);
+
+/// Starts cfssl with its files in `dir`; `clients` is the PEM file of the devices' root. Its own root
+/// is written to `dir/ca.pem`.
+pub(crate) async fn start(dir: &Path, clients: &Path) -> anyhow::Result<Server> {
+    write_files(dir)?;
+    // cfssl can't say which port it took; the one just given back is free.
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let mut command = Command::new("cfssl");
+    command.current_dir(dir).args(["serve", "-address", "127.0.0.1", "-loglevel", "5"]);
+    command.args(["-port", &address.port().to_string(), "-ca", "ca.pem", "-ca-key", "ca.key"]);
+    command.args(["-config", "policy.json", "-tls-cert", "server.pem", "-tls-key", "server.key"]);
+    command.arg("-mutual-tls-ca").arg(clients);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let child = command.spawn().context("cfssl: install Debian's golang-cfssl")?;
+    accepts(address).await?;
+    Server::watch(child, address, None)
+}
+
+async fn accepts(address: SocketAddr) -> anyhow::Result<()> {
+    for _ in 0..START_TRIES {
+        if TcpStream::connect(address).await.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(START_PAUSE).await;
+    }
+    anyhow::bail!("cfssl does not listen on {address}")
+}
+
+fn write_files(dir: &Path) -> anyhow::Result<()> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "cfssl bench");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    std::fs::write(dir.join("ca.key"), key.serialize_pem())?;
+    let issuer = CertifiedIssuer::self_signed(params, key)?;
+    std::fs::write(dir.join("ca.pem"), issuer.pem())?;
+    let server_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let server = CertificateParams::new(["localhost".to_owned()])?.signed_by(&server_key, &issuer)?;
+    std::fs::write(dir.join("server.pem"), server.pem())?;
+    std::fs::write(dir.join("server.key"), server_key.serialize_pem())?;
+    std::fs::write(dir.join("policy.json"), POLICY)?;
+    Ok(())
+}
+
+/// A request to sign for a device.
+pub(crate) fn exchange(device: &Device) -> anyhow::Result<Exchange> {
+    let request = pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", device.request()?));
+    let body = serde_json::json!({ "certificate_request": request, "hosts": [] }).to_string();
+    Ok(Exchange { path: "/api/v1/cfssl/sign", media_type: "application/json", body: Bytes::from(body) })
+}

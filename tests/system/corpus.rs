@@ -1,0 +1,113 @@
+//! Every input of the fuzz corpora of the server's parts, on each plain `cargo test`.
+//!
+//! Nothing may panic, and what is named `good-*` must be read. A find of a fuzzer goes into its
+//! corpus, so it is tested here from then on.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use muster::config::ConfigWritten;
+use muster_ca::chain::{ChainVerdict, LeafFacts, verify_client_chain};
+use muster_ca::csr::Csr;
+use muster_enroll::{Presented, decode_request};
+use muster_policy::profile::ProfileWritten;
+use muster_policy::time::UnixTime;
+
+const ANCHOR: &[u8] = include_bytes!("../fuzz/anchor.der");
+
+/// Inside the validity of the corpus' certificates, so that a test run in any year finds the same.
+const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+
+/// The inputs of one target, by name.
+fn corpus(target: &str) -> BTreeMap<String, Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    files
+        .map(|file| {
+            let file = file.expect("a file of the corpus");
+            let name = file.file_name().into_string().expect("a name in ASCII");
+            (name, std::fs::read(file.path()).expect("readable"))
+        })
+        .collect()
+}
+
+/// Runs a parser over a corpus. `good-*` must be read, and each corpus must hold both kinds.
+fn read_all<E: std::fmt::Debug>(target: &str, read: impl Fn(&str, &[u8]) -> Result<(), E>) {
+    let (mut good, mut refused) = (0, 0);
+    for (name, input) in corpus(target) {
+        let outcome = read(&name, &input);
+        if name.starts_with("good-") {
+            outcome.unwrap_or_else(|error| panic!("{target}/{name}: {error:?}"));
+            good += 1;
+        } else {
+            assert!(outcome.is_err() || name.starts_with("find-"), "{target}/{name} was read");
+            refused += 1;
+        }
+    }
+    assert!(good > 0 && refused > 0, "{target}: {good} good, {refused} refused");
+}
+
+fn text(input: &[u8]) -> &str {
+    std::str::from_utf8(input).unwrap_or_default()
+}
+
+#[test]
+fn requests_are_read_or_refused() {
+    read_all("csr", |_, input| Csr::parse(input).map(drop));
+}
+
+#[test]
+fn bodies_are_read_or_refused() {
+    read_all("est_body", |_, input| decode_request(input).and_then(|der| Csr::parse(&der)).map(drop));
+}
+
+#[test]
+fn leaves_are_read_or_refused_and_judged_as_their_names_say() {
+    read_all("leaf", |name, input| {
+        let expected = match name {
+            name if name.starts_with("good-client") => ChainVerdict::Good,
+            "good-unfit_server" => ChainVerdict::Unfit,
+            "good-expired" => ChainVerdict::Expired,
+            _ => ChainVerdict::Untrusted,
+        };
+        let verdict = verify_client_chain(input, &[], &[ANCHOR], NOW);
+        assert_eq!(verdict, expected, "{name}");
+        LeafFacts::parse(input).map(drop)
+    });
+}
+
+#[test]
+fn bundles_are_imported_or_refused() {
+    read_all("byo", |_, input| muster_ca::byo::import(text(input), None, NOW).map(drop));
+}
+
+#[test]
+fn configurations_are_checked_or_refused() {
+    read_all("config", |_, input| {
+        ConfigWritten::parse(text(input)).and_then(|written| written.check(Path::new("/data"))).map(drop)
+    });
+}
+
+#[test]
+fn profiles_are_checked_or_refused() {
+    read_all("profile", |_, input| {
+        let written: ProfileWritten = serde_json::from_slice(input).map_err(|error| error.to_string())?;
+        let label = "corpus".parse().expect("a label");
+        written.check(label).map(drop).map_err(|error| error.to_string())
+    });
+}
+
+#[test]
+fn authorization_headers_are_read_or_unreadable() {
+    read_all("authorization", |_, input| {
+        let mut headers = HeaderMap::new();
+        for line in input.split(|octet| *octet == b'\n').filter(|line| !line.is_empty()) {
+            headers.append(AUTHORIZATION, HeaderValue::from_bytes(line).expect("a header value"));
+        }
+        match Presented::from_headers(&headers) {
+            Presented::Unreadable => Err("unreadable"),
+            Presented::Basic { .. } | Presented::Bearer { .. } | Presented::Nothing => Ok(()),
+        }
+    });
+}
