@@ -182,6 +182,6 @@ async fn store(registrar: &Registrar, model: &Certificate, number: usize) -> any
     };
     let begun = registrar.ledger().transact(begin).await?;
     anyhow::ensure!(begun == Begun::Proceed, "device {number} has a certificate already");
-    let complete = CompleteIssue { request, certificate: Box::new(certificate), by };
+    let complete = CompleteIssue { request, certificate: Box::new(certificate), note: None, by };
     Ok(registrar.ledger().transact(complete).await?)
 }
