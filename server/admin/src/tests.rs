@@ -408,10 +408,6 @@ async fn a_certificate_is_signed_found_revoked_and_reactivated() {
     let signed = rig.post("/certificates/sign", json!({ "csr": CSR })).await;
     assert!(signed["pem"].as_str().expect("PEM").starts_with("-----BEGIN CERTIFICATE-----\n"));
     assert_eq!(signed["how"], "operator");
-    let manual = rig.send("PUT", &rig.own("/profiles/manual"), "{\"approval\":\"manual\"}").await;
-    assert_eq!(manual.status, StatusCode::OK);
-    // Who signs by hand has agreed.
-    rig.post("/certificates/sign", json!({ "csr": CSR, "profile": "manual", "device": "meter-1" })).await;
     let serial = signed["serial_number"].as_str().expect("hex");
     let id = signed["id"].as_str().expect("an id");
     let (ca, path) = (signed["ca"].as_str().expect("an id"), format!("/certificates/{id}"));
@@ -441,6 +437,15 @@ async fn a_certificate_is_signed_found_revoked_and_reactivated() {
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
     let good = rig.post(&format!("{path}/reactivate"), json!({})).await;
     assert_eq!((&good["status"], &good["revoked_at"]), (&json!("active"), &Value::Null));
+}
+
+#[tokio::test]
+async fn who_signs_by_hand_has_agreed_already() {
+    let rig = Rig::new().await;
+    let manual = rig.send("PUT", &rig.own("/profiles/manual"), "{\"approval\":\"manual\"}").await;
+    assert_eq!(manual.status, StatusCode::OK);
+    rig.post("/certificates/sign", json!({ "csr": CSR, "profile": "manual", "device": "meter-1" })).await;
+    assert_eq!(rig.get("/approvals").await, json!([]));
 }
 
 #[tokio::test]
