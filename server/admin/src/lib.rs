@@ -22,6 +22,8 @@ mod paging;
 mod request;
 mod routes;
 mod service;
+#[cfg(test)]
+mod tests;
 
 pub use routes::{crl_router, router};
 pub use service::{Api, Backup, Hooks, ZonesChanged};

@@ -108,7 +108,7 @@ async fn observe(State(api): State<Arc<Api>>, mut request: Request, next: Next) 
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    let took_ms = began_at.elapsed().as_millis();
+    let took_ms = u64::try_from(began_at.elapsed().as_millis()).unwrap_or(u64::MAX);
     span.in_scope(|| match method {
         // Probes and scrapes would drown the rest.
         Method::GET | Method::HEAD if status.is_success() => {
@@ -143,4 +143,27 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
     ApiError::internal(format_args!("a panic: {text}")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn broken() -> &'static str {
+        panic!("a bug")
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_in_the_envelope_without_its_text() {
+        let routes = Router::new().route("/", get(broken)).layer(CatchPanicLayer::custom(panicked));
+        let request = Request::builder().uri("/").body(Body::empty()).expect("a request");
+        let response = routes.oneshot(request).await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let octets = axum::body::to_bytes(response.into_body(), 1 << 16).await.expect("a body");
+        let text = String::from_utf8_lossy(&octets);
+        assert!(text.contains("\"code\":1500") && !text.contains("a bug"), "{text}");
+    }
 }

@@ -52,7 +52,8 @@ const AUDIT: &[Column] = &[
     ("AT", "/at"),
     ("ACTION", "/action"),
     ("ACTOR", "/actor"),
-    ("ABOUT", "/subjects"),
+    ("DEVICE", "/subjects/device"),
+    ("SERIAL", "/subjects/serial"),
     ("REASON", "/reason"),
     ("DETAILS", "/details"),
 ];

@@ -1,0 +1,300 @@
+//! An account with its CAs in a temporary folder, a clock turned by hand, and the router before it.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use muster_enroll::{
+    AdmissionLimits, Authority, CaAlgorithm, Clock, FoundingPlan, KeyFolder, Metrics, Registrar, Settings,
+    hash_secret,
+};
+use muster_policy::identity::{
+    AccountId, CaId, CertificateId, KeyFingerprint, RequestKey, Serial, TokenId, ZoneId,
+};
+use muster_policy::profile::{Approval, ProfileWritten};
+use muster_store::act::{AddCa, AddZone, BeginIssue, By, CreateAccount, CreateToken, SetProfile};
+use muster_store::record::{Account, Token, Zone};
+use muster_store::{Ledger, Options};
+use prometheus_client::registry::Registry;
+use serde_json::Value;
+use tempfile::TempDir;
+use tower::ServiceExt as _;
+use zeroize::Zeroizing;
+
+use crate::{Api, Hooks, crl_router, router};
+
+pub(super) const SECRET: &str = "msl_local";
+pub(super) const BACKUP: &str = "all of it";
+pub(super) const CSR: &str = include_str!("data/meter-1.csr.pem");
+pub(super) const CSR_WITHOUT_NAME: &str = include_str!("data/nameless.csr.pem");
+pub(super) const MAKER: &str = include_str!("data/maker-ca.pem");
+pub(super) const LEAF: &str = include_str!("data/leaf.pem");
+
+/// When the tests begin: 2026-11-25.
+const START: Duration = Duration::from_secs(1_795_600_000);
+
+pub(super) struct Rig {
+    pub(super) account: String,
+    api: Arc<Api>,
+    registrar: Arc<Registrar>,
+    seconds: Arc<AtomicU64>,
+    zones_changed: Arc<AtomicUsize>,
+    _temp: TempDir,
+}
+
+/// Objects of an account that is not the server's.
+pub(super) struct Other {
+    pub(super) account: AccountId,
+    pub(super) zone: ZoneId,
+    pub(super) ca: CaId,
+    pub(super) token: TokenId,
+}
+
+/// An answer of the JSON API.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    headers: http::HeaderMap,
+    pub(super) body: Value,
+}
+
+impl Answer {
+    pub(super) fn code(&self) -> u64 {
+        self.body["errors"][0]["code"].as_u64().unwrap_or_default()
+    }
+
+    pub(super) fn message(&self) -> &str {
+        self.body["errors"][0]["message"].as_str().unwrap_or_default()
+    }
+
+    pub(super) fn header(&self, name: &str) -> String {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+    }
+}
+
+impl Rig {
+    pub(super) async fn new() -> Self {
+        let temp = tempfile::tempdir().expect("a folder");
+        let seconds = Arc::new(AtomicU64::new(0));
+        let ticks = Arc::clone(&seconds);
+        let clock = Clock::from_fn(move || {
+            SystemTime::UNIX_EPOCH + START + Duration::from_secs(ticks.load(Ordering::Relaxed))
+        });
+        let ledger = Ledger::create(&temp.path().join("ledger"), Options::default()).expect("a ledger");
+        let account = AccountId::from_bytes([1; 16]);
+        let by = By::system(clock.now());
+        add_account(&ledger, account, "acme", &by).await;
+        std::fs::create_dir(temp.path().join("keys")).expect("a folder");
+        let keys = KeyFolder::new(temp.path().join("keys"), None);
+        let plan = FoundingPlan { algorithm: CaAlgorithm::EcdsaP256, permitted_dns: Vec::new() };
+        Authority::found(&ledger, account, &keys, &clock, &plan, by).await.expect("CAs");
+        let authority = Authority::open(ledger.clone(), account, keys, clock.clone(), None).expect("open");
+        let mut registry = Registry::with_prefix("muster");
+        let metrics = Arc::new(Metrics::new(&mut registry));
+        let settings = Settings {
+            account,
+            default_profile: "default".parse().expect("a label"),
+            first_window: Duration::from_secs(86_400),
+            renewal_window: Duration::from_secs(3_600),
+            approval_retry: Duration::from_secs(60),
+            admission: AdmissionLimits::default(),
+        };
+        let registrar = Arc::new(Registrar::new(ledger, Arc::new(authority), clock, metrics, settings));
+        let zones_changed = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&zones_changed);
+        let hooks = Hooks {
+            backup: Arc::new(|| {
+                let mut file = tempfile::tempfile()?;
+                file.write_all(BACKUP.as_bytes())?;
+                std::io::Seek::rewind(&mut file)?;
+                Ok(file)
+            }),
+            zones_changed: Arc::new(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+            }),
+        };
+        let secret = Zeroizing::new(SECRET.to_owned());
+        let api = Api::new(Arc::clone(&registrar), registry, secret, Duration::from_secs(86_400), hooks);
+        let account = account.to_string();
+        Self { account, api: Arc::new(api), registrar, seconds, zones_changed, _temp: temp }
+    }
+
+    /// Turns the clock on.
+    pub(super) fn advance(&self, seconds: u64) {
+        self.seconds.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    pub(super) fn zones_changed(&self) -> usize {
+        self.zones_changed.load(Ordering::Relaxed)
+    }
+
+    /// A path of Muster's own.
+    pub(super) fn own(&self, path: &str) -> String {
+        format!("/accounts/{}/muster{path}", self.account)
+    }
+
+    fn router(&self) -> Router {
+        router(Arc::clone(&self.api))
+    }
+
+    pub(super) async fn raw(
+        &self,
+        token: Option<&str>,
+        method: &str,
+        path: &str,
+        text: &str,
+    ) -> Response<Body> {
+        let mut request = Request::builder().method(method).uri(format!("/client/v4{path}"));
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Body::from(text.to_owned())).expect("a request");
+        self.router().oneshot(request).await.expect("an answer")
+    }
+
+    pub(super) async fn send_as(&self, token: Option<&str>, method: &str, path: &str, text: &str) -> Answer {
+        answer(self.raw(token, method, path, text).await).await
+    }
+
+    pub(super) async fn send(&self, method: &str, path: &str, text: &str) -> Answer {
+        self.send_as(Some(SECRET), method, path, text).await
+    }
+
+    pub(super) async fn send_typed(&self, media_type: &str, method: &str, path: &str, text: &str) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/client/v4{path}"))
+            .header("authorization", format!("Bearer {SECRET}"))
+            .header("content-type", media_type)
+            .body(Body::from(text.to_owned()));
+        answer(self.router().oneshot(request.expect("a request")).await.expect("an answer")).await
+    }
+
+    /// The result of a GET that must succeed.
+    pub(super) async fn get(&self, path: &str) -> Value {
+        let answer = self.send("GET", &self.own(path), "").await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.message());
+        answer.body["result"].clone()
+    }
+
+    /// The result of a POST that must succeed.
+    pub(super) async fn post(&self, path: &str, body: Value) -> Value {
+        let answer = self.send("POST", &self.own(path), &body.to_string()).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path} {body}: {}", answer.message());
+        answer.body["result"].clone()
+    }
+
+    pub(super) async fn edit(&self, device: &str, body: Value) -> Answer {
+        self.send("PATCH", &self.own(&format!("/devices/{device}")), &body.to_string()).await
+    }
+
+    /// A public path, without a token.
+    pub(super) async fn conditional(&self, path: &str, headers: &[(&str, &str)]) -> Response<Body> {
+        let mut request = Request::builder().uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.router().oneshot(request.body(Body::empty()).expect("a request")).await.expect("an answer")
+    }
+
+    pub(super) async fn plain(&self, path: &str) -> (StatusCode, String) {
+        let response = self.conditional(path, &[]).await;
+        (response.status(), body(response).await)
+    }
+
+    /// What the public listener answers.
+    pub(super) async fn public(&self, path: &str) -> StatusCode {
+        let request = Request::builder().uri(path).body(Body::empty()).expect("a request");
+        crl_router(Arc::clone(&self.api)).oneshot(request).await.expect("an answer").status()
+    }
+
+    /// Puts a request of a device before the operator; returns its key.
+    pub(super) async fn waiting_request(&self, device: &str) -> String {
+        let ca = self.api.registrar().authority().trust().issuing.as_ref().expect("a CA").id;
+        let key = RequestKey::from_bytes([7; 32]);
+        let begin = BeginIssue {
+            request: key,
+            account: self.registrar.account(),
+            certificate: CertificateId::new(1, [0; 10]),
+            serial: Serial::from_bytes(&[1]).expect("a serial"),
+            ca,
+            device: device.parse().expect("an id"),
+            profile: "default".parse().expect("a label"),
+            key_fingerprint: KeyFingerprint::from_bytes([3; 32]),
+            token: None,
+            replaces: None,
+            approval: Approval::Manual,
+            csr_der: pem::parse(CSR).expect("PEM").into_contents(),
+            source: Some("192.0.2.1".to_owned()),
+            repeat_for: Duration::from_secs(60),
+            by: By::system(self.registrar.clock().now()),
+        };
+        self.registrar.ledger().transact(begin).await.expect("it waits");
+        key.to_string()
+    }
+
+    /// An account beside the server's own, with one object of each kind.
+    pub(super) async fn other_account(&self) -> Other {
+        let ledger = self.registrar.ledger();
+        let by = By::system(self.registrar.clock().now());
+        let account = AccountId::from_bytes([2; 16]);
+        add_account(ledger, account, "other", &by).await;
+        let zone = ZoneId::from_bytes([9; 16]);
+        let name = "other.example".parse().expect("a name");
+        let added = Zone { id: zone, account, name, created_at: by.at };
+        ledger.transact(AddZone { zone: added, by: by.clone() }).await.expect("a zone");
+        let own = ledger.reader().and_then(|reader| reader.cas(self.registrar.account())).expect("CAs");
+        let mut ca = own.first().expect("one").clone();
+        ca.id = CaId::new(5, [5; 10]);
+        ca.account = account;
+        let ca_id = ca.id;
+        ledger.transact(AddCa { ca, by: by.clone() }).await.expect("a CA");
+        let id = TokenId::new(6, [6; 10]);
+        let token = Token {
+            id,
+            account,
+            hash: hash_secret("x"),
+            device: None,
+            key: None,
+            profile: None,
+            uses_allowed: 1,
+            uses_taken: 0,
+            expires_at: by.at.plus(Duration::from_secs(60)),
+            revoked_at: None,
+            created_at: by.at,
+            last_used_at: None,
+        };
+        ledger.transact(CreateToken { token, by }).await.expect("a token");
+        Other { account, zone, ca: ca_id, token: id }
+    }
+}
+
+async fn add_account(ledger: &Ledger, id: AccountId, name: &str, by: &By) {
+    let account = Account {
+        id,
+        name: name.parse().expect("a title"),
+        trust_domain: "acme.example".parse().expect("a trust domain"),
+        created_at: by.at,
+    };
+    ledger.transact(CreateAccount { account, by: by.clone() }).await.expect("an account");
+    let label = "default".parse().expect("a label");
+    let profile = SetProfile { account: id, label, written: ProfileWritten::default(), by: by.clone() };
+    ledger.transact(profile).await.expect("a profile");
+}
+
+async fn answer(response: Response<Body>) -> Answer {
+    let (status, headers) = (response.status(), response.headers().clone());
+    let text = body(response).await;
+    let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{status} {error}: {text}"));
+    Answer { status, headers, body }
+}
+
+pub(super) async fn body(response: Response<Body>) -> String {
+    let octets = response.into_body().collect().await.expect("a body").to_bytes();
+    String::from_utf8_lossy(&octets).into_owned()
+}
