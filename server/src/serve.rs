@@ -313,6 +313,16 @@ fn follow(dir: &DataDir, est_tls: &EstTls, registrar: &Registrar) {
     }
 }
 
+/// `ca.pem` follows the roots also when no server runs.
+pub(crate) fn ca_file_hook(dir: &DataDir, registrar: &Arc<Registrar>) -> muster_admin::ZonesChanged {
+    let (dir, registrar) = (dir.clone(), Arc::clone(registrar));
+    Arc::new(move || {
+        if let Err(error) = write_ca_file(&dir, &registrar) {
+            tracing::error!(%error, "ca.pem keeps its old content");
+        }
+    })
+}
+
 /// Writes what clients must trust, when it changed; a restored directory has no such file yet.
 fn write_ca_file(dir: &DataDir, registrar: &Registrar) -> std::io::Result<()> {
     let text = pem_of(&registrar.authority().trust().roots);

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use muster::config::ConfigWritten;
-use muster_ca::chain::{ChainVerdict, LeafFacts, verify_client_chain};
+use muster_ca::certificate::LeafFacts;
+use muster_ca::chain::{ClientChain, TrustAnchors, verify_client_chain};
 use muster_ca::csr::Csr;
 use muster_enroll::{Presented, decode_request};
 use muster_policy::profile::ProfileWritten;
@@ -66,12 +67,18 @@ fn bodies_are_read_or_refused() {
 fn leaves_are_read_or_refused_and_judged_as_their_names_say() {
     read_all("leaf", |name, input| {
         let expected = match name {
-            name if name.starts_with("good-client") => ChainVerdict::Good,
-            "good-unfit_server" => ChainVerdict::Unfit,
-            "good-expired" => ChainVerdict::Expired,
-            _ => ChainVerdict::Untrusted,
+            name if name.starts_with("good-client") => "trusted",
+            "good-unfit_server" => "unfit",
+            "good-expired" => "expired",
+            _ => "untrusted",
         };
-        let verdict = verify_client_chain(input, &[], &[ANCHOR], NOW);
+        let anchors = TrustAnchors::new([ANCHOR]).expect("a certificate");
+        let verdict = match verify_client_chain(&input.into(), &[], &anchors, NOW) {
+            ClientChain::Trusted { .. } => "trusted",
+            ClientChain::Expired { .. } => "expired",
+            ClientChain::NotForClientAuth => "unfit",
+            ClientChain::NotYetValid | ClientChain::Untrusted => "untrusted",
+        };
         assert_eq!(verdict, expected, "{name}");
         LeafFacts::parse(input).map(drop)
     });

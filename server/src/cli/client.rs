@@ -28,7 +28,7 @@ use super::args::PageArgs;
 use super::server::configuration;
 use crate::backup;
 use crate::datadir::DataDir;
-use crate::serve::open;
+use crate::serve::{ca_file_hook, open};
 use crate::serving::Serving;
 
 /// Base of the API's paths.
@@ -262,8 +262,8 @@ fn in_process(dir: &DataDir) -> anyhow::Result<(Transport, Zeroizing<String>)> {
     })?;
     let hooks = Hooks {
         backup: backup::hook(dir, &registrar),
-        // The server looks at its names when it starts.
-        zones_changed: Arc::new(|| {}),
+        // The server looks at its names when it starts; what clients must trust changes now.
+        zones_changed: ca_file_hook(dir, &registrar),
     };
     let secret = new_secret("msl_")?;
     let api = Api::new(registrar, registry, secret.clone(), config.crl_lifetime, hooks);

@@ -189,8 +189,7 @@ enum Role {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rotate {
     role: Role,
-    #[serde(default)]
-    algorithm: Algorithm,
+    algorithm: Option<Algorithm>,
 }
 
 /// `POST …/cas/rotate`: a new issuing CA signs from now on, the old one keeps verifying.
@@ -205,7 +204,7 @@ pub(crate) async fn rotate(
         Role::Services => Purpose::Services,
     };
     let by = caller.by(api.now());
-    let ca = api.registrar().authority().rotate(purpose, algorithm.into(), by).await?;
+    let ca = api.registrar().authority().rotate(purpose, algorithm.map(Into::into), by).await?;
     follow_up(&api).await?;
     Answer::one(&CaView::with_pem(&ca))
 }

@@ -11,6 +11,7 @@ use muster_ca::certificate::CaCertificate;
 use muster_ca::file_key::{CaAlgorithm, FileKey};
 use muster_ca::issuer::Issuer;
 use muster_policy::identity::{AccountId, CaId, Serial};
+use muster_policy::key::{KeyKind, WishedKey};
 use muster_policy::name::{Hostname, Title};
 use muster_policy::time::UnixTime;
 use muster_store::Ledger;
@@ -71,16 +72,19 @@ impl Authority {
 
     /// Replaces the issuing CA of a role: a new one signs from now on, the old one keeps verifying.
     ///
+    /// Its key has the root's algorithm unless another is asked for.
+    ///
     /// # Errors
     /// When there is no managed root with its key to sign the new one.
     pub async fn rotate(
         &self,
         purpose: Purpose,
-        algorithm: CaAlgorithm,
+        algorithm: Option<CaAlgorithm>,
         by: By,
     ) -> Result<Ca, AuthorityError> {
         let cas = self.ledger.reader()?.cas(self.account)?;
         let root = self.active_root(&cas)?;
+        let algorithm = algorithm.unwrap_or_else(|| algorithm_of(root.issuer.certificate()));
         let name = self.account_name()?;
         let permitted = match purpose {
             Purpose::Devices => Vec::new(),
@@ -271,6 +275,15 @@ pub(super) fn record_of(
         subject: certificate.subject().to_owned(),
         rollover: Vec::new(),
         created_at,
+    }
+}
+
+/// The algorithm of a managed CA's key.
+fn algorithm_of(certificate: &CaCertificate) -> CaAlgorithm {
+    match certificate.subject_key().wished() {
+        WishedKey::Curve(KeyKind::EcdsaP384) => CaAlgorithm::EcdsaP384,
+        WishedKey::Rsa { .. } => CaAlgorithm::Rsa3072,
+        WishedKey::Curve(_) | WishedKey::Unknown => CaAlgorithm::EcdsaP256,
     }
 }
 
