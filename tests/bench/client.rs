@@ -95,6 +95,13 @@ pub(crate) struct Exchange {
     pub(crate) body: Bytes,
 }
 
+impl Exchange {
+    /// The CA certificates, which need neither ledger nor signature.
+    pub(crate) fn cacerts() -> Self {
+        Self { path: "/.well-known/est/cacerts", media_type: "text/plain", body: Bytes::new() }
+    }
+}
+
 /// GET over plain HTTP, for metrics.
 pub(crate) async fn get_plain(server: SocketAddr, path: &'static str) -> anyhow::Result<String> {
     let (sender, connection) = http1::handshake(TokioIo::new(TcpStream::connect(server).await?)).await?;

@@ -92,6 +92,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Goals> {
         }
     }
     println!("resident: muster {:.1} MiB, cfssl {:.1} MiB", muster.resident_mib()?, baseline.resident_mib()?);
+    let work = clients(&devices, &trust, &arguments, Load::KeepAlive, |_| Ok(Exchange::cacerts()))?;
+    println!(
+        "cacerts on a kept connection (TLS and HTTP alone): {:.4}",
+        measure(&muster, Load::KeepAlive, work).await?
+    );
     let [new_connection, keep_alive] = figures;
     let mut goals = Goals::Met;
     goals.check("CPU ms per renewal on a new connection", median(new_connection), NEW_CONNECTION_MS);

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use clap::Args;
 use muster_enroll::{Registrar, random};
 use muster_policy::identity::{CertificateId, Fingerprint, KeyFingerprint, RequestKey, Serial};
@@ -105,8 +104,7 @@ async fn start(dir: &Path, device: &Device) -> anyhow::Result<Found> {
     let server = Server::muster(dir).await?;
     let ready = begin.elapsed().as_secs_f64();
     let mut connection = Connection::open(server.address, &identity).await?;
-    let cacerts = Exchange { path: "/.well-known/est/cacerts", media_type: "text/plain", body: Bytes::new() };
-    connection.exchange(&cacerts).await?;
+    connection.exchange(&Exchange::cacerts()).await?;
     connection.exchange(&first).await?;
     let answered = begin.elapsed().as_secs_f64();
     let resident = server.resident_mib()?;
