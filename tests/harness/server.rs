@@ -1,0 +1,186 @@
+//! A `muster serve` of its own: made, started, killed, started again.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::est::Est;
+
+/// Longest wait for the ready line.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The `muster` program, built once with this test's profile.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let own = std::env::current_exe().expect("a program");
+        let folder = own.ancestors().find(|path| path.join("deps").is_dir()).expect("a target folder");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "-p", "muster", "--bin", "muster"]);
+        if folder.file_name().is_some_and(|name| name == "release") {
+            build.arg("--release");
+        }
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        build.env("CARGO_TARGET_DIR", folder.parent().expect("a target folder"));
+        assert!(build.status().expect("cargo runs").success(), "muster does not build");
+        folder.join("muster")
+    })
+}
+
+/// A server and its data directory; both are gone when it is dropped.
+pub struct Server {
+    folder: tempfile::TempDir,
+    child: Option<Child>,
+    est: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Server {
+    /// Makes an account with default settings and serves it.
+    pub fn start() -> Self {
+        Self::with_config("")
+    }
+
+    /// Makes an account, adds to its configuration, and serves it.
+    pub fn with_config(config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let none = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self { folder, child: None, est: none, admin: none };
+        let dir = server.dir();
+        let made = Command::new(program())
+            .args(["init", &dir.display().to_string(), "--zone", "example.test", "--json"])
+            .output()
+            .expect("muster runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        std::fs::write(dir.join("muster.toml"), config).expect("a configuration");
+        server.serve();
+        server
+    }
+
+    /// Starts the server on its directory and waits until it is ready.
+    pub fn serve(&mut self) {
+        let mut command = Command::new(program());
+        command.arg("serve").arg(self.dir());
+        command.args(["--listen-admin", "127.0.0.1:0", "--listen-est", "127.0.0.1:0"]);
+        let log = std::fs::File::create(self.log()).expect("a log");
+        command.stdout(Stdio::piped()).stderr(log).stdin(Stdio::null());
+        let mut child = command.spawn().expect("muster runs");
+        let stdout = child.stdout.take().expect("a pipe");
+        let (sender, line) = sync_channel(1);
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = BufReader::new(stdout).read_line(&mut text);
+            let _ = sender.send(text);
+        });
+        let line = line.recv_timeout(READY_TIMEOUT).expect("a ready line in time");
+        let log = || std::fs::read_to_string(self.log()).unwrap_or_default();
+        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("not ready: {}", log()));
+        assert_eq!(ready["event"], "ready");
+        let address = |name: &str, scheme: &str| -> SocketAddr {
+            ready[name].as_str().and_then(|base| base.strip_prefix(scheme)).expect(name).parse().expect(name)
+        };
+        self.est = address("est", "https://");
+        self.admin = address("admin", "http://");
+        self.child = Some(child);
+    }
+
+    /// Ends it as a power cut would, without a word.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("it runs");
+            child.wait().expect("it ends");
+        }
+    }
+
+    /// Asks it to stop, and returns its exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("it runs");
+        let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+        assert!(asked.expect("kill runs").success());
+        child.wait().expect("it ends").code()
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// What clients trust, PEM.
+    pub fn ca_file(&self) -> PathBuf {
+        self.dir().join("ca.pem")
+    }
+
+    /// The log of the running server.
+    pub fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// A folder for a test's own files.
+    pub fn scratch(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where EST is.
+    pub const fn est_address(&self) -> SocketAddr {
+        self.est
+    }
+
+    /// An EST client without a certificate.
+    pub fn est(&self) -> Est {
+        Est::new(self.est, &self.ca_file())
+    }
+
+    /// Runs a `muster` command on this account; any exit code.
+    pub fn try_muster(&self, args: &[&str]) -> Output {
+        Command::new(program()).arg("-C").arg(self.dir()).args(args).output().expect("muster runs")
+    }
+
+    /// Runs a `muster` command that must succeed; its standard output without the final newline.
+    pub fn muster(&self, args: &[&str]) -> String {
+        let output = self.try_muster(args);
+        assert!(output.status.success(), "muster {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
+    }
+
+    /// Runs a `muster` command with `--json`.
+    pub fn muster_json(&self, args: &[&str]) -> Value {
+        let text = self.muster(&[args, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|_| panic!("not JSON: {text}"))
+    }
+
+    /// A new one-time token for a device.
+    pub fn token(&self, device: &str) -> String {
+        self.muster(&["token", "new", "--device", device])
+    }
+
+    /// The metrics page.
+    pub fn metrics(&self) -> String {
+        let stream = std::net::TcpStream::connect(self.admin).expect("connects");
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        crate::est::exchange(stream, request).expect("an answer").text()
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,267 @@
+//! Devices enroll and renew over real TLS, with every habit of HTTP that real clients have.
+
+use std::io::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use muster_tests::est::{basic, certificates_of, post, read_head, read_reply};
+use muster_tests::request::{request, request_by};
+use muster_tests::{Est, Identity, Server};
+use rcgen::KeyPair;
+
+/// Enrolls a device; a client that holds its certificate.
+fn enrolled(server: &Server, device: &str) -> (Est, KeyPair) {
+    let (key, der) = request(device);
+    let certificate = server.est().enroll(device, &server.token(device), &der).certificate();
+    let again = KeyPair::try_from(key.serialize_der()).expect("a key");
+    (server.est().with(Identity { chain: vec![certificate], key }), again)
+}
+
+#[test]
+fn a_device_enrolls_renews_and_changes_its_key() {
+    let server = Server::start();
+    let (holder, key) = enrolled(&server, "meter-1");
+    let renewed = holder.post("simplereenroll", None, &request_by(&key, "meter-1"));
+    let first = renewed.certificate();
+    assert!(renewed.header("Muster-Renewal").is_some_and(|window| window.starts_with("renew-at=@")));
+    let (_, other) = request("meter-1");
+    let rekeyed = holder.post("simplereenroll", None, &other).certificate();
+    assert_ne!(first, rekeyed);
+    // A renewal repeated byte for byte is the same renewal.
+    assert_eq!(holder.post("simplereenroll", None, &other).certificate(), rekeyed);
+    let listed = server.muster_json(&["cert", "list"]);
+    assert_eq!(listed.as_array().map(Vec::len), Some(3));
+}
+
+#[test]
+fn keys_are_made_for_devices_that_ask() {
+    let server = Server::start();
+    for bits in ["ec", "rsa"] {
+        let device = format!("meter-{bits}");
+        let key = match bits {
+            "rsa" => KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("a key"),
+            _ => KeyPair::generate().expect("a key"),
+        };
+        let authorization = basic(&device, &server.token(&device));
+        let reply = server.est().post("serverkeygen", Some(&authorization), &request_by(&key, &device));
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert!(
+            reply.header("Content-Type").is_some_and(|value| value.starts_with("multipart/mixed; boundary="))
+        );
+        let text = reply.text();
+        let parts: Vec<&str> = text.split("\r\n\r\n").skip(1).collect();
+        let decode =
+            |part: &str| STANDARD.decode(part.split("\r\n").next().unwrap_or_default()).expect("base64");
+        let made = KeyPair::try_from(decode(parts[0])).expect("a PKCS#8 key");
+        let certificate = certificates_of(&decode(parts[1])).remove(0);
+        assert_ne!(made.public_key_raw(), key.public_key_raw(), "the request's key is never certified");
+        let position =
+            certificate.windows(made.public_key_raw().len()).position(|part| part == made.public_key_raw());
+        assert!(position.is_some(), "the certificate is for the key that was made");
+    }
+}
+
+#[test]
+fn a_person_can_have_to_agree() {
+    let server = Server::start();
+    server.muster(&["profile", "set", "checked", "approval=manual"]);
+    let (_, der) = request("meter-1");
+    let token = server.token("meter-1");
+    let poll = || server.est().post("checked/simpleenroll", Some(&basic("meter-1", &token)), &der);
+    let waiting = poll();
+    assert_eq!((waiting.status, waiting.header("Retry-After")), (202, Some("60")));
+    assert_eq!(poll().status, 202);
+    let listed = server.muster_json(&["approval", "list"]);
+    let id = listed[0]["id"].as_str().expect("an id").to_owned();
+    server.muster(&["approval", "approve", &id]);
+    let certificate = poll().certificate();
+    assert_eq!(poll().certificate(), certificate);
+    let (_, denied) = request("meter-2");
+    let token = server.token("meter-2");
+    let poll = || server.est().post("checked/simpleenroll", Some(&basic("meter-2", &token)), &denied);
+    assert_eq!(poll().status, 202);
+    let id = server.muster_json(&["approval", "list"])[0]["id"].as_str().expect("an id").to_owned();
+    server.muster(&["approval", "deny", &id]);
+    assert_eq!((poll().status, poll().reason()), (403, "approval_denied"));
+}
+
+#[test]
+fn ca_certificates_and_attributes_are_there_for_everyone() {
+    let server = Server::start();
+    let reply = server.est().get("cacerts");
+    assert_eq!(certificates_of(&reply.decoded()).len(), 2);
+    assert_eq!(reply.header("Content-Type"), Some("application/pkcs7-mime"));
+    let wrong = server.est().send(
+        format!(
+            "GET /.well-known/est/cacerts HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\n\r\n",
+            basic("a", "b")
+        )
+        .as_bytes(),
+    );
+    assert_eq!(wrong.expect("an answer").status, 200, "credentials are ignored");
+    assert_eq!(server.est().get("csrattrs").decoded().len(), 0x23);
+    let mut stream = server.est().connect().expect("connects");
+    stream.write_all(b"HEAD /.well-known/est/cacerts HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    let head = read_head(&mut stream).expect("a head");
+    assert_eq!((head.status, head.header("Content-Length")), (200, reply.header("Content-Length")));
+    // No body came: the next answer begins where this head ended.
+    stream.write_all(b"GET /.well-known/est/csrattrs HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    assert_eq!(read_reply(&mut stream).expect("an answer").status, 200);
+    assert_eq!(server.est().get("nothing").status, 404);
+    assert_eq!(server.est().get("unknown/cacerts").reason(), "profile_unknown");
+    let put =
+        server.est().send(b"PUT /.well-known/est/cacerts HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    let put = put.expect("an answer");
+    assert_eq!((put.status, put.header("Allow")), (405, Some("GET, HEAD")));
+}
+
+#[test]
+fn every_way_to_send_a_request_is_read() {
+    let server = Server::start();
+    let text = |der: &[u8]| STANDARD.encode(der);
+    let wrapped = |der: &[u8]| {
+        let text = STANDARD.encode(der);
+        text.as_bytes()
+            .chunks(64)
+            .map(|line| format!("{}\r\n", String::from_utf8_lossy(line)))
+            .collect::<String>()
+    };
+    let armour = |der: &[u8]| pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", der));
+    let bodies: [&dyn Fn(&[u8]) -> String; 3] = [&text, &wrapped, &armour];
+    for (number, body) in bodies.iter().enumerate() {
+        let device = format!("meter-{number}");
+        let (_, der) = request(&device);
+        let authorization = basic(&device, &server.token(&device));
+        let reply = server.est().send(&post("simpleenroll", Some(&authorization), &body(&der)));
+        reply.expect("an answer").certificate();
+    }
+    let (_, der) = request("meter-chunked");
+    let authorization = basic("meter-chunked", &server.token("meter-chunked"));
+    let body = STANDARD.encode(&der);
+    let (first, second) = body.split_at(50);
+    let chunked = format!(
+        "POST /.well-known/est/simpleenroll HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\n\
+         Content-Type: Application/PKCS10\r\nTransfer-Encoding: chunked\r\n\r\n\
+         {:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n",
+        first.len(),
+        second.len()
+    );
+    server.est().send(chunked.as_bytes()).expect("an answer").certificate();
+}
+
+#[test]
+fn a_client_may_wait_to_be_asked_for_its_body_and_keep_the_connection() {
+    let server = Server::start();
+    let (_, der) = request("meter-1");
+    let body = STANDARD.encode(&der);
+    let head = format!(
+        "POST /.well-known/est/simpleenroll HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/pkcs10\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+        server.token("meter-1"),
+        body.len()
+    );
+    let mut stream = server.est().connect().expect("connects");
+    stream.write_all(head.as_bytes()).expect("sent");
+    assert_eq!(read_reply(&mut stream).expect("an answer").status, 100);
+    stream.write_all(body.as_bytes()).expect("sent");
+    read_reply(&mut stream).expect("an answer").certificate();
+    stream.write_all(b"GET /.well-known/est/csrattrs HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    assert_eq!(read_reply(&mut stream).expect("an answer").status, 200);
+}
+
+#[test]
+fn libest_gets_the_spelling_and_the_lines_it_needs() {
+    let server = Server::start();
+    let (_, der) = request("meter-1");
+    let refused = server.est().send(&post("simpleenroll", None, &STANDARD.encode(&der))).expect("an answer");
+    assert!(refused.head.contains("\r\nWWW-Authenticate: Basic realm=\""), "{}", refused.head);
+    for header in ["Content-Type", "Content-Length"] {
+        assert!(refused.head.contains(&format!("\r\n{header}: ")), "{}", refused.head);
+    }
+    let request = b"GET /.well-known/est/cacerts HTTP/1.1\r\nHost: x\r\nUser-Agent: libest 3.2.0p\r\n\r\n";
+    let reply = server.est().send(request).expect("an answer");
+    assert!(reply.text().lines().all(|line| line.len() <= 76));
+    assert_eq!(server.est().get("cacerts").text().lines().count(), 1);
+}
+
+#[test]
+fn tls_1_2_clients_enroll_too() {
+    let server = Server::start();
+    let (_, der) = request("meter-1");
+    let token = server.token("meter-1");
+    server.est().on_tls12().enroll("meter-1", &token, &der).certificate();
+}
+
+#[test]
+fn an_issuing_ca_and_a_root_are_replaced_without_losing_a_device() {
+    let server = Server::start();
+    let (holder, key) = enrolled(&server, "meter-1");
+    let before = certificates_of(&server.est().get("cacerts").decoded()).len();
+    server.muster(&["ca", "rotate"]);
+    let after = certificates_of(&server.est().get("cacerts").decoded()).len();
+    assert_eq!(after, before + 1);
+    let old_trust = server.est();
+    let renewed = holder.post("simplereenroll", None, &request_by(&key, "meter-1")).certificate();
+    let again = KeyPair::try_from(key.serialize_der()).expect("a key");
+    let holder = server.est().with(Identity { chain: vec![renewed], key: again });
+    server.muster(&["ca", "create"]);
+    // Old and new root, their issuing CAs, and the two certificates that tie the roots.
+    assert!(certificates_of(&server.est().get("cacerts").decoded()).len() >= after + 4);
+    assert!(old_trust.connect().is_err(), "the server's certificate now is below the new root");
+    let fresh = Est::new(server.est_address(), &server.ca_file());
+    assert_eq!(fresh.get("cacerts").status, 200);
+    drop(holder);
+    let chain = {
+        let (_, der) = request("meter-2");
+        fresh.enroll("meter-2", &server.token("meter-2"), &der).certificate()
+    };
+    assert!(!chain.is_empty());
+}
+
+#[test]
+fn a_new_zone_is_in_the_certificate_of_the_next_handshake() {
+    let server = Server::start();
+    server.muster(&["zone", "add", "second.test"]);
+    let stream = server.est().connect().expect("connects");
+    let leaf = &stream.conn.peer_certificates().expect("a certificate")[0];
+    let (_, parsed) = x509_parser::parse_x509_certificate(leaf).expect("a certificate");
+    let names = parsed.subject_alternative_name().expect("readable").expect("there");
+    assert!(format!("{:?}", names.value).contains("est.second.test"), "{names:?}");
+}
+
+#[test]
+fn stopping_is_orderly() {
+    let mut server = Server::start();
+    assert!(server.dir().join("serving.json").exists());
+    assert_eq!(server.terminate(), Some(0));
+    assert!(!server.dir().join("serving.json").exists());
+}
+
+#[test]
+fn a_backup_made_while_serving_is_restored_elsewhere_and_a_broken_one_is_not() {
+    let server = Server::start();
+    let _ = enrolled(&server, "meter-1");
+    let backup = server.scratch().join("backup");
+    server.muster(&["backup", &backup.display().to_string()]);
+    let target = server.scratch().join("restored");
+    let restore = |target: &std::path::Path, file: &std::path::Path| {
+        std::process::Command::new(muster_tests::server::program())
+            .args(["-C", &target.display().to_string(), "restore", &file.display().to_string()])
+            .output()
+            .expect("muster runs")
+    };
+    assert!(restore(&target, &backup).status.success());
+    let listed = std::process::Command::new(muster_tests::server::program())
+        .args(["-C", &target.display().to_string(), "device", "list", "--json"])
+        .output()
+        .expect("muster runs");
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("meter-1"));
+    let mut bytes = std::fs::read(&backup).expect("a backup");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let broken = server.scratch().join("broken");
+    std::fs::write(&broken, bytes).expect("written");
+    let other = server.scratch().join("other");
+    assert_eq!(restore(&other, &broken).status.code(), Some(1));
+    assert!(!other.exists());
+}

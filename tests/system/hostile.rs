@@ -1,0 +1,184 @@
+//! Peers that do not mean well, or do not know better: the server stays up, small and whole.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use muster_store::Ledger;
+use muster_tests::est::{basic, post};
+use muster_tests::request::{request, request_by};
+use muster_tests::{Est, Identity, Server};
+use rcgen::KeyPair;
+
+/// Sequence of numbers that looks random and is the same each time (SplitMix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % u64::try_from(end).expect("fits")).expect("fits")
+    }
+
+    /// Changes, drops, doubles or cuts some bytes.
+    fn mutate(&mut self, bytes: &mut Vec<u8>) {
+        for _ in 0..=self.below(4) {
+            if bytes.is_empty() {
+                return;
+            }
+            let at = self.below(bytes.len());
+            match self.below(4) {
+                0 => bytes[at] ^= 1 << self.below(8),
+                1 => drop(bytes.remove(at)),
+                2 => bytes.insert(at, bytes[at]),
+                _ => bytes.truncate(at),
+            }
+        }
+    }
+}
+
+/// Requests of every kind, mutated in the request itself or in the HTTP around it.
+fn mutants(numbers: &mut Numbers, token: &str, count: usize) -> Vec<Vec<u8>> {
+    let (_, der) = request("meter-1");
+    let authorization = basic("meter-1", token);
+    let operations =
+        ["simpleenroll", "simplereenroll", "serverkeygen", "fullcmc", "cacerts", "csrattrs", "x/y/z"];
+    (0..count)
+        .map(|number| {
+            let operation = operations[number % operations.len()];
+            let mut der = der.clone();
+            if number % 2 == 0 {
+                numbers.mutate(&mut der);
+            }
+            let mut bytes = post(operation, Some(&authorization), &STANDARD.encode(&der));
+            if number % 2 == 1 {
+                numbers.mutate(&mut bytes);
+            }
+            // A cut message would leave both sides waiting for the rest; its end is the end of the connection.
+            bytes
+        })
+        .collect()
+}
+
+/// Sends without waiting for an answer longer than the server takes to close.
+fn throw(est: &Est, bytes: &[u8]) {
+    let Ok(mut stream) = est.connect() else { return };
+    let _ = stream.write_all(bytes);
+    stream.conn.send_close_notify();
+    let _ = stream.flush();
+    let _ = stream.sock.shutdown(std::net::Shutdown::Write);
+    let _ = muster_tests::est::read_reply(&mut stream);
+}
+
+#[test]
+fn ten_thousand_mutated_requests_change_nothing() {
+    let mut server = Server::start();
+    let (key, der) = request("meter-0");
+    let certificate = server.est().enroll("meter-0", &server.token("meter-0"), &der).certificate();
+    let again = KeyPair::try_from(key.serialize_der()).expect("a key");
+    let holder = server.est().with(Identity { chain: vec![certificate], key });
+    let token = server.muster(&["token", "new", "--device", "meter-1", "--uses", "1000000"]);
+    let mut numbers = Numbers(24);
+    for bytes in mutants(&mut numbers, &token, 500) {
+        throw(&server.est(), &bytes);
+    }
+    let before = server.resident_kib();
+    let mutants = Arc::new(mutants(&mut numbers, &token, 10_000));
+    let next = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let (est, mutants, next) = (server.est(), Arc::clone(&mutants), Arc::clone(&next));
+            std::thread::spawn(move || {
+                while let Some(bytes) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    throw(&est, bytes);
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    let grown = server.resident_kib().saturating_sub(before);
+    assert!(grown < 40 * 1024, "grew by {grown} KiB");
+    holder.post("simplereenroll", None, &request_by(&again, "meter-0")).certificate();
+    assert_eq!(server.terminate(), Some(0));
+    Ledger::check(&server.dir().join("ledger.redb")).expect("the ledger is whole");
+    let log = std::fs::read_to_string(server.log()).expect("a log");
+    assert!(!log.contains("panicked"), "something panicked");
+}
+
+#[test]
+fn silent_and_half_open_peers_keep_nobody_out() {
+    let server = Server::with_config("[est]\nhandshakes = 8\n");
+    let silent: Vec<TcpStream> =
+        (0..300).map(|_| TcpStream::connect(server.est_address()).expect("connects")).collect();
+    // A ClientHello that never ends, as many as there are slots for handshakes less one.
+    let half_open: Vec<TcpStream> = (0..7)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.est_address()).expect("connects");
+            stream.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).expect("sent");
+            stream
+        })
+        .collect();
+    let (_, der) = request("meter-1");
+    server.est().enroll("meter-1", &server.token("meter-1"), &der).certificate();
+    drop((silent, half_open));
+}
+
+#[test]
+fn three_hundred_wrong_credentials_do_not_lock_a_right_one_out() {
+    let server = Server::start();
+    let (_, der) = request("meter-1");
+    let token = server.token("meter-1");
+    for _ in 0..300 {
+        assert_eq!(server.est().enroll("meter-1", "wrong", &der).status, 401);
+    }
+    server.est().enroll("meter-1", &token, &der).certificate();
+}
+
+#[test]
+fn a_gateway_with_a_thousand_devices_is_let_in() {
+    let server = Server::start();
+    let token = server.muster(&["token", "new", "--claim", "--uses", "1000"]);
+    let next = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = (0..16)
+        .map(|_| {
+            let (est, next, token) = (server.est(), Arc::clone(&next), token.clone());
+            std::thread::spawn(move || {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= 1000 {
+                        return;
+                    }
+                    let device = format!("meter-{number}");
+                    est.enroll(&device, &token, &request(&device).1).certificate();
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("every device is let in"));
+    let (_, der) = request("meter-late");
+    assert_eq!(server.est().enroll("meter-late", &token, &der).reason(), "token_used");
+}
+
+#[test]
+fn one_token_yields_one_certificate_however_many_ask_at_once() {
+    let server = Server::start();
+    let token = server.token("meter-1");
+    let threads: Vec<_> = (0..32)
+        .map(|_| {
+            let (est, token) = (server.est(), token.clone());
+            std::thread::spawn(move || est.enroll("meter-1", &token, &request("meter-1").1).status)
+        })
+        .collect();
+    let statuses: Vec<u16> = threads.into_iter().map(|thread| thread.join().expect("an answer")).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 401)), "{statuses:?}");
+}

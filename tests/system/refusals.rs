@@ -1,0 +1,314 @@
+//! Every refusal reason is caused over the wire, and shows in answer, metric and audit.
+//!
+//! [`UNCAUSED`] names the reasons that no peer can cause, and why; a reason that is neither there nor
+//! caused fails the test.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use muster_policy::reason::Reason;
+use muster_tests::est::{basic, post};
+use muster_tests::request::{CHALLENGE_PASSWORD, challenge, dns, request, request_by, request_with};
+use muster_tests::{Est, Identity, Reply, Server};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+
+/// Reasons without a cause from outside, with the reason for that.
+const UNCAUSED: [(Reason, &str); 8] = [
+    (Reason::ApprovalQueueFull, "needs 10,000 waiting requests; the ledger's own test fills the queue"),
+    (Reason::CaUnavailable, "needs a CA at its end or a failing key; policy and pipeline test it by clock"),
+    (Reason::CertificateExpired, "needs a minute to pass; policy tests the rule, the chain test the verdict"),
+    (Reason::CertificateNotYetValid, "our certificates begin in the past; the chain test has early ones"),
+    (Reason::LedgerUnavailable, "needs a failing disk; the ledger's own test has one"),
+    (Reason::Overloaded, "needs thousands of transactions in the queue; the ledger's own test has them"),
+    (Reason::TokenExpired, "the shortest life is a second; see the test below, which waits for it"),
+    (Reason::BodyTimeout, "needs fifteen seconds of silence; see the slow client test"),
+];
+
+fn pair(key: &KeyPair) -> KeyPair {
+    KeyPair::try_from(key.serialize_der()).expect("a key")
+}
+
+struct Bench {
+    server: Server,
+    seen: BTreeSet<&'static str>,
+}
+
+impl Bench {
+    fn expect(&mut self, reason: Reason, reply: &Reply) {
+        assert_eq!(reply.reason(), reason.code(), "{} {}", reply.head, reply.text());
+        assert!(reply.text().starts_with(reason.sentence()) && reply.header("X-Request-Id").is_some());
+        self.seen.insert(reason.code());
+    }
+
+    fn token(&self, device: &str) -> String {
+        self.server.token(device)
+    }
+
+    fn first(&self, device: &str, der: &[u8]) -> Reply {
+        self.server.est().enroll(device, &self.token(device), der)
+    }
+
+    fn holder(&self, device: &str) -> (Est, KeyPair) {
+        let (key, der) = request(device);
+        let certificate = self.first(device, &der).certificate();
+        let again = pair(&key);
+        (self.server.est().with(Identity { chain: vec![certificate], key }), again)
+    }
+}
+
+#[test]
+fn every_reason_has_its_cause_answer_metric_and_audit() {
+    let mut bench = Bench { server: Server::start(), seen: BTreeSet::new() };
+    credentials(&mut bench);
+    certificates(&mut bench);
+    requests(&mut bench);
+    profiles(&mut bench);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut missing: Vec<&str> = Vec::new();
+    while Instant::now() < deadline {
+        let audit = bench.server.muster(&["audit", "list", "--json"]);
+        missing = bench.seen.iter().copied().filter(|code| !audit.contains(&format!("\"{code}\""))).collect();
+        if missing.is_empty() {
+            break;
+        }
+    }
+    assert!(missing.is_empty(), "not in the audit: {missing:?}");
+    let metrics = bench.server.metrics();
+    for code in &bench.seen {
+        assert!(metrics.contains(&format!("reason=\"{code}\"")), "{code} is in no metric");
+    }
+    assert!(bench.server.muster(&["audit", "verify"]).contains("whole"));
+    let rest = limits();
+    for reason in Reason::ALL {
+        let caused = bench.seen.contains(reason.code()) || rest.contains(reason);
+        let excused = UNCAUSED.iter().any(|(uncaused, _)| uncaused == reason);
+        assert!(caused || excused, "nothing causes {reason}");
+    }
+}
+
+fn credentials(bench: &mut Bench) {
+    let (_, der) = request("meter-1");
+    let est = bench.server.est();
+    bench.expect(Reason::CredentialsMissing, &est.post("simpleenroll", None, &der));
+    bench.expect(Reason::CredentialsWrong, &est.enroll("meter-1", "nonsense", &der));
+    let token = bench.token("meter-1");
+    bench.expect(Reason::CredentialsWrong, &est.enroll("meter-2", &token, &der));
+    // What was refused used nothing up.
+    est.enroll("meter-1", &token, &der).certificate();
+    let (_, other) = request("meter-1");
+    bench.expect(Reason::TokenUsed, &est.enroll("meter-1", &token, &other));
+    let revoked = bench.token("meter-1");
+    let listed = bench.server.muster_json(&["token", "list"]);
+    let id = listed[0]["id"].as_str().expect("the newest first").to_owned();
+    bench.server.muster(&["token", "revoke", &id]);
+    bench.expect(Reason::TokenRevoked, &est.enroll("meter-1", &revoked, &other));
+    let bound = ["token", "new", "--device", "meter-1", "--key-sha256", &"00".repeat(32)];
+    let bound = bench.server.muster(&bound);
+    bench.expect(Reason::TokenKeyMismatch, &est.enroll("meter-1", &bound, &other));
+    bench.server.muster(&["profile", "set", "elsewhere"]);
+    let profile = bench.server.muster(&["token", "new", "--device", "meter-1", "--profile", "elsewhere"]);
+    bench.expect(Reason::ProfileForbidden, &est.enroll("meter-1", &profile, &other));
+}
+
+fn certificates(bench: &mut Bench) {
+    let (holder, key) = bench.holder("meter-3");
+    let renewal = request_by(&key, "meter-3");
+    bench.expect(Reason::CertificateMissing, &bench.server.est().post("simplereenroll", None, &renewal));
+    let impostor = |purpose, ca_key: &KeyPair| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "impostor");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = Issuer::new(params, ca_key);
+        let mut leaf = CertificateParams::default();
+        leaf.distinguished_name.push(DnType::CommonName, "meter-3");
+        leaf.extended_key_usages = vec![purpose];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = leaf.signed_by(&key, &issuer).expect("a certificate").der().to_vec();
+        Identity { chain: vec![certificate], key }
+    };
+    let ca_key = KeyPair::generate().expect("a key");
+    let stranger = bench.server.est().with(impostor(ExtendedKeyUsagePurpose::ClientAuth, &ca_key));
+    bench.expect(Reason::CertificateUntrusted, &stranger.post("simplereenroll", None, &renewal));
+    manufacturer(bench, &impostor);
+    let changed = request_with(&key, &[], |params| {
+        params.distinguished_name.push(DnType::CommonName, "meter-3");
+        params.distinguished_name.push(DnType::OrganizationName, "x");
+    });
+    bench.expect(Reason::SubjectChanged, &holder.post("simplereenroll", None, &changed));
+    let san = request_with(&key, &[], |params| {
+        params.distinguished_name.push(DnType::CommonName, "meter-3");
+        params.subject_alt_names = vec![dns("meter-3")];
+    });
+    bench.expect(Reason::SanChanged, &holder.post("simplereenroll", None, &san));
+    let change_subject: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 7, 36];
+    let changes = request_with(&key, &[(change_subject, &[0x30, 0x00])], |params| {
+        params.distinguished_name.push(DnType::CommonName, "meter-3");
+    });
+    bench.expect(Reason::SubjectChangeUnsupported, &holder.post("simplereenroll", None, &changes));
+    bench.server.muster(&["cert", "revoke", "--device", "meter-3"]);
+    bench.expect(Reason::CertificateRevoked, &holder.post("simplereenroll", None, &renewal));
+}
+
+/// Manufacturer's certificates (IDevID): listed, unlisted, unfit, and of a CA that knows no such one.
+fn manufacturer(bench: &mut Bench, _: &dyn Fn(ExtendedKeyUsagePurpose, &KeyPair) -> Identity) {
+    let ca_key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "Maker CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    let certificate = params.self_signed(&ca_key).expect("a CA");
+    let file = bench.server.scratch().join("maker.pem");
+    std::fs::write(&file, certificate.pem()).expect("written");
+    bench.server.muster(&["ca", "import", &file.display().to_string(), "--use", "manufacturer"]);
+    let devices = bench.server.scratch().join("devices.csv");
+    std::fs::write(&devices, "id,manufacturer_serial\nmeter-9,SN-9\n").expect("written");
+    bench.server.muster(&["device", "import", &devices.display().to_string()]);
+    let issuer = Issuer::new(params, ca_key);
+    let made = |serial: &str, purpose: ExtendedKeyUsagePurpose| {
+        let mut leaf = CertificateParams::default();
+        leaf.distinguished_name = rcgen::DistinguishedName::new();
+        leaf.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 5]), serial);
+        leaf.extended_key_usages = vec![purpose];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = leaf.signed_by(&key, &issuer).expect("a certificate").der().to_vec();
+        bench.server.est().with(Identity { chain: vec![certificate], key })
+    };
+    let (_, der) = request("meter-9");
+    let listed = made("SN-9", ExtendedKeyUsagePurpose::ClientAuth);
+    let unlisted = made("SN-8", ExtendedKeyUsagePurpose::ClientAuth);
+    let unfit = made("SN-9", ExtendedKeyUsagePurpose::ServerAuth);
+    listed.post("simpleenroll", None, &der).certificate();
+    bench.expect(Reason::ManufacturerSerialUnlisted, &unlisted.post("simpleenroll", None, &der));
+    bench.expect(Reason::CertificateUnfit, &unfit.post("simpleenroll", None, &der));
+    bench.expect(Reason::CertificateUnknown, &listed.post("simplereenroll", None, &der));
+}
+
+fn requests(bench: &mut Bench) {
+    let named = |names: &[&str]| {
+        let key = KeyPair::generate().expect("a key");
+        request_with(&key, &[], |params| {
+            for name in names {
+                params.distinguished_name.push(DnType::CommonName, *name);
+            }
+        })
+    };
+    let sans = |names: Vec<rcgen::SanType>| {
+        let key = KeyPair::generate().expect("a key");
+        request_with(&key, &[], |params| {
+            params.distinguished_name.push(DnType::CommonName, "meter-4");
+            params.subject_alt_names = names;
+        })
+    };
+    bench.expect(Reason::NameMismatch, &bench.first("meter-4", &named(&["meter-5"])));
+    bench.expect(Reason::NameMalformed, &bench.first("meter-4", &named(&["*"])));
+    bench.expect(Reason::SubjectEmpty, &bench.first("meter-4", &named(&[])));
+    bench.expect(Reason::SanForbidden, &bench.first("meter-4", &sans(vec![dns("bank.example")])));
+    bench.expect(Reason::SanExcessive, &bench.first("meter-4", &sans(vec![dns("meter-4"); 40])));
+    let ambiguous = include_bytes!("../vectors/two_common_names.der");
+    bench.expect(Reason::SubjectAmbiguous, &bench.first("meter-4", ambiguous));
+    let weak_signature = include_bytes!("../vectors/sha1_signature.der");
+    bench.expect(Reason::SignatureWeak, &bench.first("meter-4", weak_signature));
+    let weak_key = include_bytes!("../vectors/rsa1024.der");
+    bench.expect(Reason::KeyWeak, &bench.first("meter-4", weak_key));
+    let ed25519 = KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+    bench.expect(Reason::KeyKindForbidden, &bench.first("meter-4", &request_by(&ed25519, "meter-4")));
+    let (_, good) = request("meter-4");
+    let mut forged = good.clone();
+    let at = forged.windows(7).position(|part| part == b"meter-4").expect("the name");
+    forged[at] = b'M';
+    bench.expect(Reason::SignatureWrong, &bench.first("meter-4", &forged));
+    bench.expect(Reason::CsrMalformed, &bench.first("meter-4", &good[..good.len() - 1]));
+    let authorization = basic("meter-4", &bench.token("meter-4"));
+    let est = bench.server.est();
+    let send = |body: &str| est.send(&post("simpleenroll", Some(&authorization), body)).expect("an answer");
+    bench.expect(Reason::BodyMalformed, &send("%%%"));
+    bench.expect(Reason::BodyTooLarge, &send(&"A".repeat(40_000)));
+    let text = post("simpleenroll", Some(&authorization), &STANDARD.encode(&good));
+    let text = String::from_utf8(text).expect("text").replace("application/pkcs10", "text/plain");
+    bench.expect(Reason::MediaTypeWrong, &est.send(text.as_bytes()).expect("an answer"));
+    let wrong = |tls: Est, value: &str| {
+        let key = KeyPair::generate().expect("a key");
+        let der = request_with(&key, &[(CHALLENGE_PASSWORD, &challenge(value))], |params| {
+            params.distinguished_name.push(DnType::CommonName, "meter-4");
+        });
+        tls.post("simpleenroll", Some(&authorization), &der)
+    };
+    bench.expect(Reason::ChannelBindingMismatch, &wrong(est.clone(), "something else"));
+    bench.expect(Reason::ChannelBindingUnavailable, &wrong(est.clone().on_tls12(), "something else"));
+    let cmc = est.post("fullcmc", None, &good);
+    bench.expect(Reason::CmcUnsupported, &cmc);
+    let decrypt: &[u64] = &[1, 2, 840, 113549, 1, 9, 16, 2, 37];
+    let key = KeyPair::generate().expect("a key");
+    let encrypted = request_with(&key, &[(decrypt, &[0x04, 0x01, 0x01])], |params| {
+        params.distinguished_name.push(DnType::CommonName, "meter-4");
+    });
+    let reply = est.post("serverkeygen", Some(&authorization), &encrypted);
+    bench.expect(Reason::ServerKeygenEncryptionUnsupported, &reply);
+}
+
+fn profiles(bench: &mut Bench) {
+    let (_, der) = request("meter-6");
+    bench.server.muster(&["profile", "set", "bound", "channel_binding=required", "server_keygen=false"]);
+    let authorization = basic("meter-6", &bench.token("meter-6"));
+    let est = bench.server.est();
+    let reply = est.post("bound/simpleenroll", Some(&authorization), &der);
+    bench.expect(Reason::ChannelBindingMissing, &reply);
+    bench.expect(Reason::ServerKeygenOff, &est.post("bound/serverkeygen", Some(&authorization), &der));
+    bench.expect(Reason::ProfileUnknown, &est.post("nowhere/simpleenroll", Some(&authorization), &der));
+    bench.server.muster(&["profile", "set", "checked", "approval=manual"]);
+    assert_eq!(est.post("checked/simpleenroll", Some(&authorization), &der).status, 202);
+    let listed = bench.server.muster_json(&["approval", "list"]);
+    let id = listed[0]["id"].as_str().expect("an id").to_owned();
+    bench.server.muster(&["approval", "deny", &id]);
+    bench.expect(Reason::ApprovalDenied, &est.post("checked/simpleenroll", Some(&authorization), &der));
+    let (holder, key) = bench.holder("meter-7");
+    let renewal = request_by(&key, "meter-7");
+    bench.server.muster(&["device", "suspend", "meter-7"]);
+    bench.expect(Reason::DeviceSuspended, &holder.post("simplereenroll", None, &renewal));
+    bench.server.muster(&["device", "resume", "meter-7"]);
+    holder.post("simplereenroll", None, &renewal).certificate();
+    bench.server.muster(&["device", "retire", "meter-7"]);
+    bench.expect(Reason::DeviceRetired, &holder.post("simplereenroll", None, &renewal));
+}
+
+/// The limits, each on a server that has it tight.
+fn limits() -> BTreeSet<Reason> {
+    let mut seen = BTreeSet::new();
+    let settings = [
+        ("source_rate", Reason::RateLimitedSource),
+        ("guess_rate", Reason::CredentialGuessing),
+        ("device_rate", Reason::RateLimitedDevice),
+        ("account_rate", Reason::RateLimitedAccount),
+    ];
+    for (field, reason) in settings {
+        let server = Server::with_config(&format!("[est]\n{field} = {{ burst = 2, refill_s = 3600.0 }}\n"));
+        let (_, der) = request("meter-1");
+        let token = server.token("meter-1");
+        let secret = if reason == Reason::CredentialGuessing { "wrong" } else { token.as_str() };
+        let replies: Vec<Reply> = (0..3).map(|_| server.est().enroll("meter-1", secret, &der)).collect();
+        assert_eq!(replies[2].reason(), reason.code());
+        assert_eq!(replies[2].status, 429);
+        assert!(replies[2].header("Retry-After").is_some());
+        if reason == Reason::CredentialGuessing {
+            // Only wrong credentials are slowed.
+            server.est().enroll("meter-1", &token, &der).certificate();
+        }
+        seen.insert(reason);
+    }
+    seen
+}
+
+#[test]
+fn an_expired_token_is_called_expired() {
+    let server = Server::start();
+    let (_, der) = request("meter-1");
+    let token = server.muster(&["token", "new", "--device", "meter-1", "--ttl", "1s"]);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // A device that asks in time gets its certificate; this one is late, however fast the machine is.
+    std::thread::park_timeout(Duration::from_millis(2_100));
+    let reply = server.est().enroll("meter-1", &token, &der);
+    assert!(Instant::now() < deadline);
+    assert_eq!((reply.status, reply.reason()), (401, Reason::TokenExpired.code()));
+}
