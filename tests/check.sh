@@ -20,6 +20,7 @@ debian=(
     "openssl /usr/bin/openssl"
     "curl /usr/bin/curl"
     "strongswan-pki /usr/bin/pki"
+    "libstrongswan-standard-plugins /usr/lib/ipsec/plugins/libstrongswan-openssl.so"
     "libstrongswan-extra-plugins /usr/lib/ipsec/plugins/libstrongswan-curl.so"
     "python3-venv /usr/share/doc/python3-venv"
     "e2fsprogs /sbin/mkfs.ext4"

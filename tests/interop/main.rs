@@ -1,1 +1,40 @@
-//! placeholder
+//! Strangers' clients against our server. A tool that is missing fails its test; nothing is skipped.
+//!
+//! `tests/check.sh` installs them: openssl, curl and strongSwan from Debian; `cryptography`, `pyOpenSSL`
+//! and acme2certifier's EST handler from PyPI, in the interpreter that `MUSTER_TEST_PYTHON` names.
+
+mod curl;
+mod python;
+mod strongswan;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use muster_tests::Server;
+
+/// Runs a stranger's program in the server's scratch folder.
+fn try_run(server: &Server, program: &str, args: &[&str]) -> Output {
+    Command::new(program)
+        .args(args)
+        .current_dir(server.scratch())
+        .output()
+        .unwrap_or_else(|error| panic!("{program} is needed: {error}"))
+}
+
+/// Runs a stranger's program that must succeed; what it printed.
+fn run(server: &Server, program: &str, args: &[&str]) -> String {
+    let output = try_run(server, program, args);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {text}{errors}");
+    text
+}
+
+/// Runs a shell line, for pipes.
+fn shell(server: &Server, line: &str) -> String {
+    run(server, "bash", &["-o", "pipefail", "-ec", line])
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
