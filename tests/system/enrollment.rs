@@ -118,21 +118,22 @@ fn ca_certificates_and_attributes_are_there_for_everyone() {
 #[test]
 fn every_way_to_send_a_request_is_read() {
     let server = Server::start();
-    let text = |der: &[u8]| STANDARD.encode(der);
-    let wrapped = |der: &[u8]| {
-        let text = STANDARD.encode(der);
+    let wrapped = |text: &str| {
         text.as_bytes()
             .chunks(64)
             .map(|line| format!("{}\r\n", String::from_utf8_lossy(line)))
             .collect::<String>()
     };
-    let armour = |der: &[u8]| pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", der));
-    let bodies: [&dyn Fn(&[u8]) -> String; 3] = [&text, &wrapped, &armour];
-    for (number, body) in bodies.iter().enumerate() {
-        let device = format!("meter-{number}");
+    for form in ["one-line", "wrapped", "armoured"] {
+        let device = format!("meter-{form}");
         let (_, der) = request(&device);
+        let body = match form {
+            "one-line" => STANDARD.encode(&der),
+            "wrapped" => wrapped(&STANDARD.encode(&der)),
+            _ => pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", der)),
+        };
         let authorization = basic(&device, &server.token(&device));
-        let reply = server.est().send(&post("simpleenroll", Some(&authorization), &body(&der)));
+        let reply = server.est().send(&post("simpleenroll", Some(&authorization), &body));
         reply.expect("an answer").certificate();
     }
     let (_, der) = request("meter-chunked");
