@@ -180,6 +180,15 @@ fn manufacturer(bench: &mut Bench, _: &dyn Fn(ExtendedKeyUsagePurpose, &KeyPair)
     let unlisted = made("SN-8", ExtendedKeyUsagePurpose::ClientAuth);
     let unfit = made("SN-9", ExtendedKeyUsagePurpose::ServerAuth);
     listed.post("simpleenroll", None, &der).certificate();
+    bench.server.muster(&["profile", "set", "both", "credentials=certificate-and-token"]);
+    bench.expect(Reason::CredentialsMissing, &listed.post("both/simpleenroll", None, &der));
+    let (token, alone) = (bench.token("meter-9"), bench.server.est());
+    let authorization = basic("meter-9", &token);
+    let reply = alone.post("both/simpleenroll", Some(&authorization), &der);
+    bench.expect(Reason::CredentialsMissing, &reply);
+    let other = basic("meter-8", &bench.token("meter-8"));
+    bench.expect(Reason::CredentialsWrong, &listed.post("both/simpleenroll", Some(&other), &der));
+    listed.post("both/simpleenroll", Some(&authorization), &der).certificate();
     bench.expect(Reason::ManufacturerSerialUnlisted, &unlisted.post("simpleenroll", None, &der));
     bench.expect(Reason::CertificateUnfit, &unfit.post("simpleenroll", None, &der));
     bench.expect(Reason::CertificateUnknown, &listed.post("simplereenroll", None, &der));

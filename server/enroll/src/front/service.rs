@@ -16,6 +16,7 @@ use muster_policy::name::{DeviceId, Label};
 use muster_policy::profile::{ChannelBinding, Profile};
 use muster_policy::reason::{Fault, Reason, Refusal};
 use subtle::ConstantTimeEq;
+use tracing::Instrument as _;
 
 use super::answer::{self, Answer};
 use super::connection::{Connection, read_body};
@@ -76,7 +77,8 @@ impl EstService {
             return answer::method_not_allowed(operation.allow());
         }
         let id = new_request_id();
-        let answer = match self.operate(path, request, connection).await {
+        let span = tracing::info_span!("est", request = id, operation = operation.as_str());
+        let answer = match self.operate(path, request, connection).instrument(span).await {
             Ok(answer) => answer,
             Err(refused) => self.refuse(operation, &refused, connection.source, &id),
         };
@@ -164,6 +166,11 @@ impl EstService {
         match self.registrar.issue(order).await? {
             Outcome::Issued(issued) => {
                 self.registrar.metrics().issued(operation, started.elapsed().as_secs_f64());
+                let certificate = &issued.certificate;
+                tracing::info!(
+                    device = %certificate.device, serial = %certificate.serial, profile = %certificate.profile,
+                    not_after = %certificate.not_after, source = %connection.source, "issued"
+                );
                 let cms = muster_ca::bundle::certs_only(&[&issued.certificate.der]);
                 let (renewal, dropped) = (issued.certificate.renewal, &issued.dropped);
                 Ok(match &issued.private_key {
