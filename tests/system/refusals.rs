@@ -17,13 +17,16 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose
 /// Reasons without a cause from outside, with the reason for that.
 const UNCAUSED: [(Reason, &str); 8] = [
     (Reason::ApprovalQueueFull, "needs 10,000 waiting requests; the ledger's own test fills the queue"),
-    (Reason::CaUnavailable, "needs a CA at its end or a failing key; policy and pipeline test it by clock"),
-    (Reason::CertificateExpired, "needs a minute to pass; policy tests the rule, the chain test the verdict"),
+    (Reason::CaUnavailable, "needs a CA at its end or a failing key; policy tests the first by clock"),
+    (
+        Reason::CertificateExpired,
+        "needs a minute to pass; the chain test has the verdict, the grace has no test yet",
+    ),
     (Reason::CertificateNotYetValid, "our certificates begin in the past; the chain test has early ones"),
     (Reason::LedgerUnavailable, "needs a failing disk; the ledger's own test has one"),
     (Reason::Overloaded, "needs thousands of transactions in the queue; the ledger's own test has them"),
     (Reason::TokenExpired, "the shortest life is a second; see the test below, which waits for it"),
-    (Reason::BodyTimeout, "needs fifteen seconds of silence; see the slow client test"),
+    (Reason::BodyTimeout, "needs fifteen seconds of silence in a body; has no test yet"),
 ];
 
 fn pair(key: &KeyPair) -> KeyPair {
