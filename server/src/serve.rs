@@ -103,6 +103,7 @@ pub fn open(
         first_window: config.first_window,
         renewal_window: config.renewal_window,
         approval_retry: config.approval_retry,
+        approvals_max: config.approvals_max,
         admission: config.admission,
     };
     let registrar = Registrar::new(ledger, Arc::new(authority), clock.clone(), metrics, settings);

@@ -173,6 +173,7 @@ async fn store(registrar: &Registrar, model: &Certificate, number: usize) -> any
         token: None,
         replaces: None,
         approval: Approval::Automatic,
+        waiting_max: 0,
         csr_der: Vec::new(),
         source: None,
         repeat_for: core::time::Duration::ZERO,

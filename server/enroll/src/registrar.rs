@@ -59,6 +59,8 @@ pub struct Settings {
     pub renewal_window: Duration,
     /// Retry-After of requests that wait for approval.
     pub approval_retry: Duration,
+    /// How many requests may wait for approval at once.
+    pub approvals_max: u32,
     /// Rate limits.
     pub admission: AdmissionLimits,
 }
@@ -426,6 +428,7 @@ impl Draft {
             token: self.order.identified.token,
             replaces: self.order.identified.replaces,
             approval,
+            waiting_max: settings.approvals_max,
             csr_der: self.order.csr_der.clone(),
             source: self.order.source.map(|source| source.to_string()),
             repeat_for,

@@ -152,6 +152,7 @@ fn begin(device: DeviceId, token: Option<TokenId>) -> Result<BeginIssue, Failure
         token,
         replaces: None,
         approval: Approval::Automatic,
+        waiting_max: 0,
         csr_der: vec![0x30; 300],
         source: None,
         repeat_for: Duration::from_secs(3_600),

@@ -102,6 +102,7 @@ impl Rig {
             first_window: Duration::from_secs(86_400),
             renewal_window: Duration::from_secs(3_600),
             approval_retry: Duration::from_secs(60),
+            approvals_max: 10,
             admission: AdmissionLimits::default(),
         };
         let registrar = Arc::new(Registrar::new(ledger, Arc::new(authority), clock, metrics, settings));
@@ -229,6 +230,7 @@ impl Rig {
             token: None,
             replaces: None,
             approval: Approval::Manual,
+            waiting_max: 10,
             csr_der: pem::parse(CSR).expect("PEM").into_contents(),
             source: Some("192.0.2.1".to_owned()),
             repeat_for: Duration::from_secs(60),

@@ -23,8 +23,6 @@ use crate::record::{
 use crate::tables::{TableName, Tables};
 use crate::transaction::{Failed, Fault, Transaction};
 
-/// Most requests of an account that wait for a person; more than a person can judge.
-pub const WAITING_PER_ACCOUNT_MAX: u64 = 10_000;
 /// How many of a device's newest certificates are looked at for a repetition; rate limits keep a
 /// device far below this many in one window.
 const REPEATS_LOOKED_AT: usize = 64;
@@ -59,6 +57,8 @@ pub struct BeginIssue {
     pub replaces: Option<CertificateId>,
     /// Whether a person has to agree.
     pub approval: Approval,
+    /// How many requests of the account may wait for a person at once.
+    pub waiting_max: u32,
     /// The request itself, kept while it waits for a person.
     pub csr_der: Vec<u8>,
     /// The address it came from, kept likewise.
@@ -206,7 +206,7 @@ impl BeginIssue {
     }
 
     fn wait(&self, tables: &mut Tables<'_>, before: Option<&Request>) -> Result<Begun, Failed<IssueRefused>> {
-        if tables.counters(self.account)?.waiting >= WAITING_PER_ACCOUNT_MAX {
+        if tables.counters(self.account)?.waiting >= u64::from(self.waiting_max) {
             return Err(Reason::ApprovalQueueFull.into());
         }
         let waiting = WaitingRequest {

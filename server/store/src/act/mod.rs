@@ -33,8 +33,7 @@ pub use devices::{
     DeviceImport, IMPORT_MAX, ImportDevices, Imported, OnExisting, SetDevice, SetDeviceStatus,
 };
 pub use issue::{
-    AbandonIssue, BeginIssue, Begun, CompleteIssue, CompleteRefused, INTENT_STALE_AFTER, IssueRefused,
-    Signed, WAITING_PER_ACCOUNT_MAX,
+    AbandonIssue, BeginIssue, Begun, CompleteIssue, CompleteRefused, INTENT_STALE_AFTER, IssueRefused, Signed,
 };
 pub use profiles::SetProfile;
 pub use refusals::{NoteRefusals, REFUSALS_PER_HOUR_MAX, RefusalNote};

@@ -329,3 +329,20 @@ fn a_denied_request_stays_denied() {
     rig.ledger().transact_blocking(decide).expect("denied");
     assert_eq!(policy(rig.begin(first)), Reason::ApprovalDenied);
 }
+
+#[test]
+fn no_more_requests_wait_than_a_person_is_to_judge() {
+    let mut rig = Rig::new();
+    let now = rig.now;
+    let manual = |number, id| BeginIssue { approval: Approval::Manual, ..begin(number, id, now) };
+    rig.begin(manual(1, "a")).expect("waits");
+    rig.begin(manual(2, "b")).expect("waits");
+    assert_eq!(policy(rig.begin(manual(3, "c"))), Reason::ApprovalQueueFull);
+    // The places that are taken stay theirs, and a decision frees one.
+    assert!(matches!(rig.begin(manual(1, "a")), Ok(Begun::Waiting { .. })));
+    let request = manual(1, "a").request;
+    let decide = DecideRequest { request, decision: Decision::Deny, by: rig.by() };
+    rig.ledger().transact_blocking(decide).expect("denied");
+    rig.begin(manual(3, "c")).expect("waits");
+    rig.check();
+}

@@ -191,6 +191,7 @@ fn begin(number: u64, id: &str, now: UnixTime) -> BeginIssue {
         token: None,
         replaces: None,
         approval: Approval::Automatic,
+        waiting_max: 2,
         csr_der: vec![0x30; 30],
         source: Some("192.0.2.1".to_owned()),
         repeat_for: REPEAT_FOR,
