@@ -47,11 +47,18 @@ impl Server {
         Self::with_config("")
     }
 
-    /// Makes an account, adds to its configuration, and serves it.
+    /// Makes an account, sets its configuration, and serves it.
     pub fn with_config(config: &str) -> Self {
+        let mut server = Self::made(config);
+        server.serve();
+        server
+    }
+
+    /// Makes an account and sets its configuration; nothing serves it yet.
+    pub fn made(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let none = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self { folder, child: None, est: none, admin: none };
+        let server = Self { folder, child: None, est: none, admin: none };
         let dir = server.dir();
         let made = Command::new(program())
             .args(["init", &dir.display().to_string(), "--zone", "example.test", "--json"])
@@ -59,13 +66,24 @@ impl Server {
             .expect("muster runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         std::fs::write(dir.join("muster.toml"), config).expect("a configuration");
-        server.serve();
         server
     }
 
     /// Starts the server on its directory and waits until it is ready.
     pub fn serve(&mut self) {
-        let mut command = Command::new(program());
+        self.start_by(Command::new(program()));
+    }
+
+    /// The same for a server that meets its limit on file sizes as an error, as it would a full disk.
+    ///
+    /// The system sends a signal that kills, unless it is ignored from before the start.
+    pub fn serve_without_signal_of_file_size(&mut self) {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(program());
+        self.start_by(command);
+    }
+
+    fn start_by(&mut self, mut command: Command) {
         command.arg("serve").arg(self.dir());
         command.args(["--listen-admin", "127.0.0.1:0", "--listen-est", "127.0.0.1:0"]);
         let log = std::fs::File::create(self.log()).expect("a log");
@@ -100,10 +118,28 @@ impl Server {
 
     /// Asks it to stop, and returns its exit code.
     pub fn terminate(&mut self) -> Option<i32> {
-        let mut child = self.child.take().expect("it runs");
-        let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-        assert!(asked.expect("kill runs").success());
-        child.wait().expect("it ends").code()
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// Sends it a signal, by the signal's name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits until it ends, and returns its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.take().expect("it runs").wait().expect("it ends").code()
+    }
+
+    /// Sets a limit of the running process: `nofile` or `fsize`, with a number or `unlimited`.
+    pub fn limit(&self, what: &str, most: &str) {
+        // The trailing colon leaves the hard limit, so that the soft one can be raised again.
+        let set = Command::new("prlimit")
+            .args(["--pid", &self.pid().to_string(), &format!("--{what}={most}:")])
+            .status();
+        assert!(set.expect("prlimit runs").success());
     }
 
     /// The process id.

@@ -26,7 +26,8 @@ pub struct RevocationError {
 impl Authority {
     /// Makes the CRL of a CA anew from what is revoked now.
     ///
-    /// `lifetime` is the time to nextUpdate. A CA without a key keeps no CRL here.
+    /// `lifetime` is the time to nextUpdate. A CA without a key keeps no CRL here, and one that has
+    /// ended keeps its last.
     ///
     /// # Errors
     /// When the key can't sign or the ledger can't store.
@@ -69,6 +70,11 @@ impl Authority {
         let trust = self.trust();
         let Some(keyed) = trust.keyed.iter().find(|keyed| keyed.id == ca) else { return Ok(()) };
         let now = self.clock.now();
+        // No certificate outlives its CA, so there is nothing left to revoke, and nobody would take a
+        // list that ends before it begins (RFC 5280 §5.1.2.5).
+        if keyed.issuer.certificate().not_after() <= now {
+            return Ok(());
+        }
         let reader = self.ledger.reader()?;
         let mut revoked = Vec::new();
         reader.for_each_revoked(self.account, |entry| {
