@@ -118,6 +118,8 @@ impl Listener {
                 Err(error) => survive(&error, &shared.metrics).await,
             }
         }
+        // Closed first: who comes now is told so at once, and does not wait in the backlog for the end.
+        drop(socket);
         tasks.close();
         let drained = tokio::time::timeout(self.limits.drain_timeout, tasks.wait()).await;
         if drained.is_err() {
@@ -134,8 +136,11 @@ impl Shared {
     {
         // An answer is one small write; without this the last segment would wait for an ACK.
         let _ = stream.set_nodelay(true);
-        let first_byte = tokio::time::timeout(self.limits.first_byte_timeout, stream.readable()).await;
-        if !matches!(first_byte, Ok(Ok(()))) {
+        // Looked at, not only waited for: a socket that was never read from is called readable too soon.
+        let mut first_byte = [0];
+        let looked = stream.peek(&mut first_byte);
+        let looked = tokio::time::timeout(self.limits.first_byte_timeout, looked).await;
+        if !matches!(looked, Ok(Ok(1))) {
             self.metrics.connection_refused(ConnectionRefusal::Silent);
             return;
         }

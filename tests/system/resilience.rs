@@ -1,0 +1,260 @@
+//! A server in trouble: no disk, no file descriptors, peers that stop half-way, an end in the middle of
+//! a request, settings and TLS files that change below it.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use muster_policy::reason::Reason;
+use muster_store::Ledger;
+use muster_tests::est::{basic, certificates_of, post, read_reply};
+use muster_tests::request::{request, request_with};
+use muster_tests::{Est, Server};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+/// Longest wait for something that happens by itself.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Looks again until it is so.
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// The head of an enrolment by token, with a body that is announced and not sent.
+fn head(authorization: &str, length: usize) -> String {
+    format!(
+        "POST /.well-known/est/simpleenroll HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\n\
+         Content-Type: application/pkcs10\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+    )
+}
+
+#[test]
+fn a_full_disk_refuses_and_loses_nothing_and_space_is_enough_to_go_on() {
+    let mut server = Server::made("");
+    server.serve_without_signal_of_file_size();
+    let (_, kept) = request("meter-1");
+    let first = server.token("meter-1");
+    let certificate = server.est().enroll("meter-1", &first, &kept).certificate();
+    let (_, der) = request("meter-2");
+    let token = server.token("meter-2");
+    // Nothing can be written beyond this, as on a disk without space.
+    server.limit("fsize", "16384");
+    for _ in 0..3 {
+        let reply = server.est().enroll("meter-2", &token, &der);
+        assert_eq!(
+            (reply.status, reply.reason()),
+            (503, Reason::LedgerUnavailable.code()),
+            "{}",
+            reply.text()
+        );
+        assert!(reply.header("Retry-After").is_some());
+    }
+    assert!(server.metrics().contains("reason=\"ledger_unavailable\""));
+    server.limit("fsize", "unlimited");
+    // The token was not used up by what failed.
+    eventually("the ledger is back", || server.est().enroll("meter-2", &token, &der).status == 200);
+    assert_eq!(server.est().enroll("meter-1", &first, &kept).certificate(), certificate);
+    assert_eq!(server.muster_json(&["cert", "list"]).as_array().map(Vec::len), Some(2));
+    assert_eq!(server.terminate(), Some(0));
+    Ledger::check(&server.dir().join("ledger.redb")).expect("the ledger is whole");
+}
+
+#[test]
+fn running_out_of_file_descriptors_is_survived() {
+    let server = Server::start();
+    let (_, der) = request("meter-1");
+    let token = server.token("meter-1");
+    server.limit("nofile", "48");
+    let crowd: Vec<TcpStream> =
+        (0..100).map(|_| TcpStream::connect(server.est_address()).expect("the backlog takes it")).collect();
+    // The silent ones are closed after some seconds and give their descriptors back.
+    server.est().enroll("meter-1", &token, &der).certificate();
+    drop(crowd);
+    server.limit("nofile", "1024");
+    assert!(server.metrics().contains("reason=\"AcceptFailed\""), "{}", server.metrics());
+}
+
+#[test]
+fn a_silent_peer_is_cut_off_before_it_takes_the_place_of_a_handshake() {
+    let server = Server::with_config("[est]\nhandshakes = 1\n");
+    let began_at = Instant::now();
+    let mut silent = TcpStream::connect(server.est_address()).expect("connects");
+    silent.set_read_timeout(Some(PATIENCE)).expect("set");
+    assert_eq!(server.est().get("cacerts").status, 200);
+    assert!(began_at.elapsed() < Duration::from_secs(4), "the one slot was free");
+    assert_eq!(silent.read(&mut [0]).expect("an end"), 0);
+    assert!(server.metrics().contains("refused_total{reason=\"Silent\"} 1"), "{}", server.metrics());
+}
+
+#[test]
+fn a_body_that_does_not_come_is_given_up_and_uses_nothing_up() {
+    let server = Server::start();
+    let (_, der) = request("meter-1");
+    let token = server.token("meter-1");
+    let mut stream = server.est().connect().expect("connects");
+    stream.write_all(head(&basic("meter-1", &token), 500).as_bytes()).expect("sent");
+    assert_eq!(read_reply(&mut stream).expect("an answer").status, 100);
+    stream.write_all(b"MIIB").expect("sent");
+    let reply = read_reply(&mut stream).expect("an answer");
+    assert_eq!((reply.status, reply.reason()), (400, Reason::BodyTimeout.code()));
+    server.est().enroll("meter-1", &token, &der).certificate();
+    // A body that ends early is another fault.
+    let mut stream = server.est().connect().expect("connects");
+    let cut = String::from_utf8(post("simpleenroll", Some(&basic("meter-1", &token)), "MIIB")).expect("text");
+    let cut = cut.replace("Content-Length: 4", "Content-Length: 400");
+    stream.write_all(cut.as_bytes()).expect("sent");
+    stream.conn.send_close_notify();
+    stream.flush().expect("sent");
+    stream.sock.shutdown(Shutdown::Write).expect("open");
+    // hyper may end the connection without an answer, since nobody waits for one.
+    if let Ok(reply) = read_reply(&mut stream) {
+        assert_eq!(reply.reason(), Reason::BodyMalformed.code());
+    }
+}
+
+#[test]
+fn too_large_a_body_is_refused_before_it_is_sent() {
+    let server = Server::start();
+    let mut stream = server.est().connect().expect("connects");
+    let authorization = basic("meter-1", &server.token("meter-1"));
+    stream.write_all(head(&authorization, 1_000_000).as_bytes()).expect("sent");
+    let reply = read_reply(&mut stream).expect("an answer");
+    assert_eq!((reply.status, reply.reason()), (413, Reason::BodyTooLarge.code()), "not 100 first");
+    // Nor is the body of somebody unknown read.
+    let mut stream = server.est().connect().expect("connects");
+    stream.write_all(head(&basic("meter-1", "wrong"), 500).as_bytes()).expect("sent");
+    assert_eq!(read_reply(&mut stream).expect("an answer").status, 401);
+}
+
+#[test]
+fn what_began_before_the_stop_is_answered() {
+    let mut server = Server::start();
+    let (_, der) = request("meter-1");
+    let body = STANDARD.encode(&der);
+    let authorization = basic("meter-1", &server.token("meter-1"));
+    let mut stream = server.est().connect().expect("connects");
+    stream.write_all(head(&authorization, body.len()).as_bytes()).expect("sent");
+    assert_eq!(read_reply(&mut stream).expect("an answer").status, 100, "it reads the body now");
+    server.signal("TERM");
+    eventually("nobody new is let in", || TcpStream::connect(server.est_address()).is_err());
+    stream.write_all(body.as_bytes()).expect("sent");
+    read_reply(&mut stream).expect("an answer").certificate();
+    assert_eq!(server.wait(), Some(0));
+    assert!(!server.dir().join("serving.json").exists());
+    let checked = Ledger::check(&server.dir().join("ledger.redb")).expect("the ledger is whole");
+    assert_eq!(checked.certificates, 1);
+}
+
+/// Writes a certificate for localhost and its key, as a CA of the operator's makes them; the certificate.
+fn write_tls(dir: &Path, issuer: &Issuer<'_, KeyPair>) -> Vec<u8> {
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    let certificate = params.signed_by(&key, issuer).expect("a certificate");
+    std::fs::write(dir.join("own.key"), key.serialize_pem()).expect("written");
+    std::fs::write(dir.join("own.pem"), certificate.pem()).expect("written");
+    certificate.der().to_vec()
+}
+
+#[test]
+fn a_tls_certificate_of_ones_own_is_read_again_on_a_signal_and_kept_if_the_new_one_is_bad() {
+    let mut server = Server::made("[est]\ntls_certificate = \"own.pem\"\ntls_key = \"own.key\"\n");
+    let (dir, trusted) = (server.dir(), server.scratch().join("trusted.pem"));
+    let ca_key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    std::fs::write(&trusted, params.self_signed(&ca_key).expect("a CA").pem()).expect("written");
+    let issuer = Issuer::new(params, ca_key);
+    let first = write_tls(&dir, &issuer);
+    server.serve();
+    let served = || {
+        let stream = Est::new(server.est_address(), &trusted).connect().expect("connects");
+        stream.conn.peer_certificates().expect("a certificate")[0].to_vec()
+    };
+    assert_eq!(served(), first);
+    let second = write_tls(&dir, &issuer);
+    assert_eq!(served(), first, "nothing changes before it is asked to");
+    server.signal("HUP");
+    eventually("the second one is served", || served() == second);
+    std::fs::write(dir.join("own.pem"), "nothing").expect("written");
+    server.signal("HUP");
+    let log = server.log();
+    let says = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("keeps its old TLS"));
+    eventually("the log says so", says);
+    assert_eq!(served(), second);
+}
+
+#[test]
+fn an_http_1_0_client_is_served() {
+    let server = Server::start();
+    let (_, der) = request("meter-1");
+    let authorization = basic("meter-1", &server.token("meter-1"));
+    let text = String::from_utf8(post("simpleenroll", Some(&authorization), &STANDARD.encode(&der)));
+    let text = text.expect("text").replace("HTTP/1.1", "HTTP/1.0").replace("Connection: close\r\n", "");
+    let reply = server.est().send(text.as_bytes()).expect("an answer");
+    reply.certificate();
+    assert!(reply.header("Content-Length").is_some() && reply.header("Transfer-Encoding").is_none());
+}
+
+#[test]
+fn one_address_has_only_its_share_of_connections() {
+    let server = Server::with_config("[est]\nconnections_per_source = 4\n");
+    let kept: Vec<_> = (0..4).map(|_| server.est().connect().expect("connects")).collect();
+    assert!(server.est().connect().is_err(), "the fifth is closed");
+    assert!(server.metrics().contains("reason=\"SourceLimit\""));
+    drop(kept);
+    eventually("the share is back", || server.est().connect().is_ok());
+}
+
+#[test]
+fn a_profile_decides_what_is_issued_and_how_it_is_written() {
+    let server = Server::with_config("[ca]\ncrl_url_base = \"http://crl.example.test\"\n");
+    let fields = [
+        "lifetime_s=3600",
+        "backdate_s=60",
+        "dns_suffix=devices.example.test",
+        "crl_url=true",
+        "wrap_base64=true",
+        "keys=ecdsa-p384",
+        "csr_attributes=none",
+    ];
+    server.muster(&[&["profile", "set", "special"], fields.as_slice()].concat());
+    assert_eq!(server.est().get("special/csrattrs").status, 204);
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).expect("a key");
+    let der = request_with(&key, &[], |params| {
+        params.distinguished_name.push(DnType::CommonName, "meter-1");
+        params.distinguished_name.push(DnType::OrganizationName, "a wish");
+    });
+    let authorization = basic("meter-1", &server.token("meter-1"));
+    let reply = server.est().post("special/simpleenroll", Some(&authorization), &der);
+    let certificate = reply.certificate();
+    assert!(reply.text().lines().count() > 1 && reply.text().lines().all(|line| line.len() <= 76));
+    assert!(reply.header("Muster-Dropped").is_some_and(|names| names.contains("2.5.4.10")), "{}", reply.head);
+    let (_, leaf) = x509_parser::parse_x509_certificate(&certificate).expect("a certificate");
+    assert_eq!(leaf.subject().to_string(), "CN=meter-1");
+    let validity = leaf.validity();
+    assert_eq!(validity.not_after.timestamp() - validity.not_before.timestamp(), 3_600 + 60);
+    let text = format!("{:?}", leaf.extensions());
+    for expected in [
+        "spiffe://example.test/device/meter-1",
+        "meter-1.devices.example.test",
+        "http://crl.example.test/crl/",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in {text}");
+    }
+    let (_, p256) = request("meter-2");
+    let authorization = basic("meter-2", &server.token("meter-2"));
+    let reply = server.est().post("special/simpleenroll", Some(&authorization), &p256);
+    assert_eq!(reply.reason(), Reason::KeyKindForbidden.code());
+    // The template of RFC 9908 has more to say than the plain form.
+    server.muster(&["profile", "set", "template", "csr_attributes=template"]);
+    let template = server.est().get("template/csrattrs").decoded();
+    assert!(template.len() > server.est().get("csrattrs").decoded().len());
+    assert!(certificates_of(&server.est().get("special/cacerts").decoded()).len() >= 2);
+}
