@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use crate::front::Operation;
 
 /// Why a connection never got to its first request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ConnectionRefusal {
     AcceptFailed,
     ConnectionLimit,
@@ -22,6 +22,21 @@ pub(crate) enum ConnectionRefusal {
     HandshakeTimeout,
     Silent,
     SourceLimit,
+}
+
+impl EncodeLabelValue for ConnectionRefusal {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        // Snake case, as the codes of refusals.
+        match self {
+            Self::AcceptFailed => "accept_failed",
+            Self::ConnectionLimit => "connection_limit",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::Silent => "silent",
+            Self::SourceLimit => "source_limit",
+        }
+        .encode(encoder)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
