@@ -191,3 +191,21 @@ fn one_token_yields_one_certificate_however_many_ask_at_once() {
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
     assert!(statuses.iter().all(|status| matches!(status, 200 | 401)), "{statuses:?}");
 }
+
+#[test]
+fn equal_requests_at_once_are_one_request() {
+    let server = Server::start();
+    let token = server.token("meter-1");
+    let (_, der) = request("meter-1");
+    let threads: Vec<_> = (0..32)
+        .map(|_| {
+            let (est, token, der) = (server.est(), token.clone(), der.clone());
+            std::thread::spawn(move || est.enroll("meter-1", &token, &der).certificate())
+        })
+        .collect();
+    let mut certificates: Vec<_> =
+        threads.into_iter().map(|thread| thread.join().expect("a certificate")).collect();
+    certificates.dedup();
+    assert_eq!(certificates.len(), 1, "each gets the one certificate");
+    assert_eq!(server.muster_json(&["cert", "list"]).as_array().map(Vec::len), Some(1));
+}

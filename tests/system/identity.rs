@@ -150,6 +150,44 @@ fn only_a_certificate_that_was_stored_is_known() {
 }
 
 #[test]
+fn a_connection_that_stays_open_does_not_outlive_what_let_it_in() {
+    let server = Server::start();
+    let device = Device::enroll(&server, "meter-1");
+    let chain = vec![device.certificate.clone()];
+    let mut stream = server.est().with(Identity { chain, key: device.key() }).connect().expect("connects");
+    let body = STANDARD.encode(request_by(&device.key, "meter-1"));
+    let kept = String::from_utf8(post("simplereenroll", None, &body)).expect("text");
+    let kept = kept.replace("Connection: close\r\n", "");
+    let mut renew = || {
+        stream.write_all(kept.as_bytes()).expect("sent");
+        read_reply(&mut stream).expect("an answer")
+    };
+    renew().certificate();
+    server.muster(&["device", "suspend", "meter-1"]);
+    assert_refused(&renew(), 403, Reason::DeviceSuspended);
+    server.muster(&["device", "resume", "meter-1"]);
+    renew().certificate();
+    server.muster(&["ca", "rotate"]);
+    renew().certificate();
+    server.muster(&["cert", "revoke", "--device", "meter-1"]);
+    assert_refused(&renew(), 403, Reason::CertificateRevoked);
+}
+
+#[test]
+fn a_repeated_request_is_refused_once_its_token_or_device_is() {
+    let server = Server::start();
+    let (_, der) = request("meter-1");
+    let token = server.token("meter-1");
+    server.est().enroll("meter-1", &token, &der).certificate();
+    server.muster(&["device", "suspend", "meter-1"]);
+    assert_refused(&server.est().enroll("meter-1", &token, &der), 403, Reason::DeviceSuspended);
+    server.muster(&["device", "resume", "meter-1"]);
+    server.muster(&["cert", "revoke", "--device", "meter-1"]);
+    // A revoked certificate is never handed out again, and the token had one use.
+    assert_refused(&server.est().enroll("meter-1", &token, &der), 401, Reason::TokenUsed);
+}
+
+#[test]
 fn one_device_does_not_renew_as_another() {
     let server = Server::start();
     let first = Device::enroll(&server, "meter-1");
