@@ -1,8 +1,9 @@
 //! Strangers' clients against our server. A tool that is missing fails its test; nothing is skipped.
 //!
-//! `tests/check.sh` installs them: openssl, curl and strongSwan from Debian; `cryptography`, `pyOpenSSL`
-//! and acme2certifier's EST handler from PyPI, in the interpreter that `MUSTER_TEST_PYTHON` names.
+//! `tests/check.sh` installs them: openssl, curl, strongSwan and mosquitto from Debian; `cryptography`,
+//! `pyOpenSSL`, paho and acme2certifier's EST handler from PyPI, in the interpreter that `MUSTER_TEST_PYTHON` names.
 
+mod carry;
 mod curl;
 mod python;
 mod strongswan;
