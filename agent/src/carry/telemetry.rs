@@ -193,13 +193,13 @@ impl Telemetry {
         let polling = poll(events, sender);
         tokio::pin!(carrying, polling);
         let session = Box::pin(self.session(&mut live, tried, identity, is_candidate, is_taken));
-        let end = tokio::select! {
-            end = session => end,
-            carried = &mut carrying => of_carried(carried),
-            () = &mut polling => End::Failed("the MQTT client ended".to_owned()),
+        let (end, is_open) = tokio::select! {
+            end = session => (end, true),
+            carried = &mut carrying => (of_carried(carried), false),
+            () = &mut polling => (End::Failed("the MQTT client ended".to_owned()), false),
         };
         // Leave in order, so that no will is published; the broker may be gone already.
-        if live.client.try_disconnect().is_ok() {
+        if is_open && live.client.try_disconnect().is_ok() {
             let leaving = async {
                 tokio::select! { _ = carrying => {}, () = polling => {} }
             };

@@ -120,10 +120,16 @@ impl Opening {
         }
     }
 
+    /// Whether a second connection makes the broker end the first: it knows the client by name (§3.1.4).
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        !self.client.is_empty()
+    }
+
     /// Whether a second connection would make the broker publish the will of the first (§3.1.2.5).
     #[must_use]
     pub fn would_fire_will(&self) -> bool {
-        self.has_will && !self.client.is_empty()
+        self.has_will && self.is_named()
     }
 
     /// The CONNECT for the broker, the first time.

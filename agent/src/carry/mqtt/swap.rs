@@ -152,7 +152,13 @@ impl Carrier {
         } else {
             let welcome = self.take(&mut next).await?;
             let waiting = self.await_subscribed(&mut next).await?;
-            self.leave().await?;
+            if self.session.opening().is_named() {
+                // The broker ends it. A DISCONNECT could meet a closed socket, whose reset would overtake what
+                // is still to be read.
+                self.drain().await?;
+            } else {
+                self.leave().await?;
+            }
             self.upstream = next;
             self.say_again(&welcome).await?;
             for packet in waiting {
@@ -205,9 +211,14 @@ impl Carrier {
     /// Leave the old connection by DISCONNECT, and pass on what the broker had sent on it.
     async fn leave(&mut self) -> Result<(), End> {
         self.upstream.output.queue.extend_from_slice(LEAVE);
-        let until = Instant::now() + LEAVE_TIMEOUT;
         // The broker may have closed it already, which is as good.
-        let _ = tokio::time::timeout_at(until, self.upstream.output.flush()).await;
+        let _ = tokio::time::timeout(LEAVE_TIMEOUT, self.upstream.output.flush()).await;
+        self.drain().await
+    }
+
+    /// Pass on what the broker had sent on the old connection, to its end.
+    async fn drain(&mut self) -> Result<(), End> {
+        let until = Instant::now() + LEAVE_TIMEOUT;
         loop {
             let packet = match tokio::time::timeout_at(until, read(&mut self.upstream)).await {
                 Ok(Ok(packet)) if packet.kind() != Kind::Disconnect => packet,
