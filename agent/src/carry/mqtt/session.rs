@@ -272,6 +272,12 @@ impl Session {
         self.outgoing.is_empty() && self.asked.is_empty() && self.incoming.is_empty() && self.pings == 0
     }
 
+    /// Whether a ping of the client has no answer yet.
+    #[must_use]
+    pub fn awaits_ping(&self) -> bool {
+        self.pings > 0
+    }
+
     /// Whether the relay's own SUBSCRIBE packets are all answered.
     #[must_use]
     pub fn is_resubscribed(&self) -> bool {

@@ -4,8 +4,9 @@
 //! begin an exchange wait, at most [`SETTLE_TIMEOUT`], for those under way to end. Then the session moves:
 //! - a session that the broker keeps (3.1.1 without clean session; 5.0), or one whose will a second connection
 //!   would publish: leave the old connection by DISCONNECT, read it to its end, and take the session over;
-//! - another (3.1.1, clean, no will): take over with CONNECT and the subscriptions in one write, so that no
-//!   message falls between, and only then read the old connection to its end.
+//! - another (3.1.1, clean, no will): make sure that the broker has read all that was sent, take over with
+//!   CONNECT and the subscriptions in one write, so that no message falls between, and only then read the old
+//!   connection to its end.
 //!
 //! The client's bytes wait meanwhile; what the broker sends on either connection reaches it.
 
@@ -33,6 +34,9 @@ const SETTLE_TIMEOUT: Duration = Duration::from_millis(500);
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the broker may take for the whole move.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// MQTT 3.1.1 §3.12.
+const PINGREQ: &[u8] = &[0xc0, 0x00];
 
 type Dialling = Pin<Box<dyn Future<Output = Result<TlsStream<TcpStream>, DialFault>> + Send>>;
 
@@ -150,11 +154,13 @@ impl Carrier {
             self.upstream = next;
             self.say_again(&welcome).await?;
         } else {
+            if self.session.opening().is_named() {
+                self.fence().await?;
+            }
             let welcome = self.take(&mut next).await?;
             let waiting = self.await_subscribed(&mut next).await?;
             if self.session.opening().is_named() {
-                // The broker ends it. A DISCONNECT could meet a closed socket, whose reset would overtake what
-                // is still to be read.
+                // The broker ends it; see `fence`.
                 self.drain().await?;
             } else {
                 self.leave().await?;
@@ -174,6 +180,28 @@ impl Carrier {
             return Err(why.into());
         }
         self.session.write_lost_pings(&mut self.local.output.queue);
+        Ok(())
+    }
+
+    /// Wait until the broker has read all that was sent on the old connection, by a ping of the relay's own.
+    ///
+    /// From here on nothing is sent on it. A broker that closes a socket with unread bytes resets it, and with
+    /// that drops what it had still to send.
+    async fn fence(&mut self) -> Result<(), End> {
+        let until = Instant::now() + LEAVE_TIMEOUT;
+        self.upstream.output.queue.extend_from_slice(PINGREQ);
+        match tokio::time::timeout_at(until, self.upstream.output.flush()).await {
+            Ok(flushed) => flushed.map_err(lost)?,
+            Err(_) => return Ok(()),
+        }
+        while let Ok(packet) = tokio::time::timeout_at(until, read(&mut self.upstream)).await {
+            let packet = packet?;
+            if packet.kind() == Kind::Pingresp && !self.session.awaits_ping() {
+                return Ok(());
+            }
+            self.make_room().await?;
+            self.handle_upstream(&packet)?;
+        }
         Ok(())
     }
 
