@@ -13,20 +13,14 @@ use clap::Args;
 /// Where the unit goes, below the root.
 pub const UNIT_PATH: &str = "etc/systemd/system/muster-agent.service";
 
-/// Where the agent keeps its keys, below `/var/lib`: systemd's `StateDirectory`.
-pub const STATE_DIRECTORY: &str = "muster-agent";
-
-/// Seconds between two signs of life before systemd starts the agent anew.
-pub const WATCHDOG_S: u32 = 60;
-
 /// The options of `install`.
 #[derive(Args, Clone, Debug)]
 pub struct InstallOptions {
     /// The configuration that the service reads.
-    #[arg(long, value_name = "FILE", default_value = "/etc/muster-agent/agent.toml")]
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
     pub config: PathBuf,
     /// The agent's binary, as the service finds it.
-    #[arg(long, value_name = "FILE", default_value = "/usr/bin/muster-agent")]
+    #[arg(long, value_name = "FILE", default_value = BINARY)]
     pub binary: PathBuf,
     /// Write below this folder instead of /.
     #[arg(long, value_name = "DIR", default_value = "/")]
@@ -103,11 +97,7 @@ pub fn install(options: &InstallOptions) -> Result<Installed, InstallFault> {
 /// [`InstallFault::Path`].
 pub fn unit(binary: &Path, config: &Path) -> Result<String, InstallFault> {
     let (binary, config) = (word(binary)?, word(config)?);
-    Ok(UNIT
-        .replace("{binary}", binary)
-        .replace("{config}", config)
-        .replace("{state}", STATE_DIRECTORY)
-        .replace("{watchdog}", &WATCHDOG_S.to_string()))
+    Ok(UNIT.replace(BINARY, binary).replace(CONFIG, config))
 }
 
 /// A path as one word of a unit file; systemd gives white space, quotes, `\`, `$` and `%` a meaning.
@@ -118,7 +108,11 @@ fn word(path: &Path) -> Result<&str, InstallFault> {
     if path.is_absolute() && is_plain { Ok(text) } else { Err(fault()) }
 }
 
-const UNIT: &str = include_str!("../packaging/muster-agent.service.in");
+/// The unit of the Debian package; it names [`BINARY`] and [`CONFIG`].
+const UNIT: &str = include_str!("../packaging/muster-agent.service");
+
+const BINARY: &str = "/usr/bin/muster-agent";
+const CONFIG: &str = "/etc/muster-agent/agent.toml";
 
 #[cfg(test)]
 mod tests {
@@ -153,7 +147,6 @@ mod tests {
         let options = InstallOptions { dry_run: true, ..options(root.path()) };
         let Installed::Printed(unit) = install(&options).unwrap() else { panic!("printed") };
         assert!(unit.contains("ExecStart=/usr/bin/muster-agent run --config /etc/muster-agent/agent.toml\n"));
-        assert!(!unit.contains('{'), "{unit}");
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
     }
 
@@ -162,6 +155,14 @@ mod tests {
         for path in ["relative", "/a b", "/a%i", "/a$HOME", "/a\nExecStartPre=/bin/sh", "/a\"b"] {
             assert!(matches!(unit(Path::new("/b"), Path::new(path)), Err(InstallFault::Path(_))), "{path}");
         }
+    }
+
+    #[test]
+    fn the_unit_names_the_given_binary_and_configuration_only() {
+        let unit = unit(Path::new("/opt/agent"), Path::new("/opt/agent.toml")).unwrap();
+        assert!(unit.contains("ExecStart=/opt/agent run --config /opt/agent.toml\n"));
+        assert!(unit.contains("ConditionPathExists=/opt/agent.toml\n"));
+        assert!(!unit.contains(BINARY) && !unit.contains(CONFIG));
     }
 
     /// What systemd itself says of the unit. Without systemd there is nobody to ask, and the test says so.

@@ -8,6 +8,9 @@ use std::path::Path;
 
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use muster::config::ConfigWritten;
+use muster_agent::carry::mqtt::opening::Opening;
+use muster_agent::carry::mqtt::packet::{PacketFault, PacketReader};
+use muster_agent::carry::mqtt::session::Session;
 use muster_ca::certificate::LeafFacts;
 use muster_ca::chain::{ClientChain, TrustAnchors, verify_client_chain};
 use muster_ca::csr::Csr;
@@ -51,6 +54,20 @@ fn read_all<E: std::fmt::Debug>(target: &str, read: impl Fn(&str, &[u8]) -> Resu
 
 fn text(input: &[u8]) -> &str {
     std::str::from_utf8(input).unwrap_or_default()
+}
+
+#[test]
+fn sessions_of_local_mqtt_clients_are_read_or_refused() {
+    read_all("agent_mqtt_relay", |_, input| {
+        let mut reader = PacketReader::new();
+        reader.buffer().extend_from_slice(input);
+        let connect = reader.next_packet()?.ok_or(PacketFault::Malformed)?;
+        let mut session = Session::new(Opening::read(&connect)?);
+        while let Some(packet) = reader.next_packet()? {
+            session.handle_client(&packet)?;
+        }
+        Ok::<(), PacketFault>(())
+    });
 }
 
 #[test]
