@@ -79,6 +79,7 @@ impl Fleet {
     }
 
     /// An identity of `meter-1` that is valid for this long.
+    #[expect(clippy::disallowed_methods, reason = "the agent under test compares with the wall clock")]
     pub fn identity(&self, generation: u32, valid_for: Duration) -> Arc<Identity> {
         let (chain, key) = self.leaf(generation, ExtendedKeyUsagePurpose::ClientAuth);
         Arc::new(Identity {

@@ -19,6 +19,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
+use crate::python::python;
+
 const GENERATIONS: u32 = 20;
 const EVERY: Duration = Duration::from_millis(100);
 const BETWEEN_RENEWALS: Duration = Duration::from_millis(1100);
@@ -185,10 +187,6 @@ if drops or not all(message.is_published() for message in sent):
 client.disconnect()
 client.loop_stop()
 "#;
-
-fn python() -> String {
-    std::env::var("MUSTER_TEST_PYTHON").expect("MUSTER_TEST_PYTHON names a Python with paho-mqtt")
-}
 
 async fn curl(address: SocketAddr, number: u32) -> String {
     let output = Command::new("curl")
