@@ -6,3 +6,4 @@
 pub mod carry;
 pub mod identity;
 pub mod install;
+pub mod notify;
