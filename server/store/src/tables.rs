@@ -196,6 +196,14 @@ impl<'t> Tables<'t> {
     }
 
     pub(crate) fn get<R: Record>(&mut self, key: &[u8]) -> Result<Option<R>, Fault> {
+        self.get_part::<R, R>(key)
+    }
+
+    /// Some fields of a record, by their names.
+    pub(crate) fn get_part<R: Record, P: DeserializeOwned>(
+        &mut self,
+        key: &[u8],
+    ) -> Result<Option<P>, Fault> {
         match self.table(R::TABLE)?.get(key)? {
             Some(value) => codec::decode(R::TABLE, value.value()).map(Some),
             None => Ok(None),
