@@ -157,6 +157,7 @@ impl Server {
         write_ca_file(&dir, &registrar)?;
         let secret = new_secret("msl_")?;
         let hooks = muster_admin::Hooks {
+            edge_is_at: None,
             backup: backup::hook(&dir, &registrar),
             zones_changed: changes_hook(&dir, &est_tls, &registrar),
         };

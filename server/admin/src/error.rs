@@ -145,6 +145,8 @@ impl From<Rejected> for ApiError {
             Rejected::CaUnknown => Self::not_found("CA"),
             Rejected::CertificateUnknown => Self::not_found("certificate"),
             Rejected::DeviceUnknown(_) => Self::not_found("device"),
+            Rejected::HostOutsideZone(_) => Self::argument("/host", message),
+            Rejected::HostUnknown => Self::not_found("hostname"),
             Rejected::RequestNotWaiting => Self::not_found("waiting request"),
             Rejected::TokenUnknown => Self::not_found("token"),
             Rejected::DeviceText { error, .. } => Self::argument(format!("/{}", error.field), message),

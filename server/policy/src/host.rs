@@ -21,6 +21,12 @@ impl HostPattern {
         &self.name
     }
 
+    /// Whether every name it stands for lies in `zone`.
+    pub fn is_within(&self, zone: &Hostname) -> bool {
+        let (name, zone) = (self.name.as_str(), zone.as_str());
+        name == zone || name.strip_suffix(zone).is_some_and(|rest| rest.ends_with('.'))
+    }
+
     /// Whether one label stands before [`HostPattern::name`].
     pub const fn is_wildcard(&self) -> bool {
         self.wildcard
@@ -140,6 +146,23 @@ pub struct HostRule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lies_in_the_zone_it_ends_with_at_a_dot() {
+        let zone: Hostname = "example.com".parse().expect("valid");
+        for (host, within) in [
+            ("example.com", true),
+            ("a.example.com", true),
+            ("*.example.com", true),
+            ("*.a.example.com", true),
+            ("badexample.com", false),
+            ("example.com.evil.org", false),
+            ("com", false),
+        ] {
+            let pattern: HostPattern = host.parse().expect("valid");
+            assert_eq!(pattern.is_within(&zone), within, "{host}");
+        }
+    }
 
     #[test]
     fn a_wildcard_is_one_whole_label_before_a_domain() {

@@ -69,6 +69,8 @@ tables! {
     Devices, "devices";
     /// end, account, certificate -> nothing
     Expiry, "expiry";
+    /// hostname or wildcard -> `Host`
+    Hosts, "hosts";
     /// request -> `Intent`
     Intents, "intents";
     /// account, manufacturer serial -> device id
