@@ -33,6 +33,12 @@ impl HostPattern {
     }
 }
 
+impl From<Hostname> for HostPattern {
+    fn from(name: Hostname) -> Self {
+        Self { wildcard: false, name }
+    }
+}
+
 impl core::str::FromStr for HostPattern {
     type Err = NameError;
 
