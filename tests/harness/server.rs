@@ -86,6 +86,7 @@ impl Server {
     fn start_by(&mut self, mut command: Command) {
         command.arg("serve").arg(self.dir());
         command.args(["--listen-admin", "127.0.0.1:0", "--listen-est", "127.0.0.1:0"]);
+        command.args(["--listen-https", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0"]);
         let log = std::fs::File::create(self.log()).expect("a log");
         command.stdout(Stdio::piped()).stderr(log).stdin(Stdio::null());
         let mut child = command.spawn().expect("muster runs");
