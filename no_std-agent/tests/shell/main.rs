@@ -10,5 +10,16 @@
     reason = "test code: a panic is a failed test, and it runs on the host"
 )]
 
+// The CAs and keys of proto's own tests.
+#[expect(dead_code, reason = "the device core's tests use the rest")]
+#[path = "../../proto/tests/device/authority.rs"]
+mod authority;
+mod board;
+mod device;
+mod element;
 mod flash;
+mod honest;
+mod hostile;
 mod power_cut;
+mod scripted;
+mod unguarded;
