@@ -10,7 +10,7 @@ pub trait Clock {
     fn now(&self) -> Instant;
 
     /// Wall time, if the board has an RTC or has asked a time server; `None` if it has not. It need not be right:
-    /// the machine sets it straight by the EST server's date.
+    /// the machine sets it straight by the EST server's date. Read at start and by `Device::clock_was_set`.
     fn wall(&self) -> Option<UnixTime>;
 
     /// Ends once [`now`](Self::now) has reached `at`.

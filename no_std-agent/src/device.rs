@@ -115,7 +115,10 @@ where
         let machine = Enrollment::new(config, lent, &restored, P256Verifier, clock.now());
         scratch.zeroize();
         tls.receive.zeroize();
-        Ok(Self { machine, config, manufacturer, net, store, keys, entropy, clock, tls, scratch, slots })
+        let mut device =
+            Self { machine, config, manufacturer, net, store, keys, entropy, clock, tls, scratch, slots };
+        device.clock_was_set().map_err(StartError::Misuse)?;
+        Ok(device)
     }
 
     /// Does what is due, with the EST server too, and returns when to call again: earlier is harmless, and right
@@ -124,9 +127,6 @@ where
     /// # Errors
     /// [`Misuse`] is a bug here; reset the device, which is safe.
     pub async fn work(&mut self, mut observe: impl FnMut(Event)) -> Result<Instant, Misuse> {
-        if let Some(wall) = self.clock.wall() {
-            self.tell(Input::Wall(wall))?;
-        }
         loop {
             self.tell(Input::TimerFired)?;
             match self.settle(&mut observe).await? {
@@ -202,6 +202,15 @@ where
         self.tell(Input::Refused(slot))
     }
 
+    /// The wall clock was set, or jumped: look at it. Not for each call of [`work`](Self::work), because the
+    /// EST server has set the machine's time right meanwhile, and a wrong clock would spoil it again.
+    ///
+    /// # Errors
+    /// [`Misuse`] is a bug here.
+    pub fn clock_was_set(&mut self) -> Result<(), Misuse> {
+        self.clock.wall().map_or(Ok(()), |wall| self.tell(Input::Wall(wall)))
+    }
+
     /// Renews without waiting for the time to come. Call [`work`](Self::work) next.
     pub fn renew_now(&mut self) {
         self.machine.renew_now(self.clock.now());
@@ -232,6 +241,8 @@ where
 /// Why a device does not start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartError<E> {
+    /// A bug here.
+    Misuse(Misuse),
     /// The configured credential is the manufacturer's certificate, and there is none.
     NoManufacturer,
     /// The region cannot hold the store.

@@ -1,9 +1,9 @@
 //! The no_std shell against the real server: everything between flash and HTTP is what runs on a board.
 //!
 //! The board is memory: a NOR flash in a vector, blocking TCP, software keys. It enrolls, tries its identity on a
-//! server that demands it, renews, and takes up after resets.
+//! server that asks for it, renews, and takes up after resets and power cuts.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
@@ -36,13 +36,26 @@ const WORD: usize = 8;
 /// Three pages for each slot.
 const PAGES: usize = 6;
 
-/// A flash that outlives the device, as a flash does.
+/// A flash that outlives the device, as a flash does. Its power fails after so many words and pages.
 #[derive(Clone)]
-struct Flash(Rc<RefCell<Vec<u8>>>);
+struct Flash {
+    bytes: Rc<RefCell<Vec<u8>>>,
+    steps_left: Rc<Cell<usize>>,
+}
 
 impl Flash {
     fn new() -> Self {
-        Self(Rc::new(RefCell::new(vec![0xff; PAGES * PAGE])))
+        Self {
+            bytes: Rc::new(RefCell::new(vec![0xff; PAGES * PAGE])),
+            steps_left: Rc::new(Cell::new(usize::MAX)),
+        }
+    }
+
+    /// Counts one step, if there is power for it.
+    fn step(&self) -> Result<(), NorFlashErrorKind> {
+        let left = self.steps_left.get().checked_sub(1).ok_or(NorFlashErrorKind::Other)?;
+        self.steps_left.set(left);
+        Ok(())
     }
 }
 
@@ -55,12 +68,12 @@ impl ReadNorFlash for Flash {
 
     async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), NorFlashErrorKind> {
         let offset = usize::try_from(offset).expect("small");
-        bytes.copy_from_slice(&self.0.borrow()[offset..offset + bytes.len()]);
-        Ok(())
+        bytes.copy_from_slice(&self.bytes.borrow()[offset..offset + bytes.len()]);
+        if self.steps_left.get() == 0 { Err(NorFlashErrorKind::Other) } else { Ok(()) }
     }
 
     fn capacity(&self) -> usize {
-        self.0.borrow().len()
+        self.bytes.borrow().len()
     }
 }
 
@@ -70,14 +83,20 @@ impl NorFlash for Flash {
 
     async fn erase(&mut self, from: u32, to: u32) -> Result<(), NorFlashErrorKind> {
         let (from, to) = (usize::try_from(from).expect("small"), usize::try_from(to).expect("small"));
-        self.0.borrow_mut()[from..to].fill(0xff);
+        for page in (from..to).step_by(PAGE) {
+            self.step()?;
+            self.bytes.borrow_mut()[page..page + PAGE].fill(0xff);
+        }
         Ok(())
     }
 
     async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), NorFlashErrorKind> {
         let offset = usize::try_from(offset).expect("small");
-        for (place, byte) in self.0.borrow_mut()[offset..].iter_mut().zip(bytes) {
-            *place &= byte;
+        for (at, word) in (offset..).step_by(WORD).zip(bytes.chunks(WORD)) {
+            self.step()?;
+            for (place, byte) in self.bytes.borrow_mut()[at..].iter_mut().zip(word) {
+                *place &= byte;
+            }
         }
         Ok(())
     }
@@ -200,6 +219,11 @@ fn start(
     };
     let region = 0..u32::try_from(PAGES * PAGE).expect("small");
     block_on(Device::start(board, region, config, None, memory)).expect("the device starts")
+}
+
+/// `None`: the power failed before it was up.
+fn start_if_it_can(server: &Server, flash: &Flash, trust: Trust<'static>) -> Option<HostDevice> {
+    (flash.steps_left.get() > 0).then(|| start(server, flash, trust, None, true))
 }
 
 fn anchors(root: Vec<u8>) -> Trust<'static> {
@@ -332,4 +356,52 @@ fn a_suspended_device_keeps_its_identity_and_asks_later() {
     assert!(events.iter().any(|event| matches!(event, Event::Failed(..))), "{events:?}");
     assert_eq!((device.identity(), serial(&device, Slot::A)), (Some(Slot::A), serial_before));
     assert!(device.times().retry_at > Instant::from_millis(1000), "not at once");
+}
+
+/// A renewal from its beginning to the end of the identity before it. Says whether the flash let it.
+fn renew(device: &mut HostDevice, server: &Server) -> bool {
+    device.renew_now();
+    work(device);
+    let (Some(current), Some(new)) = (device.enrollment().current(), device.identity()) else { return false };
+    if current == new {
+        return false;
+    }
+    assert_eq!(use_identity(device, server, new), "HTTP/1.1 200");
+    device.accepted(new).expect("it is the candidate");
+    work(device);
+    true
+}
+
+#[test]
+fn a_power_cut_anywhere_in_a_renewal_leaves_an_identity_that_the_server_takes() {
+    let server = Server::start();
+    let trust = anchors(root(&server));
+    let flash = Flash::new();
+    work(&mut start(&server, &flash, trust, token(&server), true));
+    let mut device = start(&server, &flash, trust, None, true);
+    assert!(renew(&mut device, &server));
+    let steps = usize::MAX - flash.steps_left.get();
+
+    // Not every step, to be done in seconds: the store's own test cuts at each one.
+    let mut cuts = 0;
+    for cut in (0..steps).step_by(7) {
+        flash.steps_left.set(cut);
+        let mut device = start_if_it_can(&server, &flash, trust);
+        if let Some(device) = &mut device {
+            renew(device, &server);
+        }
+        drop(device);
+        flash.steps_left.set(usize::MAX);
+        let mut device = start(&server, &flash, trust, None, true);
+        work(&mut device);
+        let current = device.enrollment().current().unwrap_or_else(|| panic!("no identity: step {cut}"));
+        assert_eq!(use_identity(&mut device, &server, current), "HTTP/1.1 200", "step {cut}");
+        if let Some(new) = device.enrollment().candidate() {
+            assert_eq!(use_identity(&mut device, &server, new), "HTTP/1.1 200", "step {cut}");
+            device.accepted(new).expect("it is the candidate");
+            work(&mut device);
+        }
+        cuts += 1;
+    }
+    println!("{cuts} cuts in {steps} steps");
 }

@@ -45,7 +45,7 @@ impl<V: Verify> ServerCheck for Enrollment<'_, V> {
 }
 
 /// A server of which nothing is asked: `ServerTrust::Bootstrap`. Nothing secret may be sent to it, and nothing that
-/// it says be believed but what a pinned fingerprint confirms.
+/// it says be believed but what a pinned fingerprint confirms. It must still have a P-256 certificate and prove its key.
 #[derive(Clone, Copy, Debug)]
 pub struct AnyServer;
 
