@@ -9,6 +9,7 @@
 
 use core::fmt;
 
+use embassy_futures::yield_now;
 use embedded_io_async::{Error, ErrorKind, ErrorType, Read, Write};
 
 /// A transport of which the records that it delivers are screened.
@@ -86,6 +87,11 @@ struct RecordRefused;
 
 impl<IO: Read> Read for Screened<IO> {
     async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
+        if matches!(self.place, Place::Header { len: 0, .. }) {
+            // A server that sends records without end and without content would otherwise keep a fast network's
+            // read ready for ever, and the timer that bounds it would never be looked at.
+            yield_now().await;
+        }
         // Never past the end of a header or a record, so that each header is judged before anyone acts on it.
         let left = match self.place {
             Place::Header { len, .. } => HEADER_BYTES - len,
@@ -148,6 +154,7 @@ const APPLICATION_DATA: u8 = 23;
 #[cfg(test)]
 mod tests {
     use embassy_futures::block_on;
+    use embassy_futures::select::{Either, select};
 
     use super::*;
 
@@ -230,6 +237,42 @@ mod tests {
         check(&[&HELLO, &COMPATIBILITY, &COMPATIBILITY], Err(13));
         check(&[&COMPATIBILITY], Err(0));
         check(&[&DATA], Err(0));
+    }
+
+    /// A network that is never at a loss for the same record.
+    struct Flood(usize);
+
+    impl ErrorType for Flood {
+        type Error = core::convert::Infallible;
+    }
+
+    impl Read for Flood {
+        async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
+            for (place, byte) in buffer.iter_mut().zip(HELLO.iter().chain(DATA.iter().cycle()).skip(self.0)) {
+                *place = *byte;
+            }
+            // Back to the beginning of a data record after each.
+            self.0 += buffer.len();
+            self.0 -= if self.0 >= HELLO.len() + DATA.len() { DATA.len() } else { 0 };
+            Ok(buffer.len())
+        }
+    }
+
+    #[test]
+    fn a_flood_of_records_does_not_keep_a_timer_from_firing() {
+        let mut screened = Screened::new(Flood(0), 64);
+        let reading = async {
+            loop {
+                screened.read(&mut [0; 100]).await.expect("sound records");
+            }
+        };
+        let timer = async {
+            for _ in 0..1000 {
+                yield_now().await;
+            }
+        };
+        let ended: Either<(), ()> = block_on(select(reading, timer));
+        assert!(matches!(ended, Either::Second(())));
     }
 
     #[test]
