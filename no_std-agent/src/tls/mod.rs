@@ -117,10 +117,7 @@ pub struct Connection<'m, IO: Read + Write + 'm> {
 }
 
 impl<IO: Read + Write> Connection<'_, IO> {
-    /// Tells the server that nothing more will come, and closes.
-    ///
-    /// # Errors
-    /// None: the connection is gone either way.
+    /// Tells the server that nothing more will come, and closes. The connection is gone either way.
     pub async fn close(self) {
         let _ = self.tls.close().await;
     }
