@@ -44,6 +44,8 @@ const fn status(fault: Fault) -> u16 {
         Fault::NotOffered => 501,
         Fault::TooOften => 429,
         Fault::Unavailable => 503,
+        Fault::Misdirected => 421,
+        Fault::Origin => 502,
     }
 }
 
