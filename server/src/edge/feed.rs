@@ -50,11 +50,15 @@ impl Feed {
         Ok(Snapshot {
             change: reader.newest_change()?,
             made_at: self.clock.now(),
-            accounts: reader.accounts()?.into_iter().map(|account| AccountEntry {
-                id: account.id,
-                trust_domain: account.trust_domain,
-                outbound: None,
-            }).collect(),
+            accounts: reader
+                .accounts()?
+                .into_iter()
+                .map(|account| AccountEntry {
+                    id: account.id,
+                    trust_domain: account.trust_domain,
+                    outbound: None,
+                })
+                .collect(),
             cas: cas.iter().filter_map(ca_entry).collect(),
             hosts: reader.hosts(self.account)?.into_iter().filter_map(|host| self.host_entry(host)).collect(),
             revoked,
@@ -82,7 +86,9 @@ impl Feed {
                     events.extend(reader.certificate(self.account, id)?.map(|found| standing(&found)));
                 }
                 ChangeKind::DeviceSet(id, _) => {
-                    events.extend(reader.device(self.account, &id)?.map(|device| Event::Device(entry_of(device))));
+                    events.extend(
+                        reader.device(self.account, &id)?.map(|device| Event::Device(entry_of(device))),
+                    );
                 }
                 ChangeKind::HostSet(host) => events.extend(self.host_event(&reader, &host)?),
                 ChangeKind::HostRemoved(host) => {

@@ -1,6 +1,5 @@
 //! From the edge to the broker: a stream that was let in becomes a connection of the broker.
 
-
 use muster_broker::{Broker, Cut, CutReason, Peer, websocket};
 use muster_edge::{Arrival, Carrier, MqttHandover, MqttStream, Work};
 use muster_policy::reason::Reason;

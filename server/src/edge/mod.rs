@@ -76,7 +76,12 @@ impl EdgeRole {
     }
 
     /// Serves until `stop`, then drains.
-    pub(crate) async fn run(self, https: Option<TcpListener>, mqtt: Option<TcpListener>, stop: CancellationToken) {
+    pub(crate) async fn run(
+        self,
+        https: Option<TcpListener>,
+        mqtt: Option<TcpListener>,
+        stop: CancellationToken,
+    ) {
         let tasks = TaskTracker::new();
         for (socket, kind) in [(https, ListenerKind::Https), (mqtt, ListenerKind::Mqtt)] {
             let Some(socket) = socket else { continue };
@@ -184,7 +189,9 @@ fn leave_out(update: &mut Update, error: &UpdateError) -> bool {
         (Update::Snapshot(snapshot), UpdateError::Host { host, .. }) => {
             snapshot.hosts.retain(|entry| entry.rule.host != *host);
         }
-        (Update::Snapshot(snapshot), UpdateError::Ca { ca, .. }) => snapshot.cas.retain(|entry| entry.id != *ca),
+        (Update::Snapshot(snapshot), UpdateError::Ca { ca, .. }) => {
+            snapshot.cas.retain(|entry| entry.id != *ca)
+        }
         (Update::Delta(Delta { events, .. }), UpdateError::Host { host, .. }) => {
             events.retain(|event| !matches!(event, Event::Host(entry) if entry.rule.host == *host));
         }
