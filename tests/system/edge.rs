@@ -11,7 +11,7 @@ use muster_tests::request::request;
 use muster_tests::{Est, Identity, Server};
 use rcgen::KeyPair;
 
-/// An origin that answers every request with the device it was told of.
+/// An origin that answers every request with what it was told of the client's subject.
 fn origin() -> SocketAddr {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = socket.local_addr().expect("an address");
@@ -25,9 +25,8 @@ fn origin() -> SocketAddr {
                     head.push(octet[0]);
                 }
                 let text = String::from_utf8_lossy(&head).to_lowercase();
-                let named =
-                    |line: &str| line.strip_prefix("cf-client-cert-subject-dn-rfc2253:").map(str::to_owned);
-                let body = text.lines().find_map(named).unwrap_or_default();
+                let named = |line: &&str| line.starts_with("cf-") && line.contains("subject");
+                let body = text.lines().filter(named).collect::<Vec<_>>().join("\n");
                 let _ = write!(
                     stream,
                     "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
