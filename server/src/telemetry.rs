@@ -19,7 +19,7 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), tracing_subscriber::f
         .with_writer(std::io::stderr);
     // An embedding program may have set up a log of its own; then that one stays.
     let _ = match format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
         LogFormat::Text => builder.try_init(),
     };
     Ok(())

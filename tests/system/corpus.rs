@@ -15,6 +15,7 @@ use muster_ca::certificate::LeafFacts;
 use muster_ca::chain::{ClientChain, TrustAnchors, verify_client_chain};
 use muster_ca::csr::Csr;
 use muster_enroll::{Presented, decode_request};
+use muster_nostd_agent::store::Item;
 use muster_policy::profile::ProfileWritten;
 use muster_policy::time::UnixTime;
 
@@ -119,6 +120,17 @@ fn profiles_are_checked_or_refused() {
         let written: ProfileWritten = serde_json::from_slice(input).map_err(|error| error.to_string())?;
         let label = "corpus".parse().expect("a label");
         written.check(label).map(drop).map_err(|error| error.to_string())
+    });
+}
+
+#[test]
+fn items_of_the_identity_store_are_read_and_written_again_or_refused() {
+    read_all("nostd_item", |name, input| {
+        let item = Item::parse(input)?;
+        let mut again = vec![0; input.len()];
+        item.write(&mut again)?;
+        assert_eq!(again, input, "{name}");
+        Ok::<(), muster_nostd_agent::store::BadItem>(())
     });
 }
 

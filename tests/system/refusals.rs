@@ -15,7 +15,10 @@ use muster_tests::{Est, Identity, Reply, Server};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
 /// Reasons that need a server of their own; the test that causes each over the wire.
-const ELSEWHERE: [(Reason, &str); 7] = [
+///
+/// Those of the edge are alerts, statuses and metrics there; they are not in the audit, which a stranger at
+/// the door could fill.
+const ELSEWHERE: &[(Reason, &str)] = &[
     (Reason::ApprovalQueueFull, "below: no_more_requests_wait_than_the_configuration_says"),
     (Reason::BodyTimeout, "resilience: a_body_that_does_not_come_is_given_up_and_uses_nothing_up"),
     (Reason::CaUnavailable, "time: no_certificate_outlives_its_ca_and_none_is_made_after_its_end"),
@@ -25,6 +28,25 @@ const ELSEWHERE: [(Reason, &str); 7] = [
         Reason::LedgerUnavailable,
         "resilience: a_full_disk_refuses_and_loses_nothing_and_space_is_enough_to_go_on",
     ),
+    (Reason::CaNotAccepted, "edge: an_association_says_which_of_the_accounts_cas_count"),
+    (Reason::ChainExcessive, "edge: a_bad_certificate_is_refused_whether_or_not_one_is_demanded"),
+    (Reason::ClientCertificateRequired, "edge: a_mode_says_who_is_served_without_a_certificate"),
+    (Reason::HostMisdirected, "edge: a_request_for_another_hostname_is_misdirected_on_every_stream"),
+    (Reason::HostUnknown, "edge: a_name_unknown_or_missing_meets_an_alert_and_no_certificate"),
+    (Reason::IdentityAmbiguous, "edge: a_bad_certificate_is_refused_whether_or_not_one_is_demanded"),
+    (Reason::IdentityMalformed, "edge: a_bad_certificate_is_refused_whether_or_not_one_is_demanded"),
+    (Reason::OriginFailed, "edge: an_origin_that_is_away_is_named_and_its_peers_take_over"),
+    (Reason::OriginMissing, "edge: an_origin_that_is_away_is_named_and_its_peers_take_over"),
+    (Reason::OriginTimeout, "edge: an_origin_that_is_away_is_named_and_its_peers_take_over"),
+    (Reason::OriginUnreachable, "edge: an_origin_that_is_away_is_named_and_its_peers_take_over"),
+    (
+        Reason::OriginUntrusted,
+        "edge: an_origin_is_checked_against_its_pins_and_shown_the_accounts_certificate",
+    ),
+    (Reason::ProtocolNotOffered, "edge: a_port_serves_only_hostnames_that_speak_its_protocol"),
+    (Reason::RequestMalformed, "edge: a_request_that_can_be_read_two_ways_is_read_in_none"),
+    (Reason::RevocationsStale, "edge: without_news_of_revocations_each_hostname_does_as_it_says"),
+    (Reason::ServerStopping, "edge: draining_lets_a_request_finish_and_tells_mqtt_to_go"),
     (Reason::TokenExpired, "time: a_lost_answer_is_repeated_for_a_day_though_the_token_has_ended"),
 ];
 
@@ -44,6 +66,8 @@ const fn status(fault: Fault) -> u16 {
         Fault::NotOffered => 501,
         Fault::TooOften => 429,
         Fault::Unavailable => 503,
+        Fault::Misdirected => 421,
+        Fault::Origin => 502,
     }
 }
 

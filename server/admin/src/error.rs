@@ -145,6 +145,8 @@ impl From<Rejected> for ApiError {
             Rejected::CaUnknown => Self::not_found("CA"),
             Rejected::CertificateUnknown => Self::not_found("certificate"),
             Rejected::DeviceUnknown(_) => Self::not_found("device"),
+            Rejected::HostOutsideZone(_) => Self::argument("/host", message),
+            Rejected::HostUnknown => Self::not_found("hostname"),
             Rejected::RequestNotWaiting => Self::not_found("waiting request"),
             Rejected::TokenUnknown => Self::not_found("token"),
             Rejected::DeviceText { error, .. } => Self::argument(format!("/{}", error.field), message),
@@ -178,6 +180,9 @@ impl From<Refusal> for ApiError {
             Fallibility::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Fallibility::NotFound => StatusCode::NOT_FOUND,
             Fallibility::TooOften => StatusCode::TOO_MANY_REQUESTS,
+            // Reasons of the edge; nothing here is refused for one of them.
+            Fallibility::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Fallibility::Origin => StatusCode::BAD_GATEWAY,
             Fallibility::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
         let retry_after_s =

@@ -14,8 +14,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
 use crate::api::{
-    accounts, admin_tokens, approvals, audit, backup, cas, certificates, devices, profiles, signing, status,
-    tokens, zones,
+    accounts, admin_tokens, approvals, audit, backup, cas, certificates, devices, hosts, profiles, signing,
+    status, tokens, zones,
 };
 use crate::error::{ApiError, CODE_METHOD, CODE_ROUTE};
 use crate::{Api, auth, health};
@@ -32,6 +32,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/crl/{file}", get(health::crl));
     let guarded = Router::new()
         .nest("/client/v4", cloudflare().nest("/accounts/{account_id}/muster", own()))
+        .route_layer(from_fn_with_state(Arc::clone(&api), in_force))
         .route_layer(from_fn_with_state(Arc::clone(&api), auth::authenticate));
     surround(public.merge(guarded), api)
 }
@@ -76,6 +77,8 @@ fn own() -> Router<Arc<Api>> {
         .route("/devices", get(devices::list))
         .route("/devices/import", post(devices::import))
         .route("/devices/{id}", get(devices::get).patch(devices::edit))
+        .route("/hosts", get(hosts::list))
+        .route("/hosts/{id}", get(hosts::get).put(hosts::set).delete(hosts::remove))
         .route("/profiles", get(profiles::list))
         .route("/profiles/{id}", get(profiles::get).put(profiles::set))
         .route("/roots", get(cas::roots))
@@ -91,6 +94,16 @@ fn surround(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(Arc::clone(&api), observe))
         .with_state(api)
+}
+
+/// Answers a change only when the edge goes by it: who reads what he wrote finds it in force.
+async fn in_force(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let response = next.run(request).await;
+    if !reads && response.status().is_success() {
+        api.wait_until_in_force().await;
+    }
+    response
 }
 
 /// Gives the request its id, writes its log line, counts it.

@@ -9,11 +9,15 @@ use muster_enroll::Registrar;
 use muster_policy::time::UnixTime;
 use muster_store::{Fault, Reader};
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::auth::Slowdown;
 use crate::error::ApiError;
 use crate::metrics::{LedgerFigures, Requests};
+
+/// How long an answer waits for the edge.
+const IN_FORCE_WAIT: Duration = Duration::from_secs(5);
 
 /// Makes a backup and hands out the file to read it from; blocks the thread.
 pub type Backup = Arc<dyn Fn() -> io::Result<File> + Send + Sync>;
@@ -27,6 +31,8 @@ pub struct Hooks {
     pub backup: Backup,
     /// The zones, or the services CA, changed.
     pub zones_changed: ZonesChanged,
+    /// Up to which change the edge of this process is; none when it has no edge.
+    pub edge_is_at: Option<watch::Receiver<u64>>,
 }
 
 /// The admin API of one account.
@@ -73,6 +79,18 @@ impl Api {
         let reader = self.registrar.ledger().reader()?;
         let done = tokio::task::spawn_blocking(move || read(&reader)).await;
         Ok(done.map_err(ApiError::internal)??)
+    }
+
+    /// Waits until the edge of this process goes by every change that is stored now.
+    ///
+    /// An edge that does not keep up is in the log, and no reason to keep an operator waiting for ever.
+    pub(crate) async fn wait_until_in_force(&self) {
+        let Some(mut edge) = self.hooks.edge_is_at.clone() else { return };
+        let newest = *self.registrar.ledger().newest_change().borrow();
+        let there = edge.wait_for(|at| *at >= newest);
+        if tokio::time::timeout(IN_FORCE_WAIT, there).await.is_err() {
+            tracing::warn!(change = newest, "the edge does not go by a change yet");
+        }
     }
 
     pub(crate) const fn registrar(&self) -> &Arc<Registrar> {

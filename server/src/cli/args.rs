@@ -40,6 +40,9 @@ pub enum Command {
     /// DNS domains of the account.
     #[command(subcommand)]
     Zone(ZoneCommand),
+    /// Hostnames: what the edge demands at the door of each.
+    #[command(subcommand)]
+    Host(HostCommand),
     /// Enrollment tokens: what lets a device enroll the first time.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -136,7 +139,7 @@ pub struct ServeArgs {
     #[arg(value_name = "DIR")]
     pub target: Option<PathBuf>,
     /// What to run, comma-separated.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Role::Enroll, Role::Admin])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Role::Enroll, Role::Edge, Role::Admin])]
     pub roles: Vec<Role>,
     /// Address of the admin API; port 0 takes any.
     #[arg(long, value_name = "ADDR")]
@@ -144,6 +147,12 @@ pub struct ServeArgs {
     /// Address of EST over HTTPS; port 0 takes any.
     #[arg(long, value_name = "ADDR")]
     pub listen_est: Option<SocketAddr>,
+    /// Address of the edge for HTTPS; port 0 takes any.
+    #[arg(long, value_name = "ADDR")]
+    pub listen_https: Option<SocketAddr>,
+    /// Address of the edge for MQTT; port 0 takes any.
+    #[arg(long, value_name = "ADDR")]
+    pub listen_mqtt: Option<SocketAddr>,
     /// Address of CRLs over plain HTTP; port 0 takes any.
     #[arg(long, value_name = "ADDR")]
     pub listen_crl: Option<SocketAddr>,
@@ -154,6 +163,8 @@ pub struct ServeArgs {
 pub enum Role {
     /// The admin API, health and metrics.
     Admin,
+    /// The door of each hostname, HTTPS and MQTT.
+    Edge,
     /// EST.
     Enroll,
 }
@@ -168,6 +179,42 @@ pub enum ZoneCommand {
     },
     /// List the domains.
     List(PageArgs),
+}
+
+/// Hostnames.
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// Make a hostname, or change what is given of it; in force at the edge when this returns.
+    Set {
+        /// The hostname: exact, or `*.` before a domain for any one label.
+        host: String,
+        /// Whether a client certificate is demanded; a new hostname requires one.
+        #[arg(long, value_parser = ["require", "request", "off"])]
+        mode: Option<String>,
+        /// What it speaks; repeatable. A new hostname speaks https.
+        #[arg(long = "protocol", value_parser = ["https", "mqtt"])]
+        protocols: Vec<String>,
+        /// A CA whose certificates it accepts; repeatable. `devices` stands for the account's devices CAs,
+        /// which is what a new hostname accepts.
+        #[arg(long = "ca", value_name = "ID")]
+        cas: Vec<String>,
+        /// Where its HTTPS requests go, as http://HOST[:PORT] or https://HOST[:PORT]; repeatable.
+        #[arg(long = "origin", value_name = "URL")]
+        origins: Vec<String>,
+        /// The oldest TLS it speaks.
+        #[arg(long, value_parser = ["1.2", "1.3"])]
+        min_tls: Option<String>,
+        /// What it does without fresh news of revocations; a new hostname lets nobody in.
+        #[arg(long, value_parser = ["closed", "open"])]
+        when_stale: Option<String>,
+    },
+    /// List hostnames.
+    List(PageArgs),
+    /// Take a hostname away; the edge answers it no more when this returns.
+    Rm {
+        /// The hostname.
+        host: String,
+    },
 }
 
 /// A page of a list.

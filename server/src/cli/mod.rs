@@ -8,6 +8,7 @@ mod client;
 mod device_csv;
 mod doctor;
 mod fleet;
+mod hosts;
 mod manage;
 mod print;
 mod profile_fields;
@@ -68,6 +69,7 @@ async fn act(client: &Client, command: Command, out: &mut Printer<'_>) -> anyhow
         Command::Ca(command) => manage::ca(client, command, out).await,
         Command::Cert(command) => fleet::cert(client, command, out).await,
         Command::Device(command) => fleet::device(client, command, out).await,
+        Command::Host(command) => hosts::host(client, command, out).await,
         Command::Profile(command) => manage::profile(client, command, out).await,
         Command::Token(command) => manage::token(client, command, out).await,
         Command::Zone(command) => manage::zone(client, command, out).await,

@@ -76,6 +76,29 @@ impl Rig {
 }
 
 #[tokio::test]
+async fn a_hostname_is_set_changed_listed_and_removed() {
+    let rig = Rig::new().await;
+    let refused = rig.refused(&["host", "set", "mqtt.example.org"]).await;
+    assert!(refused.contains("lies in no zone"), "{refused}");
+    let set = rig.json(&["host", "set", "MQTT.example.com.", "--protocol", "mqtt"]).await;
+    assert_eq!((&set["host"], &set["mode"]), (&"mqtt.example.com".into(), &"require".into()));
+    // What is not given stays.
+    let set = rig.json(&["host", "set", "mqtt.example.com", "--mode", "request", "--min-tls", "1.2"]).await;
+    assert_eq!((&set["mode"], &set["min_tls"]), (&"request".into(), &"1.2".into()));
+    assert_eq!(set["protocols"], serde_json::json!(["mqtt"]));
+    for origin in ["ftp://a", "http://a/path", "http://u:p@a", "a", "http://"] {
+        let refused = rig.refused(&["host", "set", "www.example.com", "--origin", origin]).await;
+        assert!(refused.contains("origins:"), "{refused}");
+    }
+    rig.ok(&["host", "set", "*.example.com", "--origin", "http://127.0.0.1:3000", "--mode", "off"]).await;
+    let listed = rig.ok(&["host", "list"]).await;
+    assert!(listed.contains("*.example.com") && listed.contains("http://127.0.0.1:3000"), "{listed}");
+    rig.ok(&["host", "rm", "*.example.com"]).await;
+    let refused = rig.refused(&["host", "rm", "*.example.com"]).await;
+    assert!(refused.contains("no such hostname"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_new_token_is_printed_alone_and_listed_without_its_secret() {
     let rig = Rig::new().await;
     let token = rig.ok(&["token", "new", "--device", "meter-1"]).await;
@@ -249,7 +272,7 @@ async fn a_running_server_is_found_by_its_note() {
     let dir = DataDir::new(temp.path().join("data"));
     let mut config = super::server::configuration(&dir).expect("a configuration");
     config.listen_admin = "127.0.0.1:0".parse().expect("an address");
-    let roles = Roles { admin: true, enroll: false };
+    let roles = Roles { admin: true, edge: false, enroll: false };
     let server = Server::start(dir.clone(), config, roles, Clock::system()).await.expect("a server");
     let stop = CancellationToken::new();
     let (ready, accepts) = tokio::sync::oneshot::channel();

@@ -23,8 +23,8 @@ use crate::ledger::{Ledger, OpenError, open_error};
 use crate::migration::SCHEMA_VERSION;
 use crate::reader::Reader;
 use crate::record::{
-    Account, AdminToken, Ca, Certificate, Change, Counters, CrlState, Device, Intent, Request, RevokedEntry,
-    Token, Zone,
+    Account, AdminToken, Ca, Certificate, Change, Counters, CrlState, Device, Host, Intent, Request,
+    RevokedEntry, Token, Zone,
 };
 use crate::tables::{META_SCHEMA, Record, TableName};
 use crate::transaction::Fault;
@@ -148,6 +148,9 @@ impl Reader {
         self.each(|key, ca: &Ca| {
             holds(TableName::Cas, key == keys::ca(ca.id), KEY_DIFFERS)?;
             holds(TableName::Cas, sha256(&ca.certificate_der) == *ca.fingerprint.as_bytes(), HASH_DIFFERS)
+        })?;
+        self.each(|key, host: &Host| {
+            holds(TableName::Hosts, key == keys::host(&host.rule.host), KEY_DIFFERS)
         })?;
         let cas = self.table(TableName::Cas)?;
         self.each(|key, _: &CrlState| {

@@ -34,10 +34,13 @@ pub(crate) const QUEUE_MAX: usize = 4 * BATCH_MAX;
 /// that failed for lack of space, so the failure must not happen. A batch of 1,024 issuances writes
 /// about 10 MiB of pages, and a growing file is extended by its own size only in sparse form.
 pub(crate) const DISK_RESERVE_BYTES: u64 = 32 << 20;
-/// How long a batch waits for the issuances that were begun and are being signed: most of a commit's
-/// cost does not depend on how much is in it. Signing takes some 100 microseconds.
-const LINGER_STEP: Duration = Duration::from_micros(50);
-const LINGER_STEPS: u32 = 3;
+/// How long a batch waits for others: most of a commit's cost does not depend on how much is in it, and
+/// those who were answered with the last commit come again with the next step of their work, which
+/// takes some 100 microseconds of a core each. It waits while the batch grows, for 2 ms at most.
+const LINGER_STEP: Duration = Duration::from_micros(200);
+const LINGER_STEPS: u32 = 10;
+/// So many steps in a row that brought nothing end the wait: whoever was expected is gone.
+const LINGER_IDLE_STEPS: u32 = 2;
 /// After a pause of so many steps, a second in all, the file is put at rest. Steps, because a wake-up
 /// that comes late from an earlier job ends one of them early.
 const PAUSE_STEP: Duration = Duration::from_millis(250);
@@ -172,6 +175,8 @@ pub(crate) struct Committer {
     pub(crate) path: PathBuf,
     /// Issuances begun and neither completed nor abandoned yet.
     pub(crate) open_intents: i64,
+    /// How many transactions the last batch had.
+    pub(crate) last_batch: usize,
     /// Whether the last commit left the file so that it opens at once after a crash.
     pub(crate) at_rest: bool,
 }
@@ -214,15 +219,8 @@ impl Committer {
             };
             let mut batch = vec![first];
             self.fill(&mut batch);
-            for _ in 0..LINGER_STEPS {
-                // Alone, the one open issuance is the one in the batch, and nobody is waited for.
-                let expected = usize::try_from(self.open_intents).unwrap_or(0).min(BATCH_MAX);
-                if batch.len() >= expected {
-                    break;
-                }
-                std::thread::sleep(LINGER_STEP);
-                self.fill(&mut batch);
-            }
+            self.linger(&mut batch);
+            self.last_batch = batch.len();
             self.commit(batch);
         }
         self.shared.replace(None);
@@ -266,6 +264,23 @@ impl Committer {
             && let Ok(job) = self.queue.try_recv()
         {
             batch.push(job);
+        }
+    }
+
+    /// Waits a little for those who are likely to come: who was in the last batch, and who is signing.
+    /// Alone, the last batch was of one, and nobody is waited for.
+    fn linger(&mut self, batch: &mut Vec<Box<dyn Job>>) {
+        let signing = usize::try_from(self.open_intents).unwrap_or(0);
+        let expected = self.last_batch.max(signing).min(BATCH_MAX);
+        let mut idle = 0;
+        for _ in 0..LINGER_STEPS {
+            if batch.len() >= expected || idle == LINGER_IDLE_STEPS {
+                break;
+            }
+            let before = batch.len();
+            std::thread::sleep(LINGER_STEP);
+            self.fill(batch);
+            idle = if batch.len() == before { idle.saturating_add(1) } else { 0 };
         }
     }
 

@@ -3,6 +3,7 @@
 //! Fixed-width parts come first; a device id, the only part of variable width before another one,
 //! ends with a zero octet, which no device id holds. Numbers and times are big-endian.
 
+use muster_policy::host::HostPattern;
 use muster_policy::identity::{
     AccountId, CaId, CertificateId, RequestKey, SecretHash, Serial, TokenId, ZoneId,
 };
@@ -23,6 +24,10 @@ pub(crate) fn zone(id: ZoneId) -> Vec<u8> {
 
 pub(crate) fn zone_name(name: &Hostname) -> Vec<u8> {
     name.as_str().as_bytes().to_vec()
+}
+
+pub(crate) fn host(host: &HostPattern) -> Vec<u8> {
+    host.to_string().into_bytes()
 }
 
 pub(crate) fn ca(id: CaId) -> Vec<u8> {

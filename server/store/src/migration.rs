@@ -15,8 +15,8 @@ use crate::transaction::Fault;
 
 /// The schema version that this program writes.
 ///
-/// 1: records and indexes. 2: counters per account.
-pub const SCHEMA_VERSION: u32 = 2;
+/// 1: records and indexes. 2: counters per account. 3: hostnames.
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// One step: it turns a file of version `from` into one of version `from + 1`.
 #[derive(Clone, Copy)]
@@ -26,7 +26,11 @@ pub(crate) struct Migration {
 }
 
 /// All steps, oldest first.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration { from: 1, apply: recount::recount }];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration { from: 1, apply: recount::recount },
+    // The table of hostnames is made with all that are missing.
+    Migration { from: 2, apply: |_| Ok(()) },
+];
 
 /// Why a file was not migrated.
 #[derive(Debug)]

@@ -69,6 +69,8 @@ tables! {
     Devices, "devices";
     /// end, account, certificate -> nothing
     Expiry, "expiry";
+    /// hostname or wildcard -> `Host`
+    Hosts, "hosts";
     /// request -> `Intent`
     Intents, "intents";
     /// account, manufacturer serial -> device id
@@ -196,6 +198,14 @@ impl<'t> Tables<'t> {
     }
 
     pub(crate) fn get<R: Record>(&mut self, key: &[u8]) -> Result<Option<R>, Fault> {
+        self.get_part::<R, R>(key)
+    }
+
+    /// Some fields of a record, by their names.
+    pub(crate) fn get_part<R: Record, P: DeserializeOwned>(
+        &mut self,
+        key: &[u8],
+    ) -> Result<Option<P>, Fault> {
         match self.table(R::TABLE)?.get(key)? {
             Some(value) => codec::decode(R::TABLE, value.value()).map(Some),
             None => Ok(None),

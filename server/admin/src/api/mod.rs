@@ -10,6 +10,7 @@ pub(crate) mod backup;
 pub(crate) mod cas;
 pub(crate) mod certificates;
 pub(crate) mod devices;
+pub(crate) mod hosts;
 pub(crate) mod pem;
 pub(crate) mod profiles;
 pub(crate) mod signing;

@@ -109,6 +109,7 @@ impl Rig {
         let zones_changed = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&zones_changed);
         let hooks = Hooks {
+            edge_is_at: None,
             backup: Arc::new(|| {
                 let mut file = tempfile::tempfile()?;
                 file.write_all(BACKUP.as_bytes())?;

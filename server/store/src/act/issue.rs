@@ -12,20 +12,21 @@ use muster_policy::name::{DeviceId, Label};
 use muster_policy::profile::Approval;
 use muster_policy::reason::Reason;
 use muster_policy::time::UnixTime;
+use serde::Deserialize;
 use serde_bytes::ByteBuf;
 
 use crate::act::{By, audit, devices, requests};
 use crate::keys;
 use crate::record::{
-    Action, Ca, CaState, Certificate, CertificateStatus, ChangeKind, Device, Intent, Request, Subjects,
-    Token, WaitingRequest,
+    Action, Ca, CaState, Certificate, CertificateStatus, ChangeKind, Device, Intent, Request, Revocation,
+    Subjects, Token, WaitingRequest,
 };
 use crate::tables::{TableName, Tables};
 use crate::transaction::{Failed, Fault, Transaction};
 
-/// How many of a device's newest certificates are looked at for a repetition; rate limits keep a
-/// device far below this many in one window.
-const REPEATS_LOOKED_AT: usize = 64;
+/// How many of a device's newest certificates are looked at for a repetition: it follows the lost
+/// answer closely, and a device that was issued this many since is not waiting for that one.
+const REPEATS_LOOKED_AT: usize = 16;
 /// After this an intent counts as abandoned: signing takes milliseconds, so its caller is gone.
 pub const INTENT_STALE_AFTER: Duration = Duration::from_secs(120);
 
@@ -103,13 +104,35 @@ impl From<Reason> for Failed<IssueRefused> {
     }
 }
 
+/// What is asked of a device here; decoding the whole record would cost as much as the look-up.
+#[derive(Deserialize)]
+struct DeviceStanding {
+    status: DeviceStatus,
+}
+
+/// What is asked of the CA, likewise: its certificates stay where they are.
+#[derive(Deserialize)]
+struct CaStanding {
+    account: AccountId,
+    state: CaState,
+}
+
+/// What is asked of the certificate that is renewed, likewise.
+#[derive(Deserialize)]
+struct RenewedPart {
+    device: DeviceId,
+    #[serde(default)]
+    revoked: Option<Revocation>,
+}
+
 impl Transaction for BeginIssue {
     const NAME: &'static str = "begin_issue";
     type Output = Begun;
     type Refused = IssueRefused;
 
     fn apply(&self, tables: &mut Tables<'_>) -> Result<Begun, Failed<IssueRefused>> {
-        let device: Option<Device> = tables.get(&keys::device(self.account, &self.device))?;
+        let device: Option<DeviceStanding> =
+            tables.get_part::<Device, _>(&keys::device(self.account, &self.device))?;
         match device.as_ref().map_or(DeviceStatus::Active, |device| device.status) {
             DeviceStatus::Active => {}
             DeviceStatus::Suspended => return Err(Reason::DeviceSuspended.into()),
@@ -145,7 +168,7 @@ impl Transaction for BeginIssue {
         if let Some(stale) = &stale {
             release(tables, &By::system(self.by.at), stale, Action::IssueInterrupted, None)?;
         }
-        self.proceed(tables, device)?;
+        self.proceed(tables, device.is_none())?;
         Ok(Begun::Proceed)
     }
 }
@@ -184,7 +207,7 @@ impl BeginIssue {
     /// The certificate being renewed may have been revoked since the handshake.
     fn check_renewed(&self, tables: &mut Tables<'_>) -> Result<(), Failed<IssueRefused>> {
         let Some(id) = self.replaces else { return Ok(()) };
-        match tables.get::<Certificate>(&keys::certificate(self.account, id))? {
+        match tables.get_part::<Certificate, RenewedPart>(&keys::certificate(self.account, id))? {
             Some(held) if held.device != self.device => Err(Reason::CertificateUnknown.into()),
             Some(held) if held.revoked.is_some() => Err(Reason::CertificateRevoked.into()),
             Some(_) => Ok(()),
@@ -193,7 +216,7 @@ impl BeginIssue {
     }
 
     fn check_ca(&self, tables: &mut Tables<'_>) -> Result<(), Failed<IssueRefused>> {
-        match tables.get::<Ca>(&keys::ca(self.ca))? {
+        match tables.get_part::<Ca, CaStanding>(&keys::ca(self.ca))? {
             Some(ca) if ca.account == self.account && ca.state == CaState::Active => {}
             _ => return Err(Reason::CaUnavailable.into()),
         }
@@ -233,8 +256,8 @@ impl BeginIssue {
         Ok(Begun::Waiting { since: self.by.at })
     }
 
-    fn proceed(&self, tables: &mut Tables<'_>, device: Option<Device>) -> Result<(), Fault> {
-        if device.is_none() {
+    fn proceed(&self, tables: &mut Tables<'_>, device_is_new: bool) -> Result<(), Fault> {
+        if device_is_new {
             let device = Device::new(self.account, self.device.clone(), self.by.at);
             devices::store(tables, None, &device)?;
             let kind = ChangeKind::DeviceSet(device.id.clone(), device.status);
@@ -336,7 +359,8 @@ impl Transaction for CompleteIssue {
         if !carries_out(&intent, certificate) {
             return Err(Failed::Refused(CompleteRefused::IntentDiffers));
         }
-        let device: Option<Device> = tables.get(&keys::device(intent.account, &intent.device))?;
+        let device: Option<DeviceStanding> =
+            tables.get_part::<Device, _>(&keys::device(intent.account, &intent.device))?;
         match device.map(|device| device.status) {
             Some(DeviceStatus::Active) => {}
             Some(status) => return Err(Failed::Refused(CompleteRefused::DeviceInactive(status))),

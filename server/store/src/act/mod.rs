@@ -8,6 +8,7 @@ mod accounts;
 mod cas;
 mod decide;
 mod devices;
+mod hosts;
 mod issue;
 mod profiles;
 pub(crate) mod recount;
@@ -18,6 +19,7 @@ mod revoke;
 mod tidy;
 mod tokens;
 
+use muster_policy::host::HostPattern;
 use muster_policy::name::DeviceId;
 use muster_policy::profile::ProfileError;
 use muster_policy::time::UnixTime;
@@ -32,6 +34,7 @@ pub use decide::{DecideRequest, Decision};
 pub use devices::{
     DeviceImport, IMPORT_MAX, ImportDevices, Imported, OnExisting, SetDevice, SetDeviceStatus,
 };
+pub use hosts::{RemoveHost, SetHost};
 pub use issue::{
     AbandonIssue, BeginIssue, Begun, CompleteIssue, CompleteRefused, INTENT_STALE_AFTER, IssueRefused, Signed,
 };
@@ -77,6 +80,12 @@ pub enum Rejected {
     /// An object of this id or name exists.
     #[error("{0} exists already")]
     Exists(&'static str),
+    /// The hostname lies in no zone of the account.
+    #[error("{0} lies in no zone of the account; add the zone first")]
+    HostOutsideZone(HostPattern),
+    /// There is no such hostname in the account.
+    #[error("there is no such hostname")]
+    HostUnknown,
     /// The manufacturer's serial belongs to another device.
     #[error("the manufacturer serial {serial} belongs to device {device} already")]
     ManufacturerSerialTaken {

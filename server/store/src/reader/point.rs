@@ -1,5 +1,6 @@
 //! One record at a time, by its key or through an index; and the lists that are short by nature.
 
+use muster_policy::host::HostPattern;
 use muster_policy::identity::{
     AccountId, CaId, CertificateId, RequestKey, SecretHash, Serial, TokenId, ZoneId,
 };
@@ -11,8 +12,8 @@ use crate::codec;
 use crate::keys;
 use crate::reader::{Reader, page};
 use crate::record::{
-    Account, AdminToken, Ca, Certificate, Counters, CrlState, Device, Intent, Request, RevokedEntry, Token,
-    Zone,
+    Account, AdminToken, Ca, Certificate, Counters, CrlState, Device, Host, Intent, Request, RevokedEntry,
+    Token, Zone,
 };
 use crate::tables::TableName;
 use crate::transaction::Fault;
@@ -70,6 +71,24 @@ impl Reader {
         zones.retain(|zone| zone.account == account);
         zones.sort_by_key(|zone| core::cmp::Reverse((zone.created_at, zone.id)));
         Ok(zones)
+    }
+
+    /// A hostname.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn host(&self, host: &HostPattern) -> Result<Option<Host>, Fault> {
+        self.get(&keys::host(host))
+    }
+
+    /// The hostnames of an account, by name.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn hosts(&self, account: AccountId) -> Result<Vec<Host>, Fault> {
+        let mut hosts: Vec<Host> = self.all(&[])?.into_iter().map(|(_, host)| host).collect();
+        hosts.retain(|host| host.rule.account == account);
+        Ok(hosts)
     }
 
     /// A CA.
@@ -237,6 +256,18 @@ impl Reader {
         for row in page::range(&self.table(TableName::Revoked)?, account.as_bytes())? {
             let (_, value) = row?;
             each(codec::decode(TableName::Revoked, value.value())?);
+        }
+        Ok(())
+    }
+
+    /// Calls `each` for every device of an account, by id.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn for_each_device(&self, account: AccountId, mut each: impl FnMut(Device)) -> Result<(), Fault> {
+        for row in page::range(&self.table(TableName::Devices)?, account.as_bytes())? {
+            let (_, value) = row?;
+            each(codec::decode(TableName::Devices, value.value())?);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 use core::fmt;
 
+use muster_policy::host::HostPattern;
 use muster_policy::identity::{AccountId, CaId, CertificateId, Serial, TokenId, ZoneId};
 use muster_policy::name::{DeviceId, Label};
 use muster_policy::reason::Reason;
@@ -62,6 +63,10 @@ pub enum Action {
     DeviceStatusSet,
     /// Devices were imported.
     DevicesImported,
+    /// A hostname was taken away.
+    HostRemoved,
+    /// The rule of a hostname was set.
+    HostSet,
     /// An issuance ended without a certificate, after its serial may have been signed.
     IssueAbandoned,
     /// An issuance was cut off by a crash; its serial may have been signed.
@@ -113,6 +118,9 @@ pub struct Subjects {
     /// The device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceId>,
+    /// The hostname.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostPattern>,
     /// The token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenId>,

@@ -1,6 +1,7 @@
 //! The change log that followers such as edges read.
 
 use muster_policy::enrol::DeviceStatus;
+use muster_policy::host::HostPattern;
 use muster_policy::identity::{AccountId, CaId, CertificateId, TokenId, ZoneId};
 use muster_policy::name::{DeviceId, Label};
 use muster_policy::time::UnixTime;
@@ -47,6 +48,10 @@ pub enum ChangeKind {
     DeviceSet(DeviceId, DeviceStatus),
     /// So many devices were imported; followers read them anew.
     DevicesImported(u64),
+    /// A hostname was taken away.
+    HostRemoved(HostPattern),
+    /// The rule of a hostname was set.
+    HostSet(HostPattern),
     /// A profile was set.
     ProfileSet(Label),
     /// A token was made or revoked.

@@ -10,6 +10,7 @@ mod ca;
 mod certificate;
 mod change;
 mod device;
+mod host;
 mod request;
 mod token;
 
@@ -19,5 +20,6 @@ pub use ca::{Ca, CaKind, CaRole, CaState, CrlState};
 pub use certificate::{Certificate, CertificateStatus, How, Revocation, RevocationReason, RevokedEntry};
 pub use change::{Change, ChangeKind};
 pub use device::{DEVICE_GROUPS_MAX, DEVICE_LABELS_MAX, DEVICE_TEXT_MAX_BYTES, Device, DeviceTextError};
+pub use host::Host;
 pub use request::{Intent, Request, WaitingRequest};
 pub use token::{AdminRole, AdminToken, Token, TokenState};

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_policy::enrol::DeviceStatus;
-use muster_policy::identity::ZoneId;
+use muster_policy::host::{HostMode, HostRule, MinTls, Protocol, WhenStale};
+use muster_policy::identity::{CaId, ZoneId};
 use muster_policy::profile::ProfileWritten;
 use muster_policy::reason::Reason;
 
 use super::*;
 use crate::act::{
     AddZone, CreateAdminToken, DecideRequest, Decision, DeviceImport, ImportDevices, Imported, NoteRefusals,
-    OnExisting, REFUSALS_PER_HOUR_MAX, ReactivateCertificate, RefusalNote, Rejected, Retention,
-    RevokeAdminToken, RevokeCertificate, SetDevice, SetDeviceStatus, SetProfile, StoreCrl, Tidy,
+    OnExisting, REFUSALS_PER_HOUR_MAX, ReactivateCertificate, RefusalNote, Rejected, RemoveHost, Retention,
+    RevokeAdminToken, RevokeCertificate, SetDevice, SetDeviceStatus, SetHost, SetProfile, StoreCrl, Tidy,
 };
 use crate::reader::{AuditFilter, Paging};
 use crate::record::{
@@ -57,6 +58,53 @@ fn a_domain_is_a_zone_once() {
     assert_eq!(reader.zone_by_name(&zone.name).expect("reads"), Some(zone.clone()));
     assert_eq!(reader.zones(ACCOUNT).expect("reads"), [zone]);
     drop(reader);
+    rig.check();
+}
+
+#[test]
+fn a_hostname_lies_in_a_zone_of_its_account_and_belongs_to_nobody_else() {
+    let mut rig = Rig::new();
+    let zone = Zone {
+        id: ZoneId::from_bytes([1; 16]),
+        account: ACCOUNT,
+        name: "example.com".parse().expect("a hostname"),
+        created_at: START,
+    };
+    rig.ledger().transact_blocking(AddZone { zone: zone.clone(), by: rig.by() }).expect("added");
+    let rule = |host: &str| HostRule {
+        host: host.parse().expect("a hostname"),
+        account: ACCOUNT,
+        zone: zone.id,
+        mode: HostMode::Require,
+        protocols: BTreeSet::from([Protocol::Mqtt]),
+        cas: BTreeSet::from([CA]),
+        min_tls: MinTls::Tls13,
+        origins: Vec::new(),
+        when_stale: WhenStale::Closed,
+    };
+    let set = |rule: HostRule| SetHost { rule, by: rig.by() };
+    let outside = rule("mqtt.example.org");
+    assert_eq!(rejected(&rig, set(outside.clone())), Rejected::HostOutsideZone(outside.host));
+    let strange_ca =
+        HostRule { cas: BTreeSet::from([CaId::from_bytes([9; 16])]), ..rule("mqtt.example.com") };
+    assert_eq!(rejected(&rig, set(strange_ca)), Rejected::CaUnknown);
+    let wildcard = rule("*.example.com");
+    rig.ledger().transact_blocking(set(wildcard.clone())).expect("set");
+    let changes = rig.ledger().newest_change();
+    let before = *changes.borrow();
+    rig.ledger().transact_blocking(set(wildcard.clone())).expect("set again");
+    assert_eq!(*changes.borrow(), before, "what is set already is no change");
+    let reader = rig.ledger().reader().expect("open");
+    let held: Vec<HostRule> =
+        reader.hosts(ACCOUNT).expect("reads").into_iter().map(|host| host.rule).collect();
+    assert_eq!(held, std::slice::from_ref(&wildcard));
+    drop(reader);
+    let strangers =
+        RemoveHost { account: AccountId::from_bytes([9; 16]), host: wildcard.host.clone(), by: rig.by() };
+    assert_eq!(rejected(&rig, strangers), Rejected::HostUnknown);
+    let remove = RemoveHost { account: ACCOUNT, host: wildcard.host, by: rig.by() };
+    rig.ledger().transact_blocking(remove.clone()).expect("removed");
+    assert_eq!(rejected(&rig, remove), Rejected::HostUnknown);
     rig.check();
 }
 

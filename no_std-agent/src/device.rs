@@ -1,0 +1,252 @@
+//! The loop between the machine and the board.
+//!
+//! An application calls [`Device::work`] whenever it has nothing better to do, at the latest at the time that the
+//! call before returned. It gets its identity from [`Device::connect`], and says with [`Device::accepted`] or
+//! [`Device::refused`] how a new one fared. There is one connection at a time, because there is memory for one.
+//! Everything that must survive is in flash before the machine goes on, so a reset is safe at every point: after
+//! it [`Device::start`] finds the same identities, and the machine takes up where it was.
+
+mod local;
+mod session;
+
+use core::ops::Range;
+
+use embassy_futures::select::{Either, select};
+use embedded_storage_async::nor_flash::NorFlash;
+use muster_proto::enrollment::{
+    Config, Enrollment, Event, Input, Memory, Misuse, Restored, Slot, Times, Trust,
+};
+use muster_proto::est::Credential;
+use muster_proto::time::Instant;
+use muster_proto::x509::{Anchors, Bundle, ServerName};
+use zeroize::Zeroize;
+
+use self::local::Slots;
+use self::session::Next;
+use crate::clock::Clock;
+use crate::entropy::Entropy;
+use crate::key::{KeyReference, KeyStore};
+use crate::net::Net;
+use crate::software::P256Verifier;
+use crate::store::{BadRegion, IdentityStore, StoreError};
+use crate::tls::{self, ClientIdentity, ConnectError, Connection, NamedServer, TlsMemory};
+
+/// What the board has. Each is a trait of this crate, but the flash.
+#[derive(Debug)]
+pub struct Board<N, F, K, E, C> {
+    /// Its network stack.
+    pub net: N,
+    /// The flash with the identity store.
+    pub flash: F,
+    /// Where private keys are.
+    pub keys: K,
+    /// Its source of randomness.
+    pub entropy: E,
+    /// Its clocks.
+    pub clock: C,
+}
+
+/// All the memory that a device works in, lent for its whole life.
+#[derive(Debug)]
+pub struct DeviceMemory<'m> {
+    /// The machine's.
+    pub machine: Memory<'m>,
+    /// One connection's. `receive` also holds an item of the store at start.
+    pub tls: TlsMemory<'m>,
+    /// One item of the store, see [`ITEM_BYTES`](crate::store::ITEM_BYTES). Its length is what the store's pages
+    /// must be able to hold.
+    pub scratch: &'m mut [u8],
+}
+
+/// The manufacturer's certificate (IDevID), for a device that proves itself with it the first time.
+#[derive(Clone, Copy, Debug)]
+pub struct Manufacturer<'m> {
+    /// The leaf in DER.
+    pub leaf: &'m [u8],
+    /// Its key.
+    pub key: &'m KeyReference,
+}
+
+/// One device. See the [module](self) for its use.
+pub struct Device<'m, N, F, K, E, C> {
+    machine: Enrollment<'m, P256Verifier>,
+    config: Config<'m>,
+    manufacturer: Option<Manufacturer<'m>>,
+    net: N,
+    store: IdentityStore<F>,
+    keys: K,
+    entropy: E,
+    clock: C,
+    tls: TlsMemory<'m>,
+    scratch: &'m mut [u8],
+    slots: Slots,
+}
+
+impl<'m, N, F, K, E, C> Device<'m, N, F, K, E, C>
+where
+    N: Net,
+    F: NorFlash,
+    K: KeyStore,
+    E: Entropy,
+    C: Clock,
+{
+    /// Starts after a reset, with what the flash holds in `region`.
+    ///
+    /// # Errors
+    /// [`StartError`]. Damaged identities are none: the device starts without them.
+    pub async fn start(
+        board: Board<N, F, K, E, C>,
+        region: Range<u32>,
+        config: Config<'m>,
+        manufacturer: Option<Manufacturer<'m>>,
+        memory: DeviceMemory<'m>,
+    ) -> Result<Self, StartError<F::Error>> {
+        if config.credential.is_some_and(|credential| credential.is_manufacturer()) && manufacturer.is_none()
+        {
+            return Err(StartError::NoManufacturer);
+        }
+        let Board { net, flash, mut keys, entropy, clock } = board;
+        let DeviceMemory { machine: lent, tls, scratch } = memory;
+        let mut store = IdentityStore::new(flash, region, scratch.len()).map_err(StartError::Region)?;
+        let mut slots = Slots::default();
+        let in_a = store.load(Slot::A, scratch).await.map_err(StartError::Store)?;
+        let in_b = store.load(Slot::B, tls.receive).await.map_err(StartError::Store)?;
+        let restored = Restored { records: [slots.restore(in_a, &mut keys), slots.restore(in_b, &mut keys)] };
+        let machine = Enrollment::new(config, lent, &restored, P256Verifier, clock.now());
+        scratch.zeroize();
+        tls.receive.zeroize();
+        let mut device =
+            Self { machine, config, manufacturer, net, store, keys, entropy, clock, tls, scratch, slots };
+        device.clock_was_set().map_err(StartError::Misuse)?;
+        Ok(device)
+    }
+
+    /// Does what is due, with the EST server too, and returns when to call again: earlier is harmless, and right
+    /// after each other command it is needed. Each event is shown to `observe`.
+    ///
+    /// # Errors
+    /// [`Misuse`] is a bug here; reset the device, which is safe.
+    pub async fn work(&mut self, mut observe: impl FnMut(Event)) -> Result<Instant, Misuse> {
+        loop {
+            self.tell(Input::TimerFired)?;
+            match self.settle(&mut observe).await? {
+                Next::Connect(wanted, until) => self.session(wanted, until, &mut observe).await?,
+                Next::Rest(until) if self.clock.now() < until => return Ok(until),
+                Next::Rest(_) => {}
+            }
+        }
+    }
+
+    /// The identity to use next: a new one that wants to be tried, or else the one in use.
+    #[must_use]
+    pub fn identity(&self) -> Option<Slot> {
+        self.machine.candidate().or_else(|| self.machine.current())
+    }
+
+    /// Connects to a server of the application with the identity in `slot`, trusting the same CA as for EST.
+    ///
+    /// A server that does not ask for the identity is an error: nothing would be known of it then.
+    ///
+    /// # Errors
+    /// [`ConnectError`]. Only `CertificateRefused` while reading from the connection is a reason for
+    /// [`refused`](Self::refused).
+    pub async fn connect<'d>(
+        &'d mut self,
+        slot: Slot,
+        server: ServerName<'_>,
+        port: u16,
+    ) -> Result<Connection<'d, N::Connection<'d>>, ConnectError> {
+        let until = self.clock.now().plus(tls::CONNECT_TIMEOUT);
+        let pinned = self.machine.pinned_authority();
+        let pinned_anchor = [pinned.unwrap_or_default()];
+        let certificates = match &self.config.trust {
+            Trust::Certificates(certificates) => certificates,
+            Trust::Fingerprint(_) if pinned.is_some() => &pinned_anchor[..],
+            Trust::Fingerprint(_) => &[],
+        };
+        let check = NamedServer {
+            name: server,
+            anchors: Anchors { certificates, fingerprint: None },
+            intermediates: Bundle::default(),
+            moment: self.machine.moment(),
+        };
+        let leaf = self.machine.chain(slot).and_then(|chain| chain.iter().next());
+        let key = self.slots.key(slot);
+        let (Some(leaf), Some(key)) = (leaf, key) else { return Err(ConnectError::Key) };
+        let client = ClientIdentity { leaf, keys: &mut self.keys, reference: &key.reference };
+        let (net, memory, entropy) = (&mut self.net, &mut self.tls, &mut self.entropy);
+        let connecting = async {
+            let transport = net.connect(server, port).await.map_err(|_| ConnectError::Unreachable)?;
+            tls::connect(transport, memory, server, &check, Some(client), entropy).await
+        };
+        let connection = match select(connecting, self.clock.wait_until(until)).await {
+            Either::First(connected) => connected?,
+            Either::Second(()) => return Err(ConnectError::Timeout),
+        };
+        if connection.presented() { Ok(connection) } else { Err(ConnectError::Unasked) }
+    }
+
+    /// The identity in `slot` works: a connection with it was answered. Call [`work`](Self::work) next.
+    ///
+    /// # Errors
+    /// [`Misuse::EmptySlot`].
+    pub fn accepted(&mut self, slot: Slot) -> Result<(), Misuse> {
+        self.tell(Input::Accepted(slot))
+    }
+
+    /// The identity in `slot` was refused for itself. Call [`work`](Self::work) next.
+    ///
+    /// # Errors
+    /// [`Misuse::EmptySlot`].
+    pub fn refused(&mut self, slot: Slot) -> Result<(), Misuse> {
+        self.tell(Input::Refused(slot))
+    }
+
+    /// The wall clock was set, or jumped: look at it. Not for each call of [`work`](Self::work), because the
+    /// EST server has set the machine's time right meanwhile, and a wrong clock would spoil it again.
+    ///
+    /// # Errors
+    /// [`Misuse`] is a bug here.
+    pub fn clock_was_set(&mut self) -> Result<(), Misuse> {
+        self.clock.wall().map_or(Ok(()), |wall| self.tell(Input::Wall(wall)))
+    }
+
+    /// Renews without waiting for the time to come. Call [`work`](Self::work) next.
+    pub fn renew_now(&mut self) {
+        self.machine.renew_now(self.clock.now());
+    }
+
+    /// Hands in another credential. Call [`work`](Self::work) next.
+    pub fn use_credential(&mut self, credential: Credential<'m>) {
+        self.machine.use_credential(credential, self.clock.now());
+    }
+
+    /// The machine, to look at: its state, its times, its chains.
+    #[must_use]
+    pub const fn enrollment(&self) -> &Enrollment<'m, P256Verifier> {
+        &self.machine
+    }
+
+    /// When things are due.
+    #[must_use]
+    pub fn times(&self) -> Times {
+        self.machine.times()
+    }
+
+    fn tell(&mut self, input: Input<'_>) -> Result<(), Misuse> {
+        self.machine.handle(input, self.clock.now())
+    }
+}
+
+/// Why a device does not start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartError<E> {
+    /// A bug here.
+    Misuse(Misuse),
+    /// The configured credential is the manufacturer's certificate, and there is none.
+    NoManufacturer,
+    /// The region cannot hold the store.
+    Region(BadRegion),
+    /// The flash failed, or a memory is too short for what it holds.
+    Store(StoreError<E>),
+}

@@ -1,0 +1,239 @@
+//! TLS 1.3 by embedded-tls, which is trusted with the protocol and with nothing else.
+//!
+//! Three things stand between it and the rest: `screen` keeps records away from it that would make it panic;
+//! `verifier` decides who the server is and must have seen the proof before [`connect`] returns a connection;
+//! and the client's signature is made by a [`KeyStore`], which may be a secure element.
+//! What is known and not closed here, each with a test: a message that is split over records ends the handshake; a
+//! KeyUpdate ends the connection; another unexpected message inside TLS from a server that has proven itself is a
+//! panic. See the crate's README for what that asks of a server.
+
+mod provider;
+mod screen;
+mod verifier;
+
+use embedded_io_async::{Error, ErrorKind, ErrorType, Read, Write};
+use embedded_tls::{Aes128GcmSha256, MaxFragmentLength, TlsConfig, TlsConnection, TlsContext, TlsError};
+use muster_proto::enrollment::Ending;
+use muster_proto::time::Validity;
+use muster_proto::x509::ServerName;
+
+use self::provider::Provider;
+use self::screen::Screened;
+use self::verifier::StrictVerifier;
+use crate::entropy::{Entropy, generator};
+use crate::key::KeyStore;
+
+pub use provider::ClientIdentity;
+pub use verifier::{AnyServer, NamedServer, ServerCheck, Unproven};
+
+/// The memory of one connection, lent for as long as it lives.
+#[derive(Debug)]
+pub struct TlsMemory<'b> {
+    /// One record from the server. A longer record ends the connection.
+    pub receive: &'b mut [u8],
+    /// One record to the server. Must hold the certificate that is presented and 100 bytes.
+    pub send: &'b mut [u8],
+}
+
+impl TlsMemory<'_> {
+    /// Suits a server that puts a whole EST answer of `Memory::INBOX_BYTES` into one record, as the largest do. For
+    /// servers that keep to records of 2 KiB, 2,304 is enough.
+    pub const RECEIVE_BYTES: usize = 4608;
+    /// Suits a certificate of 900 bytes.
+    pub const SEND_BYTES: usize = 1024;
+}
+
+/// Makes a TLS connection to the server that `check` accepts, over a transport that was just opened.
+///
+/// The server must have proven its key; a certificate is presented if there is one and the server asks for it.
+/// That the server accepts it shows only with the first bytes that it sends (RFC 8446 §4.4.2.4).
+///
+/// # Errors
+/// [`ConnectError`]; the transport is dropped.
+pub async fn connect<'m, IO, C, K>(
+    transport: IO,
+    memory: &'m mut TlsMemory<'_>,
+    server: ServerName<'_>,
+    check: &C,
+    client: Option<ClientIdentity<'_, K>>,
+    entropy: &mut impl Entropy,
+) -> Result<Connection<'m, IO>, ConnectError>
+where
+    IO: Read + Write + 'm,
+    C: ServerCheck,
+    K: KeyStore,
+{
+    let mut provider = Provider::new(
+        generator(entropy).map_err(|_| ConnectError::NoEntropy)?,
+        StrictVerifier::new(check),
+        client,
+    );
+    let max_record_bytes = memory.receive.len();
+    let mut config = TlsConfig::new();
+    if let Some(length) = fragment_length(max_record_bytes) {
+        config = config.with_max_fragment_length(length);
+    }
+    // An address is no SNI (RFC 6066 §3), and the final dot of a rooted name is left out.
+    if let ServerName::Dns(name) = server {
+        config = config.with_server_name(name.strip_suffix('.').unwrap_or(name));
+    }
+    let mut tls = TlsConnection::new(Screened::new(transport, max_record_bytes), memory.receive, memory.send);
+    let opened = tls.open(TlsContext::new(&config, &mut provider)).await;
+    if provider.key_failed() {
+        return Err(ConnectError::Key);
+    }
+    if let Some(reason) = provider.verifier().refusal() {
+        return Err(ConnectError::Untrusted(reason));
+    }
+    opened.map_err(ConnectError::from_tls)?;
+    // `open` says yes to a server that has proven nothing.
+    let server_valid = provider.verifier().proven().map_err(ConnectError::Untrusted)?;
+    Ok(Connection { tls, server_valid, presented: provider.has_signed(), heard: false })
+}
+
+/// The largest fragment that fits, for servers that obey (RFC 6066 §4); others must be configured to.
+const fn fragment_length(max_record_bytes: usize) -> Option<MaxFragmentLength> {
+    match max_record_bytes.saturating_sub(MAX_RECORD_OVERHEAD) {
+        16384.. => None,
+        4096.. => Some(MaxFragmentLength::Bits12),
+        2048.. => Some(MaxFragmentLength::Bits11),
+        1024.. => Some(MaxFragmentLength::Bits10),
+        _ => Some(MaxFragmentLength::Bits9),
+    }
+}
+
+/// For name resolution, TCP and a handshake in software on a slow board; the machine has the same for EST.
+pub(crate) const CONNECT_TIMEOUT: core::time::Duration = core::time::Duration::from_secs(60);
+
+/// What encryption may add to a fragment (RFC 8446 §5.2).
+const MAX_RECORD_OVERHEAD: usize = 256;
+
+/// A TLS connection to a server that has proven itself.
+pub struct Connection<'m, IO: Read + Write + 'm> {
+    tls: TlsConnection<'m, Screened<IO>, Aes128GcmSha256>,
+    server_valid: Option<Validity>,
+    presented: bool,
+    heard: bool,
+}
+
+impl<IO: Read + Write> Connection<'_, IO> {
+    /// Tells the server that nothing more will come, and closes. The connection is gone either way.
+    pub async fn close(self) {
+        let _ = self.tls.close().await;
+    }
+
+    /// When the server's whole chain is valid, as far as the check looked.
+    #[must_use]
+    pub const fn server_valid(&self) -> Option<Validity> {
+        self.server_valid
+    }
+
+    /// Whether the server asked for the certificate and got it.
+    #[must_use]
+    pub const fn presented(&self) -> bool {
+        self.presented
+    }
+
+    fn ending(&self, error: TlsError) -> Ended {
+        Ended(match error {
+            TlsError::ConnectionClosed | TlsError::MissingHandshake => Ending::Closed,
+            // A fatal alert, whose description is lost. As the server's first word it can only be about the
+            // certificate: everything else was settled before.
+            TlsError::InternalError if self.presented && !self.heard => Ending::CertificateRefused,
+            _ => Ending::Reset,
+        })
+    }
+}
+
+impl<IO: Read + Write> ErrorType for Connection<'_, IO> {
+    type Error = Ended;
+}
+
+impl<IO: Read + Write> Read for Connection<'_, IO> {
+    /// As in the trait; `Ok(0)` also when the server closed in order. A future that is dropped before it is ready
+    /// may have taken bytes with it: close the connection then.
+    async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Ended> {
+        match self.tls.read(buffer).await {
+            Ok(read) => {
+                self.heard |= read > 0;
+                Ok(read)
+            }
+            Err(error) => match self.ending(error) {
+                Ended(Ending::Closed) => Ok(0),
+                ended => Err(ended),
+            },
+        }
+    }
+}
+
+impl<IO: Read + Write> Write for Connection<'_, IO> {
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize, Ended> {
+        self.tls.write(bytes).await.map_err(|error| self.ending(error))
+    }
+
+    async fn flush(&mut self) -> Result<(), Ended> {
+        self.tls.flush().await.map_err(|error| self.ending(error))
+    }
+}
+
+/// How a connection ended other than in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended(pub Ending);
+
+impl Error for Ended {
+    fn kind(&self) -> ErrorKind {
+        match self.0 {
+            Ending::CertificateRefused => ErrorKind::PermissionDenied,
+            Ending::Unreachable => ErrorKind::NotConnected,
+            Ending::Closed | Ending::Reset | Ending::ServerUntrusted => ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+impl core::fmt::Display for Ended {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl core::error::Error for Ended {}
+
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug)]
+pub enum ConnectError {
+    /// The key store did not sign.
+    Key,
+    /// There was no entropy for the handshake.
+    NoEntropy,
+    /// The server sent a record that is refused: too long, empty, or in the clear where nothing may be.
+    Record,
+    /// The handshake failed, or the transport under it.
+    Tls(TlsError),
+    /// No connection within the time for it.
+    Timeout,
+    /// There is no way to the server.
+    Unreachable,
+    /// The server did not ask for the identity that was to be used.
+    Unasked,
+    /// The server is not who it must be.
+    Untrusted(Unproven),
+}
+
+impl ConnectError {
+    const fn from_tls(error: TlsError) -> Self {
+        match error {
+            TlsError::Io(ErrorKind::InvalidData) => Self::Record,
+            error => Self::Tls(error),
+        }
+    }
+
+    /// What the machine is told.
+    #[must_use]
+    pub const fn ending(&self) -> Ending {
+        match self {
+            Self::Key | Self::NoEntropy | Self::Record | Self::Tls(_) | Self::Unasked => Ending::Reset,
+            Self::Timeout | Self::Unreachable => Ending::Unreachable,
+            Self::Untrusted(_) => Ending::ServerUntrusted,
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What embedded-tls asks for in a handshake: randomness, a verifier, and the client's certificate and signature.
+
+use embedded_tls::{
+    Aes128GcmSha256, Certificate, CryptoProvider, CryptoRngCore, SignatureScheme, TlsError, TlsVerifier,
+};
+use rand_chacha::ChaCha20Rng;
+
+use super::verifier::{ServerCheck, StrictVerifier};
+use crate::key::{KeyReference, KeyStore, Signature};
+
+/// What the client presents: one certificate, since embedded-tls cannot send a chain. The server must therefore
+/// know the issuing CA.
+#[derive(Debug)]
+pub struct ClientIdentity<'c, K> {
+    /// The leaf in DER.
+    pub leaf: &'c [u8],
+    /// Where its key is.
+    pub keys: &'c mut K,
+    /// Which key it is.
+    pub reference: &'c KeyReference,
+}
+
+pub(super) struct Provider<'c, C, K> {
+    generator: ChaCha20Rng,
+    verifier: StrictVerifier<'c, C>,
+    client: Option<ClientIdentity<'c, K>>,
+    signing: Signing,
+}
+
+/// Whether a signature was asked for and made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Signing {
+    Unasked,
+    Done,
+    Failed,
+}
+
+impl<'c, C: ServerCheck, K: KeyStore> Provider<'c, C, K> {
+    pub(super) const fn new(
+        generator: ChaCha20Rng,
+        verifier: StrictVerifier<'c, C>,
+        client: Option<ClientIdentity<'c, K>>,
+    ) -> Self {
+        Self { generator, verifier, client, signing: Signing::Unasked }
+    }
+
+    pub(super) const fn verifier(&self) -> &StrictVerifier<'c, C> {
+        &self.verifier
+    }
+
+    pub(super) fn has_signed(&self) -> bool {
+        self.signing == Signing::Done
+    }
+
+    pub(super) fn key_failed(&self) -> bool {
+        self.signing == Signing::Failed
+    }
+}
+
+impl<C: ServerCheck, K: KeyStore> CryptoProvider for Provider<'_, C, K> {
+    type CipherSuite = Aes128GcmSha256;
+    type Signature = Signature;
+
+    fn rng(&mut self) -> impl CryptoRngCore {
+        &mut self.generator
+    }
+
+    fn verifier(&mut self) -> Result<&mut impl TlsVerifier<Aes128GcmSha256>, TlsError> {
+        Ok(&mut self.verifier)
+    }
+
+    fn signer(&mut self) -> Result<(impl signature::SignerMut<Signature>, SignatureScheme), TlsError> {
+        let client = self.client.as_mut().ok_or(TlsError::InvalidPrivateKey)?;
+        Ok((Signer { client, signing: &mut self.signing }, SignatureScheme::EcdsaSecp256r1Sha256))
+    }
+
+    fn client_cert(&mut self) -> Option<Certificate<impl AsRef<[u8]>>> {
+        // Not to a server that has proven nothing: a certificate says which device this is.
+        self.verifier.proven().ok()?;
+        self.client.as_ref().map(|client| Certificate::X509(client.leaf))
+    }
+}
+
+struct Signer<'p, 'c, K> {
+    client: &'p mut ClientIdentity<'c, K>,
+    signing: &'p mut Signing,
+}
+
+impl<K: KeyStore> signature::SignerMut<Signature> for Signer<'_, '_, K> {
+    /// Never fails, because embedded-tls panics on that. Without a signature it sends an empty one, which no server
+    /// takes, and [`Signing::Failed`] keeps the connection from being used.
+    fn try_sign(&mut self, message: &[u8]) -> Result<Signature, signature::Error> {
+        let signature = self.client.keys.sign(self.client.reference, message);
+        *self.signing = if signature.is_ok() { Signing::Done } else { Signing::Failed };
+        Ok(signature.unwrap_or_else(|_| Signature::missing()))
+    }
+}

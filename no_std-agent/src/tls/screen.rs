@@ -1,0 +1,285 @@
+//! Looks at TLS record headers before embedded-tls does, and ends a connection on those that hurt it.
+//!
+//! Only the five cleartext bytes can be seen (RFC 8446 §5.1, §5.2), and they are enough for this:
+//! - an encrypted record must be longer than its 16-byte tag: of an empty inner plaintext embedded-tls unwraps the
+//!   content type that is not there, a panic that needs no authentication;
+//! - after the ServerHello nothing is in the clear but one change_cipher_spec: embedded-tls takes a handshake
+//!   message in the clear at any time, and after the handshake it panics on one, and would believe a close_notify;
+//! - a record that does not fit the receive memory ends the connection before it is read.
+
+use core::fmt;
+
+use embassy_futures::yield_now;
+use embedded_io_async::{Error, ErrorKind, ErrorType, Read, Write};
+
+/// A transport of which the records that it delivers are screened.
+pub(super) struct Screened<IO> {
+    io: IO,
+    max_record_bytes: usize,
+    stage: Stage,
+    place: Place,
+}
+
+/// What the server may send in the clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// ServerHello or an alert.
+    Hello,
+    /// One change_cipher_spec for the sake of middleboxes (RFC 8446 §D.4).
+    Compatibility,
+    /// Nothing.
+    Protected,
+}
+
+/// Where in a record the next byte is.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Header { header: [u8; HEADER_BYTES], len: usize },
+    Body { left: usize },
+}
+
+impl<IO> Screened<IO> {
+    pub(super) const fn new(io: IO, max_record_bytes: usize) -> Self {
+        Self { io, max_record_bytes, stage: Stage::Hello, place: Place::BEGIN }
+    }
+
+    /// Takes bytes that were read, which lie in one part of a record.
+    fn advance(&mut self, bytes: &[u8]) -> Result<(), RecordRefused> {
+        match &mut self.place {
+            Place::Body { left } => *left = left.saturating_sub(bytes.len()),
+            Place::Header { header, len } => {
+                let end = *len + bytes.len();
+                header.get_mut(*len..end).ok_or(RecordRefused)?.copy_from_slice(bytes);
+                *len = end;
+                if end == HEADER_BYTES {
+                    let [content_type, _, _, high, low] = *header;
+                    let left = usize::from(u16::from_be_bytes([high, low]));
+                    self.judge(content_type, left)?;
+                    self.place = Place::Body { left };
+                }
+            }
+        }
+        if matches!(self.place, Place::Body { left: 0 }) {
+            self.place = Place::BEGIN;
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, content_type: u8, len: usize) -> Result<(), RecordRefused> {
+        self.stage = match (self.stage, content_type) {
+            (Stage::Hello, HANDSHAKE) if len > 0 => Stage::Compatibility,
+            (Stage::Hello, ALERT) if len == ALERT_BYTES => Stage::Hello,
+            (Stage::Compatibility, CHANGE_CIPHER_SPEC) if len == 1 => Stage::Protected,
+            (Stage::Compatibility | Stage::Protected, APPLICATION_DATA) if len > TAG_BYTES => {
+                Stage::Protected
+            }
+            _ => return Err(RecordRefused),
+        };
+        if len > self.max_record_bytes { Err(RecordRefused) } else { Ok(()) }
+    }
+}
+
+impl Place {
+    const BEGIN: Self = Self::Header { header: [0; HEADER_BYTES], len: 0 };
+}
+
+struct RecordRefused;
+
+impl<IO: Read> Read for Screened<IO> {
+    async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
+        if matches!(self.place, Place::Header { len: 0, .. }) {
+            // A server that sends records without end and without content would otherwise keep a fast network's
+            // read ready for ever, and the timer that bounds it would never be looked at.
+            yield_now().await;
+        }
+        // Never past the end of a header or a record, so that each header is judged before anyone acts on it.
+        let left = match self.place {
+            Place::Header { len, .. } => HEADER_BYTES - len,
+            Place::Body { left } => left,
+        };
+        let wanted = left.min(buffer.len());
+        let place = buffer.get_mut(..wanted).unwrap_or_default();
+        let read = self.io.read(place).await.map_err(|error| ScreenError(error.kind()))?;
+        self.advance(place.get(..read).unwrap_or_default())
+            .map_err(|_| ScreenError(ErrorKind::InvalidData))?;
+        Ok(read)
+    }
+}
+
+impl<IO: Write> Write for Screened<IO> {
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
+        self.io.write(bytes).await.map_err(|error| ScreenError(error.kind()))
+    }
+
+    async fn flush(&mut self) -> Result<(), Self::Error> {
+        self.io.flush().await.map_err(|error| ScreenError(error.kind()))
+    }
+}
+
+impl<IO> ErrorType for Screened<IO> {
+    type Error = ScreenError;
+}
+
+/// The transport's error, or `InvalidData` for a record that is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ScreenError(ErrorKind);
+
+impl Error for ScreenError {
+    fn kind(&self) -> ErrorKind {
+        self.0
+    }
+}
+
+impl fmt::Display for ScreenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl core::error::Error for ScreenError {}
+
+const HEADER_BYTES: usize = 5;
+
+/// The AES-GCM tag. An inner plaintext has at least its content type (RFC 8446 §5.2), so a record is longer.
+const TAG_BYTES: usize = 16;
+
+const ALERT_BYTES: usize = 2;
+
+/// Content types of RFC 8446 §5.1.
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const APPLICATION_DATA: u8 = 23;
+
+#[cfg(test)]
+mod tests {
+    use embassy_futures::block_on;
+    use embassy_futures::select::{Either, select};
+
+    use super::*;
+
+    /// Delivers at most `step` bytes at a time.
+    struct Dripping<'b> {
+        bytes: &'b [u8],
+        step: usize,
+    }
+
+    impl ErrorType for Dripping<'_> {
+        type Error = core::convert::Infallible;
+    }
+
+    impl Read for Dripping<'_> {
+        async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
+            let len = self.step.min(buffer.len()).min(self.bytes.len());
+            buffer[..len].copy_from_slice(&self.bytes[..len]);
+            self.bytes = &self.bytes[len..];
+            Ok(len)
+        }
+    }
+
+    /// How many bytes come through before the end, or before a refusal.
+    fn passed(bytes: &[u8], step: usize) -> Result<usize, usize> {
+        let mut screened = Screened::new(Dripping { bytes, step }, 64);
+        let mut total = 0;
+        loop {
+            match block_on(screened.read(&mut [0; 100])) {
+                Ok(0) => return Ok(total),
+                Ok(read) => total += read,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::InvalidData);
+                    return Err(total);
+                }
+            }
+        }
+    }
+
+    const HELLO: [u8; 7] = [22, 3, 3, 0, 2, 0, 0];
+    const COMPATIBILITY: [u8; 6] = [20, 3, 3, 0, 1, 1];
+    const DATA: [u8; 22] = [23, 3, 3, 0, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    fn check(records: &[&[u8]], expected: Result<usize, usize>) {
+        let mut bytes = [0; 200];
+        let mut len = 0;
+        for record in records {
+            bytes[len..len + record.len()].copy_from_slice(record);
+            len += record.len();
+        }
+        for step in 1..40 {
+            let found = passed(&bytes[..len], step);
+            // A refused header's own bytes may have come through in part, but never its last one.
+            match expected {
+                Ok(_) => assert_eq!(found, expected, "{step}"),
+                Err(before) => assert!(found.is_err_and(|at| (before..before + 5).contains(&at)), "{step}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_orderly_handshake_passes() {
+        check(&[&HELLO, &COMPATIBILITY, &DATA, &DATA], Ok(57));
+        check(&[&HELLO, &DATA, &DATA], Ok(51));
+        check(&[&[21, 3, 3, 0, 2, 2, 40]], Ok(7));
+    }
+
+    #[test]
+    fn an_encrypted_record_without_content_is_refused() {
+        for len in [0, 1, 16] {
+            check(&[&HELLO, &[23, 3, 3, 0, len, 0]], Err(7));
+        }
+    }
+
+    #[test]
+    fn nothing_is_in_the_clear_after_the_hello() {
+        check(&[&HELLO, &HELLO], Err(7));
+        check(&[&HELLO, &[21, 3, 3, 0, 2, 1, 0]], Err(7));
+        check(&[&HELLO, &DATA, &HELLO], Err(29));
+        check(&[&HELLO, &DATA, &COMPATIBILITY], Err(29));
+        check(&[&HELLO, &COMPATIBILITY, &COMPATIBILITY], Err(13));
+        check(&[&COMPATIBILITY], Err(0));
+        check(&[&DATA], Err(0));
+    }
+
+    /// A network that is never at a loss for the same record.
+    struct Flood(usize);
+
+    impl ErrorType for Flood {
+        type Error = core::convert::Infallible;
+    }
+
+    impl Read for Flood {
+        async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
+            for (place, byte) in buffer.iter_mut().zip(HELLO.iter().chain(DATA.iter().cycle()).skip(self.0)) {
+                *place = *byte;
+            }
+            // Back to the beginning of a data record after each.
+            self.0 += buffer.len();
+            self.0 -= if self.0 >= HELLO.len() + DATA.len() { DATA.len() } else { 0 };
+            Ok(buffer.len())
+        }
+    }
+
+    #[test]
+    fn a_flood_of_records_does_not_keep_a_timer_from_firing() {
+        let mut screened = Screened::new(Flood(0), 64);
+        let reading = async {
+            loop {
+                screened.read(&mut [0; 100]).await.expect("sound records");
+            }
+        };
+        let timer = async {
+            for _ in 0..1000 {
+                yield_now().await;
+            }
+        };
+        let ended: Either<(), ()> = block_on(select(reading, timer));
+        assert!(matches!(ended, Either::Second(())));
+    }
+
+    #[test]
+    fn a_record_beyond_the_memory_is_refused() {
+        check(&[&HELLO, &[23, 3, 3, 0, 65, 0]], Err(7));
+        check(&[&[22, 3, 3, 0xff, 0xff, 0]], Err(0));
+        check(&[&[22, 3, 3, 0, 0, 0]], Err(0));
+        check(&[&[24, 3, 3, 0, 4, 0]], Err(0));
+    }
+}

@@ -1,0 +1,220 @@
+//! Who the server is: the strict half that embedded-tls lacks.
+//!
+//! embedded-tls ends a handshake well when the server leaves out CertificateVerify, or Certificate too, and its own
+//! verifier takes any certificate for a CA. Here a certificate goes through [`ServerCheck`], and the proof of its
+//! key must be seen exactly once (RFC 8446 §4.4.3): [`StrictVerifier::proven`] is asked before a connection exists.
+
+use embedded_tls::{
+    Aes128GcmSha256, CertificateEntryRef, CertificateRef, CertificateVerifyRef, Sha256, SignatureScheme,
+    TlsError, TlsVerifier,
+};
+use muster_proto::enrollment::{Enrollment, ServerRefused};
+use muster_proto::time::Validity;
+use muster_proto::x509::{
+    Anchors, Bundle, Certificate, Moment, PathError, Purpose, ServerName, Verify, VerifyError, check_path,
+};
+use p256::ecdsa::signature::Verifier;
+use p256::ecdsa::{DerSignature, VerifyingKey};
+use sha2::Digest;
+
+use crate::software::{P256Verifier, verifying_key};
+
+/// Decides on a server's certificate. Whether the server has its key is not its business.
+pub trait ServerCheck {
+    /// Checks the leaf with the further certificates that the server sent, and says when all of it is valid, if it
+    /// looked.
+    ///
+    /// # Errors
+    /// [`ServerRefused`].
+    fn check<'c>(
+        &'c self,
+        leaf: &'c [u8],
+        others: impl Iterator<Item = &'c [u8]> + Clone,
+    ) -> Result<Option<Validity>, ServerRefused>;
+}
+
+/// The EST server, by the machine's own check.
+impl<V: Verify> ServerCheck for Enrollment<'_, V> {
+    fn check<'c>(
+        &'c self,
+        leaf: &'c [u8],
+        others: impl Iterator<Item = &'c [u8]> + Clone,
+    ) -> Result<Option<Validity>, ServerRefused> {
+        self.check_server(leaf, others).map(Some)
+    }
+}
+
+/// A server of which nothing is asked: `ServerTrust::Bootstrap`. Nothing secret may be sent to it, and nothing that
+/// it says be believed but what a pinned fingerprint confirms. It must still have a P-256 certificate and prove its key.
+#[derive(Clone, Copy, Debug)]
+pub struct AnyServer;
+
+impl ServerCheck for AnyServer {
+    fn check<'c>(
+        &'c self,
+        _: &'c [u8],
+        _: impl Iterator<Item = &'c [u8]> + Clone,
+    ) -> Result<Option<Validity>, ServerRefused> {
+        Ok(None)
+    }
+}
+
+/// A server of the application: an edge or a broker.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedServer<'s> {
+    /// What its certificate must be for.
+    pub name: ServerName<'s>,
+    /// Whom to trust.
+    pub anchors: Anchors<'s>,
+    /// Intermediates to try beside those that it sends.
+    pub intermediates: Bundle<'s>,
+    /// What is known of the time.
+    pub moment: Moment,
+}
+
+impl ServerCheck for NamedServer<'_> {
+    fn check<'c>(
+        &'c self,
+        leaf: &'c [u8],
+        others: impl Iterator<Item = &'c [u8]> + Clone,
+    ) -> Result<Option<Validity>, ServerRefused> {
+        let leaf = Certificate::parse(leaf).map_err(|error| ServerRefused::Path(PathError::Leaf(error)))?;
+        if !self.name.matches(leaf.extensions.subject_alt_names()) {
+            return Err(ServerRefused::Name);
+        }
+        let candidates = others.chain(self.intermediates.iter());
+        check_path(&leaf, candidates, &self.anchors, Purpose::ServerAuth, self.moment, &P256Verifier)
+            .map(|path| Some(path.validity))
+            .map_err(ServerRefused::Path)
+    }
+}
+
+/// Why a server is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unproven {
+    /// Its certificate did not pass.
+    Certificate(ServerRefused),
+    /// It has an RSA key or another curve than P-256.
+    Key(VerifyError),
+    /// It sent no certificate, or no proof of its key.
+    Missing,
+    /// It sent one of them twice, out of order, or in a form that is not used here.
+    OutOfOrder,
+    /// The proof is not by the certificate's key over this handshake.
+    Signature,
+}
+
+pub(super) struct StrictVerifier<'c, C> {
+    check: &'c C,
+    stage: Stage,
+}
+
+enum Stage {
+    Begun,
+    /// The certificate passed; its key and the handshake that the proof must be over.
+    Shown {
+        key: VerifyingKey,
+        transcript: [u8; 32],
+        valid: Option<Validity>,
+    },
+    Proven {
+        valid: Option<Validity>,
+    },
+    Refused(Unproven),
+}
+
+impl<'c, C: ServerCheck> StrictVerifier<'c, C> {
+    pub(super) const fn new(check: &'c C) -> Self {
+        Self { check, stage: Stage::Begun }
+    }
+
+    /// When the server's certificates are valid, once it has shown one and proven its key.
+    pub(super) const fn proven(&self) -> Result<Option<Validity>, Unproven> {
+        match self.stage {
+            Stage::Begun | Stage::Shown { .. } => Err(Unproven::Missing),
+            Stage::Proven { valid } => Ok(valid),
+            Stage::Refused(reason) => Err(reason),
+        }
+    }
+
+    /// Why the server was refused, if that is what ended the handshake.
+    pub(super) const fn refusal(&self) -> Option<Unproven> {
+        match self.stage {
+            Stage::Refused(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    fn shown(&self, transcript: &Sha256, message: &CertificateRef<'_>) -> Result<Stage, Unproven> {
+        let Stage::Begun = self.stage else { return Err(Unproven::OutOfOrder) };
+        let mut certificates = message.entries.iter().map(|entry| match entry {
+            CertificateEntryRef::X509(der) => Some(*der),
+            CertificateEntryRef::RawPublicKey(_) => None,
+        });
+        let leaf = certificates.next().ok_or(Unproven::Missing)?.ok_or(Unproven::OutOfOrder)?;
+        let valid = self.check.check(leaf, certificates.flatten()).map_err(Unproven::Certificate)?;
+        let parsed = Certificate::parse(leaf)
+            .map_err(|error| Unproven::Certificate(ServerRefused::Path(PathError::Leaf(error))))?;
+        let key = verifying_key(&parsed.key).map_err(Unproven::Key)?;
+        Ok(Stage::Shown { key, transcript: transcript.clone().finalize().into(), valid })
+    }
+
+    fn proved(&self, message: &CertificateVerifyRef<'_>) -> Result<Stage, Unproven> {
+        let Stage::Shown { key, transcript, valid } = &self.stage else { return Err(Unproven::OutOfOrder) };
+        let SignatureScheme::EcdsaSecp256r1Sha256 = message.signature_scheme else {
+            return Err(Unproven::Signature);
+        };
+        let signature = DerSignature::from_bytes(message.signature).map_err(|_| Unproven::Signature)?;
+        key.verify(&signed_content(transcript), &signature).map_err(|_| Unproven::Signature)?;
+        Ok(Stage::Proven { valid: *valid })
+    }
+
+    fn enter(&mut self, next: Result<Stage, Unproven>, error: TlsError) -> Result<(), TlsError> {
+        // The first refusal stands, whatever the server does next.
+        if let Stage::Refused(_) = self.stage {
+            return Err(error);
+        }
+        match next {
+            Ok(stage) => {
+                self.stage = stage;
+                Ok(())
+            }
+            Err(reason) => {
+                self.stage = Stage::Refused(reason);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<C: ServerCheck> TlsVerifier<Aes128GcmSha256> for StrictVerifier<'_, C> {
+    fn set_hostname_verification(&mut self, _: &str) -> Result<(), TlsError> {
+        // The check knows the name, also when it is an address and SNI has none.
+        Ok(())
+    }
+
+    fn verify_certificate(
+        &mut self,
+        transcript: &Sha256,
+        certificate: CertificateRef<'_>,
+    ) -> Result<(), TlsError> {
+        let next = self.shown(transcript, &certificate);
+        self.enter(next, TlsError::InvalidCertificate)
+    }
+
+    fn verify_signature(&mut self, verify: CertificateVerifyRef<'_>) -> Result<(), TlsError> {
+        let next = self.proved(&verify);
+        self.enter(next, TlsError::InvalidSignature)
+    }
+}
+
+/// What a server signs (RFC 8446 §4.4.3).
+fn signed_content(transcript: &[u8; 32]) -> [u8; 130] {
+    const CONTEXT: &[u8; 34] = b"TLS 1.3, server CertificateVerify\0";
+    let mut content = [0x20; 130];
+    let (_, rest) = content.split_at_mut(64);
+    let (context, hash) = rest.split_at_mut(CONTEXT.len());
+    context.copy_from_slice(CONTEXT);
+    hash.copy_from_slice(transcript);
+    content
+}

@@ -1,0 +1,185 @@
+//! Hostnames: what the edge demands at the door of each.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::State;
+use muster_policy::host::{HostMode, HostPattern, HostRule, MinTls, Protocol, WhenStale};
+use muster_policy::identity::{AccountId, CaId, ZoneId};
+use muster_policy::time::UnixTime;
+use muster_store::act::{RemoveHost, SetHost};
+use muster_store::record::Host;
+use serde::{Deserialize, Serialize};
+
+use crate::Api;
+use crate::api::Outcome;
+use crate::auth::Caller;
+use crate::envelope::Answer;
+use crate::error::ApiError;
+use crate::paging::PageWish;
+use crate::request::{Account, Id, Json, Query};
+
+/// Most origins of a hostname.
+const ORIGINS_MAX: usize = 16;
+/// Longest origin.
+const ORIGIN_MAX_BYTES: usize = 300;
+
+#[derive(Serialize)]
+struct HostView {
+    host: HostPattern,
+    zone_id: ZoneId,
+    mode: HostMode,
+    protocols: BTreeSet<Protocol>,
+    cas: BTreeSet<CaId>,
+    min_tls: MinTls,
+    origins: Vec<String>,
+    when_stale: WhenStale,
+    created_at: UnixTime,
+    changed_at: UnixTime,
+}
+
+impl From<Host> for HostView {
+    fn from(host: Host) -> Self {
+        let rule = host.rule;
+        Self {
+            host: rule.host,
+            zone_id: rule.zone,
+            mode: rule.mode,
+            protocols: rule.protocols,
+            cas: rule.cas,
+            min_tls: rule.min_tls,
+            origins: rule.origins,
+            when_stale: rule.when_stale,
+            created_at: host.created_at,
+            changed_at: host.changed_at,
+        }
+    }
+}
+
+/// A field that is missing keeps what is set; one of a new hostname takes its default.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HostWish {
+    mode: Option<HostMode>,
+    protocols: Option<BTreeSet<Protocol>>,
+    cas: Option<BTreeSet<CaId>>,
+    min_tls: Option<MinTls>,
+    origins: Option<Vec<String>>,
+    when_stale: Option<WhenStale>,
+}
+
+impl HostWish {
+    fn onto(self, rule: HostRule) -> HostRule {
+        HostRule {
+            mode: self.mode.unwrap_or(rule.mode),
+            protocols: self.protocols.unwrap_or(rule.protocols),
+            cas: self.cas.unwrap_or(rule.cas),
+            min_tls: self.min_tls.unwrap_or(rule.min_tls),
+            origins: self.origins.unwrap_or(rule.origins),
+            when_stale: self.when_stale.unwrap_or(rule.when_stale),
+            ..rule
+        }
+    }
+}
+
+/// `GET …/hosts`
+pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account, query: Query) -> Outcome {
+    let page = PageWish::from_query(&query)?;
+    let (hosts, info) = page.cut(api.read(move |reader| reader.hosts(account)).await?);
+    let views: Vec<HostView> = hosts.into_iter().map(HostView::from).collect();
+    Answer::list(&views, info)
+}
+
+/// `GET …/hosts/{host}`
+pub(crate) async fn get(
+    State(api): State<Arc<Api>>,
+    Account(account): Account,
+    Id(host): Id<HostPattern>,
+) -> Outcome {
+    let found = api.read(move |reader| reader.host(&host)).await?;
+    let own = found.filter(|host| host.rule.account == account);
+    Answer::one(&HostView::from(own.ok_or_else(|| ApiError::not_found("hostname"))?))
+}
+
+/// `PUT …/hosts/{host}`: makes it, or changes the fields that are given.
+pub(crate) async fn set(
+    State(api): State<Arc<Api>>,
+    Account(account): Account,
+    axum::extract::Path(path): axum::extract::Path<std::collections::HashMap<String, String>>,
+    caller: Caller,
+    Json(wish): Json<HostWish>,
+) -> Outcome {
+    // A name that can't be one is an error of the request here, not a missing object.
+    let name = path.get("id").map(String::as_str).unwrap_or_default();
+    let host: HostPattern =
+        name.parse().map_err(|error| ApiError::argument("/host", format!("host: {error}")))?;
+    let before = before(&api, account, &host).await?;
+    let rule = wish.onto(before);
+    check_origins(&rule.origins)?;
+    if rule.protocols.is_empty() {
+        return Err(ApiError::argument("/protocols", "protocols: at least one of https, mqtt"));
+    }
+    let set = api.registrar().ledger().transact(SetHost { rule, by: caller.by(api.now()) }).await?;
+    Answer::one(&HostView::from(set))
+}
+
+/// The rule as it is set, or that of a hostname nobody set: mode `require`, HTTPS.
+async fn before(api: &Api, account: AccountId, host: &HostPattern) -> Result<HostRule, ApiError> {
+    let wanted = host.clone();
+    let (held, zones) = api.read(move |reader| Ok((reader.host(&wanted)?, reader.zones(account)?))).await?;
+    if let Some(held) = held.filter(|held| held.rule.account == account) {
+        return Ok(held.rule);
+    }
+    let lies_in = zones.into_iter().filter(|zone| host.is_within(&zone.name));
+    // A zone may lie in another one: the longest name is the nearest.
+    let zone = lies_in.max_by_key(|zone| zone.name.as_str().len()).ok_or_else(|| {
+        ApiError::argument(
+            "/host",
+            format!("host: {host} lies in no zone of the account; add the zone first"),
+        )
+    })?;
+    Ok(HostRule {
+        host: host.clone(),
+        account,
+        zone: zone.id,
+        mode: HostMode::default(),
+        protocols: BTreeSet::from([Protocol::Https]),
+        cas: BTreeSet::new(),
+        min_tls: MinTls::default(),
+        origins: Vec::new(),
+        when_stale: WhenStale::default(),
+    })
+}
+
+/// An origin is scheme, host and port: paths come from the request.
+fn check_origins(origins: &[String]) -> Result<(), ApiError> {
+    if origins.len() > ORIGINS_MAX {
+        return Err(ApiError::argument("/origins", format!("origins: at most {ORIGINS_MAX}")));
+    }
+    for (index, origin) in origins.iter().enumerate() {
+        let sound = origin.len() <= ORIGIN_MAX_BYTES
+            && origin.parse::<http::Uri>().is_ok_and(|uri| {
+                matches!(uri.scheme_str(), Some("http" | "https"))
+                    && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+                    && matches!(uri.path(), "" | "/")
+                    && uri.query().is_none()
+            });
+        if !sound {
+            let message = format!("origins: `{origin}` is not http://HOST[:PORT] or https://HOST[:PORT]");
+            return Err(ApiError::argument(format!("/origins/{index}"), message));
+        }
+    }
+    Ok(())
+}
+
+/// `DELETE …/hosts/{host}`.
+pub(crate) async fn remove(
+    State(api): State<Arc<Api>>,
+    Account(account): Account,
+    caller: Caller,
+    Id(host): Id<HostPattern>,
+) -> Outcome {
+    let remove = RemoveHost { account, host, by: caller.by(api.now()) };
+    let removed = api.registrar().ledger().transact(remove).await?;
+    Answer::one(&HostView::from(removed))
+}

@@ -1,0 +1,289 @@
+//! Who is let in by which certificate: each kind of certificate against each mode of a hostname.
+
+mod rig;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use muster_edge::Event;
+use muster_policy::host::{HostMode, Protocol};
+use muster_policy::reason::Reason;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
+use rig::{ACCOUNT, NOW, OTHER_ACCOUNT, Pair, Rig, TestCa, at, device_params, host};
+
+#[tokio::test]
+async fn a_device_is_known_to_the_origin_by_every_header() {
+    let rig = Rig::start().await;
+    let pair = rig.ca.device("meter-1", 7);
+    let answer = rig.get("api.example.com", Some(&pair)).await.expect("served");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let certificate = answer.seen("client-cert").expect("RFC 9440");
+    assert!(certificate.starts_with(':') && certificate.ends_with(':'));
+    assert_eq!(
+        answer.seen("cf-client-cert-der-base64").as_deref(),
+        certificate.get(1..certificate.len() - 1)
+    );
+    for (name, value) in [
+        ("cf-cert-presented", "true"),
+        ("cf-cert-verified", "true"),
+        ("cf-cert-revoked", "false"),
+        ("cf-cert-serial", "07"),
+        ("cf-cert-subject-dn", "CN=meter-1"),
+        ("cf-cert-issuer-dn-legacy", "/CN=devices"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-proto", "https"),
+        ("host", "api.example.com"),
+    ] {
+        assert_eq!(answer.seen(name).as_deref(), Some(value), "{name}");
+    }
+    assert_eq!(answer.seen("cf-cert-fingerprint-sha256").expect("given").len(), 64);
+    assert_eq!(answer.seen("cf-cert-fingerprint-sha1").expect("given").len(), 40);
+}
+
+#[tokio::test]
+async fn a_mode_says_who_is_served_without_a_certificate() {
+    let rig = Rig::start().await;
+    let refused = rig.get("api.example.com", None).await.expect_err("refused");
+    assert!(refused.contains("CertificateRequired"), "{refused}");
+    rig.refused(Reason::ClientCertificateRequired, 1).await;
+    for name in ["open.example.com", "off.example.com"] {
+        let answer = rig.get(name, None).await.expect("served");
+        assert_eq!(
+            (answer.status.as_u16(), answer.seen("cf-cert-presented").as_deref()),
+            (200, Some("false"))
+        );
+        assert_eq!(answer.seen("client-cert"), None);
+    }
+    let off = rig.get("off.example.com", Some(&rig.ca.device("meter-1", 7))).await.expect("served");
+    assert_eq!(off.seen("client-cert"), None, "nobody asked for it");
+}
+
+/// Every bad certificate is refused with its alert and reason, demanded or only asked for.
+#[tokio::test]
+async fn a_bad_certificate_is_refused_whether_or_not_one_is_demanded() {
+    let rig = Rig::start().await;
+    let stranger = TestCa::new(5, ACCOUNT, "devices");
+    let changed = |change: fn(&mut CertificateParams)| {
+        let mut params = device_params("meter-1", 7);
+        change(&mut params);
+        rig.ca.sign(&params)
+    };
+    rig.tell(vec![Event::Revoked(rig.ca.key(66))]);
+    let (_, issuing_of_stranger) = stranger.below("issuing");
+    let mut crowd = rig.ca.device("meter-1", 8);
+    crowd.chain.extend(std::iter::repeat_n(issuing_of_stranger, 4));
+    let cases: [(&str, Pair, &str, Reason); 9] = [
+        // The same name and serial as our CA's, another key.
+        ("look-alike", stranger.device("meter-1", 7), "UnknownCA", Reason::CertificateUntrusted),
+        ("expired", changed(|p| p.not_after = at(NOW - 1)), "CertificateExpired", Reason::CertificateExpired),
+        (
+            "early",
+            changed(|p| p.not_before = at(NOW + 9)),
+            "CertificateExpired",
+            Reason::CertificateNotYetValid,
+        ),
+        ("revoked", rig.ca.device("meter-1", 66), "CertificateRevoked", Reason::CertificateRevoked),
+        (
+            "server",
+            changed(|p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]),
+            "UnsupportedCertificate",
+            Reason::CertificateUnfit,
+        ),
+        (
+            "any",
+            changed(|p| p.extended_key_usages.clear()),
+            "UnsupportedCertificate",
+            Reason::CertificateUnfit,
+        ),
+        (
+            "ambiguous",
+            changed(|p| p.distinguished_name.push(rcgen::DnType::CommonName, "meter-2")),
+            "CertificateUnknown",
+            Reason::IdentityAmbiguous,
+        ),
+        (
+            "unreadable",
+            rig.ca.sign(&device_params("not an id", 9)),
+            "BadCertificate",
+            Reason::IdentityMalformed,
+        ),
+        ("crowd", crowd, "CertificateUnknown", Reason::ChainExcessive),
+    ];
+    let mut expected = BTreeMap::new();
+    for (name, pair, alert, reason) in cases {
+        for host in ["api.example.com", "open.example.com"] {
+            let refused = rig.get(host, Some(&pair)).await.map(|answer| answer.status).expect_err(name);
+            assert!(refused.contains(alert), "{name}: {refused}");
+            *expected.entry(reason).or_insert(0) += 1;
+            rig.refused(reason, expected[&reason]).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_ca_counts_for_the_hostnames_of_its_own_account_alone() {
+    let other = TestCa::new(5, OTHER_ACCOUNT, "devices");
+    let (entry, id) = (other.entry(), other.id);
+    // Even when the rule names the other account's CA.
+    let rig = Rig::with(
+        move |snapshot| {
+            snapshot.cas.push(entry);
+            snapshot.hosts[1].rule.cas = [id].into();
+        },
+        |_| {},
+    )
+    .await;
+    for host in ["api.example.com", "open.example.com"] {
+        let refused = rig.get(host, Some(&other.device("meter-1", 7))).await.map(|answer| answer.status);
+        assert!(refused.expect_err(host).contains("UnknownCA"));
+    }
+}
+
+#[tokio::test]
+async fn an_association_says_which_of_the_accounts_cas_count() {
+    let byo = TestCa::new(5, ACCOUNT, "byo");
+    let mut entry = byo.entry();
+    entry.is_default = false;
+    let id = byo.id;
+    let rig = Rig::with(
+        move |snapshot| {
+            snapshot.cas.push(entry);
+            snapshot.hosts[1].rule.cas = [id].into();
+        },
+        |_| {},
+    )
+    .await;
+    let (own, foreign) = (rig.ca.device("meter-1", 7), byo.device("meter-1", 7));
+    assert!(rig.get("api.example.com", Some(&own)).await.is_ok());
+    assert!(rig.get("api.example.com", Some(&foreign)).await.is_err());
+    assert!(rig.get("open.example.com", Some(&foreign)).await.is_ok());
+    assert!(rig.get("open.example.com", Some(&own)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_leaf_alone_passes_at_its_issuing_ca_and_a_whole_chain_at_the_root() {
+    let root = TestCa::new(5, ACCOUNT, "root");
+    let (issuing, issuing_der) = root.below("issuing");
+    let rooted = root.entry();
+    let rig = Rig::with(move |snapshot| snapshot.cas = vec![rooted], |_| {}).await;
+    let alone = issuing.device("meter-1", 7);
+    let mut whole = alone.clone();
+    whole.chain.push(issuing_der.clone());
+    let refused = rig.get("api.example.com", Some(&alone)).await.map(|answer| answer.status);
+    assert!(refused.expect_err("the path is missing").contains("UnknownCA"));
+    let answer = rig.get("api.example.com", Some(&whole)).await.expect("served");
+    assert!(answer.seen("client-cert-chain").is_some_and(|chain| chain.starts_with(':')));
+    assert_eq!(answer.seen("cf-cert-issuer-dn").as_deref(), Some("CN=issuing"));
+    let mut both = root.entry();
+    both.certificates.insert(0, serde_bytes::ByteBuf::from(issuing_der.to_vec()));
+    rig.tell(vec![Event::Ca(both)]);
+    assert!(rig.get("api.example.com", Some(&alone)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_ca_that_has_ended_vouches_for_nobody() {
+    let rig = Rig::start().await;
+    let mut params = device_params("meter-1", 7);
+    params.not_after = at(NOW + 10 * 31_536_000);
+    let pair = rig.ca.sign(&params);
+    assert!(rig.get("api.example.com", Some(&pair)).await.is_ok());
+    // Remembered as verified by now, which must not outlast the CA.
+    rig.clock.store(NOW + 31_536_001, Ordering::Relaxed);
+    rig.edge
+        .apply(&muster_edge::Update::Snapshot(Box::new(muster_edge::Snapshot {
+            made_at: muster_policy::time::UnixTime::from_secs(NOW + 31_536_001),
+            ..rig.snapshot.clone()
+        })))
+        .expect("a heartbeat");
+    let stream = tokio::net::TcpStream::connect(rig.https).await.expect("connected");
+    let mut config = rig.client(Some(&pair), &[]);
+    config.dangerous().set_certificate_verifier(std::sync::Arc::new(Trusting));
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let mut tls =
+        connector.connect("api.example.com".try_into().expect("a name"), stream).await.expect("half done");
+    let ended = tokio::io::AsyncReadExt::read_u8(&mut tls).await.expect_err("refused");
+    assert!(ended.to_string().contains("CertificateExpired"), "{ended}");
+}
+
+#[tokio::test]
+async fn a_suspended_device_is_told_so_and_comes_back_when_resumed() {
+    let rig = Rig::start().await;
+    let pair = rig.ca.device("meter-1", 7);
+    rig.suspend("meter-1");
+    let answer = rig.get("api.example.com", Some(&pair)).await.expect("answered");
+    assert_eq!((answer.status.as_u16(), answer.reason()), (403, "device_suspended"));
+    assert!(answer.body.contains("\"reason\":\"device_suspended\""));
+    rig.tell(vec![Event::Device(muster_edge::DeviceEntry {
+        account: ACCOUNT,
+        device: "meter-1".parse().expect("an id"),
+        status: muster_policy::enrol::DeviceStatus::Active,
+        groups: Default::default(),
+    })]);
+    assert_eq!(rig.get("api.example.com", Some(&pair)).await.expect("served").status, 200);
+}
+
+#[tokio::test]
+async fn without_news_of_revocations_each_hostname_does_as_it_says() {
+    let rig = Rig::with(
+        |snapshot| snapshot.hosts[1].rule.when_stale = muster_policy::host::WhenStale::Open,
+        |config| config.staleness_allowed_for = std::time::Duration::from_secs(60),
+    )
+    .await;
+    let pair = rig.ca.device("meter-1", 7);
+    rig.clock.store(NOW + 61, Ordering::Relaxed);
+    let closed = rig.get("api.example.com", Some(&pair)).await.expect("answered");
+    assert_eq!((closed.status.as_u16(), closed.reason()), (503, "revocations_stale"));
+    assert_eq!(rig.get("open.example.com", Some(&pair)).await.expect("served").status, 200);
+    assert_eq!(rig.tell(Vec::new()), 0, "a heartbeat");
+    assert_eq!(rig.get("api.example.com", Some(&pair)).await.expect("served").status, 200);
+}
+
+#[tokio::test]
+async fn a_change_of_a_hostname_is_in_force_at_once() {
+    let rig = Rig::start().await;
+    let entry = host(&rig.server_ca, "new.example.com", HostMode::Off, Protocol::Https, rig.origin);
+    assert!(rig.get("new.example.com", None).await.is_err());
+    rig.tell(vec![Event::Host(Box::new(entry.clone()))]);
+    assert_eq!(rig.get("new.example.com", None).await.expect("served").status, 200);
+    rig.tell(vec![Event::HostRemoved(entry.rule.host)]);
+    assert!(rig.get("new.example.com", None).await.is_err());
+}
+
+/// A client that looks at no server certificate.
+#[derive(Debug)]
+struct Trusting;
+
+impl rustls::client::danger::ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        vec![rustls::SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
