@@ -212,14 +212,14 @@ fn tell(args: &EnrollArgs, identity: &Identity, config: &Path) -> anyhow::Result
             fields.insert("dir".to_owned(), json!(args.dir));
             fields.insert("config".to_owned(), json!(config));
         }
-        print(&told.to_string());
+        print(&told.to_string())?;
     } else {
         print(&format!(
             "{} has a certificate until {}\nkeep it renewed: muster-agent run --config {}",
             described.device,
             described.expires_at,
             config.display()
-        ));
+        ))?;
     }
     Ok(())
 }

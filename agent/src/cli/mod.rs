@@ -10,6 +10,7 @@ mod enroll;
 mod renew;
 mod status;
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -64,10 +65,13 @@ impl Place {
     }
 }
 
-/// Prints a line of result, and nothing else goes to standard output.
-#[expect(clippy::print_stdout, reason = "this is what the command was asked for")]
-fn print(line: &str) {
-    println!("{line}");
+/// Prints a result, and nothing else goes to standard output.
+fn print(text: &str) -> io::Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
 }
 
 /// One for the device, one for local traffic: an agent shares its machine with others.

@@ -33,9 +33,9 @@ pub(super) async fn renew(args: RenewArgs) -> anyhow::Result<()> {
         None => renew_here(&args).await?,
     };
     if args.json {
-        print(&json!({ "expires_at": expires_at }).to_string());
+        print(&json!({ "expires_at": expires_at }).to_string())?;
     } else {
-        print(&format!("renewed until {expires_at}"));
+        print(&format!("renewed until {expires_at}"))?;
     }
     Ok(())
 }

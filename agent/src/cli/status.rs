@@ -39,7 +39,7 @@ pub(super) fn status(args: &StatusArgs) -> anyhow::Result<()> {
         candidate: pairs.get(1),
         status: Status::read(&dir).unwrap_or_default(),
     };
-    print(&if args.json { seen.json().to_string() } else { seen.text() });
+    print(&if args.json { seen.json().to_string() } else { seen.text() })?;
     Ok(())
 }
 
