@@ -23,6 +23,8 @@ pub struct Status {
     pub state: String,
     /// When it came to stand there; Unix seconds, as all times here.
     pub since: u64,
+    /// The generation of the identity in use.
+    pub generation: Option<u32>,
     /// When the next try is due, if one is.
     pub next_try_at: Option<u64>,
     /// Certificates obtained since the agent started.

@@ -29,15 +29,20 @@ pub(super) fn status(args: &StatusArgs) -> anyhow::Result<()> {
             Found::Empty => {}
         }
     }
-    // Of two, the older one is in use and the newer one waits to be tried.
+    let running = store::is_locked(&dir);
+    let status = Status::read(&dir).unwrap_or_default();
+    // Of two, the older one is in use and the newer one waits to be tried; but a running agent may have taken
+    // the newer one already, and be about to remove the older one.
     pairs.sort_by_key(|pair| pair.generation);
+    let in_use = pairs.iter().find(|pair| running && Some(pair.generation) == status.generation);
+    let in_use = in_use.or(pairs.first());
     let seen = Seen {
         now: Clock::start().wall(),
-        running: store::is_locked(&dir),
+        running,
         requests,
-        in_use: pairs.first(),
-        candidate: pairs.get(1),
-        status: Status::read(&dir).unwrap_or_default(),
+        in_use,
+        candidate: pairs.iter().find(|pair| in_use.is_some_and(|in_use| in_use.generation < pair.generation)),
+        status,
     };
     print(&if args.json { seen.json().to_string() } else { seen.text() })?;
     Ok(())

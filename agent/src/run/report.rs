@@ -96,6 +96,7 @@ impl Reporter {
             state.clone_into(&mut self.status.state);
             self.status.since = now.as_secs();
         }
+        self.status.generation = device.in_use().map(|identity| identity.generation);
         let renews_in = device.window().map_or(Duration::ZERO, |window| window.renew_at().since(now));
         self.status.next_try_at = Some(now.plus(device.retry_in().max(renews_in)).as_secs());
     }
