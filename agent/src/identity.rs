@@ -26,6 +26,15 @@ pub struct Identity {
     pub anchors: Vec<CertificateDer<'static>>,
 }
 
+impl Identity {
+    /// Whether TLS knows the key, and the leaf is for it.
+    #[must_use]
+    pub fn key_fits(&self) -> bool {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        rustls::sign::CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &provider).is_ok()
+    }
+}
+
 /// The identities of this moment.
 #[derive(Clone, Debug, Default)]
 pub struct Held {
@@ -81,6 +90,12 @@ impl Publisher {
     /// Replace what is held; every [`Identities`] wakes.
     pub fn publish(&self, held: Held) {
         self.held.send_replace(held);
+    }
+
+    /// Whether anybody tries candidates; if not, each is taken unseen.
+    #[must_use]
+    pub fn has_judges(&self) -> bool {
+        !self.verdicts.is_closed()
     }
 
     /// The next verdict; `None` when no [`Identities`] is left.

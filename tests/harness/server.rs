@@ -18,19 +18,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The `muster` program, built once with this test's profile.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let own = std::env::current_exe().expect("a program");
-        let folder = own.ancestors().find(|path| path.join("deps").is_dir()).expect("a target folder");
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "-p", "muster", "--bin", "muster"]);
-        if folder.file_name().is_some_and(|name| name == "release") {
-            build.arg("--release");
-        }
-        build.current_dir(env!("CARGO_MANIFEST_DIR"));
-        build.env("CARGO_TARGET_DIR", folder.parent().expect("a target folder"));
-        assert!(build.status().expect("cargo runs").success(), "muster does not build");
-        folder.join("muster")
-    })
+    PROGRAM.get_or_init(|| crate::program::built("muster", "muster"))
 }
 
 /// A server and its data directory; both are gone when it is dropped.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::Uri;
 use rustls_pki_types::{CertificateDer, ServerName};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::upstream::Target;
 
@@ -27,7 +27,7 @@ const TOPIC_PREFIX_DEFAULT: &str = "devices/{device}/";
 const RELAYS_MAX: usize = 32;
 
 /// How a relay treats what it carries.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// HTTP/1.1 requests, each over the newest identity.
@@ -39,7 +39,7 @@ pub enum Mode {
 }
 
 /// One `[[relay]]` as written.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RelayWritten {
     /// How to carry.
@@ -63,7 +63,7 @@ pub struct RelayWritten {
 }
 
 /// The `[telemetry]` as written.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TelemetryWritten {
     /// `mqtts://HOST[:8883]`.
