@@ -25,6 +25,8 @@ debian=(
     "python3-venv /usr/share/doc/python3-venv"
     "e2fsprogs /sbin/mkfs.ext4"
     "strace /usr/bin/strace"
+    "libssl-dev /usr/include/openssl/ssl.h"
+    "pkg-config /usr/bin/pkg-config"
 )
 python=(cryptography==45.0.7 pyOpenSSL==25.3.0 acme2certifier==0.46.3)
 
