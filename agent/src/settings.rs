@@ -114,9 +114,18 @@ impl TrustRoots {
     /// Reads CA certificates from a PEM file.
     ///
     /// # Errors
-    /// [`Wrong`] when it can't be read or has none.
+    /// [`Wrong`] when it can't be read or has none that is of use.
     pub fn from_file(path: &Path) -> Result<Self, Wrong> {
-        certificates(path).map(Self::Certificates)
+        let certificates = certificates(path)?;
+        // A collection may hold old ones that nothing here is signed by; but one must be of use.
+        let unreadable =
+            certificates.iter().map(|der| Certificate::parse(der).err()).collect::<Option<Vec<_>>>();
+        match unreadable {
+            Some(errors) => {
+                Err(Wrong(format!("{} has no usable CA certificate ({errors:?})", path.display())))
+            }
+            None => Ok(Self::Certificates(certificates)),
+        }
     }
 
     /// Reads the SHA-256 of a CA certificate: 64 hexadecimal digits, colons allowed.

@@ -71,6 +71,15 @@ impl Agent {
         self.command(&[&fixed, arguments].concat())
     }
 
+    /// Starts `enroll` at this server; it may be killed.
+    pub fn start_to_enroll(&mut self, server: &Server, device: &str, token: &str) {
+        let mut command = Command::new(program());
+        command.args(["enroll", "--server", &url(server), "--device", device, "--token", token]);
+        command.arg("--ca").arg(server.ca_file()).arg("--dir").arg(self.dir());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.child = Some(command.spawn().expect("muster-agent runs"));
+    }
+
     /// Enrolls by a new token, which must succeed.
     pub fn enrolled(server: &Server, device: &str, arguments: &[&str]) -> Self {
         let agent = Self::new();

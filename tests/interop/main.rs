@@ -1,8 +1,11 @@
-//! Strangers' clients against our server. A tool that is missing fails its test; nothing is skipped.
+//! Strangers' clients against our server, and our agent against a stranger's server. A tool that is missing
+//! fails its test; nothing is skipped.
 //!
 //! `tests/check.sh` installs them: openssl, curl, strongSwan and mosquitto from Debian; `cryptography`,
-//! `pyOpenSSL`, paho and acme2certifier's EST handler from PyPI, in the interpreter that `MUSTER_TEST_PYTHON` names.
+//! `pyOpenSSL`, paho and acme2certifier's EST handler from PyPI, in the interpreter that `MUSTER_TEST_PYTHON`
+//! names; the crate est-ca is built when its test runs.
 
+mod agent;
 mod carry;
 mod curl;
 mod python;

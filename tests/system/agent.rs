@@ -245,6 +245,27 @@ fn an_enrolment_that_waits_for_a_person_goes_on_where_it_was() {
 }
 
 #[test]
+fn enroll_waits_for_approval_as_long_as_the_server_says() {
+    let server = Server::with_config("[est]\napproval_retry_s = 1\n");
+    server.muster(&["profile", "set", "checked", "approval=manual"]);
+    let token = server.token("meter-1");
+    let agent = Agent::new();
+    let arguments = ["--label", "checked", "--token", &token, "--json"];
+    std::thread::scope(|scope| {
+        let enrolling = scope.spawn(|| done(&agent.enroll(&server, "meter-1", &arguments)));
+        let id = loop {
+            let pending = server.muster_json(&["approval", "list"]);
+            if let Some(id) = pending[0]["id"].as_str() {
+                break id.to_owned();
+            }
+            assert!(!enrolling.is_finished(), "it waits");
+        };
+        server.muster(&["approval", "approve", &id]);
+        assert_eq!(enrolling.join().expect("enrolled")["device"], "meter-1");
+    });
+}
+
+#[test]
 fn renewals_happen_unattended_generation_after_generation() {
     let server = Server::start();
     server.muster(&[

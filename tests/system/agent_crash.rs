@@ -18,10 +18,11 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
 const KILLS: u32 = 200;
+const DEVICES: u32 = 30;
 /// The moments of the kills follow from it; a failure names it.
 const SEED: u64 = 0x6d75_7374_6572;
 /// A start and two renewals take less than this.
-const LONGEST_LIFE: Duration = Duration::from_millis(160);
+const LONGEST_LIFE: Duration = Duration::from_millis(250);
 
 #[test]
 fn two_hundred_kills_while_renewing_lose_no_identity_and_no_certificate() {
@@ -44,8 +45,47 @@ fn two_hundred_kills_while_renewing_lose_no_identity_and_no_certificate() {
     assert_eq!(held.len(), 1, "one identity, and no key beside it");
     let issued = server.muster_json(&["cert", "list"]).as_array().map_or(0, Vec::len);
     let generation = usize::try_from(held[0].generation).expect("few");
+    println!("{KILLS} kills, {generation} renewals");
     assert!(generation > 20, "the kills met renewals: {generation}");
     assert_eq!(issued, generation + 1, "seed {SEED:#x}: a certificate for each generation and no other");
+}
+
+/// A one-time token yields one certificate, so each key but the last must have been forgotten before it was sent.
+#[test]
+fn kills_during_the_first_enrolment_cost_neither_the_token_nor_a_certificate() {
+    let server = Server::start();
+    let mut random = SEED;
+    let mut kills = 0;
+    for device in 0..DEVICES {
+        let name = format!("meter-{device}");
+        let token = server.token(&name);
+        let mut agent = Agent::new();
+        loop {
+            agent.start_to_enroll(&server, &name, &token);
+            let life = LONGEST_LIFE.mul_f64(next(&mut random));
+            pass(life);
+            agent.signal("KILL");
+            let ended = agent.wait();
+            let when = format!("seed {SEED:#x}, {name} after {life:?}");
+            assert!(agent.slots().len() <= 1, "{when}: one key at a time");
+            // It is done when it says so, and also when it was killed after its certificate was stored.
+            if !agent.identities(&server).is_empty() {
+                break;
+            }
+            assert_eq!(ended, None, "{when}: it was killed, and did not fail");
+            kills += 1;
+        }
+        let output = agent.command(&["renew"]);
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let issued = server.muster_json(&["cert", "list", "--device", &name]);
+        assert_eq!(
+            issued.as_array().map(Vec::len),
+            Some(2),
+            "{name}: the first one and its renewal: {issued}"
+        );
+    }
+    println!("{kills} kills before a certificate was stored");
+    assert!(kills > DEVICES / 2, "the kills met enrolments: {kills}");
 }
 
 /// Runs the agent for a while, asking it to renew without pause, and kills it.
@@ -64,15 +104,19 @@ fn live(agent: &mut Agent, life: Duration) {
                 }
             })
         };
-        // A timer and nothing else: nobody sends.
-        let (_timer, never) = sync_channel::<()>(0);
-        let _ = never.recv_timeout(life);
+        pass(life);
         // The kill itself needs the agent for itself; the asking ends with the socket.
         agent.signal("KILL");
         over.store(true, Ordering::Relaxed);
         asking.join().expect("no panic");
     });
     agent.wait();
+}
+
+/// A timer and nothing else: nobody sends.
+fn pass(life: Duration) {
+    let (_timer, never) = sync_channel::<()>(0);
+    let _ = never.recv_timeout(life);
 }
 
 fn check(agent: &Agent, server: &Server, verifier: &dyn ClientCertVerifier, when: &str) {

@@ -33,6 +33,8 @@ pub(super) async fn enroll(args: &EnrollArgs) -> anyhow::Result<()> {
     let store = Arc::new(Store::open(&settings.dir)?);
     let clock = Clock::start();
     check_unheld(&store, &settings, clock.wall())?;
+    // Before the certificate: whoever is interrupted after it must find all that `run` needs.
+    let configured = write_config(args, &settings, &config_path)?;
     let taken_over = existing.is_some();
     if let Some(content) = existing {
         store.put(Slot::A, &content)?;
@@ -53,10 +55,13 @@ pub(super) async fn enroll(args: &EnrollArgs) -> anyhow::Result<()> {
                 // It was not enrolled here; its request stays, for another try.
                 store.clear(Slot::A)?;
             }
+            if configured == Configured::Now {
+                // It may name the wrong server; the next try writes its own.
+                files::remove(&config_path)?;
+            }
             return Err(error);
         }
     };
-    write_config(args, &settings, &config_path)?;
     tell(args, &identity, &config_path)
 }
 
@@ -170,9 +175,16 @@ fn check_unheld(store: &Store, settings: &Settings, now: UnixTime) -> anyhow::Re
     Ok(())
 }
 
+/// Whether the configuration was there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Configured {
+    Before,
+    Now,
+}
+
 /// Writes what `run` needs. A configuration that was there stays: people edit it.
-fn write_config(args: &EnrollArgs, settings: &Settings, path: &Path) -> anyhow::Result<()> {
-    let failed = || format!("the device is enrolled, but {} could not be written", path.display());
+fn write_config(args: &EnrollArgs, settings: &Settings, path: &Path) -> anyhow::Result<Configured> {
+    let failed = || format!("{} could not be written", path.display());
     if let TrustRoots::Certificates(certificates) = &settings.trust {
         let text: String =
             certificates.iter().map(|der| crate::store::armoured("CERTIFICATE", der)).collect();
@@ -180,7 +192,7 @@ fn write_config(args: &EnrollArgs, settings: &Settings, path: &Path) -> anyhow::
             .with_context(failed)?;
     }
     if path.exists() {
-        return Ok(());
+        return Ok(Configured::Before);
     }
     let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let config = Config {
@@ -202,7 +214,8 @@ fn write_config(args: &EnrollArgs, settings: &Settings, path: &Path) -> anyhow::
         log: Default::default(),
     };
     let text = toml::to_string(&config).with_context(failed)?;
-    files::replace(path, text.as_bytes(), Durability::Durable).with_context(failed)
+    files::replace(path, text.as_bytes(), Durability::Durable).with_context(failed)?;
+    Ok(Configured::Now)
 }
 
 fn tell(args: &EnrollArgs, identity: &Identity, config: &Path) -> anyhow::Result<()> {

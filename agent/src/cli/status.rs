@@ -35,7 +35,7 @@ pub(super) fn status(args: &StatusArgs) -> anyhow::Result<()> {
     // the newer one already, and be about to remove the older one.
     pairs.sort_by_key(|pair| pair.generation);
     let in_use = pairs.iter().find(|pair| running && Some(pair.generation) == status.generation);
-    let in_use = in_use.or(pairs.first());
+    let in_use = in_use.or_else(|| pairs.first());
     let seen = Seen {
         now: Clock::start().wall(),
         running,

@@ -12,7 +12,7 @@ use muster_proto::x509::{Anchors, Certificate, Moment, PathError, Purpose, check
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::verify::AwsLc;
@@ -75,21 +75,25 @@ impl Expected {
     }
 }
 
-/// The alert follows from the kind of error.
-const fn spelled(error: PathError) -> CertificateError {
+/// The alert follows from the kind of error, and so do the words about it.
+fn spelled(error: PathError) -> CertificateError {
     match error {
         PathError::Expired => CertificateError::Expired,
         PathError::NotYetValid => CertificateError::NotValidYet,
         PathError::ExtendedKeyUsage | PathError::KeyUsage => CertificateError::InvalidPurpose,
         PathError::Leaf(_) => CertificateError::BadEncoding,
         PathError::Signature(_) => CertificateError::BadSignature,
-        PathError::Budget
-        | PathError::LeafIsAuthority
-        | PathError::NotAuthority
-        | PathError::PathLength
-        | PathError::UnknownIssuer => CertificateError::UnknownIssuer,
+        PathError::UnknownIssuer => CertificateError::UnknownIssuer,
+        PathError::Budget | PathError::LeafIsAuthority | PathError::NotAuthority | PathError::PathLength => {
+            CertificateError::Other(OtherError(Arc::new(BadPath(error))))
+        }
     }
 }
+
+/// A chain that breaks a rule for which TLS has no word.
+#[derive(Debug, thiserror::Error)]
+#[error("its chain does not hold ({0:?})")]
+struct BadPath(PathError);
 
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
@@ -129,5 +133,74 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::time::UnixTime as Seconds;
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    };
+
+    use super::*;
+
+    fn authority(name: &str) -> (CertificateDer<'static>, Issuer<'static, KeyPair>) {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        (params.self_signed(&key).expect("a CA").der().clone(), Issuer::new(params, key))
+    }
+
+    fn leaf(
+        name: &str,
+        issuer: &Issuer<'_, KeyPair>,
+        purpose: ExtendedKeyUsagePurpose,
+    ) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.extended_key_usages = vec![purpose];
+        params.signed_by(&KeyPair::generate().expect("a key"), issuer).expect("a leaf").der().clone()
+    }
+
+    fn expected(roots: TrustRoots, pinned: Option<Vec<u8>>) -> Expected {
+        Expected {
+            server: ServerUrl::parse("https://ca.example.test:8443", None).expect("a URL"),
+            roots,
+            pinned,
+            moment: Moment::Known(Seconds::from_secs(1_800_000_000)),
+        }
+    }
+
+    #[test]
+    fn only_the_server_that_was_asked_for_passes() {
+        let (root, issuer) = authority("root");
+        let (_, stranger) = authority("root");
+        let expected = expected(TrustRoots::Certificates(vec![root]), None);
+        let server = ExtendedKeyUsagePurpose::ServerAuth;
+        let check = |leaf: CertificateDer<'_>| expected.check(&leaf, &[]);
+        assert_eq!(check(leaf("ca.example.test", &issuer, server.clone())), Ok(()));
+        let name = check(leaf("other.example.test", &issuer, server.clone()));
+        assert_eq!(name, Err(CertificateError::NotValidForName));
+        let signature = check(leaf("ca.example.test", &stranger, server));
+        assert_eq!(signature, Err(CertificateError::BadSignature));
+        // A device must not be able to pose as a server.
+        let purpose = check(leaf("ca.example.test", &issuer, ExtendedKeyUsagePurpose::ClientAuth));
+        assert_eq!(purpose, Err(CertificateError::InvalidPurpose));
+    }
+
+    #[test]
+    fn a_pinned_root_need_not_be_sent_and_another_does_not_help() {
+        let (root, issuer) = authority("root");
+        let (other, _) = authority("root");
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &root);
+        let roots = TrustRoots::Fingerprint(digest.as_ref().try_into().expect("32 octets"));
+        let leaf = leaf("ca.example.test", &issuer, ExtendedKeyUsagePurpose::ServerAuth);
+        let pinned = expected(roots.clone(), Some(root.to_vec()));
+        assert_eq!(pinned.check(&leaf, &[]), Ok(()));
+        let unpinned = expected(roots, None);
+        assert!(unpinned.check(&leaf, &[]).is_err());
+        assert!(unpinned.check(&leaf, &[other]).is_err());
+        assert_eq!(unpinned.check(&leaf, &[root]), Ok(()));
     }
 }
