@@ -271,3 +271,6 @@ impl AnchorSets {
         set
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,11 @@
 //! What a client may not do with HTTP: another's hostname, forged headers, two readings of a request.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a step that fails is a failed test, in a helper as in the test itself"
+)]
+
 mod rig;
 
 use std::time::Duration;

@@ -1,5 +1,11 @@
 //! Who is let in by which certificate: each kind of certificate against each mode of a hostname.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a step that fails is a failed test, in a helper as in the test itself"
+)]
+
 mod rig;
 
 use std::collections::BTreeMap;
@@ -203,6 +209,47 @@ async fn a_ca_that_has_ended_vouches_for_nobody() {
         connector.connect("api.example.com".try_into().expect("a name"), stream).await.expect("half done");
     let ended = tokio::io::AsyncReadExt::read_u8(&mut tls).await.expect_err("refused");
     assert!(ended.to_string().contains("CertificateExpired"), "{ended}");
+}
+
+/// A client that resumes wherever it can finds no way to: each handshake checks everything.
+#[tokio::test]
+async fn every_handshake_is_a_full_one() {
+    let rig = Rig::with(
+        |snapshot| {
+            for host in &mut snapshot.hosts {
+                host.rule.min_tls = muster_policy::host::MinTls::Tls12;
+            }
+        },
+        |_| {},
+    )
+    .await;
+    let pair = rig.ca.device("meter-1", 7);
+    for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(rig.server_ca.der.clone().into()).expect("a CA");
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(pair.key.clone()).into();
+        // One configuration, so one memory of sessions, for all connections.
+        let config = rustls::ClientConfig::builder_with_provider(provider.into())
+            .with_protocol_versions(versions)
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(pair.chain.clone(), key)
+            .expect("a pair");
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        for _ in 0..3 {
+            let stream = tokio::net::TcpStream::connect(rig.https).await.expect("connected");
+            let name = "api.example.com".try_into().expect("a name");
+            let mut tls = connector.connect(name, stream).await.expect("a handshake");
+            let request = b"GET / HTTP/1.1\r\nHost: api.example.com\r\nConnection: close\r\n\r\n";
+            tokio::io::AsyncWriteExt::write_all(&mut tls, request).await.expect("written");
+            let mut answer = Vec::new();
+            let _ = tokio::io::AsyncReadExt::read_to_end(&mut tls, &mut answer).await;
+            assert!(answer.starts_with(b"HTTP/1.1 200"));
+            let kind = tls.get_ref().1.handshake_kind();
+            assert_eq!(kind, Some(rustls::HandshakeKind::Full));
+        }
+    }
 }
 
 #[tokio::test]

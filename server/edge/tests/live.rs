@@ -1,5 +1,11 @@
 //! Connections that lose their right while they are open, and what is handed to a broker.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a step that fails is a failed test, in a helper as in the test itself"
+)]
+
 mod rig;
 
 use std::sync::atomic::Ordering;
@@ -60,6 +66,42 @@ async fn an_mqtt_connection_is_told_why_it_ends() {
     rig.until(|counters| counters.connections_mqtt == 0).await;
 }
 
+/// As a browser's MQTT client does it, with the identity and the cuts of the MQTT port.
+#[tokio::test]
+async fn mqtt_in_a_websocket_has_the_same_door() {
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use tokio_tungstenite::tungstenite::Message;
+
+    let rig = Rig::start().await;
+    let config = rig.client(Some(&rig.ca.device("meter-1", 66)), &[b"http/1.1"]);
+    let mut stream = rig.tls(rig.https, "mqtt.example.com", config).await.expect("connected");
+    let wish = "GET /mqtt HTTP/1.1\r\nHost: mqtt.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Protocol: mqttv3.1, mqtt\r\n\r\n";
+    stream.write_all(wish.as_bytes()).await.expect("written");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("a head"));
+    }
+    let head = String::from_utf8_lossy(&head).to_lowercase();
+    assert!(head.starts_with("http/1.1 101") && head.contains("sec-websocket-protocol: mqtt\r\n"), "{head}");
+    let role = tokio_tungstenite::tungstenite::protocol::Role::Client;
+    let mut socket = tokio_tungstenite::WebSocketStream::from_raw_socket(stream, role, None).await;
+    let said = async |socket: &mut tokio_tungstenite::WebSocketStream<_>| match socket.next().await {
+        Some(Ok(Message::Binary(octets))) => String::from_utf8_lossy(&octets).into_owned(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(said(&mut socket).await, "welcome meter-1 WebSocket\n");
+    for half in ["pi", "ng\n"] {
+        socket.send(Message::Binary(half.into())).await.expect("sent");
+        assert_eq!(said(&mut socket).await, half);
+    }
+    rig.until(|counters| (counters.connections_https, counters.connections_mqtt) == (0, 1)).await;
+    rig.tell(vec![Event::Revoked(rig.ca.key(66))]);
+    assert_eq!(said(&mut socket).await, "cut certificate_revoked\n");
+    assert!(matches!(socket.next().await, Some(Ok(Message::Close(_))) | None));
+}
+
 #[tokio::test]
 async fn a_port_serves_only_hostnames_that_speak_its_protocol() {
     let rig = Rig::start().await;
@@ -88,6 +130,8 @@ async fn a_certificate_that_ends_ends_its_connections() {
     rig.until(|counters| counters.cut == 1).await;
 }
 
+type Change<'a> = &'a dyn Fn(&Rig) -> Vec<Event>;
+
 #[tokio::test]
 async fn whatever_takes_the_right_away_ends_the_connection() {
     let removed = |rig: &Rig| vec![Event::CaRemoved(rig.ca.id)];
@@ -105,7 +149,7 @@ async fn whatever_takes_the_right_away_ends_the_connection() {
         entry.rule.protocols = [muster_policy::host::Protocol::Mqtt].into();
         vec![Event::Host(Box::new(entry))]
     };
-    let changes: [(&dyn Fn(&Rig) -> Vec<Event>, Reason); 4] = [
+    let changes: [(Change<'_>, Reason); 4] = [
         (&removed, Reason::CaNotAccepted),
         (&unhosted, Reason::HostUnknown),
         (&retired, Reason::DeviceRetired),

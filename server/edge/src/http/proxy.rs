@@ -19,8 +19,8 @@ use muster_policy::host::Protocol;
 use muster_policy::reason::Reason;
 
 use super::body::{BodyError, Progress, RequestBody, ResponseBody};
-use super::headers;
 use super::upgrade::{self, Upgrade};
+use super::{headers, websocket};
 use crate::errors;
 use crate::hosts::Door;
 use crate::listener::Shared;
@@ -80,18 +80,13 @@ impl Visit {
         let authority = authority(&request)?;
         framing(&request)?;
         let door = self.door(&authority)?;
+        let to_broker = door.rule.protocols.contains(&Protocol::Mqtt) && upgrade::is_mqtt(&request);
+        let protocol = if to_broker { Protocol::Mqtt } else { Protocol::Https };
         // Held until the request is on its way: nothing is forwarded without it.
-        let _permit =
-            self.shared.state.access(&door, self.place.guest.holder.as_deref(), Protocol::Https).or_else(
-                |reason| {
-                    // A hostname of MQTT alone takes WebSockets that carry it.
-                    if reason == Reason::ProtocolNotOffered && upgrade::is_mqtt(&request) {
-                        self.shared.state.access(&door, self.place.guest.holder.as_deref(), Protocol::Mqtt)
-                    } else {
-                        Err(reason)
-                    }
-                },
-            )?;
+        let _permit = self.shared.state.access(&door, self.place.guest.holder.as_deref(), protocol)?;
+        if to_broker {
+            return websocket::welcome(self, request);
+        }
         let upgrade = Upgrade::of(&mut request)?;
         let host = HeaderValue::try_from(authority.as_str()).map_err(|_| Reason::RequestMalformed)?;
         self.rewrite(request.headers_mut(), host);
