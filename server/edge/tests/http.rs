@@ -236,6 +236,17 @@ async fn an_origin_that_is_away_is_named_and_its_peers_take_over() {
     assert_eq!((answer.status.as_u16(), answer.reason()), (502, "origin_missing"));
 }
 
+#[tokio::test]
+async fn an_origin_that_does_not_answer_is_given_up() {
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("an address");
+    let rig = Rig::with(|_| {}, |config| config.limits.answer_timeout = Duration::from_millis(200)).await;
+    let entry = host(&rig.server_ca, "slow.example.com", HostMode::Off, Protocol::Https, address);
+    rig.tell(vec![Event::Host(Box::new(entry))]);
+    let answer = rig.get("slow.example.com", None).await.expect("answered");
+    assert_eq!((answer.status.as_u16(), answer.reason()), (504, "origin_timeout"));
+}
+
 /// An HTTPS origin that wants a client certificate and names who showed it.
 async fn tls_origin(server_ca: &TestCa, clients: &TestCa) -> std::net::SocketAddr {
     let pair = server_ca.sign(&{
@@ -357,13 +368,21 @@ async fn a_head_without_end_is_cut_short() {
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
 }
 
+/// Plain HTTP, and a PROXY header from somebody who is no proxy of ours.
 #[tokio::test]
-async fn plain_http_gets_no_answer_from_a_tls_port() {
+async fn what_is_no_tls_gets_no_answer_from_a_tls_port() {
     let rig = Rig::start().await;
-    let mut stream = TcpStream::connect(rig.https).await.expect("connected");
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: off.example.com\r\n\r\n").await.expect("written");
-    let mut answer = Vec::new();
-    let _ =
-        tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.expect("ended");
-    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    for strange in [
+        &b"GET / HTTP/1.1\r\nHost: off.example.com\r\n\r\n"[..],
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc0\x00\x02\x02\x03\xe8\x01\xbb",
+        b"\x10\x10\0\x04MQTT\x04\x02\0\0\0\x04abcd",
+    ] {
+        let mut stream = TcpStream::connect(rig.https).await.expect("connected");
+        stream.write_all(strange).await.expect("written");
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok() && (answer.is_empty() || answer[0] == 21), "{answer:?}");
+    }
+    assert_eq!(rig.get("off.example.com", None).await.expect("served").status, 200);
 }

@@ -11,7 +11,7 @@ mod rig;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use muster_edge::{DeviceEntry, EdgeConfig, Event, Update, UpdateError};
+use muster_edge::{DeviceEntry, EdgeConfig, Event, Gap, Update};
 use muster_policy::host::HostMode;
 use muster_policy::reason::Reason;
 use rig::{ACCOUNT, NOW, Rig, at, device_params, line};
@@ -64,6 +64,29 @@ async fn an_mqtt_connection_is_told_why_it_ends() {
     let (hello, _) = connect("meter-2", 68, rig.mqtt, &[b"mqtt"]).await;
     assert_eq!(hello, "refused device_suspended");
     rig.until(|counters| counters.connections_mqtt == 0).await;
+}
+
+/// The broker's rules go by groups, so a connection must not outlive them.
+#[tokio::test]
+async fn a_device_that_changes_its_groups_connects_anew() {
+    let rig = Rig::start().await;
+    let config = rig.client(Some(&rig.ca.device("meter-1", 7)), &[]);
+    let mut mqtt = rig.tls(rig.mqtt, "mqtt.example.com", config).await.expect("connected");
+    assert!(line(&mut mqtt).await.starts_with("welcome"));
+    let entry = |group: &str| {
+        Event::Device(DeviceEntry {
+            account: ACCOUNT,
+            device: "meter-1".parse().expect("an id"),
+            status: Default::default(),
+            groups: [group.to_owned()].into(),
+        })
+    };
+    assert_eq!(rig.tell(vec![entry("north")]), 1);
+    assert_eq!(line(&mut mqtt).await, "cut groups_changed");
+    let config = rig.client(Some(&rig.ca.device("meter-1", 8)), &[]);
+    let mut mqtt = rig.tls(rig.mqtt, "mqtt.example.com", config).await.expect("connected");
+    assert!(line(&mut mqtt).await.starts_with("welcome"));
+    assert_eq!(rig.tell(vec![entry("north")]), 0, "the same groups again");
 }
 
 /// As a browser's MQTT client does it, with the identity and the cuts of the MQTT port.
@@ -168,6 +191,21 @@ async fn whatever_takes_the_right_away_ends_the_connection() {
     }
 }
 
+/// Another rule now answers for the name: its CAs were never asked.
+#[tokio::test]
+async fn a_connection_made_under_a_wildcard_ends_when_its_name_gets_a_rule() {
+    let rig = Rig::start().await;
+    let pair = rig.ca.device("meter-1", 7);
+    let kept = rig.h2("b.wild.example.com", Some(&pair)).await.expect("connected");
+    let cut = rig.h2("a.wild.example.com", Some(&pair)).await.expect("connected");
+    let https = muster_policy::host::Protocol::Https;
+    let entry = rig::host(&rig.server_ca, "a.wild.example.com", HostMode::Require, https, rig.origin);
+    rig.until(|counters| counters.connections_https == 2).await;
+    assert_eq!(rig.tell(vec![Event::Host(Box::new(entry))]), 1);
+    assert!(tokio::time::timeout(PATIENCE, cut.ended).await.is_ok());
+    assert!(!kept.ended.is_finished());
+}
+
 #[tokio::test]
 async fn an_anonymous_client_goes_when_a_certificate_becomes_mandatory() {
     let rig = Rig::start().await;
@@ -198,6 +236,34 @@ async fn a_new_server_certificate_breaks_no_connection() {
     let new = rig.tls(rig.https, "api.example.com", config).await.expect("connected");
     let shown = new.get_ref().1.peer_certificates().expect("shown")[0].to_vec();
     assert_eq!(shown, entry.certificate.chain[0].to_vec());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_under_load_fail_no_handshake() {
+    let rig = std::sync::Arc::new(Rig::start().await);
+    let pair = rig.ca.device("meter-1", 7);
+    let load = tokio::spawn({
+        let rig = rig.clone();
+        async move {
+            for _ in 0..60 {
+                assert_eq!(rig.get("api.example.com", Some(&pair)).await.expect("served").status, 200);
+            }
+        }
+    });
+    let mut changes = 0;
+    while !load.is_finished() {
+        let https = muster_policy::host::Protocol::Https;
+        let entry = rig::host(&rig.server_ca, "api.example.com", HostMode::Require, https, rig.origin);
+        rig.tell(vec![
+            Event::Host(Box::new(entry)),
+            Event::Ca(rig.ca.entry()),
+            Event::Revoked(rig.ca.key(9)),
+        ]);
+        changes += 1;
+        tokio::task::yield_now().await;
+    }
+    load.await.expect("nothing failed");
+    assert!(changes > 1);
 }
 
 #[tokio::test]
@@ -243,7 +309,7 @@ async fn a_delta_with_a_gap_is_refused_and_changes_nothing() {
         events: vec![Event::Revoked(rig.ca.key(1))],
     };
     let refused = rig.edge.apply(&Update::Delta(delta));
-    assert_eq!(refused, Err(UpdateError::Gap { from: 7, at: 1 }));
+    assert_eq!(refused, Err(Gap { from: 7, at: 1 }));
     assert_eq!(rig.edge.counters().revoked, 0);
 }
 

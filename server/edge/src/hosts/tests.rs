@@ -66,7 +66,9 @@ fn account() -> AccountEntry {
 fn doors(names: &[&str]) -> Doors {
     let certificate = certificate();
     let hosts: Vec<_> = names.iter().map(|name| entry(name, &certificate)).collect();
-    Doors::new(&maker(), &[account()], &[], &hosts).expect("good hosts")
+    let doors = Doors::new(&maker(), &[account()], &[], &hosts);
+    assert_eq!(doors.faults(), []);
+    doors
 }
 
 fn found(doors: &Doors, name: &str) -> Option<String> {
@@ -103,7 +105,7 @@ fn a_change_of_one_hostname_leaves_the_other_doors_as_they_are() {
     let (maker, certificate) = (maker(), certificate());
     let before = doors(&["a.example.com", "b.example.com"]);
     let event = Event::Host(Box::new(entry("a.example.com", &certificate)));
-    let after = before.after(&maker, &[event]).expect("a good host");
+    let after = before.after(&maker, &[event]);
     let door = |doors: &Doors, name| Arc::clone(doors.resolve(name).expect("there"));
     assert!(Arc::ptr_eq(&door(&before, "b.example.com"), &door(&after, "b.example.com")));
     assert!(!Arc::ptr_eq(&door(&before, "a.example.com"), &door(&after, "a.example.com")));
@@ -112,15 +114,33 @@ fn a_change_of_one_hostname_leaves_the_other_doors_as_they_are() {
     assert_eq!(generation("a.example.com"), generation("b.example.com"));
 }
 
+/// It is closed, as its old rule holds no more; the other changes of the same update hold.
 #[test]
-fn a_hostname_that_cannot_be_served_spoils_no_other() {
+fn a_hostname_that_cannot_be_served_is_closed_and_spoils_no_other() {
     let (maker, certificate) = (maker(), certificate());
-    let before = doors(&["a.example.com"]);
+    let before = doors(&["a.example.com", "b.example.com"]);
     let mut wrong = entry("b.example.com", &certificate);
     wrong.certificate.key = SecretKey::new(b"no key".to_vec());
-    let fault = before.after(&maker, &[Event::Host(Box::new(wrong))]).err();
-    assert!(matches!(fault, Some(UpdateError::Host { .. })), "{fault:?}");
-    assert!(before.resolve("a.example.com").is_some());
+    let good = entry("c.example.com", &certificate);
+    let after = before.after(&maker, &[Event::Host(Box::new(wrong)), Event::Host(Box::new(good))]);
+    assert!(matches!(after.faults(), [Fault::Host { host, .. }] if host.to_string() == "b.example.com"));
+    let served =
+        ["a.example.com", "b.example.com", "c.example.com"].map(|name| after.resolve(name).is_some());
+    assert_eq!(served, [true, false, true]);
+}
+
+#[test]
+fn a_ca_that_cannot_be_read_accepts_nobody() {
+    let id = CaId::from_bytes([7; 16]);
+    let ca = CaEntry {
+        id,
+        account: ACCOUNT,
+        certificates: vec![ByteBuf::from(b"no certificate".to_vec())],
+        is_default: true,
+    };
+    let after = doors(&["a.example.com"]).after(&maker(), &[Event::Ca(ca)]);
+    assert!(matches!(after.faults(), [Fault::Ca { ca, .. }] if *ca == id));
+    assert!(after.resolve("a.example.com").expect("served").anchors.cas.is_empty());
 }
 
 proptest! {

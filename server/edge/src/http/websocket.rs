@@ -50,7 +50,8 @@ pub(crate) fn welcome(
     let upgrade = hyper::upgrade::on(&mut request);
     let (shared, source) = (Arc::clone(&visit.shared), visit.source);
     let guest = &visit.place.guest;
-    let place = shared.live.enter(guest.host.clone(), Protocol::Mqtt, guest.holder.clone());
+    let place =
+        shared.live.enter(guest.name.clone(), guest.host.clone(), Protocol::Mqtt, guest.holder.clone());
     let tasks = shared.tasks.clone();
     tasks.spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };

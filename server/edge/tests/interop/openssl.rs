@@ -62,6 +62,35 @@ async fn each_refusal_has_its_alert() {
     }
 }
 
+/// The key is longer than is worked with, so who signed it is not even asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_made_to_cost_time_is_refused_unlooked_at() {
+    let bench = Bench::start().await;
+    let (made, text) = bench.run(
+        "openssl",
+        &[
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:4608",
+            "-nodes",
+            "-keyout",
+            "long.key",
+            "-out",
+            "long.pem",
+            "-subj",
+            "/CN=meter-1",
+            "-addext",
+            "extendedKeyUsage=clientAuth",
+        ],
+        "",
+    );
+    assert!(made, "{text}");
+    let (_, text) = bench.s_client(Some("api.example.com"), &["-cert", "long.pem", "-key", "long.key"]);
+    assert!(text.contains("alert certificate unknown"), "{text}");
+    bench.rig.refused(muster_policy::reason::Reason::ChainExcessive, 1).await;
+}
+
 /// No session id in TLS 1.2 and no ticket in 1.3: openssl, told to keep the session, has nothing to
 /// keep, so there is nothing to take to another hostname or beyond a change of CAs.
 #[tokio::test(flavor = "multi_thread")]

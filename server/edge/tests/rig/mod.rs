@@ -35,6 +35,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use serde_bytes::ByteBuf;
 use time::OffsetDateTime;
@@ -119,6 +120,20 @@ impl TestCa {
         let below =
             Self { id: self.id, account: self.account, issuer: Issuer::new(params, key), der: der.to_vec() };
         (below, der)
+    }
+
+    /// Whoever these parameters make, able to sign whether it may or not.
+    pub(crate) fn issue(
+        &self,
+        mut params: CertificateParams,
+        is_ca: IsCa,
+    ) -> (Self, CertificateDer<'static>) {
+        params.is_ca = is_ca;
+        let key = KeyPair::generate().expect("a key");
+        let der = params.signed_by(&key, &self.issuer).expect("a certificate").der().clone();
+        let issued =
+            Self { id: self.id, account: self.account, issuer: Issuer::new(params, key), der: der.to_vec() };
+        (issued, der)
     }
 
     pub(crate) fn sign(&self, params: &CertificateParams) -> Pair {
@@ -252,7 +267,9 @@ impl Rig {
         let from = self.edge.change();
         let made_at = UnixTime::from_secs(self.clock.load(Ordering::Relaxed));
         let delta = Delta { from, change: from + 1, made_at, events };
-        self.edge.apply(&Update::Delta(delta)).expect("a good delta")
+        let applied = self.edge.apply(&Update::Delta(delta)).expect("the next delta");
+        assert_eq!(applied.faults, []);
+        applied.cut
     }
 
     pub(crate) fn suspend(&self, device: &str) -> usize {
@@ -276,12 +293,13 @@ impl Rig {
             .expect("versions")
             .with_root_certificates(roots);
         let mut config = match pair {
-            Some(pair) => builder
-                .with_client_auth_cert(
-                    pair.chain.clone(),
-                    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.key.clone())),
-                )
-                .expect("a pair"),
+            Some(pair) => {
+                // Not `with_client_auth_cert`, which looks at the certificate: some are made to be refused.
+                let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.key.clone()));
+                let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).expect("a key");
+                let certified = CertifiedKey::new(pair.chain.clone(), key);
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = alpn.iter().map(|id| id.to_vec()).collect();
