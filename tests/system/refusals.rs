@@ -46,7 +46,10 @@ const EDGE: [(Reason, &str); 17] = [
     (Reason::OriginMissing, "http: an_origin_that_is_away_is_named_and_its_peers_take_over"),
     (Reason::OriginTimeout, "http: an_origin_that_does_not_answer_is_given_up"),
     (Reason::OriginUnreachable, "http: an_origin_that_is_away_is_named_and_its_peers_take_over"),
-    (Reason::OriginUntrusted, "http: an_origin_is_checked_against_its_pins_and_shown_the_accounts_certificate"),
+    (
+        Reason::OriginUntrusted,
+        "http: an_origin_is_checked_against_its_pins_and_shown_the_accounts_certificate",
+    ),
     (Reason::ProtocolNotOffered, "live: a_port_serves_only_hostnames_that_speak_its_protocol"),
     (Reason::RequestMalformed, "http: a_request_that_can_be_read_two_ways_is_read_in_none"),
     (Reason::RevocationsStale, "identity: without_news_of_revocations_each_hostname_does_as_it_says"),

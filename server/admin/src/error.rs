@@ -179,6 +179,8 @@ impl From<Refusal> for ApiError {
             Fallibility::NotFound => StatusCode::NOT_FOUND,
             Fallibility::TooOften => StatusCode::TOO_MANY_REQUESTS,
             Fallibility::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Fallibility::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Fallibility::Origin => StatusCode::BAD_GATEWAY,
         };
         let retry_after_s =
             matches!(refusal.reason.fault(), Fallibility::TooOften | Fallibility::Unavailable);

@@ -164,13 +164,18 @@ impl Shared {
     /// From the first octet to the end. The handshake is boxed, and gone when the waiting begins:
     /// an idle connection keeps no room for it.
     async fn attend(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, kind: ListenerKind, slots: Slots) {
-        if let Some(arrived) = Box::pin(self.handshake(stream, kind)).await {
+        if let Some(arrived) = Box::pin(self.handshake(stream, peer, kind)).await {
             self.serve(arrived, peer).await;
         }
         drop(slots);
     }
 
-    async fn handshake(&self, mut stream: TcpStream, kind: ListenerKind) -> Option<Arrived> {
+    async fn handshake(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        kind: ListenerKind,
+    ) -> Option<Arrived> {
         // Answers are small writes; without this the last segment would wait for an ACK.
         let _ = stream.set_nodelay(true);
         let hello = match timeout(self.limits.hello_timeout, read_hello(&mut stream)).await {
@@ -203,10 +208,13 @@ impl Shared {
             Ok(Ok(stream)) => self.arrived(stream, door, kind),
             Ok(Err((error, stream))) => {
                 drop(slot);
-                tracing::debug!(%error, host = %door.rule.host, "handshake failed");
                 match alert::fault_of(&error) {
-                    HandshakeFault::Refused(reason) => self.metrics.handshake_refused(reason),
+                    HandshakeFault::Refused(reason) => {
+                        tracing::info!(%peer, host = %door.rule.host, %reason, "client certificate refused");
+                        self.metrics.handshake_refused(reason);
+                    }
                     HandshakeFault::Broken => {
+                        tracing::debug!(%peer, host = %door.rule.host, %error, "handshake broken off");
                         self.metrics.connection_refused(ConnectionRefusal::HandshakeBroken);
                     }
                 }
