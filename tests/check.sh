@@ -64,8 +64,8 @@ part_deny() {
 }
 part_test() { cargo test --workspace; }
 part_interop() {
-    MUSTER_TEST_PYTHON=$venv/bin/python cargo test -p muster-tests -p muster-ca \
-        --features muster-tests/interop,muster-ca/interop --test interop
+    MUSTER_TEST_PYTHON=$venv/bin/python cargo test -p muster-tests -p muster-ca -p muster-edge \
+        --features muster-tests/interop,muster-ca/interop,muster-edge/interop --test interop
 }
 part_power() { tests/power_cut.sh; }
 part_fuzz() { tests/fuzz/smoke.sh; }

@@ -103,6 +103,12 @@ fn leaves_are_read_or_refused_and_judged_as_their_names_say() {
 }
 
 #[test]
+fn client_certificates_name_a_device_or_are_refused() {
+    let domain = "fleet.example".parse().expect("a trust domain");
+    read_all("edge_identity", |_, input| muster_edge::read_leaf(input, &domain).map(drop));
+}
+
+#[test]
 fn bundles_are_imported_or_refused() {
     read_all("byo", |_, input| muster_ca::byo::import(text(input), None, NOW).map(drop));
 }

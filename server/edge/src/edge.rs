@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -22,7 +22,7 @@ use crate::listener::{self, ListenerLimits, Shared};
 use crate::live::Guest;
 use crate::lkg::{LastKnownGood, LastKnownGoodError};
 use crate::metrics::{Counters, Metrics};
-use crate::snapshot::{Event, Update, UpdateError};
+use crate::snapshot::{Applied, Event, Gap, Update};
 use crate::sources::Sources;
 use crate::standing::Standing;
 use crate::state::{State, concerns_doors};
@@ -69,9 +69,6 @@ pub enum StartError {
     /// The last known good state can't be opened.
     #[error("the edge's last known good state: {0}")]
     LastKnownGood(#[from] LastKnownGoodError),
-    /// The state it should start with can't be used.
-    #[error(transparent)]
-    Update(#[from] UpdateError),
 }
 
 /// The edge. Cheap to clone; all clones are one edge.
@@ -79,6 +76,8 @@ pub enum StartError {
 pub struct Edge {
     shared: Arc<Shared>,
     last_known_good: Option<Arc<LastKnownGood>>,
+    /// Held while an update is applied, so that what is kept has the order of what is in force.
+    applying: Arc<Mutex<()>>,
 }
 
 impl fmt::Debug for Edge {
@@ -92,7 +91,7 @@ impl Edge {
     /// [`Edge::apply`], unless it has a last known good state, which it then starts from.
     ///
     /// # Errors
-    /// [`StartError`] when that state is there and can't be opened or used.
+    /// [`StartError`] when that state is there and can't be opened or read.
     pub fn start(
         config: EdgeConfig,
         handover: Arc<dyn MqttHandover>,
@@ -131,12 +130,14 @@ impl Edge {
         if let Some(snapshot) = last_known_good.as_ref().map(LastKnownGood::load).transpose()?.flatten() {
             tracing::info!(change = snapshot.change, made_at = %snapshot.made_at, "starting from the last known good state");
             let change = snapshot.change;
-            shared.state.update(&Update::Snapshot(Box::new(snapshot)))?;
+            for fault in shared.state.update(&Update::Snapshot(Box::new(snapshot))).unwrap_or_default() {
+                tracing::error!(%fault, "not served");
+            }
             shared.metrics.stands_at(change);
         }
         let ends = watch_ends(Arc::clone(&shared));
         shared.tasks.spawn(ends);
-        Ok(Self { shared, last_known_good: last_known_good.map(Arc::new) })
+        Ok(Self { shared, last_known_good: last_known_good.map(Arc::new), applying: Arc::default() })
     }
 
     /// Accepts connections until `stop` or [`Edge::drain`]. Connections that are open then go on.
@@ -148,13 +149,16 @@ impl Edge {
     ///
     /// Takes the time of building what changed, so call it off the paths of connections; nothing
     /// waits for it. Afterwards the change is in force for every handshake, request and live
-    /// connection. Returns how many connections were told.
+    /// connection. A hostname or CA that can't be used spoils nothing else; [`Applied::faults`] names it.
     ///
     /// # Errors
-    /// [`UpdateError`]; the edge then goes on with what it had. After [`UpdateError::Gap`] apply a
-    /// snapshot.
-    pub fn apply(&self, update: &Update) -> Result<usize, UpdateError> {
-        self.shared.state.update(update)?;
+    /// [`Gap`]; the edge goes on with what it had, and wants a snapshot.
+    pub fn apply(&self, update: &Update) -> Result<Applied, Gap> {
+        let _one_at_a_time = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let faults = self.shared.state.update(update)?;
+        for fault in &faults {
+            tracing::error!(%fault, "not served");
+        }
         let cut = match update {
             Update::Snapshot(_) => self.review(self.shared.live.all()),
             Update::Delta(delta) if delta.events.iter().any(concerns_doors) => {
@@ -168,7 +172,7 @@ impl Edge {
         {
             tracing::warn!(%error, "the last known good state can't be kept");
         }
-        Ok(cut)
+        Ok(Applied { cut, faults })
     }
 
     /// The number of the last change in force; what the next delta has to build on.
@@ -183,6 +187,7 @@ impl Edge {
             change: self.change(),
             hosts: self.shared.state.doors().len(),
             revoked: self.shared.state.standing().revoked_count(),
+            news_age: self.shared.state.age(),
             connections_https: live.https,
             connections_mqtt: live.mqtt,
             certificates_connected: live.certificates,
@@ -219,7 +224,7 @@ impl Edge {
 
     fn review(&self, guests: Vec<Arc<Guest>>) -> usize {
         let lost = |guest: &Arc<Guest>| {
-            let reason = self.shared.review(&guest.host, guest.holder.as_deref(), guest.protocol)?;
+            let reason = self.shared.review(guest)?;
             guest.cut.give(reason).then(|| self.shared.metrics.cut(reason))
         };
         guests.iter().filter_map(lost).count()

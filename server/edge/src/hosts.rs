@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 use rustls::sign::CertifiedKey;
 
 use crate::http::origin::{OriginMaker, Origins};
-use crate::snapshot::{AccountEntry, CaEntry, Event, HostEntry, UpdateError};
+use crate::snapshot::{AccountEntry, CaEntry, Event, Fault, HostEntry};
 use crate::tls::anchors::{AnchorSet, Ca};
 use crate::tls::config::{ConfigMaker, ListenerKind};
 
@@ -58,44 +58,41 @@ pub(crate) struct Doors {
     wildcard: HashMap<Hostname, Arc<Door>>,
     accounts: BTreeMap<AccountId, Arc<Account>>,
     cas: BTreeMap<CaId, Arc<Ca>>,
+    /// What could not be used of the update that these doors come from.
+    faults: Vec<Fault>,
 }
 
 impl Doors {
-    /// Makes all doors anew.
-    ///
-    /// # Errors
-    /// The first hostname or CA that can't be used.
+    /// Makes all doors anew. What can't be used is left out, and named by [`Doors::faults`].
     pub(crate) fn new(
         maker: &DoorMaker,
         accounts: &[AccountEntry],
         cas: &[CaEntry],
         hosts: &[HostEntry],
-    ) -> Result<Self, UpdateError> {
+    ) -> Self {
         let mut doors = Self::default();
         for account in accounts {
             doors.set_account(maker, account);
         }
         for ca in cas {
-            doors.cas.insert(ca.id, Arc::new(Ca::new(ca.clone())?));
+            doors.set_ca(ca);
         }
         let mut sets = AnchorSets::default();
         for host in hosts {
-            let door = doors.open(maker, host, &mut sets)?;
-            doors.put(door);
+            let door = doors.open(maker, host, &mut sets);
+            doors.put(&host.rule.host, door);
         }
-        Ok(doors)
+        doors
     }
 
-    /// These doors after some changes.
-    ///
-    /// # Errors
-    /// The first hostname or CA that can't be used.
-    pub(crate) fn after(&self, maker: &DoorMaker, events: &[Event]) -> Result<Self, UpdateError> {
+    /// These doors after some changes. What can't be used is left out, and named by [`Doors::faults`].
+    pub(crate) fn after(&self, maker: &DoorMaker, events: &[Event]) -> Self {
         let mut doors = Self {
             exact: self.exact.clone(),
             wildcard: self.wildcard.clone(),
             accounts: self.accounts.clone(),
             cas: self.cas.clone(),
+            faults: Vec::new(),
         };
         let mut touched = BTreeSet::new();
         let mut hosts = Vec::new();
@@ -107,7 +104,8 @@ impl Doors {
                 }
                 Event::Ca(entry) => {
                     touched.insert(entry.account);
-                    doors.cas.insert(entry.id, Arc::new(Ca::new(entry.clone())?));
+                    touched.extend(doors.cas.get(&entry.id).map(|ca| ca.entry.account));
+                    doors.set_ca(entry);
                 }
                 Event::CaRemoved(id) => touched.extend(doors.cas.remove(id).map(|ca| ca.entry.account)),
                 Event::Host(entry) => hosts.push(&**entry),
@@ -123,14 +121,14 @@ impl Doors {
         let of_touched: Vec<_> =
             doors.doors().filter(|door| touched.contains(&door.rule.account)).cloned().collect();
         for door in of_touched {
-            let door = doors.reopen(maker, &door, &mut sets)?;
-            doors.put(door);
+            let reopened = doors.reopen(maker, &door, &mut sets);
+            doors.put(&door.rule.host, reopened);
         }
         for host in hosts {
-            let door = doors.open(maker, host, &mut sets)?;
-            doors.put(door);
+            let door = doors.open(maker, host, &mut sets);
+            doors.put(&host.rule.host, door);
         }
-        Ok(doors)
+        doors
     }
 
     /// The door that a name leads to: the exact one, or that of the wildcard for its first label.
@@ -145,9 +143,9 @@ impl Doors {
         self.wildcard.get(&parent.parse::<Hostname>().ok()?)
     }
 
-    /// The door of a rule.
-    pub(crate) fn of(&self, pattern: &HostPattern) -> Option<&Arc<Door>> {
-        self.map(pattern).get(pattern.name())
+    /// What could not be used of the update that these doors come from.
+    pub(crate) fn faults(&self) -> &[Fault] {
+        &self.faults
     }
 
     /// How many there are.
@@ -157,10 +155,6 @@ impl Doors {
 
     fn doors(&self) -> impl Iterator<Item = &Arc<Door>> {
         self.exact.values().chain(self.wildcard.values())
-    }
-
-    const fn map(&self, pattern: &HostPattern) -> &HashMap<Hostname, Arc<Door>> {
-        if pattern.is_wildcard() { &self.wildcard } else { &self.exact }
     }
 
     fn set_account(&mut self, maker: &DoorMaker, entry: &AccountEntry) {
@@ -177,10 +171,29 @@ impl Doors {
         self.accounts.insert(entry.id, Arc::new(Account { entry: entry.clone(), outbound }));
     }
 
-    fn put(&mut self, door: Arc<Door>) {
-        let pattern = &door.rule.host;
-        let map = if pattern.is_wildcard() { &mut self.wildcard } else { &mut self.exact };
-        map.insert(pattern.name().clone(), door);
+    fn set_ca(&mut self, entry: &CaEntry) {
+        match Ca::new(entry.clone()) {
+            Ok(ca) => drop(self.cas.insert(entry.id, Arc::new(ca))),
+            Err(fault) => {
+                self.cas.remove(&entry.id);
+                self.faults.push(fault);
+            }
+        }
+    }
+
+    /// Hangs a door. One that can't be made leaves its hostname without: the old one has a rule that
+    /// holds no more.
+    fn put(&mut self, pattern: &HostPattern, door: Result<Arc<Door>, Fault>) {
+        match door {
+            Ok(door) => {
+                let map = if pattern.is_wildcard() { &mut self.wildcard } else { &mut self.exact };
+                map.insert(pattern.name().clone(), door);
+            }
+            Err(fault) => {
+                self.remove(pattern);
+                self.faults.push(fault);
+            }
+        }
     }
 
     fn remove(&mut self, pattern: &HostPattern) {
@@ -188,13 +201,8 @@ impl Doors {
         map.remove(pattern.name());
     }
 
-    fn open(
-        &self,
-        maker: &DoorMaker,
-        entry: &HostEntry,
-        sets: &mut AnchorSets,
-    ) -> Result<Arc<Door>, UpdateError> {
-        let fault = |fault: String| UpdateError::Host { host: entry.rule.host.clone(), fault };
+    fn open(&self, maker: &DoorMaker, entry: &HostEntry, sets: &mut AnchorSets) -> Result<Arc<Door>, Fault> {
+        let fault = |fault: String| Fault::Host { host: entry.rule.host.clone(), fault };
         let account = self.account(&entry.rule)?;
         let certified_key = Arc::new(maker.tls.certified_key(&entry.certificate).map_err(fault)?);
         let origins =
@@ -203,18 +211,13 @@ impl Doors {
     }
 
     /// The same door, of the same hostname, with the CAs and the account as they are now.
-    fn reopen(
-        &self,
-        maker: &DoorMaker,
-        door: &Door,
-        sets: &mut AnchorSets,
-    ) -> Result<Arc<Door>, UpdateError> {
+    fn reopen(&self, maker: &DoorMaker, door: &Door, sets: &mut AnchorSets) -> Result<Arc<Door>, Fault> {
         let origins = door.origins.of(self.account(&door.rule)?);
         self.assemble(maker, door.rule.clone(), Arc::clone(&door.certified_key), origins, sets)
     }
 
-    fn account(&self, rule: &HostRule) -> Result<&Arc<Account>, UpdateError> {
-        self.accounts.get(&rule.account).ok_or_else(|| UpdateError::Host {
+    fn account(&self, rule: &HostRule) -> Result<&Arc<Account>, Fault> {
+        self.accounts.get(&rule.account).ok_or_else(|| Fault::Host {
             host: rule.host.clone(),
             fault: "its account is not in the snapshot".to_owned(),
         })
@@ -227,8 +230,8 @@ impl Doors {
         certified_key: Arc<CertifiedKey>,
         origins: Arc<Origins>,
         sets: &mut AnchorSets,
-    ) -> Result<Arc<Door>, UpdateError> {
-        let fault = |fault: String| UpdateError::Host { host: rule.host.clone(), fault };
+    ) -> Result<Arc<Door>, Fault> {
+        let fault = |fault: String| Fault::Host { host: rule.host.clone(), fault };
         let anchors = sets.get(self, &rule, self.account(&rule)?);
         let https = maker.tls.config(&rule, ListenerKind::Https, &anchors, &certified_key).map_err(fault)?;
         let mqtt = maker.tls.config(&rule, ListenerKind::Mqtt, &anchors, &certified_key).map_err(fault)?;
@@ -271,3 +274,6 @@ impl AnchorSets {
         set
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,7 +82,7 @@ pub(crate) fn fingerprint(der: &[u8]) -> Fingerprint {
 /// One whole certificate and nothing behind it.
 pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Reason> {
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         _ => Err(Reason::IdentityMalformed),
     }
 }

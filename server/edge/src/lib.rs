@@ -45,7 +45,7 @@ pub use live::Cut;
 pub use lkg::LastKnownGoodError;
 pub use metrics::Counters;
 pub use snapshot::{
-    AccountEntry, CaEntry, CertificateKey, Delta, DeviceEntry, Event, HostEntry, OriginTls, SecretKey,
-    Snapshot, TlsIdentity, Update, UpdateError,
+    AccountEntry, Applied, CaEntry, CertificateKey, Delta, DeviceEntry, Event, Fault, Gap, HostEntry,
+    OriginTls, SecretKey, Snapshot, TlsIdentity, Update,
 };
 pub use tls::config::ListenerKind;

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_policy::access::Holder;
-use muster_policy::host::{HostMode, HostPattern, Protocol};
+use muster_policy::host::{HostMode, Protocol};
+use muster_policy::name::Hostname;
 use muster_policy::reason::Reason;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,7 +30,7 @@ use crate::handover::{Arrival, CUT_GRACE, Carrier, MqttHandover, MqttStream};
 use crate::hosts::Door;
 use crate::http::proxy::Visit;
 use crate::http::{self, Version};
-use crate::live::{Live, Place};
+use crate::live::{Guest, Live, Place};
 use crate::metrics::{ConnectionRefusal, Metrics};
 use crate::sources::{Claim, Sources};
 use crate::state::State;
@@ -57,6 +58,8 @@ pub struct ListenerLimits {
     pub slot_timeout: Duration,
     /// How long the rest of a handshake may take.
     pub handshake_timeout: Duration,
+    /// How long an origin may think after it has the whole request.
+    pub answer_timeout: Duration,
     /// How long open connections get to finish when the edge stops.
     pub drain_timeout: Duration,
 }
@@ -74,6 +77,7 @@ impl Default for ListenerLimits {
             hello_timeout: Duration::from_secs(5),
             slot_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -105,6 +109,7 @@ pub(crate) struct Shared {
 /// A connection whose handshake is done.
 struct Arrived {
     stream: TlsStream<TcpStream>,
+    name: Hostname,
     door: Arc<Door>,
     verified: Option<Arc<Verified>>,
     protocol: Protocol,
@@ -159,13 +164,18 @@ impl Shared {
     /// From the first octet to the end. The handshake is boxed, and gone when the waiting begins:
     /// an idle connection keeps no room for it.
     async fn attend(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, kind: ListenerKind, slots: Slots) {
-        if let Some(arrived) = Box::pin(self.handshake(stream, kind)).await {
+        if let Some(arrived) = Box::pin(self.handshake(stream, peer, kind)).await {
             self.serve(arrived, peer).await;
         }
         drop(slots);
     }
 
-    async fn handshake(&self, mut stream: TcpStream, kind: ListenerKind) -> Option<Arrived> {
+    async fn handshake(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        kind: ListenerKind,
+    ) -> Option<Arrived> {
         // Answers are small writes; without this the last segment would wait for an ACK.
         let _ = stream.set_nodelay(true);
         let hello = match timeout(self.limits.hello_timeout, read_hello(&mut stream)).await {
@@ -198,10 +208,13 @@ impl Shared {
             Ok(Ok(stream)) => self.arrived(stream, door, kind),
             Ok(Err((error, stream))) => {
                 drop(slot);
-                tracing::debug!(%error, host = %door.rule.host, "handshake failed");
                 match alert::fault_of(&error) {
-                    HandshakeFault::Refused(reason) => self.metrics.handshake_refused(reason),
+                    HandshakeFault::Refused(reason) => {
+                        tracing::info!(%peer, host = %door.rule.host, %reason, "client certificate refused");
+                        self.metrics.handshake_refused(reason);
+                    }
                     HandshakeFault::Broken => {
+                        tracing::debug!(%peer, host = %door.rule.host, %error, "handshake broken off");
                         self.metrics.connection_refused(ConnectionRefusal::HandshakeBroken);
                     }
                 }
@@ -234,6 +247,8 @@ impl Shared {
 
     fn arrived(&self, stream: TlsStream<TcpStream>, door: Arc<Door>, kind: ListenerKind) -> Option<Arrived> {
         let connection = stream.get_ref().1;
+        // The door was found by it, so it is there and can be read.
+        let name = connection.server_name().and_then(|name| name.parse().ok())?;
         let protocol = match (kind, connection.alpn_protocol()) {
             (ListenerKind::Mqtt, _) | (ListenerKind::Https, Some(ALPN_MQTT)) => Protocol::Mqtt,
             (ListenerKind::Https, _) => Protocol::Https,
@@ -254,18 +269,18 @@ impl Shared {
             _ => None,
         };
         self.metrics.handshake_done(protocol);
-        Some(Arrived { stream, door, verified, protocol })
+        Some(Arrived { stream, name, door, verified, protocol })
     }
 
     async fn serve(self: Arc<Self>, arrived: Arrived, peer: SocketAddr) {
-        let Arrived { stream, door, verified, protocol } = arrived;
+        let Arrived { stream, name, door, verified, protocol } = arrived;
         let holder = verified.as_ref().map(|verified| {
             let mut holder = verified.holder(&door.anchors);
             let facts = self.state.standing().device(holder.account, &holder.device);
             holder.groups = (*facts.groups).clone();
             Arc::new(holder)
         });
-        let place = self.live.enter(door.rule.host.clone(), protocol, holder);
+        let place = self.live.enter(name, door.rule.host.clone(), protocol, holder);
         drop(door);
         match protocol {
             Protocol::Https => {
@@ -291,7 +306,7 @@ impl Shared {
         carrier: Carrier,
     ) {
         let guest = Arc::clone(&place.guest);
-        let Some(door) = self.state.doors().of(&guest.host).cloned() else { return };
+        let Some(door) = self.state.doors().resolve(guest.name.as_str()).cloned() else { return };
         let arrival = Arrival {
             host: guest.host.clone(),
             account: door.rule.account,
@@ -303,6 +318,7 @@ impl Shared {
         };
         // Asked after it was entered: a change from now on finds it among the live ones.
         let verdict = self.state.access(&door, guest.holder.as_deref(), Protocol::Mqtt).map(drop);
+        let verdict = verdict.and_then(|()| self.review(&guest).map_or(Ok(()), Err));
         let work = match verdict {
             Ok(()) => self.handover.welcome(stream, arrival),
             Err(reason) => {
@@ -329,20 +345,24 @@ impl Shared {
     }
 
     /// Asks again for a live connection, and orders its end when it has lost its right.
-    pub(crate) fn review(
-        &self,
-        host: &HostPattern,
-        holder: Option<&Holder>,
-        protocol: Protocol,
-    ) -> Option<Reason> {
+    pub(crate) fn review(&self, guest: &Guest) -> Option<Reason> {
         let doors = self.state.doors();
-        let Some(door) = doors.of(host) else { return Some(Reason::HostUnknown) };
-        let verdict = self.state.access(door, holder, protocol).map(drop);
-        match verdict {
-            // Staleness keeps people out who come; it does not throw out a whole fleet.
-            Ok(()) | Err(Reason::RevocationsStale) => None,
-            Err(reason) => Some(reason),
+        let Some(door) = doors.resolve(guest.name.as_str()) else { return Some(Reason::HostUnknown) };
+        if door.rule.host != guest.host {
+            return Some(Reason::HostMisdirected);
         }
+        let holder = guest.holder.as_deref();
+        match self.state.access(door, holder, guest.protocol).map(drop) {
+            // Staleness keeps people out who come; it does not throw out a whole fleet.
+            Ok(()) | Err(Reason::RevocationsStale) => {}
+            Err(reason) => return Some(reason),
+        }
+        // The broker's rules go by groups, and it has those of the day of the connection.
+        let has_changed = |holder: &Holder| {
+            *self.state.standing().device(holder.account, &holder.device).groups != holder.groups
+        };
+        let changed = guest.protocol == Protocol::Mqtt && holder.is_some_and(has_changed);
+        changed.then_some(Reason::GroupsChanged)
     }
 }
 

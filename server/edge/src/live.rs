@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use muster_policy::access::Holder;
 use muster_policy::host::{HostPattern, Protocol};
 use muster_policy::identity::{AccountId, CaId, Serial};
-use muster_policy::name::DeviceId;
+use muster_policy::name::{DeviceId, Hostname};
 use muster_policy::reason::Reason;
 use muster_policy::time::UnixTime;
 use tokio::sync::Notify;
@@ -56,6 +56,9 @@ impl Cut {
 #[derive(Debug)]
 pub(crate) struct Guest {
     pub(crate) id: u64,
+    /// The name that it asked for; which rule that leads to may change.
+    pub(crate) name: Hostname,
+    /// The rule that the name led to.
     pub(crate) host: HostPattern,
     pub(crate) protocol: Protocol,
     pub(crate) holder: Option<Arc<Holder>>,
@@ -92,13 +95,14 @@ impl Live {
     /// Enters a connection.
     pub(crate) fn enter(
         self: &Arc<Self>,
+        name: Hostname,
         host: HostPattern,
         protocol: Protocol,
         holder: Option<Arc<Holder>>,
     ) -> Place {
         let mut index = self.index();
         index.last_id += 1;
-        let guest = Arc::new(Guest { id: index.last_id, host, protocol, holder, cut: Arc::default() });
+        let guest = Arc::new(Guest { id: index.last_id, name, host, protocol, holder, cut: Arc::default() });
         index.insert(&guest);
         Place { live: Arc::clone(self), guest }
     }
@@ -199,7 +203,13 @@ mod tests {
     }
 
     fn enter(live: &Arc<Live>, holder: Option<&Arc<Holder>>) -> Place {
-        live.enter("api.example.com".parse().expect("a host"), Protocol::Https, holder.cloned())
+        let name = "api.example.com";
+        live.enter(
+            name.parse().expect("a name"),
+            name.parse().expect("a host"),
+            Protocol::Https,
+            holder.cloned(),
+        )
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Labels are closed sets (protocols, reasons, classes of status), so that no peer can grow the
 //! number of time series.
 
+use std::time::Duration;
+
 use muster_policy::host::Protocol;
 use muster_policy::reason::Reason;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -221,6 +223,8 @@ pub struct Counters {
     pub hosts: usize,
     /// How many certificates are known to be revoked.
     pub revoked: usize,
+    /// How long ago the control plane last vouched for what is in force.
+    pub news_age: Duration,
     /// HTTPS connections open.
     pub connections_https: usize,
     /// MQTT connections open.

@@ -196,33 +196,45 @@ pub enum Update {
     Delta(Delta),
 }
 
-/// Why an update was not taken. The edge goes on with what it had.
+/// What an update did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// How many connections lost their right and were told to end.
+    pub cut: usize,
+    /// What of it can't be used. A hostname named here is not served, and a CA accepts nobody, until a
+    /// later update puts it right; all the rest is in force.
+    pub faults: Vec<Fault>,
+}
+
+/// A part of an update that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UpdateError {
-    /// The delta builds on another change: ask for a snapshot.
-    #[error("the delta builds on change {from}, and the edge is at {at}")]
-    Gap {
-        /// What the delta builds on.
-        from: u64,
-        /// Where the edge is.
-        at: u64,
-    },
-    /// A hostname can't be served as it is written; nothing of the update was taken.
-    #[error("{host}: {fault}")]
-    Host {
-        /// The hostname.
-        host: HostPattern,
-        /// What is wrong.
-        fault: String,
-    },
-    /// A CA certificate can't be used; nothing of the update was taken.
+pub enum Fault {
+    /// A CA certificate can't be an anchor.
     #[error("CA {ca}: {fault}")]
     Ca {
         /// The CA.
         ca: CaId,
-        /// What is wrong.
+        /// What is wrong, in words for an operator.
         fault: String,
     },
+    /// A hostname can't be served as it is written.
+    #[error("{host}: {fault}")]
+    Host {
+        /// The hostname.
+        host: HostPattern,
+        /// What is wrong, in words for an operator.
+        fault: String,
+    },
+}
+
+/// The delta builds on another change: ask for a snapshot. The edge goes on with what it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the delta builds on change {from}, and the edge is at {at}")]
+pub struct Gap {
+    /// What the delta builds on.
+    pub from: u64,
+    /// Where the edge is.
+    pub at: u64,
 }
 
 #[cfg(test)]

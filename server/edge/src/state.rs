@@ -4,8 +4,8 @@
 //! by one caller at a time, standing before doors, so a door never meets an older list of the
 //! revoked than the one it was made with.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -16,7 +16,7 @@ use muster_policy::time::UnixTime;
 
 use crate::clock::Clock;
 use crate::hosts::{Door, DoorMaker, Doors};
-use crate::snapshot::{CertificateKey, Event, Update, UpdateError};
+use crate::snapshot::{CertificateKey, Event, Fault, Gap, Update};
 use crate::standing::Standing;
 
 /// The edge's knowledge.
@@ -29,8 +29,6 @@ pub(crate) struct State {
     staleness_allowed_for: Duration,
     maker: DoorMaker,
     clock: Clock,
-    /// Held by the one who updates.
-    updating: Mutex<()>,
 }
 
 impl State {
@@ -49,42 +47,42 @@ impl State {
             staleness_allowed_for,
             maker,
             clock,
-            updating: Mutex::new(()),
         }
     }
 
-    /// Makes an update its own, or stays as it is.
+    /// Makes an update its own, or stays as it is. One caller at a time.
+    ///
+    /// Returns what of it can't be used.
     ///
     /// # Errors
-    /// [`UpdateError`].
-    pub(crate) fn update(&self, update: &Update) -> Result<(), UpdateError> {
-        let _one_at_a_time = self.updating.lock().unwrap_or_else(PoisonError::into_inner);
+    /// [`Gap`].
+    pub(crate) fn update(&self, update: &Update) -> Result<Vec<Fault>, Gap> {
         match update {
             Update::Snapshot(snapshot) => {
-                let doors = Doors::new(&self.maker, &snapshot.accounts, &snapshot.cas, &snapshot.hosts)?;
+                let doors = Doors::new(&self.maker, &snapshot.accounts, &snapshot.cas, &snapshot.hosts);
                 let standing = Standing::new(&snapshot.revoked, &snapshot.devices);
+                let faults = doors.faults().to_vec();
                 self.standing.store(Arc::new(standing));
                 self.doors.store(Arc::new(doors));
                 self.vouched(snapshot.change, snapshot.made_at);
+                Ok(faults)
             }
             Update::Delta(delta) => {
                 let at = self.change.load(Ordering::Acquire);
                 if delta.from != at {
-                    return Err(UpdateError::Gap { from: delta.from, at });
+                    return Err(Gap { from: delta.from, at });
                 }
-                let doors = if delta.events.iter().any(concerns_doors) {
-                    Some(self.doors.load().after(&self.maker, &delta.events)?)
-                } else {
-                    None
-                };
                 self.hold_against(&delta.events);
-                if let Some(doors) = doors {
+                let mut faults = Vec::new();
+                if delta.events.iter().any(concerns_doors) {
+                    let doors = self.doors.load().after(&self.maker, &delta.events);
+                    faults = doors.faults().to_vec();
                     self.doors.store(Arc::new(doors));
                 }
                 self.vouched(delta.change, delta.made_at);
+                Ok(faults)
             }
         }
-        Ok(())
     }
 
     /// The doors as they are now.

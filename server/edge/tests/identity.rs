@@ -1,5 +1,11 @@
 //! Who is let in by which certificate: each kind of certificate against each mode of a hostname.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a step that fails is a failed test, in a helper as in the test itself"
+)]
+
 mod rig;
 
 use std::collections::BTreeMap;
@@ -203,6 +209,122 @@ async fn a_ca_that_has_ended_vouches_for_nobody() {
         connector.connect("api.example.com".try_into().expect("a name"), stream).await.expect("half done");
     let ended = tokio::io::AsyncReadExt::read_u8(&mut tls).await.expect_err("refused");
     assert!(ended.to_string().contains("CertificateExpired"), "{ended}");
+}
+
+/// RFC 5280 §6 in the cases that other verifiers got wrong; all of them name a CA that is accepted.
+#[tokio::test]
+async fn a_path_that_breaks_a_rule_of_its_cas_leads_nowhere() {
+    use rcgen::{BasicConstraints, CustomExtension, GeneralSubtree, IsCa, NameConstraints};
+
+    let rig = Rig::start().await;
+    // Issued by a device: its certificate says that it is no CA.
+    let device = rig.ca.issue(device_params("meter-1", 7), IsCa::ExplicitNoCa);
+    let by_device = chain_of(&device.0.sign(&device_params("meter-2", 8)), &device.1);
+    // Issued below a CA that allows no CA below itself.
+    let short = rig.ca.issue(ca("short"), IsCa::Ca(BasicConstraints::Constrained(0)));
+    let too_deep = short.0.issue(ca("deeper"), IsCa::Ca(BasicConstraints::Unconstrained));
+    let mut too_long = chain_of(&too_deep.0.sign(&device_params("meter-1", 9)), &too_deep.1);
+    too_long.chain.push(short.1.clone());
+    let good = chain_of(&short.0.sign(&device_params("meter-1", 10)), &short.1);
+    // Issued by a CA for other names.
+    let mut constrained = ca("constrained");
+    constrained.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![GeneralSubtree::DnsName("other.example".to_owned())],
+        excluded_subtrees: Vec::new(),
+    });
+    let constrained = rig.ca.issue(constrained, IsCa::Ca(BasicConstraints::Unconstrained));
+    let mut named = device_params("meter-1", 11);
+    named.subject_alt_names.push(rcgen::SanType::DnsName("a.example".try_into().expect("ASCII")));
+    let elsewhere = chain_of(&constrained.0.sign(&named), &constrained.1);
+    // Issued by a CA that is for servers.
+    let mut services = ca("services");
+    services.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let services = rig.ca.issue(services, IsCa::Ca(BasicConstraints::Unconstrained));
+    let by_services = chain_of(&services.0.sign(&device_params("meter-1", 12)), &services.1);
+    // With a critical extension that nobody knows.
+    let mut unknown = device_params("meter-1", 13);
+    let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
+    extension.set_criticality(true);
+    unknown.custom_extensions.push(extension);
+    let unknown = rig.ca.sign(&unknown);
+    // A CA, shown as if it were a device.
+    let as_device = rig.ca.sign(&{
+        let mut params = device_params("meter-1", 14);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+    });
+    // Larger than is looked at.
+    let mut large = device_params("meter-1", 15);
+    large
+        .custom_extensions
+        .push(CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 2], vec![0; 17_000]));
+    let large = rig.ca.sign(&large);
+    for (name, pair) in [
+        ("by_device", by_device),
+        ("too_long", too_long),
+        ("elsewhere", elsewhere),
+        ("by_services", by_services),
+        ("unknown", unknown),
+        ("as_device", as_device),
+        ("large", large),
+    ] {
+        let refused = rig.get("open.example.com", Some(&pair)).await.map(|answer| answer.status);
+        assert!(refused.is_err(), "{name}: {refused:?}");
+    }
+    assert_eq!(rig.get("open.example.com", Some(&good)).await.expect("served").status, 200);
+}
+
+fn ca(name: &str) -> CertificateParams {
+    let mut params = device_params(name, 1);
+    params.subject_alt_names.clear();
+    params.extended_key_usages.clear();
+    params.serial_number = None;
+    params
+}
+
+fn chain_of(leaf: &Pair, issuer: &rustls::pki_types::CertificateDer<'static>) -> Pair {
+    Pair { chain: [leaf.chain.clone(), vec![issuer.clone()]].concat(), key: leaf.key.clone() }
+}
+
+/// A client that resumes wherever it can finds no way to: each handshake checks everything.
+#[tokio::test]
+async fn every_handshake_is_a_full_one() {
+    let rig = Rig::with(
+        |snapshot| {
+            for host in &mut snapshot.hosts {
+                host.rule.min_tls = muster_policy::host::MinTls::Tls12;
+            }
+        },
+        |_| {},
+    )
+    .await;
+    let pair = rig.ca.device("meter-1", 7);
+    for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(rig.server_ca.der.clone().into()).expect("a CA");
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(pair.key.clone()).into();
+        // One configuration, so one memory of sessions, for all connections.
+        let config = rustls::ClientConfig::builder_with_provider(provider.into())
+            .with_protocol_versions(versions)
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(pair.chain.clone(), key)
+            .expect("a pair");
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        for _ in 0..3 {
+            let stream = tokio::net::TcpStream::connect(rig.https).await.expect("connected");
+            let name = "api.example.com".try_into().expect("a name");
+            let mut tls = connector.connect(name, stream).await.expect("a handshake");
+            let request = b"GET / HTTP/1.1\r\nHost: api.example.com\r\nConnection: close\r\n\r\n";
+            tokio::io::AsyncWriteExt::write_all(&mut tls, request).await.expect("written");
+            let mut answer = Vec::new();
+            let _ = tokio::io::AsyncReadExt::read_to_end(&mut tls, &mut answer).await;
+            assert!(answer.starts_with(b"HTTP/1.1 200"));
+            let kind = tls.get_ref().1.handshake_kind();
+            assert_eq!(kind, Some(rustls::HandshakeKind::Full));
+        }
+    }
 }
 
 #[tokio::test]

@@ -161,6 +161,8 @@ reasons! {
         "The client certificate can't be read, or names no device.";
     RevocationsStale, "revocations_stale", Unavailable,
         "Revocations have not been heard of for too long to let anybody in.";
+    GroupsChanged, "groups_changed", Unavailable,
+        "The groups of the device have changed, and it has to connect anew.";
     ServerStopping, "server_stopping", Unavailable, "The server is stopping.";
     OriginMissing, "origin_missing", Origin, "The hostname has no origin to send requests to.";
     OriginUnreachable, "origin_unreachable", Origin, "No origin of the hostname could be reached.";

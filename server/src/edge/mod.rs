@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use muster_broker::Broker;
-use muster_edge::{Delta, Edge, EdgeConfig, Event, ListenerKind, Update, UpdateError};
+use muster_edge::{Edge, EdgeConfig, ListenerKind, Update};
 use muster_enroll::{Clock, Registrar};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -153,60 +153,27 @@ impl EdgeRole {
         Ok(tokio::task::spawn_blocking(move || read(&feed)).await??)
     }
 
-    /// Applies an update; a hostname or CA that can't be used is left out, and everything else counts.
-    ///
-    /// One bad hostname must not keep a revocation from the edge.
+    /// Applies an update. What of it can't be used is in the log, and all the rest is in force.
     async fn apply(&self, mut update: Update) -> anyhow::Result<()> {
         loop {
-            let (edge, tried) = (self.edge.clone(), update.clone());
-            match tokio::task::spawn_blocking(move || edge.apply(&tried)).await? {
-                Ok(cut) => {
-                    if cut > 0 {
-                        tracing::info!(connections = cut, "connections were cut");
+            let edge = self.edge.clone();
+            match tokio::task::spawn_blocking(move || edge.apply(&update)).await? {
+                Ok(applied) => {
+                    for fault in &applied.faults {
+                        tracing::error!(%fault, "can't be used at the edge");
+                    }
+                    if applied.cut > 0 {
+                        tracing::info!(connections = applied.cut, "connections were cut");
                     }
                     self.is_at.send_replace(self.edge.change());
                     return Ok(());
                 }
-                Err(error @ UpdateError::Gap { .. }) => {
-                    tracing::info!(%error, "the edge gets everything anew");
+                Err(gap) => {
+                    tracing::info!(%gap, "the edge gets everything anew");
                     update = Update::Snapshot(Box::new(self.blocking(Feed::snapshot).await?));
-                }
-                Err(error) => {
-                    tracing::error!(%error, "left out at the edge");
-                    if !leave_out(&mut update, &error) {
-                        return Err(error.into());
-                    }
                 }
             }
         }
-    }
-}
-
-/// Takes what can't be used out of an update; `false` when it is not in it.
-fn leave_out(update: &mut Update, error: &UpdateError) -> bool {
-    let before = size(update);
-    match (&mut *update, error) {
-        (Update::Snapshot(snapshot), UpdateError::Host { host, .. }) => {
-            snapshot.hosts.retain(|entry| entry.rule.host != *host);
-        }
-        (Update::Snapshot(snapshot), UpdateError::Ca { ca, .. }) => {
-            snapshot.cas.retain(|entry| entry.id != *ca)
-        }
-        (Update::Delta(Delta { events, .. }), UpdateError::Host { host, .. }) => {
-            events.retain(|event| !matches!(event, Event::Host(entry) if entry.rule.host == *host));
-        }
-        (Update::Delta(Delta { events, .. }), UpdateError::Ca { ca, .. }) => {
-            events.retain(|event| !matches!(event, Event::Ca(entry) if entry.id == *ca));
-        }
-        (_, UpdateError::Gap { .. }) => {}
-    }
-    size(update) < before
-}
-
-fn size(update: &Update) -> usize {
-    match update {
-        Update::Snapshot(snapshot) => snapshot.hosts.len() + snapshot.cas.len(),
-        Update::Delta(delta) => delta.events.len(),
     }
 }
 

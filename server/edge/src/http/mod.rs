@@ -1,14 +1,15 @@
 //! HTTP/1.1 and h2 on one finished TLS connection.
 //!
 //! hyper reads and writes; this file sets the bounds and ends connections. [`proxy`] answers one
-//! request, [`headers`] says what passes, [`origin`] speaks to the servers behind, [`upgrade`]
-//! carries WebSockets, [`body`] what streams through.
+//! request, [`headers`] says what passes, [`origin`] speaks to the servers behind, [`body`] is what
+//! streams through, [`upgrade`] carries WebSockets to origins and [`websocket`] those of the broker.
 
 pub(crate) mod body;
 pub(crate) mod headers;
 pub(crate) mod origin;
 pub(crate) mod proxy;
 pub(crate) mod upgrade;
+mod websocket;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;

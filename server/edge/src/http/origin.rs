@@ -247,11 +247,15 @@ fn reason_of(error: &Error) -> Reason {
     }
     let mut source = core::error::Error::source(error);
     while let Some(inner) = source {
-        let tls = inner.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
-        if tls.is_some_and(|error| error.is::<rustls::Error>()) {
+        if inner.is::<rustls::Error>() {
             return Reason::OriginUntrusted;
         }
-        source = inner.source();
+        // An io::Error hides the error it was made of from `source`.
+        let hidden = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        source = match hidden {
+            Some(hidden) => Some(hidden),
+            None => inner.source(),
+        };
     }
     Reason::OriginUnreachable
 }

@@ -8,27 +8,24 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Response, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use muster_policy::access::Permit;
 use muster_policy::host::Protocol;
 use muster_policy::reason::Reason;
 
 use super::body::{BodyError, Progress, RequestBody, ResponseBody};
-use super::headers;
 use super::upgrade::{self, Upgrade};
+use super::{headers, websocket};
 use crate::errors;
 use crate::hosts::Door;
 use crate::listener::Shared;
 use crate::live::{Cut, Place};
 use crate::tls::verifier::Verified;
-
-/// How long an origin may think after it has the whole request.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A connection that speaks HTTP, with who is on it.
 pub(crate) struct Visit {
@@ -36,7 +33,7 @@ pub(crate) struct Visit {
     pub(crate) place: Arc<Place>,
     pub(crate) verified: Option<Arc<Verified>>,
     pub(crate) source: SocketAddr,
-    /// Made by the first request.
+    /// The headers that speak of the holder; made by the first request.
     identity: OnceLock<HeaderMap>,
 }
 
@@ -80,21 +77,16 @@ impl Visit {
         let authority = authority(&request)?;
         framing(&request)?;
         let door = self.door(&authority)?;
+        let to_broker = door.rule.protocols.contains(&Protocol::Mqtt) && upgrade::is_mqtt(&request);
+        let protocol = if to_broker { Protocol::Mqtt } else { Protocol::Https };
         // Held until the request is on its way: nothing is forwarded without it.
-        let _permit =
-            self.shared.state.access(&door, self.place.guest.holder.as_deref(), Protocol::Https).or_else(
-                |reason| {
-                    // A hostname of MQTT alone takes WebSockets that carry it.
-                    if reason == Reason::ProtocolNotOffered && upgrade::is_mqtt(&request) {
-                        self.shared.state.access(&door, self.place.guest.holder.as_deref(), Protocol::Mqtt)
-                    } else {
-                        Err(reason)
-                    }
-                },
-            )?;
+        let permit = self.shared.state.access(&door, self.place.guest.holder.as_deref(), protocol)?;
+        if to_broker {
+            return websocket::welcome(self, request);
+        }
         let upgrade = Upgrade::of(&mut request)?;
         let host = HeaderValue::try_from(authority.as_str()).map_err(|_| Reason::RequestMalformed)?;
-        self.rewrite(request.headers_mut(), host);
+        self.rewrite(request.headers_mut(), host, &permit);
         self.forward(&door, request, upgrade).await
     }
 
@@ -107,15 +99,16 @@ impl Visit {
         }
     }
 
-    fn rewrite(&self, request: &mut HeaderMap, host: HeaderValue) {
+    fn rewrite(&self, request: &mut HeaderMap, host: HeaderValue, permit: &Permit<'_>) {
         headers::strip_hop_by_hop(request);
         headers::strip(request);
+        headers::join_cookies(request);
         headers::add_forwarded(request, self.source.ip(), &host);
         request.insert(header::HOST, host);
-        let identity = self.identity.get_or_init(|| match &self.verified {
-            Some(verified) => headers::of_holder(verified),
-            None => headers::anonymous(),
-        });
+        let identity = match (permit.holder(), &self.verified) {
+            (Some(_), Some(verified)) => self.identity.get_or_init(|| headers::of_holder(verified)),
+            _ => &headers::anonymous(),
+        };
         request.extend(identity.iter().map(|(name, value)| (name.clone(), value.clone())));
     }
 
@@ -137,7 +130,7 @@ impl Visit {
         let mut response = loop {
             tokio::select! {
                 answer = answer.as_mut() => break answer?,
-                () = tokio::time::sleep(ANSWER_TIMEOUT) => {
+                () = tokio::time::sleep(self.shared.limits.answer_timeout) => {
                     // A long upload is no slow origin.
                     if progress.is_done() {
                         return Err(Reason::OriginTimeout);

@@ -14,7 +14,7 @@ use rustls::DistinguishedName;
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 
 use crate::identity::parse;
-use crate::snapshot::{CaEntry, UpdateError};
+use crate::snapshot::{CaEntry, Fault};
 
 /// A CA, checked and ready to be an anchor.
 #[derive(Debug)]
@@ -56,9 +56,9 @@ impl Ca {
     /// Checks the certificates of a CA.
     ///
     /// # Errors
-    /// [`UpdateError::Ca`] when there is none, or one can't be an anchor.
-    pub(crate) fn new(entry: CaEntry) -> Result<Self, UpdateError> {
-        let fault = |fault: &str| UpdateError::Ca { ca: entry.id, fault: fault.to_owned() };
+    /// [`Fault::Ca`] when there is none, or one can't be an anchor.
+    pub(crate) fn new(entry: CaEntry) -> Result<Self, Fault> {
+        let fault = |fault: &str| Fault::Ca { ca: entry.id, fault: fault.to_owned() };
         if entry.certificates.is_empty() {
             return Err(fault("it has no certificate"));
         }

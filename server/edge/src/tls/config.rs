@@ -59,9 +59,12 @@ impl ConfigMaker {
     pub(crate) fn certified_key(&self, identity: &TlsIdentity) -> Result<CertifiedKey, String> {
         let chain: Vec<_> =
             identity.chain.iter().map(|der| CertificateDer::from(der.as_slice()).into_owned()).collect();
+        // Borrowed, so that no copy of the key is left behind.
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.as_bytes()));
-        let key = key.clone_key();
-        CertifiedKey::from_der(chain, key, &self.provider).map_err(|error| error.to_string())
+        let key = aws_lc_rs::sign::any_supported_type(&key).map_err(|error| error.to_string())?;
+        let certified_key = CertifiedKey::new(chain, key);
+        certified_key.keys_match().map_err(|error| error.to_string())?;
+        Ok(certified_key)
     }
 
     /// The configuration of a hostname on a listener; `None` when it speaks nothing there.

@@ -274,3 +274,105 @@ impl ClientCertVerifier for DoorVerifier {
         self.examiner.algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use muster_policy::identity::{AccountId, CaId};
+    use rcgen::{
+        BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+        Issuer, KeyPair,
+    };
+    use serde_bytes::ByteBuf;
+
+    use super::*;
+    use crate::snapshot::CaEntry;
+    use crate::tls::anchors::Ca;
+    use crate::tls::config::provider;
+
+    const ACCOUNT: AccountId = AccountId::from_bytes([1; 16]);
+    const ID: CaId = CaId::from_bytes([2; 16]);
+    const NOW: i64 = 1_800_000_000;
+
+    struct Rig {
+        examiner: Examiner,
+        standing: Arc<ArcSwap<Standing>>,
+        ca: BTreeMap<CaId, Arc<Ca>>,
+        leaf: CertificateDer<'static>,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let key = KeyPair::generate().expect("a key");
+            let der = params.self_signed(&key).expect("a certificate").der().to_vec();
+            let entry = CaEntry {
+                id: ID,
+                account: ACCOUNT,
+                certificates: vec![ByteBuf::from(der)],
+                is_default: true,
+            };
+            let issuer = Issuer::new(params, key);
+            let mut params = CertificateParams::default();
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, "meter-1");
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            params.not_before = UnixTime::from_secs(NOW - 100).to_offset_date_time();
+            params.not_after = UnixTime::from_secs(NOW + 100).to_offset_date_time();
+            let key = KeyPair::generate().expect("a key");
+            let leaf = params.signed_by(&key, &issuer).expect("a certificate").der().clone();
+            let standing = Arc::new(ArcSwap::from_pointee(Standing::default()));
+            let algorithms = provider().signature_verification_algorithms;
+            let examiner = Examiner::new(16, algorithms, Arc::clone(&standing));
+            let ca = BTreeMap::from([(ID, Arc::new(Ca::new(entry).expect("a CA")))]);
+            Self { examiner, standing, ca, leaf }
+        }
+
+        fn anchors(&self, account: AccountId) -> AnchorSet {
+            let domain = "fleet.example".parse().expect("a trust domain");
+            AnchorSet::new(account, domain, &BTreeSet::from([ID]), &self.ca)
+        }
+
+        fn examine(&self, anchors: &AnchorSet, at: i64) -> Result<Arc<Verified>, Reason> {
+            self.examiner.examine(anchors, &self.leaf, &[], UnixTime::from_secs(at))
+        }
+    }
+
+    #[test]
+    fn a_verified_chain_is_remembered_for_its_own_anchors_and_time_alone() {
+        let rig = Rig::new();
+        let (first, second) = (rig.anchors(ACCOUNT), rig.anchors(ACCOUNT));
+        let verified = rig.examine(&first, NOW).expect("good");
+        assert!(Arc::ptr_eq(
+            &verified,
+            &rig.examine(&first, NOW + 100).expect("good through its last second")
+        ));
+        assert!(!Arc::ptr_eq(&verified, &rig.examine(&second, NOW).expect("verified anew")));
+        for (at, reason) in
+            [(NOW + 101, Reason::CertificateExpired), (NOW - 101, Reason::CertificateNotYetValid)]
+        {
+            rig.examine(&first, NOW).expect("remembered");
+            assert_eq!(rig.examine(&first, at).map(drop), Err(reason));
+        }
+    }
+
+    #[test]
+    fn a_remembered_chain_is_refused_from_the_moment_it_is_revoked() {
+        let rig = Rig::new();
+        let anchors = rig.anchors(ACCOUNT);
+        let verified = rig.examine(&anchors, NOW).expect("good");
+        rig.standing.load().revoke(&verified.key);
+        assert_eq!(rig.examine(&anchors, NOW).map(drop), Err(Reason::CertificateRevoked));
+        rig.standing.load().reactivate(&verified.key);
+        assert!(rig.examine(&anchors, NOW).is_ok());
+    }
+
+    #[test]
+    fn a_ca_is_no_anchor_for_another_account() {
+        let rig = Rig::new();
+        let anchors = rig.anchors(AccountId::from_bytes([9; 16]));
+        assert_eq!(rig.examine(&anchors, NOW).map(drop), Err(Reason::CertificateUntrusted));
+    }
+}

@@ -1,6 +1,11 @@
 //! An edge on loopback with CAs made for it, an origin that echoes, and clients to knock with.
 //!
 //! Ports are 0, the clock stands still until a test turns it, and waiting is for events.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a step that fails is a failed test, in a helper as in the test itself"
+)]
 #![allow(dead_code, reason = "each test file uses another part of the rig")]
 
 use std::collections::BTreeMap;
@@ -30,6 +35,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use serde_bytes::ByteBuf;
 use time::OffsetDateTime;
@@ -79,6 +85,13 @@ fn ca_params(name: &str) -> CertificateParams {
     params
 }
 
+/// Good by the clock of strangers too, who look at the machine's.
+fn long_lived(mut params: CertificateParams) -> CertificateParams {
+    params.not_before = at(1_000_000_000);
+    params.not_after = at(4_000_000_000);
+    params
+}
+
 impl TestCa {
     pub(crate) fn new(id: u8, account: AccountId, name: &str) -> Self {
         Self::with(id, account, ca_params(name))
@@ -107,6 +120,20 @@ impl TestCa {
         let below =
             Self { id: self.id, account: self.account, issuer: Issuer::new(params, key), der: der.to_vec() };
         (below, der)
+    }
+
+    /// Whoever these parameters make, able to sign whether it may or not.
+    pub(crate) fn issue(
+        &self,
+        mut params: CertificateParams,
+        is_ca: IsCa,
+    ) -> (Self, CertificateDer<'static>) {
+        params.is_ca = is_ca;
+        let key = KeyPair::generate().expect("a key");
+        let der = params.signed_by(&key, &self.issuer).expect("a certificate").der().clone();
+        let issued =
+            Self { id: self.id, account: self.account, issuer: Issuer::new(params, key), der: der.to_vec() };
+        (issued, der)
     }
 
     pub(crate) fn sign(&self, params: &CertificateParams) -> Pair {
@@ -191,7 +218,7 @@ impl Rig {
         configure: impl FnOnce(&mut EdgeConfig),
     ) -> Self {
         let ca = TestCa::new(1, ACCOUNT, "devices");
-        let server_ca = TestCa::new(9, ACCOUNT, "services");
+        let server_ca = TestCa::with(9, ACCOUNT, long_lived(ca_params("services")));
         let origin = origin().await;
         let mut snapshot = Snapshot {
             change: 1,
@@ -240,7 +267,9 @@ impl Rig {
         let from = self.edge.change();
         let made_at = UnixTime::from_secs(self.clock.load(Ordering::Relaxed));
         let delta = Delta { from, change: from + 1, made_at, events };
-        self.edge.apply(&Update::Delta(delta)).expect("a good delta")
+        let applied = self.edge.apply(&Update::Delta(delta)).expect("the next delta");
+        assert_eq!(applied.faults, []);
+        applied.cut
     }
 
     pub(crate) fn suspend(&self, device: &str) -> usize {
@@ -264,12 +293,13 @@ impl Rig {
             .expect("versions")
             .with_root_certificates(roots);
         let mut config = match pair {
-            Some(pair) => builder
-                .with_client_auth_cert(
-                    pair.chain.clone(),
-                    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.key.clone())),
-                )
-                .expect("a pair"),
+            Some(pair) => {
+                // Not `with_client_auth_cert`, which looks at the certificate: some are made to be refused.
+                let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.key.clone()));
+                let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).expect("a key");
+                let certified = CertifiedKey::new(pair.chain.clone(), key);
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = alpn.iter().map(|id| id.to_vec()).collect();
@@ -395,10 +425,8 @@ pub(crate) fn host(
     protocol: Protocol,
     origin: SocketAddr,
 ) -> HostEntry {
-    let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
-    params.not_before = at(NOW - YEAR);
-    params.not_after = at(NOW + YEAR);
-    let pair = server_ca.sign(&params);
+    let params = CertificateParams::new([name.to_owned()]).expect("a name");
+    let pair = server_ca.sign(&long_lived(params));
     HostEntry {
         rule: HostRule {
             host: name.parse().expect("a pattern"),
