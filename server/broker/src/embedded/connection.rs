@@ -27,8 +27,6 @@ use crate::wire::{Broken, Code, Packet, Qos, Version, kind};
 
 /// Messages taken out of the session at one go.
 const TAKE_AT_ONCE: usize = 16;
-/// Waiting messages above which no more retained ones are fetched.
-const REPLAY_BELOW: usize = 16;
 
 /// Serves a client.
 pub(super) async fn serve<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Ended {
@@ -303,7 +301,7 @@ impl<S: Stream> Connection<'_, S> {
 
     /// Fetches more retained messages. Returns whether some may now be in the queue.
     fn fetch_retained(&mut self) -> bool {
-        if self.replays.is_empty() || self.attached.session.waiting() >= REPLAY_BELOW {
+        if self.replays.is_empty() || self.attached.session.waiting() > 0 {
             return false;
         }
         if let Some(replay) = self.replays.front_mut()
@@ -368,7 +366,7 @@ impl<S: Stream> Connection<'_, S> {
 
     async fn handle(&mut self, packet: Packet) -> Result<(), Over> {
         match packet {
-            Packet::Ack(ack) => self.handle_ack(ack),
+            Packet::Ack(ack) => self.handle_ack(ack)?,
             Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(disconnect)),
             Packet::Ping => write_pingresp(self.packets.output()),
             Packet::Publish(publish) => self.handle_publish(publish).await?,
@@ -386,33 +384,28 @@ impl<S: Stream> Connection<'_, S> {
         Over::Disconnected(disconnect)
     }
 
-    fn handle_ack(&mut self, ack: Ack) {
-        let session = Arc::clone(&self.attached.session);
+    fn handle_ack(&mut self, ack: Ack) -> Result<(), Broken> {
+        let session = &self.attached.session;
         let store = &self.hub.store;
-        let answer = |kind, code| Some(Ack { kind, packet_id: ack.packet_id, code });
-        let answer = match ack.kind {
-            kind::PUBACK => {
-                session.acknowledge(ack.packet_id, store);
-                None
+        let (kind, code) = match ack.kind {
+            kind::PUBACK => return session.acknowledge(ack.packet_id, store),
+            kind::PUBREC => {
+                let code = session.receive(ack.packet_id, ack.code, store)?;
+                if ack.code.is_failure() {
+                    return Ok(());
+                }
+                (kind::PUBREL, code)
             }
-            kind::PUBREC if ack.code.is_failure() => {
-                session.complete(ack.packet_id, store);
-                None
-            }
-            kind::PUBREC => answer(kind::PUBREL, session.receive(ack.packet_id, store)),
             kind::PUBREL => {
                 let was_known = session.end_receiving(ack.packet_id, store);
-                answer(kind::PUBCOMP, if was_known { Code::SUCCESS } else { Code::PACKET_ID_NOT_FOUND })
+                (kind::PUBCOMP, if was_known { Code::SUCCESS } else { Code::PACKET_ID_NOT_FOUND })
             }
-            _ => {
-                session.conclude(ack.packet_id, store);
-                None
-            }
+            _ => return session.conclude(ack.packet_id, store),
         };
-        if let Some(answer) = answer {
-            let version = self.terms.version;
-            self.answer(None, false, |output| answer.write(output, version));
-        }
+        let answer = Ack { kind, packet_id: ack.packet_id, code };
+        let version = self.terms.version;
+        self.answer(None, false, |output| answer.write(output, version));
+        Ok(())
     }
 
     async fn handle_publish(&mut self, mut publish: Publish) -> Result<(), Over> {

@@ -15,11 +15,11 @@ use tokio::sync::Notify;
 use super::index::{Index, Matches, Subscriber};
 use super::message::Message;
 use super::restore::SessionRecord;
-use super::retained::{Kept, Page, Retained};
+use super::retained::{Kept, PAGE_MESSAGES, Page, Retained};
 use super::session::{Delivery, Link, Pushed, Session, SessionKey, Subscription, Surroundings};
 use super::timers::{Due, Event, Timers};
 use crate::clock::{Clock, Millis};
-use crate::config::{OnCutSession, Settings};
+use crate::config::{OnCutSession, Quotas, Settings};
 use crate::metrics::Metrics;
 use crate::rules::Rules;
 use crate::store::{Store, Ticket};
@@ -157,7 +157,11 @@ impl Hub {
         let found = sessions.get(&arrival.key).cloned();
         let now = self.clock.now();
         if let Some(session) = &found {
-            let is_over = session.state().expires.is_some_and(|timer| timer.0 <= now);
+            // One that ends with its connection ends now (MQTT 5 §3.1.4, 3.1.1 §3.1.2.4).
+            let is_over = {
+                let state = session.state();
+                state.expiry_s == 0 || state.expires.is_some_and(|timer| timer.0 <= now)
+            };
             if !arrival.starts_clean && !is_over {
                 self.resume(session, arrival, link, leavings);
                 self.record(space, session);
@@ -208,10 +212,8 @@ impl Hub {
         }
         let before_s = core::mem::replace(&mut state.expiry_s, arrival.expiry_s);
         drop(state);
-        match (before_s, arrival.expiry_s) {
-            (0, 1..) => session.persist(&self.store),
-            (1.., 0) => drop(self.store.remove_session(session.id)),
-            _ => {}
+        if before_s > 0 && arrival.expiry_s == 0 {
+            self.store.remove_session(session.id);
         }
         leavings.filters.push((Arc::clone(session), lost));
     }
@@ -430,13 +432,13 @@ impl Hub {
         origin: Option<&Arc<Session>>,
         published: &mut Published,
     ) {
+        published.was_matched = !matches.own.is_empty() || !matches.shared.is_empty();
         if let Some(origin) = origin {
             let is_echo = |subscriber: &Subscriber| {
                 subscriber.options.no_local && Arc::ptr_eq(&subscriber.session, origin)
             };
             matches.own.retain(|subscriber| !is_echo(subscriber));
         }
-        published.was_matched = !matches.own.is_empty() || !matches.shared.is_empty();
         // Subscriptions of one session that overlap are one delivery (MQTT 5 §3.3.4).
         if matches.own.len() > 1 {
             matches.own.sort_by_key(|subscriber| Arc::as_ptr(&subscriber.session));
@@ -478,9 +480,12 @@ impl Hub {
     /// Pushes the next retained messages of a subscription. Returns whether there may be more.
     pub(crate) fn replay(&self, attached: &Attached, replay: &mut Replay) -> bool {
         let Some(filter) = &replay.filter else { return false };
+        // No more than fits: a page that pushed itself out of the queue would never be seen.
+        let Quotas { queued, queued_qos0, .. } = self.settings.quotas;
+        let most = PAGE_MESSAGES.min(queued.min(queued_qos0) / 2).max(1);
         let page: Page = {
             let retained = attached.space.retained.read().unwrap_or_else(PoisonError::into_inner);
-            retained.page(filter, replay.after.as_deref(), self.clock.now())
+            retained.page(filter, replay.after.as_deref(), most, self.clock.now())
         };
         let ids: Vec<u32> = replay.id.into_iter().collect();
         for message in &page.messages {

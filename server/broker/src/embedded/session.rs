@@ -24,7 +24,7 @@ use crate::store::{Store, Ticket};
 use crate::topic::Subscribed;
 use crate::wire::connect::Will;
 use crate::wire::subscribe::Options;
-use crate::wire::{Code, Qos};
+use crate::wire::{Broken, Code, Qos};
 
 /// What a session is known by within an account.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -299,7 +299,7 @@ impl Session {
         }
     }
 
-    /// PUBACK came, or PUBREC with a failure, or the message can't be sent at all.
+    /// A message is done with: acknowledged, refused, or one that can't be sent at all.
     pub(crate) fn complete(&self, packet_id: u16, store: &Store) {
         let mut state = self.state();
         if let Some(flight) = state.in_flight.remove(&packet_id) {
@@ -312,43 +312,55 @@ impl Session {
         }
     }
 
-    /// PUBACK came. Only a QoS 1 message in flight is done with it.
-    pub(crate) fn acknowledge(&self, packet_id: u16, store: &Store) {
-        let is_one = matches!(
-            self.state().in_flight.get(&packet_id),
-            Some(InFlight { stage: Stage::Sent(queued), .. }) if queued.qos == Qos::One
-        );
-        if is_one {
-            self.complete(packet_id, store);
-        }
+    /// PUBACK came. An id that is not in flight is passed over: it may be of an earlier connection.
+    ///
+    /// # Errors
+    /// When the message in flight is not one that PUBACK answers.
+    pub(crate) fn acknowledge(&self, packet_id: u16, store: &Store) -> Result<(), Broken> {
+        self.check_flight(packet_id, |stage| matches!(stage, Stage::Sent(queued) if queued.qos == Qos::One))?;
+        self.complete(packet_id, store);
+        Ok(())
     }
 
     /// PUBREC came. Returns the code for the PUBREL.
-    pub(crate) fn receive(&self, packet_id: u16, store: &Store) -> Code {
+    ///
+    /// # Errors
+    /// When the message in flight is not one that PUBREC answers.
+    pub(crate) fn receive(&self, packet_id: u16, code: Code, store: &Store) -> Result<Code, Broken> {
+        self.check_flight(packet_id, |stage| {
+            !matches!(stage, Stage::Sent(queued) if queued.qos == Qos::One)
+        })?;
+        if code.is_failure() {
+            self.complete(packet_id, store);
+            return Ok(code);
+        }
         let mut state = self.state();
         let is_persistent = state.expiry_s > 0 && store.keeps();
-        match state.in_flight.get_mut(&packet_id) {
-            Some(flight) if matches!(&flight.stage, Stage::Sent(queued) if queued.qos == Qos::One) => {
-                Code::PACKET_ID_NOT_FOUND
-            }
-            Some(flight) => {
-                flight.stage = Stage::Released;
-                if is_persistent {
-                    store.put_flight(self.id, flight.place, packet_id, STAGE_RELEASED);
-                    store.remove_message(self.id, flight.place);
-                }
-                Code::SUCCESS
-            }
-            None => Code::PACKET_ID_NOT_FOUND,
+        let Some(flight) = state.in_flight.get_mut(&packet_id) else { return Ok(Code::PACKET_ID_NOT_FOUND) };
+        flight.stage = Stage::Released;
+        if is_persistent {
+            store.put_flight(self.id, flight.place, packet_id, STAGE_RELEASED);
+            store.remove_message(self.id, flight.place);
         }
+        Ok(Code::SUCCESS)
     }
 
-    /// PUBCOMP came. Only a released message is done with it.
-    pub(crate) fn conclude(&self, packet_id: u16, store: &Store) {
-        let is_released =
-            matches!(self.state().in_flight.get(&packet_id), Some(InFlight { stage: Stage::Released, .. }));
-        if is_released {
-            self.complete(packet_id, store);
+    /// PUBCOMP came.
+    ///
+    /// # Errors
+    /// When the message in flight was not released.
+    pub(crate) fn conclude(&self, packet_id: u16, store: &Store) -> Result<(), Broken> {
+        self.check_flight(packet_id, |stage| matches!(stage, Stage::Released))?;
+        self.complete(packet_id, store);
+        Ok(())
+    }
+
+    fn check_flight(&self, packet_id: u16, fits: impl FnOnce(&Stage) -> bool) -> Result<(), Broken> {
+        match self.state().in_flight.get(&packet_id) {
+            Some(flight) if !fits(&flight.stage) => {
+                Err(Broken::protocol("an acknowledgement that its message does not have"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -382,30 +394,6 @@ impl Session {
     pub(crate) fn waiting(&self) -> usize {
         let state = self.state();
         state.waiting.len().saturating_add(state.fleeting.len())
-    }
-
-    /// Writes all there is, for a session that becomes persistent.
-    pub(crate) fn persist(&self, store: &Store) {
-        if !store.keeps() {
-            return;
-        }
-        let state = self.state();
-        for queued in &state.waiting {
-            store.put_message(self.id, queued.place, &queued.record());
-        }
-        for (packet_id, flight) in &state.in_flight {
-            let stage = match &flight.stage {
-                Stage::Sent(queued) => {
-                    store.put_message(self.id, queued.place, &queued.record());
-                    STAGE_SENT
-                }
-                Stage::Released => STAGE_RELEASED,
-            };
-            store.put_flight(self.id, flight.place, *packet_id, stage);
-        }
-        for packet_id in &state.received {
-            store.put_received(self.id, *packet_id);
-        }
     }
 
     /// Puts back a message as the file held it.
