@@ -43,6 +43,7 @@ mod embedded;
 mod engine;
 mod gate;
 mod metrics;
+mod probe;
 mod rules;
 mod serve;
 mod store;
@@ -58,6 +59,7 @@ pub use crate::config::{
 };
 pub use crate::cut::{Cut, CutReason, Cutter};
 pub use crate::metrics::Snapshot;
+pub use crate::probe::read_packets;
 pub use crate::serve::{Broker, Ended, Peer, StartError};
 pub use crate::store::StoreError;
 pub use crate::stream::Stream;

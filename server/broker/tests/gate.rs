@@ -1,9 +1,13 @@
 //! The gate: who gets in under which name, and what each may publish and read.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a step that fails is a failed test")]
+
 mod rig;
 
 use muster_broker::{Code, CutReason, Ended};
-use rig::{GOODBYE, PUBACK, PUBREC, broker, connect, counted, dial, dial_account, holder, packet, publish, text};
+use rig::{
+    GOODBYE, PUBACK, PUBREC, broker, connect, counted, dial, dial_account, holder, packet, publish, text,
+};
 
 /// The answer to a CONNECT: the code, in the terms of its version.
 async fn answer(client: &mut rig::Client, connect: &rig::Connect) -> u8 {
@@ -101,7 +105,8 @@ async fn an_authentication_method_is_not_offered() {
 #[tokio::test]
 async fn other_versions_are_told_so() {
     let broker = broker("");
-    for (name, level, body) in [("MQIsdp", 3, &[0, 1][..]), ("MQTT", 3, &[0, 1]), ("MQTT", 6, &[0, 0x84, 0])] {
+    for (name, level, body) in [("MQIsdp", 3, &[0, 1][..]), ("MQTT", 3, &[0, 1]), ("MQTT", 6, &[0, 0x84, 0])]
+    {
         let mut client = dial(&broker, Some(holder("meter", &[])));
         let octets = [text(name), vec![level, 2, 0, 0], text("meter")].concat();
         client.send(&packet(0x10, &octets)).await;
@@ -337,7 +342,8 @@ async fn broken_packets_get_their_code_and_a_close() {
 #[tokio::test]
 async fn connects_that_break_the_rules_are_refused() {
     let broker = broker("");
-    let body = |flags: u8, rest: &[u8]| [&text("MQTT")[..], &[5, flags, 0, 0, 0], &text("meter"), rest].concat();
+    let body =
+        |flags: u8, rest: &[u8]| [&text("MQTT")[..], &[5, flags, 0, 0, 0], &text("meter"), rest].concat();
     for (octets, code) in [
         (body(0x03, &[]), 0x81),
         (body(0x22, &[]), 0x81),

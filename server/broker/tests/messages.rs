@@ -1,5 +1,7 @@
 //! What happens to messages: quality of service, retention, sharing, flow, sizes and expiry.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a step that fails is a failed test")]
+
 mod rig;
 
 use rig::{
@@ -27,7 +29,8 @@ async fn a_message_has_the_lesser_of_both_qualities() {
         let (first, body) = reader.receive().await;
         assert_eq!(first, 0x30 | (expected << 1), "{sent} {subscribed}");
         assert!(body.ends_with(b"x"));
-        let answer = [None, Some((PUBACK, vec![0, 7])), Some((PUBREC, vec![0, 7]))][usize::from(sent)].clone();
+        let answer =
+            [None, Some((PUBACK, vec![0, 7])), Some((PUBREC, vec![0, 7]))][usize::from(sent)].clone();
         if let Some(answer) = answer {
             assert_eq!(writer.receive().await, answer);
         }

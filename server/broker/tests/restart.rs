@@ -1,5 +1,7 @@
 //! What survives a restart: retained messages, sessions, their queues and what was in flight.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a step that fails is a failed test")]
+
 mod rig;
 
 use muster_broker::Broker;
@@ -55,9 +57,14 @@ async fn retained_messages_and_sessions_come_back() {
     reader.receive().await;
     gone(reader).await;
     let mut writer = connected(&broker, connect(4, "writer")).await;
-    for (flags, topic, payload) in
-        [(3, "r/1", "kept"), (3, "r/2", "lost"), (3, "r/2", ""), (2, "a/1", "one"), (4, "a/2", "two"), (2, "b/1", "no")]
-    {
+    for (flags, topic, payload) in [
+        (3, "r/1", "kept"),
+        (3, "r/2", "lost"),
+        (3, "r/2", ""),
+        (2, "a/1", "one"),
+        (4, "a/2", "two"),
+        (2, "b/1", "no"),
+    ] {
         writer.send(&publish(4, flags, topic, 9, &[], payload.as_bytes())).await;
         writer.receive().await;
         writer.send(&ack(PUBREL, 9)).await;
@@ -132,7 +139,8 @@ async fn a_session_that_ended_while_nobody_looked_is_gone() {
 async fn a_clean_start_and_a_session_without_expiry_leave_nothing_in_the_file() {
     let kept = Kept::new();
     let broker = kept.start_at(0);
-    for connect in [connect(5, "one").expiry(100), connect(5, "one"), connect(4, "two").unclean(), connect(4, "two")]
+    for connect in
+        [connect(5, "one").expiry(100), connect(5, "one"), connect(4, "two").unclean(), connect(4, "two")]
     {
         let version = connect.version;
         let mut client = connected(&broker, connect).await;

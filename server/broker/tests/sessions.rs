@@ -1,5 +1,7 @@
 //! What outlives a connection: sessions, their takeover and end, wills, keep alive, shutdown.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a step that fails is a failed test")]
+
 mod rig;
 
 use muster_broker::{Code, CutReason, Ended};
@@ -77,8 +79,7 @@ async fn what_came_while_away_waits_in_order_and_quality_zero_does_not() {
         }
         writer.receive().await;
         writer.receive().await;
-        let (mut reader, was_there) =
-            session_present(&broker, connect(version, &id).unclean()).await;
+        let (mut reader, was_there) = session_present(&broker, connect(version, &id).unclean()).await;
         assert!(was_there);
         let first = reader.receive().await;
         assert!(first.0 == 0x32 && first.1.ends_with(b"1"));

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use tokio::time::{Duration, Instant};
 
-use super::hub::{Arrival, Attached, Departure, Hub, Published, Replay};
+use super::delivery::{Published, Replay};
+use super::hub::{Arrival, Attached, Departure, Hub};
 use super::message::Message;
 use super::session::{Outgoing, Queued, SessionKey};
 use crate::config::{OnCutSession, OnCutWill, Quotas};
@@ -337,7 +338,7 @@ impl<S: Stream> Connection<'_, S> {
         let message = &queued.message;
         let known = self.aliases.get(&message.topic).copied();
         let next = u16::try_from(self.aliases.len().saturating_add(1)).unwrap_or(u16::MAX);
-        let alias = known.or((next <= self.terms.max_aliases).then_some(next));
+        let alias = known.or_else(|| (next <= self.terms.max_aliases).then_some(next));
         let now = self.hub.clock.now();
         let outgoing = publish::Outgoing {
             dup,

@@ -327,9 +327,10 @@ impl Session {
     /// # Errors
     /// When the message in flight is not one that PUBREC answers.
     pub(crate) fn receive(&self, packet_id: u16, code: Code, store: &Store) -> Result<Code, Broken> {
-        self.check_flight(packet_id, |stage| {
-            !matches!(stage, Stage::Sent(queued) if queued.qos == Qos::One)
-        })?;
+        self.check_flight(
+            packet_id,
+            |stage| !matches!(stage, Stage::Sent(queued) if queued.qos == Qos::One),
+        )?;
         if code.is_failure() {
             self.complete(packet_id, store);
             return Ok(code);
