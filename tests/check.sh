@@ -25,8 +25,11 @@ debian=(
     "python3-venv /usr/share/doc/python3-venv"
     "e2fsprogs /sbin/mkfs.ext4"
     "strace /usr/bin/strace"
+    "mosquitto /usr/sbin/mosquitto"
+    "mosquitto-clients /usr/bin/mosquitto_pub"
+    "nats-server /usr/sbin/nats-server"
 )
-python=(cryptography==45.0.7 pyOpenSSL==25.3.0 acme2certifier==0.46.3)
+python=(cryptography==45.0.7 pyOpenSSL==25.3.0 acme2certifier==0.46.3 paho-mqtt==2.1.0)
 
 install_packages() {
     local missing=() entry

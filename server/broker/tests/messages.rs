@@ -222,6 +222,9 @@ async fn a_packet_larger_than_the_client_takes_is_as_if_it_had_come() {
     }
     assert!(reader.receive().await.1.ends_with(b"fits"));
     assert_eq!(broker.metrics().dropped_too_large, 1);
+    let mut tiny = rig::dial(&broker, None);
+    tiny.send(&connect(5, "tiny").property(&[0x27, 0, 0, 0, 9]).octets()).await;
+    tiny.is_closed().await;
 }
 
 #[tokio::test(start_paused = true)]

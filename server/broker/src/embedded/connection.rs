@@ -57,6 +57,8 @@ pub(super) async fn serve<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Ended
     };
     granted.session_present = attached.session_present;
     granted.write(packets.output(), version);
+    // MQTT 5 §3.1.2.11.4: a client that takes not even its CONNACK is not told anything.
+    let is_tiny = packets.output().len() > terms.max_packet_bytes;
     let mut connection = Connection {
         hub,
         attached,
@@ -71,7 +73,10 @@ pub(super) async fn serve<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Ended
         resumes_at: None,
     };
     let mut cut = cut;
-    let over = connection.run(&mut cut).await;
+    let over = match is_tiny {
+        true => Over::Stalled,
+        false => connection.run(&mut cut).await,
+    };
     connection.end(over).await
 }
 
@@ -434,7 +439,8 @@ impl<S: Stream> Connection<'_, S> {
         let Published { was_matched, was_refused, ticket } = published;
         let code = match (self.terms.version, was_refused, was_matched) {
             (Version::V5, true, _) => Code::QUOTA_EXCEEDED,
-            (Version::V5, false, false) => Code::NO_MATCHING_SUBSCRIBERS,
+            // A PUBREC may say so too, but few brokers do, and some clients take it for a failure.
+            (Version::V5, false, false) if qos == Qos::One => Code::NO_MATCHING_SUBSCRIBERS,
             _ => Code::SUCCESS,
         };
         if qos == Qos::Two && code.is_failure() {
