@@ -15,7 +15,7 @@ use super::hub::{Arrival, Attached, Departure, Hub};
 use super::message::Message;
 use super::session::{Outgoing, Queued, SessionKey};
 use crate::config::{OnCutSession, OnCutWill, Quotas};
-use crate::cut::CutReason;
+use crate::cut::{Cut, CutReason};
 use crate::engine::Client;
 use crate::serve::Ended;
 use crate::store::Ticket;
@@ -31,10 +31,21 @@ const TAKE_AT_ONCE: usize = 16;
 
 /// Serves a client.
 pub(super) async fn serve<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Ended {
+    // Boxed, so that what it takes to begin is not held while the connection is idle.
+    match Box::pin(begin(hub, client)).await {
+        Ok((mut connection, mut cut)) => {
+            let over = connection.run(&mut cut).await;
+            Box::pin(connection.end(over)).await
+        }
+        Err(ended) => ended,
+    }
+}
+
+/// Gives a client its session and its CONNACK.
+async fn begin<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Result<(Connection<'_, S>, Cut), Ended> {
     let quotas = &hub.settings.quotas;
     let terms = Terms::of(&client.connect, quotas);
-    let Client { mut packets, gate, connect, is_assigned, owner, account, cut, peer } = client;
-    drop(peer);
+    let Client { mut packets, gate, connect, is_assigned, owner, account, cut, .. } = client;
     let version = connect.version;
     let mut granted = terms.granted(&connect, quotas);
     granted.assigned_client_id = is_assigned.then(|| connect.client_id.clone());
@@ -52,14 +63,14 @@ pub(super) async fn serve<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Ended
         Err(code) => {
             write_refused(packets.output(), version, code);
             packets.finish().await;
-            return Ended::Refused(code);
+            return Err(Ended::Refused(code));
         }
     };
     granted.session_present = attached.session_present;
     granted.write(packets.output(), version);
     // MQTT 5 §3.1.2.11.4: a client that takes not even its CONNACK is not told anything.
     let is_tiny = packets.output().len() > terms.max_packet_bytes;
-    let mut connection = Connection {
+    let connection = Connection {
         hub,
         attached,
         packets,
@@ -72,12 +83,10 @@ pub(super) async fn serve<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Ended
         heard_at: Instant::now(),
         resumes_at: None,
     };
-    let mut cut = cut;
-    let over = match is_tiny {
-        true => Over::Stalled,
-        false => connection.run(&mut cut).await,
-    };
-    connection.end(over).await
+    if is_tiny {
+        return Err(connection.end(Over::Stalled).await);
+    }
+    Ok((connection, cut))
 }
 
 /// What a connection was granted.
@@ -182,7 +191,7 @@ struct Connection<'a, S> {
 }
 
 impl<S: Stream> Connection<'_, S> {
-    async fn run(&mut self, cut: &mut crate::cut::Cut) -> Over {
+    async fn run(&mut self, cut: &mut Cut) -> Over {
         loop {
             if let Err(code) = self.fill() {
                 return Over::Ours(code);
@@ -210,7 +219,8 @@ impl<S: Stream> Connection<'_, S> {
                 Ok(Event::Frame(frame)) => {
                     self.heard_at = Instant::now();
                     match Packet::parse(&frame, self.terms.version) {
-                        Ok(packet) => self.handle(packet).await,
+                        // Rarely awaits for long, and is large: not part of what an idle connection holds.
+                        Ok(packet) => Box::pin(self.handle(packet)).await,
                         Err(broken) => Err(broken.into()),
                     }
                 }
