@@ -40,3 +40,37 @@ fn pass(gate: &mut Gate, version: Version, first: u8, body: Bytes) -> Option<()>
 
 /// Largest packet that the probe cuts.
 const PROBE_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CONNECT: [&[u8]; 2] =
+        [b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01m", b"\x10\x0e\0\x04MQTT\x05\x02\0\0\0\0\x01m"];
+
+    proptest! {
+        #[test]
+        fn no_octets_after_a_connect_make_it_panic(
+            version in 0..2_usize,
+            first in any::<u8>(),
+            body in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let length = u8::try_from(body.len()).expect("below 128");
+            let octets = [CONNECT[version], &[first, length], &body].concat();
+            prop_assert!(read_packets(&octets).is_some());
+        }
+
+        #[test]
+        fn no_connect_makes_it_panic(place in 0..16_usize, octet in any::<u8>(), cut in 0..16_usize) {
+            for connect in CONNECT {
+                let mut octets = connect.to_vec();
+                let last = octets.len() - 1;
+                octets[place.min(last)] = octet;
+                octets.truncate(octets.len() - cut.min(last));
+                let _ = read_packets(&octets);
+            }
+        }
+    }
+}

@@ -294,8 +294,12 @@ async fn a_broker_that_stops_says_so_and_fires_no_wills() {
     five.is_disconnected(0x8b).await;
     three.is_closed().await;
     assert_eq!(five.ended().await, Ended::Ours(Code::SERVER_SHUTTING_DOWN));
+    three.ended().await;
     let metrics = broker.metrics();
     assert_eq!((metrics.wills, metrics.ended.get("server_shutting_down")), (0, Some(&2)));
+    let mut late = dial(&broker, None);
+    late.send(&connect(5, "late").octets()).await;
+    assert_eq!(late.receive().await, (0x20, vec![0, 0x88, 0]));
 }
 
 #[tokio::test(start_paused = true)]

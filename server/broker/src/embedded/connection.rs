@@ -8,20 +8,21 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
 use super::delivery::{Published, Replay};
 use super::hub::{Arrival, Attached, Departure, Hub};
 use super::message::Message;
 use super::session::{Outgoing, Queued, SessionKey};
-use crate::config::{OnCutSession, OnCutWill, Quotas};
+use super::terms::Terms;
+use crate::config::{OnCutSession, OnCutWill};
 use crate::cut::{Cut, CutReason};
 use crate::engine::Client;
 use crate::serve::Ended;
 use crate::store::Ticket;
 use crate::stream::{Event, OUTPUT_HIGH_BYTES, Packets, Reading, Stream, StreamError};
 use crate::wire::acks::{Ack, Disconnect, write_disconnect, write_pingresp};
-use crate::wire::connect::{Connect, Granted, write_refused};
+use crate::wire::connect::write_refused;
 use crate::wire::publish::{self, Publish};
 use crate::wire::subscribe::{Subscribe, Unsubscribe, write_suback, write_unsuback};
 use crate::wire::{Broken, Code, Packet, Qos, Version, kind};
@@ -82,61 +83,12 @@ async fn begin<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Result<(Connecti
         aliases: HashMap::new(),
         heard_at: Instant::now(),
         resumes_at: None,
+        brake: None,
     };
     if is_tiny {
         return Err(connection.end(Over::Stalled).await);
     }
     Ok((connection, cut))
-}
-
-/// What a connection was granted.
-#[derive(Debug)]
-struct Terms {
-    version: Version,
-    expiry_s: u32,
-    max_expiry_s: u32,
-    /// One and a half times the keep alive (MQTT 5 §3.1.2.10); none when it is zero.
-    silence: Option<Duration>,
-    keep_alive_s: u16,
-    max_packet_bytes: usize,
-    max_aliases: u16,
-}
-
-impl Terms {
-    fn of(connect: &Connect, quotas: &Quotas) -> Self {
-        let asked_s = match connect.version {
-            Version::V5 => connect.session_expiry_s,
-            Version::V311 if connect.clean_start => 0,
-            Version::V311 => u32::MAX,
-        };
-        let keep_alive_s = match (quotas.keep_alive_s, connect.keep_alive_s, connect.version) {
-            (most, asked, Version::V5) if most > 0 && (asked == 0 || asked > most) => most,
-            // MQTT 3.1.1 has no way to tell the client, which may then not be held to it.
-            (_, asked, _) => asked,
-        };
-        let silence = Duration::from_millis(u64::from(keep_alive_s).saturating_mul(1500));
-        Self {
-            version: connect.version,
-            expiry_s: asked_s.min(quotas.session_expiry_s),
-            max_expiry_s: quotas.session_expiry_s,
-            silence: (keep_alive_s > 0).then_some(silence),
-            keep_alive_s,
-            max_packet_bytes: usize::try_from(connect.maximum_packet_size).unwrap_or(usize::MAX),
-            max_aliases: connect.topic_alias_maximum.min(quotas.topic_aliases),
-        }
-    }
-
-    fn granted(&self, connect: &Connect, quotas: &Quotas) -> Granted {
-        Granted {
-            session_present: false,
-            session_expiry_s: (self.expiry_s != connect.session_expiry_s).then_some(self.expiry_s),
-            receive_maximum: quotas.inflight,
-            maximum_packet_size: quotas.packet_bytes,
-            topic_alias_maximum: quotas.topic_aliases,
-            assigned_client_id: None,
-            server_keep_alive_s: (self.keep_alive_s != connect.keep_alive_s).then_some(self.keep_alive_s),
-        }
-    }
 }
 
 /// Why a connection is over.
@@ -188,6 +140,8 @@ struct Connection<'a, S> {
     heard_at: Instant,
     /// When a client that was too fast is read again.
     resumes_at: Option<Instant>,
+    /// What the disk must have done before the client is read again.
+    brake: Option<Ticket>,
 }
 
 impl<S: Stream> Connection<'_, S> {
@@ -198,7 +152,7 @@ impl<S: Stream> Connection<'_, S> {
             }
             let reading = self.reading();
             let deadline = self.deadline();
-            let ticket = self.held.front().map(|held| held.ticket);
+            let ticket = self.held.front().map(|held| held.ticket).into_iter().chain(self.brake).min();
             let event = tokio::select! {
                 biased;
                 reason = cut.wait() => return Over::Cut(reason),
@@ -275,7 +229,8 @@ impl<S: Stream> Connection<'_, S> {
         let quotas = &self.hub.settings.quotas;
         let is_full = self.held.len() > usize::from(quotas.inflight)
             || self.replays.len() > quotas.filters
-            || self.resumes_at.is_some();
+            || self.resumes_at.is_some()
+            || self.brake.is_some();
         if is_full { Reading::Paused } else { Reading::Wanted }
     }
 
@@ -457,7 +412,7 @@ impl<S: Stream> Connection<'_, S> {
             session.end_receiving(packet_id, &self.hub.store);
         }
         self.acknowledge(qos, packet_id, code, ticket);
-        self.hub.store.uncongested().await;
+        self.brake = self.hub.store.congestion();
         Ok(())
     }
 
@@ -543,6 +498,11 @@ impl<S: Stream> Connection<'_, S> {
 
     /// Writes the answers whose promises are kept.
     fn release(&mut self) {
+        if self.brake.is_some_and(|ticket| self.hub.store.is_durable(ticket)) {
+            self.brake = None;
+            // It was not read for a while, so that its silence is ours.
+            self.heard_at = Instant::now();
+        }
         while let Some(held) = self.held.front()
             && self.hub.store.is_durable(held.ticket)
         {

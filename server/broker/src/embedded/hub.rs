@@ -6,7 +6,7 @@
 //! tasks between slices of a large audience.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use muster_policy::identity::AccountId;
@@ -39,6 +39,8 @@ pub(crate) struct Hub {
     pub(super) timers: Timers,
     spaces: RwLock<HashMap<AccountId, Arc<Space>>>,
     links: AtomicU64,
+    /// Set before the sessions are looked through, so that none slips in behind.
+    is_draining: AtomicBool,
     /// The next id of a session in the file.
     pub(super) ids: AtomicU64,
 }
@@ -93,6 +95,7 @@ impl Hub {
             timers: Timers::default(),
             spaces: RwLock::default(),
             links: AtomicU64::new(1),
+            is_draining: AtomicBool::new(false),
             ids: AtomicU64::new(1),
         }
     }
@@ -115,7 +118,7 @@ impl Hub {
     /// Gives a client its session, and takes it from an earlier connection of the same client.
     ///
     /// # Errors
-    /// When there are too many sessions.
+    /// When there are too many sessions, or the broker is stopping.
     pub(crate) async fn attach(&self, arrival: Arrival) -> Result<Attached, Code> {
         let space = self.space(arrival.account);
         let link_id = self.links.fetch_add(1, Ordering::Relaxed);
@@ -142,6 +145,9 @@ impl Hub {
         leavings: &mut Leavings,
     ) -> Result<(Arc<Session>, bool), Code> {
         let mut sessions = space.sessions();
+        if self.is_draining.load(Ordering::Acquire) {
+            return Err(Code::SERVER_UNAVAILABLE);
+        }
         let found = sessions.get(&arrival.key).cloned();
         let now = self.clock.now();
         if let Some(session) = &found {
@@ -415,6 +421,7 @@ impl Hub {
 
     /// Tells all connections to end.
     pub(crate) fn drain(&self) {
+        self.is_draining.store(true, Ordering::Release);
         for space in self.spaces() {
             let sessions: Vec<_> = space.sessions().values().cloned().collect();
             for session in sessions {

@@ -14,6 +14,8 @@ mod message;
 mod restore;
 mod retained;
 mod session;
+mod session_restore;
+mod terms;
 mod timers;
 
 pub(crate) use self::hub::Hub;

@@ -57,14 +57,14 @@ pub(crate) struct State {
     /// The will of the last connection while its delay runs.
     pub(crate) delayed_will: Option<Box<Will>>,
     pub(crate) subscriptions: BTreeMap<Subscribed, Subscription>,
-    waiting: VecDeque<Queued>,
-    waiting_bytes: usize,
+    pub(super) waiting: VecDeque<Queued>,
+    pub(super) waiting_bytes: usize,
     fleeting: VecDeque<Queued>,
-    in_flight: BTreeMap<u16, InFlight>,
+    pub(super) in_flight: BTreeMap<u16, InFlight>,
     resend: VecDeque<u16>,
-    received: BTreeSet<u16>,
+    pub(super) received: BTreeSet<u16>,
     next_packet_id: u16,
-    next_place: u64,
+    pub(super) next_place: u64,
 }
 
 /// A subscription as the session holds it.
@@ -96,7 +96,7 @@ pub(crate) struct Queued {
     pub(crate) qos: Qos,
     pub(crate) retain: bool,
     pub(crate) subscription_ids: Box<[u32]>,
-    place: u64,
+    pub(super) place: u64,
 }
 
 impl Queued {
@@ -111,13 +111,13 @@ impl Queued {
 }
 
 #[derive(Debug)]
-struct InFlight {
-    place: u64,
-    stage: Stage,
+pub(super) struct InFlight {
+    pub(super) place: u64,
+    pub(super) stage: Stage,
 }
 
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// Sent; PUBACK or PUBREC is awaited.
     Sent(Queued),
     /// PUBREC came; PUBCOMP is awaited.
@@ -126,12 +126,12 @@ enum Stage {
 
 /// A message as the file holds it.
 #[derive(Debug, Serialize, Deserialize)]
-struct QueuedRecord<M> {
-    message: M,
+pub(super) struct QueuedRecord<M> {
+    pub(super) message: M,
     #[serde(with = "qos")]
-    qos: Qos,
-    retain: bool,
-    ids: Vec<u32>,
+    pub(super) qos: Qos,
+    pub(super) retain: bool,
+    pub(super) ids: Vec<u32>,
 }
 
 /// What is to be sent to the client.
@@ -395,41 +395,6 @@ impl Session {
     pub(crate) fn waiting(&self) -> usize {
         let state = self.state();
         state.waiting.len().saturating_add(state.fleeting.len())
-    }
-
-    /// Puts back a message as the file held it.
-    pub(crate) fn restore_message(&self, place: u64, octets: &[u8], flight: Option<u16>) -> bool {
-        let Ok(record) = rmp_serde::from_slice::<QueuedRecord<Message>>(octets) else { return false };
-        let queued = Queued {
-            message: Arc::new(record.message),
-            qos: record.qos,
-            retain: record.retain,
-            subscription_ids: record.ids.into(),
-            place,
-        };
-        let mut state = self.state();
-        state.next_place = state.next_place.max(place.saturating_add(1));
-        match flight {
-            Some(packet_id) => {
-                state.in_flight.insert(packet_id, InFlight { place, stage: Stage::Sent(queued) });
-            }
-            None => {
-                state.waiting_bytes = state.waiting_bytes.saturating_add(queued.message.bytes());
-                state.waiting.push_back(queued);
-            }
-        }
-        true
-    }
-
-    /// Puts back what the file knew of a message that only awaits its PUBCOMP.
-    pub(crate) fn restore_released(&self, place: u64, packet_id: u16) {
-        let mut state = self.state();
-        state.next_place = state.next_place.max(place.saturating_add(1));
-        state.in_flight.insert(packet_id, InFlight { place, stage: Stage::Released });
-    }
-
-    pub(crate) fn restore_received(&self, packet_id: u16) {
-        self.state().received.insert(packet_id);
     }
 
     /// Gives a message a packet id that no other has.
