@@ -29,6 +29,7 @@ debian=(
     "strace /usr/bin/strace"
     "libssl-dev /usr/include/openssl/ssl.h"
     "pkg-config /usr/bin/pkg-config"
+    "nats-server /usr/sbin/nats-server"
 )
 python=(cryptography==45.0.7 pyOpenSSL==25.3.0 acme2certifier==0.46.3 paho-mqtt==2.1.0)
 

@@ -141,6 +141,12 @@ fn items_of_the_identity_store_are_read_and_written_again_or_refused() {
 }
 
 #[test]
+fn connections_of_mqtt_clients_are_read_or_refused() {
+    // A good one is read to its end; one whose CONNECT is broken is refused.
+    read_all("broker_packets", |_, input| muster_broker::read_packets(input).map(drop).ok_or("refused"));
+}
+
+#[test]
 fn authorization_headers_are_read_or_unreadable() {
     read_all("authorization", |_, input| {
         let mut headers = HeaderMap::new();

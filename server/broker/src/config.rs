@@ -298,6 +298,26 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Everyone may do everything: for the probe, which looks at packets and not at rules.
+    pub(crate) fn open() -> Self {
+        let all = || vec!["#".to_owned()];
+        let open = CheckedRule {
+            publish: all(),
+            subscribe: all(),
+            client_id: ClientIdRule::Any,
+            ..CheckedRule::default()
+        };
+        Self {
+            rules: Vec::new(),
+            anonymous: Some(open),
+            username: UsernameRule::Ignore,
+            on_cut: CutConfig::default(),
+            quotas: Quotas::default(),
+        }
+    }
+}
+
 fn default_rule() -> RuleConfig {
     RuleConfig {
         publish: vec!["devices/%i/#".to_owned()],

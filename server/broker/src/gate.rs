@@ -37,6 +37,9 @@ pub(crate) struct Gate {
     rate: Rate,
 }
 
+/// What the gate lets pass, or the code of its refusal; the connection goes on.
+pub(crate) type Verdict<T> = Result<T, Code>;
+
 /// A CONNECT that was let in.
 #[derive(Debug)]
 pub(crate) struct Admission {
@@ -139,7 +142,7 @@ impl Gate {
     ///
     /// # Errors
     /// When the alias or the name is not valid, which ends the connection.
-    pub(crate) fn check_publish(&mut self, publish: &mut Publish) -> Result<Result<(), Code>, Broken> {
+    pub(crate) fn check_publish(&mut self, publish: &mut Publish) -> Result<Verdict<()>, Broken> {
         if let Some(alias) = publish.alias {
             self.aliases.resolve(alias, &mut publish.topic)?;
         }
@@ -155,7 +158,7 @@ impl Gate {
     pub(crate) fn check_subscribe(
         &self,
         subscribe: Subscribe,
-    ) -> Result<Vec<Result<(Subscribed, Options), Code>>, Broken> {
+    ) -> Result<Vec<Verdict<(Subscribed, Options)>>, Broken> {
         subscribe
             .filters
             .into_iter()
@@ -170,7 +173,7 @@ impl Gate {
     }
 
     /// Checks each filter of an UNSUBSCRIBE.
-    pub(crate) fn check_unsubscribe(&self, unsubscribe: &Unsubscribe) -> Vec<Result<Subscribed, Code>> {
+    pub(crate) fn check_unsubscribe(&self, unsubscribe: &Unsubscribe) -> Vec<Verdict<Subscribed>> {
         unsubscribe.filters.iter().map(|filter| self.check_filter(filter)).collect()
     }
 
@@ -182,7 +185,7 @@ impl Gate {
         self.rate.take(now)
     }
 
-    fn check_filter(&self, filter: &str) -> Result<Subscribed, Code> {
+    fn check_filter(&self, filter: &str) -> Verdict<Subscribed> {
         let filter = Subscribed::parse(filter).map_err(|_| Code::TOPIC_FILTER_INVALID)?;
         if self.rules.may_subscribe(&filter.filter) { Ok(filter) } else { Err(Code::NOT_AUTHORIZED) }
     }

@@ -151,10 +151,12 @@ impl Broker {
     /// Serves one connection until it ends. Dropping the future ends it without a goodbye.
     pub async fn serve<S: Stream>(&self, stream: S, peer: Peer) -> Ended {
         self.0.metrics.connections.up();
-        let ended = match self.admit(stream, peer).await {
+        // Boxed one by one: an idle connection then holds the memory of its own engine's future alone,
+        // and not of CONNECT, which is long past, or of the engine that it does not use.
+        let ended = match Box::pin(self.admit(stream, peer)).await {
             Ok(client) => match &self.0.engine {
-                AnyEngine::Embedded(engine) => engine.serve(*client).await,
-                AnyEngine::Upstream(engine) => engine.serve(*client).await,
+                AnyEngine::Embedded(engine) => Box::pin(engine.serve(*client)).await,
+                AnyEngine::Upstream(engine) => Box::pin(engine.serve(*client)).await,
             },
             Err(ended) => ended,
         };

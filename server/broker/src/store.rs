@@ -209,16 +209,10 @@ impl Store {
         self.0.as_ref().is_none_or(|writer| *writer.durable.borrow() >= ticket)
     }
 
-    /// Waits while too much waits for the disk.
-    pub(crate) async fn uncongested(&self) {
-        let Some(writer) = &self.0 else { return };
-        let (bytes, ticket) = {
-            let pending = writer.shared.pending();
-            (pending.bytes, pending.ticket)
-        };
-        if bytes > PENDING_HIGH_BYTES {
-            self.durable(ticket).await;
-        }
+    /// What to wait for before more is taken in, when too much waits for the disk.
+    pub(crate) fn congestion(&self) -> Option<Ticket> {
+        let pending = self.0.as_ref()?.shared.pending();
+        (pending.bytes > PENDING_HIGH_BYTES).then_some(pending.ticket)
     }
 
     /// Writes all that waits and ends the thread.

@@ -128,7 +128,7 @@ impl<S: Stream> Packets<S> {
             return Poll::Pending;
         }
         loop {
-            if let Some(frame) = self.cut_frame()? {
+            if let Some(frame) = cut_frame(&mut self.input, self.max_bytes)? {
                 return Poll::Ready(Ok(Event::Frame(frame)));
             }
             if self.input.is_empty() {
@@ -171,19 +171,25 @@ impl<S: Stream> Packets<S> {
         self.input.extend_from_slice(buffer.filled());
         Poll::Ready(Ok(buffer.filled().len()))
     }
+}
 
-    /// Cuts a whole packet off the input.
-    fn cut_frame(&mut self) -> Result<Option<Frame>, Broken> {
-        let Some(header) = Header::read(&self.input)? else { return Ok(None) };
-        if header.octets.saturating_add(header.body) > self.max_bytes {
-            return Err(Broken::new(Code::PACKET_TOO_LARGE, "a packet above the limit"));
-        }
-        if self.input.len() < header.octets.saturating_add(header.body) {
-            return Ok(None);
-        }
-        self.input.advance(header.octets);
-        Ok(Some(Frame { first: header.first, body: self.input.split_to(header.body).freeze() }))
+/// Cuts a whole packet off the input.
+fn cut_frame(input: &mut BytesMut, max_bytes: usize) -> Result<Option<Frame>, Broken> {
+    let Some(header) = Header::read(input)? else { return Ok(None) };
+    if header.octets.saturating_add(header.body) > max_bytes {
+        return Err(Broken::new(Code::PACKET_TOO_LARGE, "a packet above the limit"));
     }
+    if input.len() < header.octets.saturating_add(header.body) {
+        return Ok(None);
+    }
+    input.advance(header.octets);
+    Ok(Some(Frame { first: header.first, body: input.split_to(header.body).freeze() }))
+}
+
+/// The whole packets at the begin of some octets.
+pub(crate) fn cut_frames(octets: &[u8], max_bytes: usize) -> Vec<Frame> {
+    let mut input = BytesMut::from(octets);
+    core::iter::from_fn(|| cut_frame(&mut input, max_bytes).ok().flatten()).collect()
 }
 
 /// The fixed header, MQTT 5 §2.1.

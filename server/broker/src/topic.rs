@@ -7,8 +7,8 @@
 
 use core::fmt;
 
-/// Most levels of a name or filter. Mosquitto has the same bound; recursion over levels is safe with it.
-pub(crate) const LEVELS_MAX: usize = 200;
+/// Most levels of a name or filter: 200 slashes, as in mosquitto; recursion over levels is safe with it.
+pub(crate) const LEVELS_MAX: usize = 201;
 /// MQTT 5 §1.5.4: a string has a two-octet length.
 const BYTES_MAX: usize = 65_535;
 /// MQTT 5 §4.8.2: how a shared subscription starts.
@@ -184,7 +184,7 @@ fn bounded(text: &str) -> Result<(), TopicError> {
         return Err(TopicError("a topic has no NUL"));
     }
     if text.bytes().filter(|octet| *octet == b'/').count() >= LEVELS_MAX {
-        return Err(TopicError("a topic has at most 200 levels"));
+        return Err(TopicError("a topic has at most 201 levels"));
     }
     Ok(())
 }
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn wildcards_stand_alone_and_hash_stands_last() {
-        for wrong in ["", "a/#/b", "#/a", "a+", "a/+b", "a#", "##", "a/b#", "a\0b", &"/".repeat(200)] {
+        for wrong in ["", "a/#/b", "#/a", "a+", "a/+b", "a#", "##", "a/b#", "a\0b", &"/".repeat(201)] {
             assert!(TopicFilter::parse(wrong).is_err(), "{wrong:?}");
         }
         for right in ["#", "+", "/", "+/+", "/+", "a//b", "a/+/#", "$SYS/#"] {

@@ -8,34 +8,45 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
-use super::hub::{Arrival, Attached, Departure, Hub, Published, Replay};
+use super::delivery::{Published, Replay};
+use super::hub::{Arrival, Attached, Departure, Hub};
 use super::message::Message;
 use super::session::{Outgoing, Queued, SessionKey};
-use crate::config::{OnCutSession, OnCutWill, Quotas};
-use crate::cut::CutReason;
+use super::terms::Terms;
+use crate::config::{OnCutSession, OnCutWill};
+use crate::cut::{Cut, CutReason};
 use crate::engine::Client;
 use crate::serve::Ended;
 use crate::store::Ticket;
 use crate::stream::{Event, OUTPUT_HIGH_BYTES, Packets, Reading, Stream, StreamError};
 use crate::wire::acks::{Ack, Disconnect, write_disconnect, write_pingresp};
-use crate::wire::connect::{Connect, Granted, write_refused};
+use crate::wire::connect::write_refused;
 use crate::wire::publish::{self, Publish};
 use crate::wire::subscribe::{Subscribe, Unsubscribe, write_suback, write_unsuback};
 use crate::wire::{Broken, Code, Packet, Qos, Version, kind};
 
 /// Messages taken out of the session at one go.
 const TAKE_AT_ONCE: usize = 16;
-/// Waiting messages above which no more retained ones are fetched.
-const REPLAY_BELOW: usize = 16;
 
 /// Serves a client.
 pub(super) async fn serve<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Ended {
+    // Boxed, so that what it takes to begin is not held while the connection is idle.
+    match Box::pin(begin(hub, client)).await {
+        Ok((mut connection, mut cut)) => {
+            let over = connection.run(&mut cut).await;
+            Box::pin(connection.end(over)).await
+        }
+        Err(ended) => ended,
+    }
+}
+
+/// Gives a client its session and its CONNACK.
+async fn begin<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Result<(Connection<'_, S>, Cut), Ended> {
     let quotas = &hub.settings.quotas;
     let terms = Terms::of(&client.connect, quotas);
-    let Client { mut packets, gate, connect, is_assigned, owner, account, cut, peer } = client;
-    drop(peer);
+    let Client { mut packets, gate, connect, is_assigned, owner, account, cut, .. } = client;
     let version = connect.version;
     let mut granted = terms.granted(&connect, quotas);
     granted.assigned_client_id = is_assigned.then(|| connect.client_id.clone());
@@ -53,12 +64,14 @@ pub(super) async fn serve<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Ended
         Err(code) => {
             write_refused(packets.output(), version, code);
             packets.finish().await;
-            return Ended::Refused(code);
+            return Err(Ended::Refused(code));
         }
     };
     granted.session_present = attached.session_present;
     granted.write(packets.output(), version);
-    let mut connection = Connection {
+    // MQTT 5 §3.1.2.11.4: a client that takes not even its CONNACK is not told anything.
+    let is_tiny = packets.output().len() > terms.max_packet_bytes;
+    let connection = Connection {
         hub,
         attached,
         packets,
@@ -70,60 +83,12 @@ pub(super) async fn serve<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Ended
         aliases: HashMap::new(),
         heard_at: Instant::now(),
         resumes_at: None,
+        brake: None,
     };
-    let mut cut = cut;
-    let over = connection.run(&mut cut).await;
-    connection.end(over).await
-}
-
-/// What a connection was granted.
-#[derive(Debug)]
-struct Terms {
-    version: Version,
-    expiry_s: u32,
-    max_expiry_s: u32,
-    /// One and a half times the keep alive (MQTT 5 §3.1.2.10); none when it is zero.
-    silence: Option<Duration>,
-    keep_alive_s: u16,
-    max_packet_bytes: usize,
-    max_aliases: u16,
-}
-
-impl Terms {
-    fn of(connect: &Connect, quotas: &Quotas) -> Self {
-        let asked_s = match connect.version {
-            Version::V5 => connect.session_expiry_s,
-            Version::V311 if connect.clean_start => 0,
-            Version::V311 => u32::MAX,
-        };
-        let keep_alive_s = match (quotas.keep_alive_s, connect.keep_alive_s, connect.version) {
-            (most, asked, Version::V5) if most > 0 && (asked == 0 || asked > most) => most,
-            // MQTT 3.1.1 has no way to tell the client, which may then not be held to it.
-            (_, asked, _) => asked,
-        };
-        let silence = Duration::from_millis(u64::from(keep_alive_s).saturating_mul(1500));
-        Self {
-            version: connect.version,
-            expiry_s: asked_s.min(quotas.session_expiry_s),
-            max_expiry_s: quotas.session_expiry_s,
-            silence: (keep_alive_s > 0).then_some(silence),
-            keep_alive_s,
-            max_packet_bytes: usize::try_from(connect.maximum_packet_size).unwrap_or(usize::MAX),
-            max_aliases: connect.topic_alias_maximum.min(quotas.topic_aliases),
-        }
+    if is_tiny {
+        return Err(connection.end(Over::Stalled).await);
     }
-
-    fn granted(&self, connect: &Connect, quotas: &Quotas) -> Granted {
-        Granted {
-            session_present: false,
-            session_expiry_s: (self.expiry_s != connect.session_expiry_s).then_some(self.expiry_s),
-            receive_maximum: quotas.inflight,
-            maximum_packet_size: quotas.packet_bytes,
-            topic_alias_maximum: quotas.topic_aliases,
-            assigned_client_id: None,
-            server_keep_alive_s: (self.keep_alive_s != connect.keep_alive_s).then_some(self.keep_alive_s),
-        }
-    }
+    Ok((connection, cut))
 }
 
 /// Why a connection is over.
@@ -175,17 +140,19 @@ struct Connection<'a, S> {
     heard_at: Instant,
     /// When a client that was too fast is read again.
     resumes_at: Option<Instant>,
+    /// What the disk must have done before the client is read again.
+    brake: Option<Ticket>,
 }
 
 impl<S: Stream> Connection<'_, S> {
-    async fn run(&mut self, cut: &mut crate::cut::Cut) -> Over {
+    async fn run(&mut self, cut: &mut Cut) -> Over {
         loop {
             if let Err(code) = self.fill() {
                 return Over::Ours(code);
             }
             let reading = self.reading();
             let deadline = self.deadline();
-            let ticket = self.held.front().map(|held| held.ticket);
+            let ticket = self.held.front().map(|held| held.ticket).into_iter().chain(self.brake).min();
             let event = tokio::select! {
                 biased;
                 reason = cut.wait() => return Over::Cut(reason),
@@ -206,7 +173,8 @@ impl<S: Stream> Connection<'_, S> {
                 Ok(Event::Frame(frame)) => {
                     self.heard_at = Instant::now();
                     match Packet::parse(&frame, self.terms.version) {
-                        Ok(packet) => self.handle(packet).await,
+                        // Rarely awaits for long, and is large: not part of what an idle connection holds.
+                        Ok(packet) => Box::pin(self.handle(packet)).await,
                         Err(broken) => Err(broken.into()),
                     }
                 }
@@ -261,7 +229,8 @@ impl<S: Stream> Connection<'_, S> {
         let quotas = &self.hub.settings.quotas;
         let is_full = self.held.len() > usize::from(quotas.inflight)
             || self.replays.len() > quotas.filters
-            || self.resumes_at.is_some();
+            || self.resumes_at.is_some()
+            || self.brake.is_some();
         if is_full { Reading::Paused } else { Reading::Wanted }
     }
 
@@ -303,7 +272,7 @@ impl<S: Stream> Connection<'_, S> {
 
     /// Fetches more retained messages. Returns whether some may now be in the queue.
     fn fetch_retained(&mut self) -> bool {
-        if self.replays.is_empty() || self.attached.session.waiting() >= REPLAY_BELOW {
+        if self.replays.is_empty() || self.attached.session.waiting() > 0 {
             return false;
         }
         if let Some(replay) = self.replays.front_mut()
@@ -339,7 +308,7 @@ impl<S: Stream> Connection<'_, S> {
         let message = &queued.message;
         let known = self.aliases.get(&message.topic).copied();
         let next = u16::try_from(self.aliases.len().saturating_add(1)).unwrap_or(u16::MAX);
-        let alias = known.or((next <= self.terms.max_aliases).then_some(next));
+        let alias = known.or_else(|| (next <= self.terms.max_aliases).then_some(next));
         let now = self.hub.clock.now();
         let outgoing = publish::Outgoing {
             dup,
@@ -368,7 +337,7 @@ impl<S: Stream> Connection<'_, S> {
 
     async fn handle(&mut self, packet: Packet) -> Result<(), Over> {
         match packet {
-            Packet::Ack(ack) => self.handle_ack(ack),
+            Packet::Ack(ack) => self.handle_ack(ack)?,
             Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(disconnect)),
             Packet::Ping => write_pingresp(self.packets.output()),
             Packet::Publish(publish) => self.handle_publish(publish).await?,
@@ -386,33 +355,28 @@ impl<S: Stream> Connection<'_, S> {
         Over::Disconnected(disconnect)
     }
 
-    fn handle_ack(&mut self, ack: Ack) {
-        let session = Arc::clone(&self.attached.session);
+    fn handle_ack(&mut self, ack: Ack) -> Result<(), Broken> {
+        let session = &self.attached.session;
         let store = &self.hub.store;
-        let answer = |kind, code| Some(Ack { kind, packet_id: ack.packet_id, code });
-        let answer = match ack.kind {
-            kind::PUBACK => {
-                session.acknowledge(ack.packet_id, store);
-                None
+        let (kind, code) = match ack.kind {
+            kind::PUBACK => return session.acknowledge(ack.packet_id, store),
+            kind::PUBREC => {
+                let code = session.receive(ack.packet_id, ack.code, store)?;
+                if ack.code.is_failure() {
+                    return Ok(());
+                }
+                (kind::PUBREL, code)
             }
-            kind::PUBREC if ack.code.is_failure() => {
-                session.complete(ack.packet_id, store);
-                None
-            }
-            kind::PUBREC => answer(kind::PUBREL, session.receive(ack.packet_id, store)),
             kind::PUBREL => {
                 let was_known = session.end_receiving(ack.packet_id, store);
-                answer(kind::PUBCOMP, if was_known { Code::SUCCESS } else { Code::PACKET_ID_NOT_FOUND })
+                (kind::PUBCOMP, if was_known { Code::SUCCESS } else { Code::PACKET_ID_NOT_FOUND })
             }
-            _ => {
-                session.conclude(ack.packet_id, store);
-                None
-            }
+            _ => return session.conclude(ack.packet_id, store),
         };
-        if let Some(answer) = answer {
-            let version = self.terms.version;
-            self.answer(None, false, |output| answer.write(output, version));
-        }
+        let answer = Ack { kind, packet_id: ack.packet_id, code };
+        let version = self.terms.version;
+        self.answer(None, false, |output| answer.write(output, version));
+        Ok(())
     }
 
     async fn handle_publish(&mut self, mut publish: Publish) -> Result<(), Over> {
@@ -440,14 +404,15 @@ impl<S: Stream> Connection<'_, S> {
         let Published { was_matched, was_refused, ticket } = published;
         let code = match (self.terms.version, was_refused, was_matched) {
             (Version::V5, true, _) => Code::QUOTA_EXCEEDED,
-            (Version::V5, false, false) => Code::NO_MATCHING_SUBSCRIBERS,
+            // A PUBREC may say so too, but few brokers do, and some clients take it for a failure.
+            (Version::V5, false, false) if qos == Qos::One => Code::NO_MATCHING_SUBSCRIBERS,
             _ => Code::SUCCESS,
         };
         if qos == Qos::Two && code.is_failure() {
             session.end_receiving(packet_id, &self.hub.store);
         }
         self.acknowledge(qos, packet_id, code, ticket);
-        self.hub.store.uncongested().await;
+        self.brake = self.hub.store.congestion();
         Ok(())
     }
 
@@ -533,6 +498,11 @@ impl<S: Stream> Connection<'_, S> {
 
     /// Writes the answers whose promises are kept.
     fn release(&mut self) {
+        if self.brake.is_some_and(|ticket| self.hub.store.is_durable(ticket)) {
+            self.brake = None;
+            // It was not read for a while, so that its silence is ours.
+            self.heard_at = Instant::now();
+        }
         while let Some(held) = self.held.front()
             && self.hub.store.is_durable(held.ticket)
         {

@@ -6,27 +6,28 @@
 //! tasks between slices of a large audience.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use muster_policy::identity::AccountId;
 use tokio::sync::Notify;
 
-use super::index::{Index, Matches, Subscriber};
+use super::delivery::Replay;
+use super::index::{Index, Subscriber};
 use super::message::Message;
 use super::restore::SessionRecord;
-use super::retained::{Kept, Page, Retained};
-use super::session::{Delivery, Link, Pushed, Session, SessionKey, Subscription, Surroundings};
+use super::retained::Retained;
+use super::session::{Link, Session, SessionKey, Subscription, Surroundings};
 use super::timers::{Due, Event, Timers};
 use crate::clock::{Clock, Millis};
 use crate::config::{OnCutSession, Settings};
 use crate::metrics::Metrics;
 use crate::rules::Rules;
 use crate::store::{Store, Ticket};
-use crate::topic::{Subscribed, TopicFilter};
+use crate::topic::Subscribed;
+use crate::wire::Code;
 use crate::wire::connect::Will;
 use crate::wire::subscribe::{Options, RetainHandling};
-use crate::wire::{Code, Qos};
 
 /// All that the embedded engine knows.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Hub {
     pub(super) timers: Timers,
     spaces: RwLock<HashMap<AccountId, Arc<Space>>>,
     links: AtomicU64,
+    /// Set before the sessions are looked through, so that none slips in behind.
+    is_draining: AtomicBool,
     /// The next id of a session in the file.
     pub(super) ids: AtomicU64,
 }
@@ -82,19 +85,6 @@ pub(crate) struct Departure {
     pub(crate) expiry_s: Option<u32>,
 }
 
-/// What became of a publication.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Published {
-    pub(crate) was_matched: bool,
-    /// A queue or the retained messages had no room.
-    pub(crate) was_refused: bool,
-    /// What must be durable before the publication is acknowledged.
-    pub(crate) ticket: Option<Ticket>,
-}
-
-/// Deliveries after which a publication lets other tasks run.
-const DELIVERIES_AT_ONCE: usize = 512;
-
 impl Hub {
     pub(crate) fn new(settings: Arc<Settings>, clock: Clock, metrics: Arc<Metrics>, store: Store) -> Self {
         Self {
@@ -105,6 +95,7 @@ impl Hub {
             timers: Timers::default(),
             spaces: RwLock::default(),
             links: AtomicU64::new(1),
+            is_draining: AtomicBool::new(false),
             ids: AtomicU64::new(1),
         }
     }
@@ -127,7 +118,7 @@ impl Hub {
     /// Gives a client its session, and takes it from an earlier connection of the same client.
     ///
     /// # Errors
-    /// When there are too many sessions.
+    /// When there are too many sessions, or the broker is stopping.
     pub(crate) async fn attach(&self, arrival: Arrival) -> Result<Attached, Code> {
         let space = self.space(arrival.account);
         let link_id = self.links.fetch_add(1, Ordering::Relaxed);
@@ -154,10 +145,17 @@ impl Hub {
         leavings: &mut Leavings,
     ) -> Result<(Arc<Session>, bool), Code> {
         let mut sessions = space.sessions();
+        if self.is_draining.load(Ordering::Acquire) {
+            return Err(Code::SERVER_UNAVAILABLE);
+        }
         let found = sessions.get(&arrival.key).cloned();
         let now = self.clock.now();
         if let Some(session) = &found {
-            let is_over = session.state().expires.is_some_and(|timer| timer.0 <= now);
+            // One that ends with its connection ends now (MQTT 5 §3.1.4, 3.1.1 §3.1.2.4).
+            let is_over = {
+                let state = session.state();
+                state.expiry_s == 0 || state.expires.is_some_and(|timer| timer.0 <= now)
+            };
             if !arrival.starts_clean && !is_over {
                 self.resume(session, arrival, link, leavings);
                 self.record(space, session);
@@ -193,7 +191,7 @@ impl Hub {
         if let Some(before) = before {
             self.metrics.taken_over.up();
             before.wake.notify_one();
-            leavings.wills.extend(before.will.filter(|will| will.delay_s == 0));
+            leavings.wills.extend(before.will.filter(|will| will.delay_s == 0).map(|will| *will));
         }
         // The rules may be narrower than those of the last connection.
         let lost: Vec<_> = state
@@ -208,10 +206,8 @@ impl Hub {
         }
         let before_s = core::mem::replace(&mut state.expiry_s, arrival.expiry_s);
         drop(state);
-        match (before_s, arrival.expiry_s) {
-            (0, 1..) => session.persist(&self.store),
-            (1.., 0) => drop(self.store.remove_session(session.id)),
-            _ => {}
+        if before_s > 0 && arrival.expiry_s == 0 {
+            self.store.remove_session(session.id);
         }
         leavings.filters.push((Arc::clone(session), lost));
     }
@@ -230,10 +226,10 @@ impl Hub {
         if let Some(link) = link {
             self.metrics.taken_over.up();
             link.wake.notify_one();
-            leavings.wills.extend(link.will);
+            leavings.wills.extend(link.will.map(|will| *will));
         }
         let (filters, delayed) = session.end();
-        leavings.wills.extend(delayed);
+        leavings.wills.extend(delayed.map(|will| *will));
         self.metrics.sessions.down();
         for _ in &filters {
             self.metrics.subscriptions.down();
@@ -256,9 +252,9 @@ impl Hub {
         }
     }
 
-    async fn fire(&self, space: &Arc<Space>, will: Box<Will>) {
+    async fn fire(&self, space: &Arc<Space>, will: Will) {
         self.metrics.wills.up();
-        self.publish(space, Message::of_will(*will, self.clock.now()), None).await;
+        self.publish(space, Message::of_will(will, self.clock.now()), None).await;
     }
 
     /// A connection is over. Does nothing when the session has another one by now.
@@ -276,7 +272,7 @@ impl Hub {
             }
             let will = state.disconnect().and_then(|link| link.will).filter(|_| departure.fires_will);
             if state.expiry_s == 0 || departure.session == OnCutSession::Drop {
-                leavings.wills.extend(will);
+                leavings.wills.extend(will.map(|will| *will));
                 // What the file has of it goes even if a DISCONNECT made its expiry zero.
                 self.store.remove_session(session.id);
                 drop(state);
@@ -287,7 +283,7 @@ impl Hub {
                 state.expires = Some(self.timers.add(ends_at, due(space, session, Event::SessionEnds)));
                 if let Some(will) = will {
                     if will.delay_s == 0 {
-                        leavings.wills.push(will);
+                        leavings.wills.push(*will);
                     } else {
                         let fires_at = self.clock.now().plus_seconds(will.delay_s);
                         state.delayed_will = Some(will);
@@ -377,121 +373,6 @@ impl Hub {
         self.record(&attached.space, &attached.session)
     }
 
-    /// Delivers a message to all who subscribed to it, and retains it if it says so.
-    pub(crate) async fn publish(
-        &self,
-        space: &Arc<Space>,
-        message: Message,
-        origin: Option<&Arc<Session>>,
-    ) -> Published {
-        let message = Arc::new(message);
-        let mut published = Published::default();
-        if message.retain {
-            self.retain(space, &message, &mut published);
-        }
-        let matches = {
-            let index = space.index.read().unwrap_or_else(PoisonError::into_inner);
-            index.matches(&message.topic)
-        };
-        self.deliver(&message, matches, origin, &mut published).await;
-        published
-    }
-
-    fn retain(&self, space: &Space, message: &Arc<Message>, published: &mut Published) {
-        let mut retained = space.retained.write().unwrap_or_else(PoisonError::into_inner);
-        let account = space.account.as_bytes();
-        // Only a message that is to be retained can take one away (MQTT 5 §3.3.1.3).
-        if message.payload.is_empty() {
-            if retained.remove(&message.topic) {
-                self.metrics.retained.down();
-                published.ticket = Some(self.store.remove_retained(account, &message.topic));
-            }
-            return;
-        }
-        match retained.put(Arc::clone(message), &self.settings.quotas) {
-            Kept::Full => {
-                self.metrics.retained_refused.up();
-                published.was_refused = true;
-            }
-            Kept::Stored { is_new } => {
-                if is_new {
-                    self.metrics.retained.up();
-                }
-                let written = self.store.put_retained(account, &message.topic, message.as_ref());
-                published.ticket = Some(written);
-            }
-        }
-    }
-
-    async fn deliver(
-        &self,
-        message: &Arc<Message>,
-        mut matches: Matches,
-        origin: Option<&Arc<Session>>,
-        published: &mut Published,
-    ) {
-        if let Some(origin) = origin {
-            let is_echo = |subscriber: &Subscriber| {
-                subscriber.options.no_local && Arc::ptr_eq(&subscriber.session, origin)
-            };
-            matches.own.retain(|subscriber| !is_echo(subscriber));
-        }
-        published.was_matched = !matches.own.is_empty() || !matches.shared.is_empty();
-        // Subscriptions of one session that overlap are one delivery (MQTT 5 §3.3.4).
-        if matches.own.len() > 1 {
-            matches.own.sort_by_key(|subscriber| Arc::as_ptr(&subscriber.session));
-        }
-        let overlapping = |one: &Subscriber, other: &Subscriber| Arc::ptr_eq(&one.session, &other.session);
-        for (count, subscribers) in matches.own.chunk_by(overlapping).enumerate() {
-            self.push(message, subscribers, published);
-            if (count + 1) % DELIVERIES_AT_ONCE == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-        for shared in &matches.shared {
-            let has_link = |member: &&Subscriber| member.session.state().link.is_some();
-            let member = shared.members.iter().find(has_link).or_else(|| shared.members.first());
-            if let Some(member) = member {
-                self.push(message, core::slice::from_ref(member), published);
-            }
-        }
-    }
-
-    /// Pushes into the session of these subscriptions, which are all its own.
-    fn push(&self, message: &Arc<Message>, subscribers: &[Subscriber], published: &mut Published) {
-        let Some(first) = subscribers.first() else { return };
-        let most = subscribers.iter().map(|subscriber| subscriber.options.qos).max().unwrap_or_default();
-        let ids: Vec<u32> = subscribers.iter().filter_map(|subscriber| subscriber.subscription_id).collect();
-        let delivery = Delivery {
-            message,
-            qos: most.min(message.qos),
-            retain: message.retain && subscribers.iter().any(|other| other.options.retain_as_published),
-            subscription_ids: &ids,
-        };
-        match first.session.push(&delivery, self.surroundings()) {
-            Pushed::Queued(Some(ticket)) => published.ticket = published.ticket.max(Some(ticket)),
-            Pushed::Full => published.was_refused = true,
-            Pushed::Queued(None) | Pushed::Dropped => {}
-        }
-    }
-
-    /// Pushes the next retained messages of a subscription. Returns whether there may be more.
-    pub(crate) fn replay(&self, attached: &Attached, replay: &mut Replay) -> bool {
-        let Some(filter) = &replay.filter else { return false };
-        let page: Page = {
-            let retained = attached.space.retained.read().unwrap_or_else(PoisonError::into_inner);
-            retained.page(filter, replay.after.as_deref(), self.clock.now())
-        };
-        let ids: Vec<u32> = replay.id.into_iter().collect();
-        for message in &page.messages {
-            let delivery =
-                Delivery { message, qos: replay.qos.min(message.qos), retain: true, subscription_ids: &ids };
-            attached.session.push(&delivery, self.surroundings());
-        }
-        replay.after = page.next;
-        replay.after.is_some()
-    }
-
     pub(crate) fn surroundings(&self) -> Surroundings<'_> {
         Surroundings { store: &self.store, metrics: &self.metrics, quotas: &self.settings.quotas }
     }
@@ -506,7 +387,7 @@ impl Hub {
                     let mut state = session.state();
                     if state.will_due.is_some_and(|timer| timer.0 <= now) {
                         state.will_due = None;
-                        leavings.wills.extend(state.delayed_will.take());
+                        leavings.wills.extend(state.delayed_will.take().map(|will| *will));
                     }
                 }
                 Event::SessionEnds => {
@@ -540,6 +421,7 @@ impl Hub {
 
     /// Tells all connections to end.
     pub(crate) fn drain(&self) {
+        self.is_draining.store(true, Ordering::Release);
         for space in self.spaces() {
             let sessions: Vec<_> = space.sessions().values().cloned().collect();
             for session in sessions {
@@ -557,27 +439,11 @@ impl Hub {
     }
 }
 
-/// Retained messages that a new subscription is still to get.
-#[derive(Debug)]
-pub(crate) struct Replay {
-    filter: Option<TopicFilter>,
-    pub(crate) qos: Qos,
-    id: Option<u32>,
-    after: Option<Box<str>>,
-}
-
-impl Replay {
-    /// Whether there is anything to send at all.
-    pub(crate) const fn is_wanted(&self) -> bool {
-        self.filter.is_some()
-    }
-}
-
 /// What is left to do once the locks are free.
 #[derive(Debug, Default)]
 struct Leavings {
     filters: Vec<(Arc<Session>, Vec<Subscribed>)>,
-    wills: Vec<Box<Will>>,
+    wills: Vec<Will>,
 }
 
 fn due(space: &Arc<Space>, session: &Arc<Session>, event: Event) -> Due {

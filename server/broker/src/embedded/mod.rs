@@ -1,17 +1,21 @@
 //! The default engine: subscriptions, sessions, retained messages and wills in this process.
 //!
-//! * [`hub`]: what all clients of an account share, and the only file where locks meet.
+//! * [`hub`]: what all clients of an account share, and the only file where locks meet. [`delivery`]:
+//!   from a publication to sessions.
 //! * [`session`]: one client's state and queue. [`index`], [`retained`], [`timers`]: plain tables.
 //! * [`connection`]: one client's connection: packets in, answers and messages out.
 //! * [`restore`]: what the file gives back at the start.
 
 mod connection;
+mod delivery;
 pub(crate) mod hub;
 mod index;
 mod message;
 mod restore;
 mod retained;
 mod session;
+mod session_restore;
+mod terms;
 mod timers;
 
 pub(crate) use self::hub::Hub;

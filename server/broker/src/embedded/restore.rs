@@ -120,8 +120,15 @@ impl Hub {
         if let Some(earlier) = space.sessions().insert(key, Arc::clone(&session)) {
             // Only a crash between the end of one session and the begin of the next leaves two.
             warn!(id = earlier.id, "a session in the broker's file is there twice");
+            self.store.remove_session(earlier.id);
+            let mut index = space.index.write().unwrap_or_else(PoisonError::into_inner);
+            for filter in earlier.end().0 {
+                index.remove(&filter, &earlier);
+                self.metrics.subscriptions.down();
+            }
+        } else {
+            self.metrics.sessions.up();
         }
-        self.metrics.sessions.up();
         session
     }
 

@@ -30,8 +30,8 @@ pub(crate) enum Kept {
 
 /// How many messages are looked at for one page.
 const PAGE_LOOKS: usize = 4096;
-/// How many messages a page has.
-const PAGE_MESSAGES: usize = 32;
+/// How many messages a page has at most.
+pub(crate) const PAGE_MESSAGES: usize = 32;
 
 /// The next retained messages of a subscription.
 #[derive(Debug)]
@@ -62,8 +62,8 @@ impl Retained {
         removed.is_some()
     }
 
-    /// The next messages that match, after the given topic.
-    pub(crate) fn page(&self, filter: &TopicFilter, after: Option<&str>, now: Millis) -> Page {
+    /// The next messages that match, at most so many, after the given topic.
+    pub(crate) fn page(&self, filter: &TopicFilter, after: Option<&str>, most: usize, now: Millis) -> Page {
         // `a/#` also matches `a`, which sorts before `a/`.
         let prefix = filter.literal_prefix();
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
@@ -80,7 +80,7 @@ impl Retained {
             if filter.matches(topic) && !message.is_expired(now) {
                 page.messages.push(Arc::clone(message));
             }
-            if page.messages.len() >= PAGE_MESSAGES || looks >= PAGE_LOOKS {
+            if page.messages.len() >= most || looks >= PAGE_LOOKS {
                 page.next = Some(topic.clone());
                 return page;
             }
@@ -115,7 +115,7 @@ mod tests {
         let filter = TopicFilter::parse(filter).expect("a filter");
         let (mut topics, mut after) = (Vec::new(), None);
         loop {
-            let page = retained.page(&filter, after.as_deref(), Millis::default());
+            let page = retained.page(&filter, after.as_deref(), PAGE_MESSAGES, Millis::default());
             topics.extend(page.messages.iter().map(|message| message.topic.to_string()));
             match page.next {
                 Some(topic) => after = Some(topic),

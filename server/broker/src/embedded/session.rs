@@ -24,7 +24,7 @@ use crate::store::{Store, Ticket};
 use crate::topic::Subscribed;
 use crate::wire::connect::Will;
 use crate::wire::subscribe::Options;
-use crate::wire::{Code, Qos};
+use crate::wire::{Broken, Code, Qos};
 
 /// What a session is known by within an account.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,14 +57,14 @@ pub(crate) struct State {
     /// The will of the last connection while its delay runs.
     pub(crate) delayed_will: Option<Box<Will>>,
     pub(crate) subscriptions: BTreeMap<Subscribed, Subscription>,
-    waiting: VecDeque<Queued>,
-    waiting_bytes: usize,
+    pub(super) waiting: VecDeque<Queued>,
+    pub(super) waiting_bytes: usize,
     fleeting: VecDeque<Queued>,
-    in_flight: BTreeMap<u16, InFlight>,
+    pub(super) in_flight: BTreeMap<u16, InFlight>,
     resend: VecDeque<u16>,
-    received: BTreeSet<u16>,
+    pub(super) received: BTreeSet<u16>,
     next_packet_id: u16,
-    next_place: u64,
+    pub(super) next_place: u64,
 }
 
 /// A subscription as the session holds it.
@@ -96,7 +96,7 @@ pub(crate) struct Queued {
     pub(crate) qos: Qos,
     pub(crate) retain: bool,
     pub(crate) subscription_ids: Box<[u32]>,
-    place: u64,
+    pub(super) place: u64,
 }
 
 impl Queued {
@@ -111,13 +111,13 @@ impl Queued {
 }
 
 #[derive(Debug)]
-struct InFlight {
-    place: u64,
-    stage: Stage,
+pub(super) struct InFlight {
+    pub(super) place: u64,
+    pub(super) stage: Stage,
 }
 
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// Sent; PUBACK or PUBREC is awaited.
     Sent(Queued),
     /// PUBREC came; PUBCOMP is awaited.
@@ -126,12 +126,12 @@ enum Stage {
 
 /// A message as the file holds it.
 #[derive(Debug, Serialize, Deserialize)]
-struct QueuedRecord<M> {
-    message: M,
+pub(super) struct QueuedRecord<M> {
+    pub(super) message: M,
     #[serde(with = "qos")]
-    qos: Qos,
-    retain: bool,
-    ids: Vec<u32>,
+    pub(super) qos: Qos,
+    pub(super) retain: bool,
+    pub(super) ids: Vec<u32>,
 }
 
 /// What is to be sent to the client.
@@ -299,7 +299,7 @@ impl Session {
         }
     }
 
-    /// PUBACK came, or PUBREC with a failure, or the message can't be sent at all.
+    /// A message is done with: acknowledged, refused, or one that can't be sent at all.
     pub(crate) fn complete(&self, packet_id: u16, store: &Store) {
         let mut state = self.state();
         if let Some(flight) = state.in_flight.remove(&packet_id) {
@@ -312,43 +312,56 @@ impl Session {
         }
     }
 
-    /// PUBACK came. Only a QoS 1 message in flight is done with it.
-    pub(crate) fn acknowledge(&self, packet_id: u16, store: &Store) {
-        let is_one = matches!(
-            self.state().in_flight.get(&packet_id),
-            Some(InFlight { stage: Stage::Sent(queued), .. }) if queued.qos == Qos::One
-        );
-        if is_one {
-            self.complete(packet_id, store);
-        }
+    /// PUBACK came. An id that is not in flight is passed over: it may be of an earlier connection.
+    ///
+    /// # Errors
+    /// When the message in flight is not one that PUBACK answers.
+    pub(crate) fn acknowledge(&self, packet_id: u16, store: &Store) -> Result<(), Broken> {
+        self.check_flight(packet_id, |stage| matches!(stage, Stage::Sent(queued) if queued.qos == Qos::One))?;
+        self.complete(packet_id, store);
+        Ok(())
     }
 
     /// PUBREC came. Returns the code for the PUBREL.
-    pub(crate) fn receive(&self, packet_id: u16, store: &Store) -> Code {
+    ///
+    /// # Errors
+    /// When the message in flight is not one that PUBREC answers.
+    pub(crate) fn receive(&self, packet_id: u16, code: Code, store: &Store) -> Result<Code, Broken> {
+        self.check_flight(
+            packet_id,
+            |stage| !matches!(stage, Stage::Sent(queued) if queued.qos == Qos::One),
+        )?;
+        if code.is_failure() {
+            self.complete(packet_id, store);
+            return Ok(code);
+        }
         let mut state = self.state();
         let is_persistent = state.expiry_s > 0 && store.keeps();
-        match state.in_flight.get_mut(&packet_id) {
-            Some(flight) if matches!(&flight.stage, Stage::Sent(queued) if queued.qos == Qos::One) => {
-                Code::PACKET_ID_NOT_FOUND
-            }
-            Some(flight) => {
-                flight.stage = Stage::Released;
-                if is_persistent {
-                    store.put_flight(self.id, flight.place, packet_id, STAGE_RELEASED);
-                    store.remove_message(self.id, flight.place);
-                }
-                Code::SUCCESS
-            }
-            None => Code::PACKET_ID_NOT_FOUND,
+        let Some(flight) = state.in_flight.get_mut(&packet_id) else { return Ok(Code::PACKET_ID_NOT_FOUND) };
+        flight.stage = Stage::Released;
+        if is_persistent {
+            store.put_flight(self.id, flight.place, packet_id, STAGE_RELEASED);
+            store.remove_message(self.id, flight.place);
         }
+        Ok(Code::SUCCESS)
     }
 
-    /// PUBCOMP came. Only a released message is done with it.
-    pub(crate) fn conclude(&self, packet_id: u16, store: &Store) {
-        let is_released =
-            matches!(self.state().in_flight.get(&packet_id), Some(InFlight { stage: Stage::Released, .. }));
-        if is_released {
-            self.complete(packet_id, store);
+    /// PUBCOMP came.
+    ///
+    /// # Errors
+    /// When the message in flight was not released.
+    pub(crate) fn conclude(&self, packet_id: u16, store: &Store) -> Result<(), Broken> {
+        self.check_flight(packet_id, |stage| matches!(stage, Stage::Released))?;
+        self.complete(packet_id, store);
+        Ok(())
+    }
+
+    fn check_flight(&self, packet_id: u16, fits: impl FnOnce(&Stage) -> bool) -> Result<(), Broken> {
+        match self.state().in_flight.get(&packet_id) {
+            Some(flight) if !fits(&flight.stage) => {
+                Err(Broken::protocol("an acknowledgement that its message does not have"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -382,65 +395,6 @@ impl Session {
     pub(crate) fn waiting(&self) -> usize {
         let state = self.state();
         state.waiting.len().saturating_add(state.fleeting.len())
-    }
-
-    /// Writes all there is, for a session that becomes persistent.
-    pub(crate) fn persist(&self, store: &Store) {
-        if !store.keeps() {
-            return;
-        }
-        let state = self.state();
-        for queued in &state.waiting {
-            store.put_message(self.id, queued.place, &queued.record());
-        }
-        for (packet_id, flight) in &state.in_flight {
-            let stage = match &flight.stage {
-                Stage::Sent(queued) => {
-                    store.put_message(self.id, queued.place, &queued.record());
-                    STAGE_SENT
-                }
-                Stage::Released => STAGE_RELEASED,
-            };
-            store.put_flight(self.id, flight.place, *packet_id, stage);
-        }
-        for packet_id in &state.received {
-            store.put_received(self.id, *packet_id);
-        }
-    }
-
-    /// Puts back a message as the file held it.
-    pub(crate) fn restore_message(&self, place: u64, octets: &[u8], flight: Option<u16>) -> bool {
-        let Ok(record) = rmp_serde::from_slice::<QueuedRecord<Message>>(octets) else { return false };
-        let queued = Queued {
-            message: Arc::new(record.message),
-            qos: record.qos,
-            retain: record.retain,
-            subscription_ids: record.ids.into(),
-            place,
-        };
-        let mut state = self.state();
-        state.next_place = state.next_place.max(place.saturating_add(1));
-        match flight {
-            Some(packet_id) => {
-                state.in_flight.insert(packet_id, InFlight { place, stage: Stage::Sent(queued) });
-            }
-            None => {
-                state.waiting_bytes = state.waiting_bytes.saturating_add(queued.message.bytes());
-                state.waiting.push_back(queued);
-            }
-        }
-        true
-    }
-
-    /// Puts back what the file knew of a message that only awaits its PUBCOMP.
-    pub(crate) fn restore_released(&self, place: u64, packet_id: u16) {
-        let mut state = self.state();
-        state.next_place = state.next_place.max(place.saturating_add(1));
-        state.in_flight.insert(packet_id, InFlight { place, stage: Stage::Released });
-    }
-
-    pub(crate) fn restore_received(&self, packet_id: u16) {
-        self.state().received.insert(packet_id);
     }
 
     /// Gives a message a packet id that no other has.
