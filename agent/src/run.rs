@@ -39,8 +39,8 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
 
-    // Whoever carries traffic gets the other end, and judges candidates by it. Without anyone who holds it,
-    // the device takes each candidate unseen.
+    // Whoever carries traffic gets the other end as a task of `tasks` that ends with `shutdown`, and judges
+    // candidates by it. While nobody holds it, the device takes each candidate unseen.
     let (publisher, _) = identity::channel();
 
     let (wish, wishes) = mpsc::channel(1);
