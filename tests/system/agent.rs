@@ -1,9 +1,16 @@
 //! The Linux agent against a real server: every way to enroll, every refusal in words, renewal unattended.
 
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use muster_agent::clock::Clock;
+use muster_agent::config::Config;
+use muster_agent::enroll::{Device, Ground, News};
+use muster_agent::identity::{self, Identity, Verdict};
+use muster_agent::store::Store;
 use muster_tests::agent::url;
 use muster_tests::{Agent, Server};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
@@ -32,7 +39,7 @@ fn refused(output: &Output, words: &str) {
 }
 
 /// The files for other programs are a certificate and its own key.
-fn shown(agent: &Agent) -> muster_agent::identity::Identity {
+fn shown(agent: &Agent) -> Identity {
     let current = agent.dir().join("current");
     let (certificate, key) = (current.join("cert.pem"), current.join("key.pem"));
     muster_agent::settings::identity_from_files(&certificate, &key).expect("an identity")
@@ -72,7 +79,7 @@ fn a_token_can_come_from_a_file_or_from_the_environment() {
     std::fs::write(&file, format!("{}\n", server.token("meter-1"))).expect("written");
     done(&Agent::new().enroll(&server, "meter-1", &["--token-file", &text(&file)]));
     let agent = Agent::new();
-    let mut command = std::process::Command::new(muster_tests::agent::program());
+    let mut command = Command::new(muster_tests::agent::program());
     command.args(["enroll", "--server", &url(&server), "--ca", &text(&server.ca_file())]);
     command.args(["--device", "meter-2", "--dir", &text(&agent.dir())]);
     done(&command.env("MUSTER_TOKEN", server.token("meter-2")).output().expect("runs"));
@@ -321,6 +328,80 @@ fn a_running_agent_renews_when_asked_reads_its_configuration_again_and_stops() {
     agent.signal("TERM");
     assert_eq!(agent.wait(), Some(0));
     assert_eq!(agent.status()["running"], false);
+}
+
+/// Takes the agent's own device until it has this news.
+async fn until(device: &mut Device<'_>, what: &str, is_it: impl Fn(&News) -> bool) {
+    let waiting = async { while !is_it(&device.next().await) {} };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("no {what}"));
+}
+
+#[tokio::test]
+async fn a_candidate_is_used_only_once_a_peer_took_it() {
+    let server = Server::start();
+    let agent = Agent::enrolled(&server, "meter-1", &[]);
+    let config = Config::read(&agent.config()).expect("a configuration");
+    let mut settings = config.checked(&agent.config()).expect("right");
+    settings.pace.spread = Duration::ZERO;
+    let store = Arc::new(Store::open(&agent.dir()).expect("opens"));
+    let mut ground = Ground::new(&settings);
+    let (publisher, identities) = identity::channel();
+    let mut device = Device::start(&mut ground, store, Clock::start(), publisher).expect("starts");
+    let generations = || {
+        let held = identities.held();
+        let generation = |identity: Option<Arc<Identity>>| identity.map(|identity| identity.generation);
+        (generation(held.in_use), generation(held.candidate))
+    };
+    device.renew_now();
+    until(&mut device, "certificate", |news| matches!(news, News::Issued(_))).await;
+    assert_eq!(generations(), (Some(0), Some(1)));
+    assert_eq!(agent.slots().len(), 2, "both are stored");
+    // A refused one goes, and the old one stays.
+    identities.judge(Verdict::Refused { generation: 1, why: "unknown issuer".to_owned() }).await;
+    until(&mut device, "failure", |news| matches!(news, News::Failed { .. })).await;
+    assert_eq!(generations(), (Some(0), None));
+    device.renew_now();
+    until(&mut device, "certificate", |news| matches!(news, News::Issued(_))).await;
+    assert_eq!(generations(), (Some(0), Some(1)));
+    identities.judge(Verdict::Accepted { generation: 7 }).await;
+    identities.judge(Verdict::Accepted { generation: 1 }).await;
+    until(&mut device, "change", |news| matches!(news, News::Adopted(_))).await;
+    assert_eq!(generations(), (Some(1), None));
+    device.finish().await;
+    assert_eq!(agent.slots().len(), 1, "the old key is gone");
+    assert_eq!(shown(&agent).chain, agent.identities(&server)[0].chain);
+}
+
+#[test]
+fn systemd_is_told_about_readiness_reload_and_stop() {
+    let server = Server::start();
+    let agent = Agent::enrolled(&server, "meter-1", &[]);
+    let path = server.scratch().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+    let mut command = Command::new(muster_tests::agent::program());
+    command.args(["run", "--config", &text(&agent.config())]).stderr(Stdio::null());
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
+    let mut child = command.spawn().expect("muster-agent runs");
+    let pid = child.id().to_string();
+    let signal = |name: &str| {
+        assert!(Command::new("kill").args([name, &pid]).status().expect("kill runs").success());
+    };
+    let wait_for = |state: &str| loop {
+        let mut buffer = [0; 256];
+        let len = socket.recv(&mut buffer).expect("a message in time");
+        if String::from_utf8_lossy(&buffer[..len]).contains(state) {
+            break;
+        }
+    };
+    wait_for("READY=1");
+    wait_for("WATCHDOG=1");
+    signal("-HUP");
+    wait_for("RELOADING=1\nMONOTONIC_USEC=");
+    wait_for("READY=1");
+    signal("-TERM");
+    wait_for("STOPPING=1");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub enum Command {
 /// Arguments of `enroll`.
 #[derive(Args, Debug)]
 pub struct EnrollArgs {
-    /// The EST server: https://HOST[:PORT].
+    /// The EST server, https://HOST:PORT.
     #[arg(long, value_name = "URL")]
     pub server: String,
     /// PEM file of the CA certificates to trust.

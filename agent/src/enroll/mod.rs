@@ -9,6 +9,7 @@ mod heard;
 mod job;
 pub(crate) mod key;
 mod link;
+mod start;
 mod tls;
 mod verify;
 mod words;
@@ -18,23 +19,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_proto::enrollment::{
-    self, AskWishes, Binding, Config, Connect, Ending, Enrollment, Event, Failure, Input, Memory, Output,
-    Present, Restored, ServerTrust, Session, Slot, State, Trust, Window,
+    Connect, Ending, Enrollment, Event, Failure, Input, Output, Present, Restored, ServerTrust, Session,
+    Slot, State, Window,
 };
-use muster_proto::est::{Credential, Server};
 use muster_proto::time::{Instant, UnixTime};
 use tokio::task::JoinHandle;
 
 use self::heard::Heard;
 use self::job::{Done, Job};
 use self::link::{Handshake, Happening, Link};
+use self::start::take_stock;
+pub use self::start::{Ground, StartError};
 use self::verify::AwsLc;
 use self::words::Circumstances;
 pub use self::words::{Outlook, state_name};
 use crate::clock::Clock;
 use crate::identity::{Held, Identity, Publisher, Verdict};
-use crate::settings::{Proof, Settings, TrustRoots};
-use crate::store::{Content, Found, Kept, Store, StoreError};
+use crate::settings::{Proof, Settings};
+use crate::store::{Kept, Store};
 
 /// Something worth knowing, for the log, the status and whoever waits at a terminal.
 #[derive(Clone, Debug)]
@@ -66,34 +68,6 @@ pub enum News {
     Trouble(String),
     /// Renewal is urgent.
     Urgent,
-}
-
-/// The memory that one [`Device`] works in.
-#[derive(Debug)]
-pub struct Ground<'s> {
-    settings: &'s Settings,
-    anchors: Vec<&'s [u8]>,
-    inbox: Vec<u8>,
-    authorities: Vec<u8>,
-    request: Vec<u8>,
-    current: Vec<u8>,
-    candidate: Vec<u8>,
-}
-
-impl<'s> Ground<'s> {
-    /// Memory for a device of these settings.
-    #[must_use]
-    pub fn new(settings: &'s Settings) -> Self {
-        Self {
-            settings,
-            anchors: settings.trust.certificates(),
-            inbox: vec![0; INBOX_BYTES],
-            authorities: vec![0; AUTHORITIES_BYTES],
-            request: vec![0; REQUEST_BYTES],
-            current: vec![0; CHAIN_BYTES],
-            candidate: vec![0; CHAIN_BYTES],
-        }
-    }
 }
 
 /// A device that enrolls and renews.
@@ -143,17 +117,8 @@ impl<'g> Device<'g> {
                 *place = Identity::from_content(content, &settings.trust).map(Arc::new);
             }
         }
-        let seed = seed()?;
-        let config = config(settings, &ground.anchors, seed)?;
-        let memory = Memory {
-            inbox: &mut ground.inbox,
-            authorities: &mut ground.authorities,
-            request: &mut ground.request,
-            current: &mut ground.current,
-            candidate: &mut ground.candidate,
-        };
         let now = clock.now();
-        let machine = Enrollment::new(config, memory, &restored, AwsLc, now);
+        let machine = ground.machine(&restored, now)?;
         let mut device = Self {
             machine,
             settings,
@@ -515,29 +480,6 @@ impl<'g> Device<'g> {
     }
 }
 
-impl Identity {
-    /// The identity in a slot; `None` when it holds another thing, or a key that is not the certificate's.
-    #[must_use]
-    pub fn from_content(content: &Content, roots: &TrustRoots) -> Option<Self> {
-        let Some(Kept::Pair(pair)) = &content.record else { return None };
-        let bundle = muster_proto::x509::Bundle::new(&pair.chain);
-        let anchors = match roots {
-            TrustRoots::Certificates(certificates) => certificates.clone(),
-            TrustRoots::Fingerprint(_) => vec![pair.anchor.clone().into()],
-        };
-        let expires_for = Duration::from_secs(pair.window.expires_at().as_secs());
-        let identity = Self {
-            generation: pair.generation,
-            device: bundle.first().ok()?.common_name()?.to_owned(),
-            chain: bundle.iter().map(|der| der.to_vec().into()).collect(),
-            key: rustls_pki_types::PrivatePkcs8KeyDer::from(content.key.as_pkcs8().to_vec()).into(),
-            not_after: std::time::UNIX_EPOCH + expires_for,
-            anchors,
-        };
-        identity.key_fits().then_some(identity)
-    }
-}
-
 /// The next happening on the connection; never, without one.
 async fn happening(link: &mut Option<Link>) -> Happening {
     match link {
@@ -559,69 +501,6 @@ async fn outcome(job: &mut Option<JoinHandle<Done>>) -> Done {
     }
 }
 
-/// Why a device can't start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The settings hold what the protocol can't carry.
-    #[error("{0}")]
-    Settings(&'static str),
-    /// The system gives no random numbers.
-    #[error("the system gives no random numbers")]
-    NoRandom,
-    /// The store can't be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-fn config<'g>(settings: &'g Settings, anchors: &'g [&'g [u8]], seed: u64) -> Result<Config<'g>, StartError> {
-    let server = &settings.server;
-    let credential = match &settings.credential {
-        None => None,
-        Some(Proof::Manufacturer(_)) => Some(Credential::manufacturer()),
-        Some(Proof::Token(token)) => Some(
-            Credential::basic(&settings.device, token)
-                .map_err(|_| StartError::Settings("the token has control characters in it"))?,
-        ),
-    };
-    Ok(Config {
-        server: Server::new(&server.host, server.port, server.label.as_deref())
-            .map_err(|_| StartError::Settings("the server's address is malformed"))?,
-        identity: enrollment::Identity::new(&settings.device, None).map_err(|_| {
-            StartError::Settings("the device id must be 1 to 64 of the characters A-Z a-z 0-9 . _ -")
-        })?,
-        credential,
-        trust: match &settings.trust {
-            TrustRoots::Certificates(_) => Trust::Certificates(anchors),
-            TrustRoots::Fingerprint(fingerprint) => Trust::Fingerprint(*fingerprint),
-        },
-        wishes: AskWishes::Ask,
-        binding: Binding::WhenAsked,
-        pace: settings.pace,
-        built_at: BUILT_AT,
-        seed,
-    })
-}
-
-fn take_stock(store: &Store, news: &mut VecDeque<News>) -> Result<[Option<Content>; 2], StoreError> {
-    let mut contents = [None, None];
-    for (slot, place) in SLOTS.into_iter().zip(&mut contents) {
-        match store.take_stock(slot)? {
-            Found::Whole(content) => *place = Some(content),
-            Found::Empty => {}
-            Found::Damaged(damage) => {
-                news.push_back(News::Discarded(slot, format!("{damage}; it was set aside")))
-            }
-        }
-    }
-    Ok(contents)
-}
-
-fn seed() -> Result<u64, StartError> {
-    let mut octets = [0; 8];
-    aws_lc_rs::rand::fill(&mut octets).map_err(|_| StartError::NoRandom)?;
-    Ok(u64::from_le_bytes(octets))
-}
-
 const fn index(slot: Slot) -> usize {
     match slot {
         Slot::A => 0,
@@ -632,15 +511,8 @@ const fn index(slot: Slot) -> usize {
 /// Both slots, in the order of the arrays here.
 pub const SLOTS: [Slot; 2] = [Slot::A, Slot::B];
 
-/// 2026-08-01: wall time is never before it (a clock without a battery begins at 1970).
-const BUILT_AT: UnixTime = UnixTime::from_secs(1_785_542_400);
 /// A request with an RSA-sized chain in base64 takes a few of these.
 const SEND_BYTES: usize = 4 << 10;
-/// Far above what `Memory` suggests for a microcontroller: RSA chains and many CA certificates fit.
-const INBOX_BYTES: usize = 64 << 10;
-const AUTHORITIES_BYTES: usize = 32 << 10;
-const REQUEST_BYTES: usize = 8 << 10;
-const CHAIN_BYTES: usize = 16 << 10;
 /// How long a set clock may go unnoticed.
 const WALL_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// Beyond rounding to seconds and slewing by a time service.
