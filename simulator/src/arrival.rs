@@ -42,6 +42,13 @@ impl Arrival {
     }
 }
 
+impl Arrival {
+    /// The arrivals that are one shard's: every n-th of the common schedule.
+    pub(crate) fn of_shard(self, seed: u64, (shard, shards): (u32, u32)) -> impl Iterator<Item = Duration> + Send {
+        self.schedule(seed).skip(shard as usize).step_by(shards.max(1) as usize)
+    }
+}
+
 /// The time at which the area under the rate reaches `number`.
 fn ramp(number: f64, from: f64, to: f64, over: f64) -> f64 {
     let area = (from + to) / 2.0 * over;
@@ -113,6 +120,15 @@ mod tests {
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
         // An exponential's standard deviation is its mean.
         assert!((variance.sqrt() / mean - 1.0).abs() < 0.05, "{}", variance.sqrt() / mean);
+    }
+
+    #[test]
+    fn shards_together_keep_the_whole_s_schedule() {
+        let law = Arrival::Poisson { per_s: 40.0 };
+        let whole: Vec<Duration> = law.schedule(9).take(300).collect();
+        let mut shards: Vec<Duration> = (0..3).flat_map(|shard| law.of_shard(9, (shard, 3)).take(100)).collect();
+        shards.sort();
+        assert_eq!(shards, whole);
     }
 
     #[test]

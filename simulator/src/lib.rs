@@ -12,6 +12,7 @@ mod cli;
 mod clock;
 mod cost;
 mod device;
+mod edge;
 mod fleet;
 pub mod identities;
 mod reason;
@@ -22,5 +23,6 @@ mod span;
 mod tally;
 mod tls;
 mod view;
+mod workers;
 
 pub use cli::main;

@@ -224,7 +224,7 @@ impl Series {
 }
 
 impl Interval {
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         for (name, latency) in other.series {
             self.series.entry(name).or_default().add(&latency);
         }

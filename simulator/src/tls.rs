@@ -71,6 +71,16 @@ impl TlsClient {
         Ok(Self { base })
     }
 
+    /// The cryptography that devices use.
+    pub(crate) fn provider(&self) -> CryptoProvider {
+        CryptoProvider::clone(self.base.crypto_provider())
+    }
+
+    /// The protocols that devices offer.
+    pub(crate) fn alpn(&self) -> Vec<Vec<u8>> {
+        self.base.alpn_protocols.clone()
+    }
+
     /// The configuration of one connection.
     pub(crate) fn present(&self, identity: Option<Arc<CertifiedKey>>, resumption: Option<Resumption>) -> Arc<ClientConfig> {
         let mut config = self.base.clone();

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IsTerminal as _, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -51,7 +50,7 @@ impl View {
     /// Shows the tally each second until it is stopped; also takes note of the server's CPU.
     pub(crate) async fn follow(
         mut self,
-        tally: Arc<Tally>,
+        tally: &Tally,
         series: &'static str,
         watched: Option<Watched>,
         stop: CancellationToken,

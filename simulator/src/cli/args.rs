@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::edge::Target;
 use crate::arrival::Arrival;
+use crate::edge::Mode;
 use crate::slo::Slo;
 use crate::span;
 use crate::tls::Groups;
@@ -28,6 +30,92 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Enroll devices at any EST server, or renew them.
     Fleet(FleetArgs),
+    /// Devices at the door of any mTLS HTTPS or MQTT endpoint.
+    Edge(EdgeArgs),
+    /// Join the results of shards into one.
+    Merge(MergeArgs),
+    /// Set runs side by side.
+    Compare(CompareArgs),
+}
+
+/// Arguments of `edge`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct EdgeArgs {
+    /// The endpoint: https://HOST[:PORT][/PATH] or mqtts://HOST[:PORT].
+    #[arg(long, value_name = "URL")]
+    pub(super) target: Target,
+    /// Address to connect to instead of looking the host up.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) address: Option<SocketAddr>,
+    /// PEM file of the root CA that the devices trust.
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: PathBuf,
+    /// Directory of identities, made by `muster-sim fleet`.
+    #[arg(long, value_name = "DIR")]
+    pub(super) identities: PathBuf,
+    /// How many of them; default: all.
+    #[arg(long, value_name = "N")]
+    pub(super) devices: Option<u32>,
+    /// What a device does once it was let in.
+    #[arg(long, value_enum, default_value = "handshake")]
+    pub(super) mode: Mode,
+    /// How long the run takes.
+    #[arg(long = "for", value_name = "SPAN", default_value = "30s", value_parser = span::parse)]
+    pub(super) span: Duration,
+    /// Between two requests of a device that stays.
+    #[arg(long, value_name = "SPAN", default_value = "1s", value_parser = span::parse)]
+    pub(super) every: Duration,
+    /// Topic of round trips; `{device}` in it is the device's id.
+    #[arg(long, value_name = "TOPIC", default_value = "devices/{device}/echo")]
+    pub(super) topic: String,
+    /// Offer ALPN `mqtt`, as the HTTPS port of our edge takes it.
+    #[arg(long)]
+    pub(super) alpn_mqtt: bool,
+    /// Key agreement that devices offer.
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) groups: Groups,
+    /// Longest wait for a connection, and for an answer.
+    #[arg(long, value_name = "SPAN", default_value = super::edge::TIMEOUT, value_parser = span::parse)]
+    pub(super) timeout: Duration,
+    /// Processes on this machine: each has its own limit on open files.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) workers: u32,
+    /// First compare this client's CPU with a bare tokio-rustls client's over this many handshakes.
+    #[arg(long, value_name = "N")]
+    pub(super) bare: Option<u64>,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+}
+
+/// Arguments of `merge`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct MergeArgs {
+    /// Results of shards (`--json`).
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// Write the joined results.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// Write an HTML report.
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
+    /// Write an HdrHistogram interval log.
+    #[arg(long, value_name = "FILE")]
+    pub(super) hdr_log: Option<PathBuf>,
+    /// A goal for the whole. Repeatable.
+    #[arg(long = "slo", value_name = "GOAL")]
+    pub(super) slos: Vec<Slo>,
+}
+
+/// Arguments of `compare`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct CompareArgs {
+    /// Results of runs (`--json`).
+    #[arg(required = true, num_args = 2.., value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// Write an HTML report of all of them.
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
 }
 
 /// What all runs have in common.
@@ -61,6 +149,9 @@ pub(super) struct RunArgs {
     /// Write an HTML report that needs nothing else to be read.
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
+    /// Earlier runs (`--json`) that the report sets beside this one.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "report")]
+    pub(super) compare: Vec<PathBuf>,
     /// Write the results as JSON, with whole histograms.
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,

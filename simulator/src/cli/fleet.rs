@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use muster_proto::enrollment::AskWishes;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(args: FleetArgs, stop: CancellationToken) -> anyhow::Result<bool> {
     let run = &args.run;
-    anyhow::ensure!(run.shards > 0 && run.shard < run.shards, "--shard counts from 0 to one less than --shards");
+    run.check_shard()?;
     let directory = Directory::open_to_write(&args.identities, &args.prefix, run.shard)?;
     let want = if args.renew { Want::Next } else { Want::First };
     let devices = shard_of(run, args.devices, |number| directory.is_enrolled(number) == args.renew);
@@ -57,10 +56,11 @@ pub(super) async fn run(args: FleetArgs, stop: CancellationToken) -> anyhow::Res
         devices,
         want,
         arrival: run.arrival,
+        shard: (run.shard, run.shards),
         seed: run.seed,
         most_at_once: run.most_at_once.unwrap_or_else(limits::connections),
         watched: Watched::new(&run.pids)?,
-        start_at: run.start_at.map(Duration::try_from_secs_f64).transpose().context("--start-at")?,
+        start_at: run.start_at()?,
     };
     let (results, view) = fleet.run(results, view, stop.clone()).await?;
     view.end();

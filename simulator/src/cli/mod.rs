@@ -2,11 +2,15 @@
 //! for wrong usage. An error is one line on standard error that says what, why, and what to do.
 
 mod args;
+mod edge;
 mod fleet;
 mod limits;
+mod merge;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +48,10 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone()));
         match cli.command {
+            Command::Compare(args) => merge::compare(&args),
+            Command::Edge(args) => edge::run(args, stop).await,
             Command::Fleet(args) => fleet::run(args, stop).await,
+            Command::Merge(args) => merge::run(&args),
         }
     })
 }
@@ -69,13 +76,43 @@ async fn stop_on_signal(stop: CancellationToken) {
 fn conclude(mut results: Results, args: &RunArgs) -> anyhow::Result<bool> {
     let checks: Vec<Check> = args.slos.iter().map(|slo| slo.check(&results)).collect();
     results.checks.extend(checks);
-    if let Some(path) = &args.json {
-        results.write(path)?;
+    write_reports(&results, args.json.as_deref(), None, args.hdr_log.as_deref())?;
+    if let Some(path) = &args.report {
+        let mut runs = args.compare.iter().map(|file| Results::read(file)).collect::<anyhow::Result<Vec<_>>>()?;
+        runs.push(results.clone());
+        std::fs::write(path, report::html(&runs)).with_context(|| format!("can't write {}", path.display()))?;
     }
     if !args.quiet {
         print_summary(&results);
     }
     Ok(results.checks.iter().all(|check| check.held))
+}
+
+fn write_reports(
+    results: &Results,
+    json: Option<&Path>,
+    html: Option<&Path>,
+    hdr_log: Option<&Path>,
+) -> anyhow::Result<()> {
+    if let Some(path) = json {
+        results.write(path)?;
+    }
+    if let Some(path) = html {
+        let page = report::html(std::slice::from_ref(results));
+        std::fs::write(path, page).with_context(|| format!("can't write {}", path.display()))?;
+    }
+    if let Some(path) = hdr_log {
+        report::write_hdr_log(results, path)?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "this is the command's answer")]
+fn print_comparison(files: &[PathBuf], runs: &[Results]) {
+    for (file, results) in files.iter().zip(runs) {
+        println!("{} {}", file.display(), results.label);
+        print_summary(results);
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]

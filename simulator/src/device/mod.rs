@@ -5,4 +5,4 @@ mod key;
 mod verify;
 
 pub(crate) use self::enroll::{Enroller, Want};
-pub(crate) use self::key::{DeviceKey, KeyPool, certified};
+pub(crate) use self::key::{KeyPool, certified};

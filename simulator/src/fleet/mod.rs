@@ -25,10 +25,12 @@ use crate::view::View;
 pub(crate) struct FleetRun {
     pub(crate) enroller: Enroller,
     pub(crate) tokens: Tokens,
-    /// The devices of this shard with the place of each in the common schedule.
+    /// The devices of this shard.
     pub(crate) devices: Vec<u32>,
     pub(crate) want: Want,
     pub(crate) arrival: Arrival,
+    /// Which of the schedule's arrivals are this process's: number, and of how many.
+    pub(crate) shard: (u32, u32),
     pub(crate) seed: u64,
     pub(crate) most_at_once: usize,
     pub(crate) watched: Option<Watched>,
@@ -38,18 +40,18 @@ pub(crate) struct FleetRun {
 impl FleetRun {
     /// Runs it until every device is done, or until it is stopped.
     pub(crate) async fn run(self, mut results: Results, view: View, stop: CancellationToken) -> anyhow::Result<(Results, View)> {
-        let Self { enroller, tokens, devices, want, arrival, seed, most_at_once, watched, start_at } = self;
+        let Self { enroller, tokens, devices, want, arrival, shard, seed, most_at_once, watched, start_at } = self;
         let bound = cost::bound()?;
         wait_for(start_at).await;
         let tally = Arc::new(Tally::new());
         let seen = stop.child_token();
-        let showing = tokio::spawn(view.follow(Arc::clone(&tally), ENROLL, watched.clone(), seen.clone()));
+        let showing = tokio::spawn(follow(view, Arc::clone(&tally), watched.clone(), seen.clone()));
         let (own_before, server_before) = (cost::own_cpu_ms(), watched.as_ref().map(Watched::cpu_ms));
         let shared = Arc::new((enroller, tokens));
         let slots = Arc::new(Semaphore::new(most_at_once));
         let mut working = JoinSet::new();
         let began = Instant::now();
-        for (number, at) in devices.into_iter().zip(arrival.schedule(seed)) {
+        for (number, at) in devices.into_iter().zip(arrival.of_shard(seed, shard)) {
             let due = began + at;
             // Waiting for a free descriptor is in the latency too: it counts from the time of arrival.
             let slot = tokio::select! {
@@ -79,6 +81,10 @@ impl FleetRun {
         results.facts.insert("identity_bytes".into(), directory.bytes() as f64);
         Ok((results, view))
     }
+}
+
+async fn follow(view: View, tally: Arc<Tally>, watched: Option<Watched>, stop: CancellationToken) -> View {
+    view.follow(&tally, ENROLL, watched, stop).await
 }
 
 async fn arrive(due: Instant, slots: &Arc<Semaphore>) -> Option<tokio::sync::OwnedSemaphorePermit> {

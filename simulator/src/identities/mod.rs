@@ -18,7 +18,7 @@ use muster_proto::enrollment::Slot;
 use serde::{Deserialize, Serialize};
 
 pub use self::record::{BadRecord, Framed, read_frame};
-pub(crate) use self::record::{FILE_MAGIC, MAX_PAYLOAD_BYTES, Payload, StoredPair, StoredRequest};
+pub(crate) use self::record::{FILE_MAGIC, Payload, StoredPair, StoredRequest};
 
 use self::record::{FRAME_HEADER_BYTES, frame};
 

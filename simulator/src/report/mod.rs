@@ -1,5 +1,11 @@
 //! What a run is told as: lines, an HTML page, a comparison.
 
+mod chart;
+mod hdr;
+mod page;
+
+pub(crate) use self::hdr::write_hdr_log;
+pub(crate) use self::page::html;
 use crate::cost::Costs;
 
 /// CPU and memory in lines.
