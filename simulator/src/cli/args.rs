@@ -1,0 +1,289 @@
+//! The command line, as clap reads it.
+//!
+//! Names and shapes are a contract (scripts rely on them): change nothing, only add.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::edge::Target;
+use crate::arrival::Arrival;
+use crate::edge::Mode;
+use crate::slo::Slo;
+use crate::span;
+use crate::tls::Groups;
+
+/// Fleets of simulated devices: enrollment, load on any mTLS edge, scenarios.
+#[derive(Debug, Parser)]
+#[command(name = "muster-sim", version, about, long_about = None, propagate_version = true)]
+pub(super) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Enroll devices at any EST server, or renew them.
+    Fleet(FleetArgs),
+    /// Devices at the door of any mTLS HTTPS or MQTT endpoint.
+    Edge(EdgeArgs),
+    /// Join the results of shards into one.
+    Merge(MergeArgs),
+    /// Set runs side by side.
+    Compare(CompareArgs),
+}
+
+/// Arguments of `edge`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct EdgeArgs {
+    /// The endpoint: https://HOST[:PORT][/PATH] or mqtts://HOST[:PORT].
+    #[arg(long, value_name = "URL")]
+    pub(super) target: Target,
+    /// Address to connect to instead of looking the host up.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) address: Option<SocketAddr>,
+    /// PEM file of the root CA that the devices trust.
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: PathBuf,
+    /// Directory of identities, made by `muster-sim fleet`.
+    #[arg(long, value_name = "DIR")]
+    pub(super) identities: PathBuf,
+    /// How many of them; default: all.
+    #[arg(long, value_name = "N")]
+    pub(super) devices: Option<u32>,
+    /// What a device does once it was let in.
+    #[arg(long, value_enum, default_value = "handshake")]
+    pub(super) mode: Mode,
+    /// How long the run takes.
+    #[arg(long = "for", value_name = "SPAN", default_value = "30s", value_parser = span::parse)]
+    pub(super) span: Duration,
+    /// Between two requests of a device that stays.
+    #[arg(long, value_name = "SPAN", default_value = "1s", value_parser = span::parse)]
+    pub(super) every: Duration,
+    /// Topic of round trips; `{device}` in it is the device's id.
+    #[arg(long, value_name = "TOPIC", default_value = "devices/{device}/echo")]
+    pub(super) topic: String,
+    /// Offer ALPN `mqtt`, as the HTTPS port of our edge takes it.
+    #[arg(long)]
+    pub(super) alpn_mqtt: bool,
+    /// Key agreement that devices offer.
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) groups: Groups,
+    /// Longest wait for a connection, and for an answer.
+    #[arg(long, value_name = "SPAN", default_value = super::edge::TIMEOUT, value_parser = span::parse)]
+    pub(super) timeout: Duration,
+    /// Processes on this machine: each has its own limit on open files.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) workers: u32,
+    /// First compare this client's CPU with a bare tokio-rustls client's over this many handshakes.
+    #[arg(long, value_name = "N")]
+    pub(super) bare: Option<u64>,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+}
+
+/// Arguments of `merge`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct MergeArgs {
+    /// Results of shards (`--json`).
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// Write the joined results.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// Write an HTML report.
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
+    /// Write an HdrHistogram interval log.
+    #[arg(long, value_name = "FILE")]
+    pub(super) hdr_log: Option<PathBuf>,
+    /// A goal for the whole. Repeatable.
+    #[arg(long = "slo", value_name = "GOAL")]
+    pub(super) slos: Vec<Slo>,
+}
+
+/// Arguments of `compare`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct CompareArgs {
+    /// Results of runs (`--json`).
+    #[arg(required = true, num_args = 2.., value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// Write an HTML report of all of them.
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
+}
+
+/// What all runs have in common.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Run and report")]
+pub(super) struct RunArgs {
+    /// When devices arrive: constant:RATE, poisson:RATE, ramp:FROM..TO/SPAN or stampede (rates per second).
+    #[arg(long, value_name = "LAW", default_value = "constant:100")]
+    pub(super) arrival: Arrival,
+    /// Seed of arrivals, links and faults; never of keys.
+    #[arg(long, default_value_t = 1)]
+    pub(super) seed: u64,
+    /// Which part of the run this process is, from 0.
+    #[arg(long, value_name = "I", env = "JOB_COMPLETION_INDEX", default_value_t = 0)]
+    pub(super) shard: u32,
+    /// In how many parts the run is done, on any machines; `muster-sim merge` joins their results.
+    #[arg(long, value_name = "N", env = "MUSTER_SIM_SHARDS", default_value_t = 1)]
+    pub(super) shards: u32,
+    /// Start at this time (seconds since 1970), so that shards begin together.
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) start_at: Option<f64>,
+    /// Most connections at once; default: what the limit on open files allows.
+    #[arg(long, value_name = "N")]
+    pub(super) most_at_once: Option<usize>,
+    /// Process of the server on this machine, whose CPU is measured; its children count too. Repeatable.
+    #[arg(long = "pid", value_name = "PID")]
+    pub(super) pids: Vec<u32>,
+    /// A name for this run, for comparisons.
+    #[arg(long, default_value = "")]
+    pub(super) label: String,
+    /// Write an HTML report that needs nothing else to be read.
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
+    /// Earlier runs (`--json`) that the report sets beside this one.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "report")]
+    pub(super) compare: Vec<PathBuf>,
+    /// Write the results as JSON, with whole histograms.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// Write a JSON line for each second; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json_lines: Option<PathBuf>,
+    /// Write an HdrHistogram interval log.
+    #[arg(long, value_name = "FILE")]
+    pub(super) hdr_log: Option<PathBuf>,
+    /// A goal, e.g. 'p99<50ms', 'errors<0.1%', 'enroll.max<2s'; exit code 1 if it is missed. Repeatable.
+    #[arg(long = "slo", value_name = "GOAL")]
+    pub(super) slos: Vec<Slo>,
+    /// Show nothing but errors.
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+}
+
+/// Arguments of `fleet`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct FleetArgs {
+    /// The EST server: https://HOST:PORT, with a label after the port if a profile is meant.
+    #[arg(long, value_name = "URL")]
+    pub(super) server: EstUrl,
+    /// Address to connect to instead of looking the host up.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) address: Option<SocketAddr>,
+    /// PEM file of the root CA that the devices trust.
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: PathBuf,
+    /// Directory of the devices' identities; made if missing, taken up if not.
+    #[arg(long, value_name = "DIR")]
+    pub(super) identities: PathBuf,
+    /// How many devices.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(super) devices: u32,
+    /// Device ids are this and seven digits.
+    #[arg(long, value_name = "TEXT", default_value = "sim-")]
+    pub(super) prefix: String,
+    /// Renew devices that hold a certificate instead of enrolling those that hold none.
+    #[arg(long)]
+    pub(super) renew: bool,
+    /// One token for all devices (a claim token).
+    #[arg(long, value_name = "TOKEN", group = "token_source")]
+    pub(super) token: Option<String>,
+    /// File with lines of `DEVICE TOKEN`.
+    #[arg(long, value_name = "FILE", group = "token_source")]
+    pub(super) tokens: Option<PathBuf>,
+    /// Command that prints a token; `{device}` in it is the device's id.
+    #[arg(long, value_name = "COMMAND", group = "token_source")]
+    pub(super) token_command: Option<String>,
+    /// Admin API that makes a claim token for all, e.g. http://127.0.0.1:8080; needs --api-token.
+    #[arg(long, value_name = "URL", group = "token_source", requires = "api_token")]
+    pub(super) api: Option<String>,
+    /// File with the token of the admin API.
+    #[arg(long, value_name = "FILE")]
+    pub(super) api_token: Option<PathBuf>,
+    /// Key agreement that devices offer.
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) groups: Groups,
+    /// Do not ask for csrattrs: one round trip less.
+    #[arg(long)]
+    pub(super) skip_csrattrs: bool,
+    /// A device gives up after this.
+    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = span::parse)]
+    pub(super) patience: Duration,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+}
+
+/// Where an EST server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EstUrl {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) label: Option<String>,
+}
+
+impl FromStr for EstUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}`: write https://HOST[:PORT][/LABEL]");
+        let rest = text.strip_prefix("https://").ok_or_else(wrong)?;
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (host, port) = host_and_port(authority, EST_PORT).ok_or_else(wrong)?;
+        let path = path.trim_matches('/');
+        let path = path.strip_prefix(".well-known/est").unwrap_or(path).trim_matches('/');
+        if path.contains('/') {
+            return Err(wrong());
+        }
+        Ok(Self { host, port, label: (!path.is_empty()).then(|| path.to_owned()) })
+    }
+}
+
+/// Splits `HOST[:PORT]`, IPv6 in brackets.
+pub(super) fn host_and_port(authority: &str, default: u16) -> Option<(String, u16)> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']')?;
+            (host, rest.strip_prefix(':'))
+        }
+        None => match authority.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let port = port.map_or(Some(default), |port| port.parse().ok())?;
+    (!host.is_empty()).then(|| (host.to_owned(), port))
+}
+
+/// Where our server listens.
+const EST_PORT: u16 = 8443;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses_of_est_servers_are_read() {
+        let read = |text: &str| text.parse::<EstUrl>().ok().map(|url| (url.host, url.port, url.label));
+        assert_eq!(read("https://ca.example:9"), Some(("ca.example".into(), 9, None)));
+        assert_eq!(read("https://ca.example/iot/"), Some(("ca.example".into(), 8443, Some("iot".into()))));
+        assert_eq!(read("https://[::1]:9/.well-known/est/x"), Some(("::1".into(), 9, Some("x".into()))));
+        for wrong in ["http://a", "https://", "https://a:b", "https://a/b/c"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+}

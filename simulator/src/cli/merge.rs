@@ -1,0 +1,41 @@
+//! `muster-sim merge`: joins the results of shards, or compares runs.
+
+use anyhow::Context as _;
+
+use super::args::MergeArgs;
+use super::write_reports;
+use crate::report;
+use crate::results::Results;
+
+pub(super) fn run(args: &MergeArgs) -> anyhow::Result<bool> {
+    let mut joined: Option<Results> = None;
+    for file in &args.files {
+        let results = Results::read(file)?;
+        match &mut joined {
+            Some(all) => {
+                anyhow::ensure!(
+                    all.command == results.command && all.target == results.target,
+                    "{} is a run of another kind or target; to set runs side by side use --compare",
+                    file.display()
+                );
+                all.add(results);
+            }
+            None => joined = Some(results),
+        }
+    }
+    let mut results = joined.context("no files")?;
+    results.checks.extend(args.slos.iter().map(|slo| slo.check(&results)).collect::<Vec<_>>());
+    write_reports(&results, args.json.as_deref(), args.report.as_deref(), args.hdr_log.as_deref())?;
+    super::print_summary(&results);
+    Ok(results.checks.iter().all(|check| check.held))
+}
+
+/// Several runs side by side.
+pub(super) fn compare(args: &super::args::CompareArgs) -> anyhow::Result<bool> {
+    let runs: Vec<Results> = args.files.iter().map(|file| Results::read(file)).collect::<anyhow::Result<_>>()?;
+    if let Some(path) = &args.report {
+        std::fs::write(path, report::html(&runs)).with_context(|| format!("can't write {}", path.display()))?;
+    }
+    super::print_comparison(&args.files, &runs);
+    Ok(true)
+}

@@ -1,0 +1,143 @@
+//! The command line: exit code 0 when all went well, 1 when something was refused, failed or missed its goal, and 2
+//! for wrong usage. An error is one line on standard error that says what, why, and what to do.
+
+mod args;
+mod edge;
+mod fleet;
+mod limits;
+mod merge;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use tokio_util::sync::CancellationToken;
+
+use self::args::{Cli, Command, RunArgs};
+use crate::results::{Check, Results};
+use crate::{report, span};
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let _ = error.print();
+            return ExitCode::from(if asked { 0 } else { EXIT_USAGE });
+        }
+    };
+    match run(cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_FAILED),
+        Err(error) => {
+            eprintln!("muster-sim: {error:#}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// `false` when all was done, and something did not hold.
+fn run(cli: Cli) -> anyhow::Result<bool> {
+    limits::raise();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        tokio::spawn(stop_on_signal(stop.clone()));
+        match cli.command {
+            Command::Compare(args) => merge::compare(&args),
+            Command::Edge(args) => edge::run(args, stop).await,
+            Command::Fleet(args) => fleet::run(args, stop).await,
+            Command::Merge(args) => merge::run(&args),
+        }
+    })
+}
+
+/// The first Ctrl-C or SIGTERM ends the run with its results; a second one ends the process.
+async fn stop_on_signal(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    stop.cancel();
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    std::process::exit(i32::from(EXIT_FAILED));
+}
+
+/// Writes what was asked for and says how it went; `false` when a goal was missed.
+fn conclude(mut results: Results, args: &RunArgs) -> anyhow::Result<bool> {
+    let checks: Vec<Check> = args.slos.iter().map(|slo| slo.check(&results)).collect();
+    results.checks.extend(checks);
+    write_reports(&results, args.json.as_deref(), None, args.hdr_log.as_deref())?;
+    if let Some(path) = &args.report {
+        let mut runs = args.compare.iter().map(|file| Results::read(file)).collect::<anyhow::Result<Vec<_>>>()?;
+        runs.push(results.clone());
+        std::fs::write(path, report::html(&runs)).with_context(|| format!("can't write {}", path.display()))?;
+    }
+    if !args.quiet {
+        print_summary(&results);
+    }
+    Ok(results.checks.iter().all(|check| check.held))
+}
+
+fn write_reports(
+    results: &Results,
+    json: Option<&Path>,
+    html: Option<&Path>,
+    hdr_log: Option<&Path>,
+) -> anyhow::Result<()> {
+    if let Some(path) = json {
+        results.write(path)?;
+    }
+    if let Some(path) = html {
+        let page = report::html(std::slice::from_ref(results));
+        std::fs::write(path, page).with_context(|| format!("can't write {}", path.display()))?;
+    }
+    if let Some(path) = hdr_log {
+        report::write_hdr_log(results, path)?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "this is the command's answer")]
+fn print_comparison(files: &[PathBuf], runs: &[Results]) {
+    for (file, results) in files.iter().zip(runs) {
+        println!("{} {}", file.display(), results.label);
+        print_summary(results);
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this is the command's answer")]
+fn print_summary(results: &Results) {
+    let ms = |ms: f64| span::show(std::time::Duration::from_secs_f64(ms.max(0.0) / 1e3));
+    println!("{:<12} {:>9} {:>7} {:>9} {:>10} {:>10} {:>10} {:>10}", "", "done", "failed", "per s", "p50", "p99", "p99.9", "max");
+    for name in results.series.keys() {
+        let Some(s) = results.summary(name) else { continue };
+        println!(
+            "{name:<12} {:>9} {:>7} {:>9.1} {:>10} {:>10} {:>10} {:>10}",
+            s.count, s.failed, s.rate_per_s, ms(s.p50_ms), ms(s.p99_ms), ms(s.p999_ms), ms(s.max_ms)
+        );
+    }
+    for (name, series) in &results.series {
+        for (reason, count) in &series.errors {
+            println!("  {name}: {count} x {reason}");
+        }
+    }
+    for line in report::cost_lines(&results.costs) {
+        println!("{line}");
+    }
+    for check in &results.checks {
+        println!("{} {} ({})", if check.held { "held  " } else { "MISSED" }, check.name, check.detail);
+    }
+}
+
+const EXIT_FAILED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
