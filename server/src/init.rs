@@ -42,6 +42,25 @@ pub struct InitPlan {
     pub config: ConfigWritten,
 }
 
+impl InitPlan {
+    /// An account with default settings.
+    ///
+    /// # Errors
+    /// When a name is none.
+    pub fn new(dir: PathBuf, account: &str, zones: &[&str]) -> anyhow::Result<Self> {
+        Ok(Self {
+            dir,
+            account: account.parse()?,
+            zones: zones.iter().map(|zone| zone.parse()).collect::<Result<_, _>>()?,
+            trust_domain: None,
+            algorithm: CaAlgorithm::EcdsaP256,
+            permitted_dns: Vec::new(),
+            passphrase: None,
+            config: ConfigWritten::default(),
+        })
+    }
+}
+
 /// What was made: what a person or script needs to go on.
 #[derive(Clone, Debug, Serialize)]
 pub struct Initialised {

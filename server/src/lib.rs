@@ -11,6 +11,8 @@
 //! * `edge`: the edge and the broker in this process, and how they follow the ledger.
 //! * [`server_tls`], [`est_tls`], [`serving`], [`telemetry`]: the server's own certificate, note and log.
 
+pub use muster_enroll::Clock;
+
 pub mod backup;
 pub mod cli;
 pub mod config;

@@ -77,8 +77,12 @@ impl Reason {
     /// What the device core's failure means.
     pub(crate) const fn of_failure(failure: &Failure) -> Self {
         match failure {
-            Failure::Answer(_) | Failure::Payload(_) | Failure::Memory(_) | Failure::WishUnmet => Self::BadAnswer,
-            Failure::AuthorityMissing | Failure::Clock | Failure::Link(Ending::ServerUntrusted) => Self::Untrusted,
+            Failure::Answer(_) | Failure::Payload(_) | Failure::Memory(_) | Failure::WishUnmet => {
+                Self::BadAnswer
+            }
+            Failure::AuthorityMissing | Failure::Clock | Failure::Link(Ending::ServerUntrusted) => {
+                Self::Untrusted
+            }
             Failure::Certificate(_) | Failure::CandidateRefused => Self::BadCertificate,
             Failure::Link(Ending::Closed) => Self::Closed,
             Failure::Link(Ending::CertificateRefused) => {
@@ -99,7 +103,9 @@ impl Reason {
             Self::Alert(code) if code.refuses_certificate() => Ending::CertificateRefused,
             Self::Closed => Ending::Closed,
             Self::Untrusted => Ending::ServerUntrusted,
-            Self::ConnectionRefused | Self::NoDescriptors | Self::TimedOut | Self::Unreachable => Ending::Unreachable,
+            Self::ConnectionRefused | Self::NoDescriptors | Self::TimedOut | Self::Unreachable => {
+                Ending::Unreachable
+            }
             _ => Ending::Reset,
         }
     }

@@ -28,6 +28,8 @@ pub(super) struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// The whole story on one machine, with nothing to set up: server, edge, broker, fleet, report.
+    Demo(DemoArgs),
     /// Enroll devices at any EST server, or renew them.
     Fleet(FleetArgs),
     /// Devices at the door of any mTLS HTTPS or MQTT endpoint.
@@ -85,6 +87,23 @@ pub(super) struct EdgeArgs {
     pub(super) bare: Option<u64>,
     #[command(flatten)]
     pub(super) run: RunArgs,
+}
+
+/// Arguments of `demo`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct DemoArgs {
+    /// How many devices.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(20..=8000))]
+    pub(super) devices: u32,
+    /// End when the story is over, instead of serving until Ctrl-C.
+    #[arg(long)]
+    pub(super) exit: bool,
+    /// Where the HTML report goes.
+    #[arg(long, value_name = "FILE", default_value = "report.html")]
+    pub(super) report: PathBuf,
+    /// Write the results as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
 }
 
 /// Arguments of `merge`.

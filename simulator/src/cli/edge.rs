@@ -25,7 +25,11 @@ pub(super) async fn run(args: EdgeArgs, stop: CancellationToken) -> anyhow::Resu
     let endpoint = endpoint(&args).await?;
     let directory = Directory::open(&args.identities)?;
     let enrolled = directory.enrolled();
-    anyhow::ensure!(!enrolled.is_empty(), "{} holds no enrolled device; run `muster-sim fleet` first", args.identities.display());
+    anyhow::ensure!(
+        !enrolled.is_empty(),
+        "{} holds no enrolled device; run `muster-sim fleet` first",
+        args.identities.display()
+    );
     let wanted = args.devices.map_or(enrolled.len(), |devices| devices as usize);
     let bare = match args.bare {
         Some(rounds) if rounds > 0 => {
@@ -41,7 +45,8 @@ pub(super) async fn run(args: EdgeArgs, stop: CancellationToken) -> anyhow::Resu
     let (mut results, view) = if args.workers > 1 {
         workers::run(args.workers, view, stop.clone()).await?
     } else {
-        let devices = enrolled.into_iter().take(wanted).filter(|number| number % run.shards == run.shard).collect();
+        let devices =
+            enrolled.into_iter().take(wanted).filter(|number| number % run.shards == run.shard).collect();
         let results = Results::new("edge", &run.label, &args.target.to_string(), args.mode.series());
         let edge = EdgeRun {
             endpoint,

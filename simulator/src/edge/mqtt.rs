@@ -43,7 +43,14 @@ pub(super) async fn subscribe(stream: &mut Stream, topic: &str) -> Result<(), Re
     subscribe.write(&mut out).map_err(|_| Reason::Local)?;
     send(stream, &out).await?;
     match next(stream, &mut BytesMut::new()).await? {
-        Packet::SubAck(ack) if ack.return_codes.iter().all(|code| *code != rumqttc::mqttbytes::v4::SubscribeReasonCode::Failure) => Ok(()),
+        Packet::SubAck(ack)
+            if ack
+                .return_codes
+                .iter()
+                .all(|code| *code != rumqttc::mqttbytes::v4::SubscribeReasonCode::Failure) =>
+        {
+            Ok(())
+        }
         Packet::SubAck(_) => Err(Reason::Mqtt(SUBACK_FAILURE)),
         _ => Err(Reason::BadAnswer),
     }

@@ -19,7 +19,9 @@ use crate::tls::{Door, Stream, TlsClient};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     /// GET of this path.
-    Https { path: String },
+    Https {
+        path: String,
+    },
     Mqtt,
 }
 
@@ -82,10 +84,12 @@ impl Endpoint {
     /// A request and its answer, or a ping and its answer.
     pub(crate) async fn ask(&self, open: &mut Open) -> Result<(), Reason> {
         match &self.protocol {
-            Protocol::Https { path } => match self.in_time(http::get(&mut open.stream, &self.host, path)).await? {
-                status @ 400.. => Err(Reason::Status(status)),
-                _ => Ok(()),
-            },
+            Protocol::Https { path } => {
+                match self.in_time(http::get(&mut open.stream, &self.host, path)).await? {
+                    status @ 400.. => Err(Reason::Status(status)),
+                    _ => Ok(()),
+                }
+            }
             Protocol::Mqtt => self.in_time(mqtt::ping(&mut open.stream)).await,
         }
     }
@@ -106,7 +110,12 @@ impl Endpoint {
     }
 
     /// Publishes a message to a topic that is subscribed, until it is back.
-    pub(crate) async fn round_trip(&self, open: &mut Open, topic: &str, payload: &[u8]) -> Result<(), Reason> {
+    pub(crate) async fn round_trip(
+        &self,
+        open: &mut Open,
+        topic: &str,
+        payload: &[u8],
+    ) -> Result<(), Reason> {
         self.publish(open, topic, payload).await?;
         loop {
             // Others may publish to the same topic, and an earlier message may come late.

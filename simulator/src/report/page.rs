@@ -45,7 +45,10 @@ fn name(run: &Results, number: usize) -> String {
 
 /// What differs between runs, first.
 fn comparison(runs: &[Results]) -> Markup {
-    let lines = runs.iter().enumerate().map(|(number, run)| percentile_line(run, &run.main_series, name(run, number)));
+    let lines = runs
+        .iter()
+        .enumerate()
+        .map(|(number, run)| percentile_line(run, &run.main_series, name(run, number)));
     let chart = percentiles("Latency by percentile, main series of each run", lines.flatten().collect());
     let cpu = |of: fn(&Results) -> Option<f64>| -> Vec<(String, f64, String)> {
         let named = runs.iter().enumerate();
@@ -176,7 +179,10 @@ fn over_time<'t>(run: &Results, points: &[(f64, Interval)]) -> LineChart<'t> {
 }
 
 fn rates<'t>(run: &Results, points: &[(f64, Interval)]) -> LineChart<'t> {
-    let width = points.windows(2).filter_map(|pair| Some(pair.get(1)?.0 - pair.first()?.0)).fold(f64::INFINITY, f64::min);
+    let width = points
+        .windows(2)
+        .filter_map(|pair| Some(pair.get(1)?.0 - pair.first()?.0))
+        .fold(f64::INFINITY, f64::min);
     let per_s = |count: u64| if width.is_finite() { count as f64 / width } else { count as f64 };
     let done = points.iter().map(|(at, interval)| {
         (*at, per_s(interval.series.get(&run.main_series).map_or(0, crate::results::Latency::count)))
@@ -190,15 +196,18 @@ fn rates<'t>(run: &Results, points: &[(f64, Interval)]) -> LineChart<'t> {
 }
 
 fn percentiles(title: &str, lines: Vec<Line>) -> LineChart<'_> {
-    let x_ticks = PERCENTILES.iter().map(|percentile| (nines(*percentile), format!("p{percentile}"))).collect();
+    let x_ticks =
+        PERCENTILES.iter().map(|percentile| (nines(*percentile), format!("p{percentile}"))).collect();
     LineChart { title, unit: "ms", x_ticks, lines, logarithmic: true }
 }
 
 fn percentile_line(run: &Results, series: &str, name: String) -> Option<Line> {
     let latency = &run.series.get(series).filter(|series| series.hdr.count() > 0)?.hdr;
     // A percentile of fewer than a handful says nothing.
-    let known = |percentile: &f64| (1.0 - percentile / 100.0) * latency.count() as f64 >= 1.0 || *percentile <= 50.0;
-    let points = PERCENTILES.iter().copied().filter(known).map(|p| (nines(p), latency.percentile_ms(p))).collect();
+    let known =
+        |percentile: &f64| (1.0 - percentile / 100.0) * latency.count() as f64 >= 1.0 || *percentile <= 50.0;
+    let points =
+        PERCENTILES.iter().copied().filter(known).map(|p| (nines(p), latency.percentile_ms(p))).collect();
     Some(Line { name, points })
 }
 
@@ -246,7 +255,13 @@ fn thin(intervals: &BTreeMap<u64, Interval>) -> Vec<(f64, Interval)> {
 fn time_ticks(points: &[(f64, Interval)]) -> Vec<(f64, String)> {
     let (Some((first, _)), Some((last, _))) = (points.first(), points.last()) else { return Vec::new() };
     let count = 6.0;
-    let text = |at: f64| if at < 1.0 { "0".to_owned() } else { span::show(Duration::from_secs_f64(at.round())).replace(".0 s", " s") };
+    let text = |at: f64| {
+        if at < 1.0 {
+            "0".to_owned()
+        } else {
+            span::show(Duration::from_secs_f64(at.round())).replace(".0 s", " s")
+        }
+    };
     (0..=6).map(|n| first + (last - first) * f64::from(n) / count).map(|at| (at, text(at))).collect()
 }
 
