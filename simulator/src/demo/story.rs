@@ -213,7 +213,7 @@ async fn come_in(world: &World, fleet: &Fleet, told: &mut Told) -> anyhow::Resul
     let p99 = results.summary(HANDSHAKE).map_or(0.0, |summary| summary.p99_ms);
     told.results.add(results);
     let outcome = format!("{let_in} handshakes and answers, p99 {p99:.0} ms");
-    told.note("each comes to api.demo.test with its certificate", began, let_in == fleet.0.len(), outcome);
+    told.note("each comes to api.demo.test", began, let_in == fleet.0.len(), outcome);
     Ok(())
 }
 
@@ -347,7 +347,7 @@ async fn doors(world: &World, fleet: &Fleet, told: &mut Told) -> anyhow::Result<
     told.note("without a certificate there is no answer", began, nobody.is_err(), refusal(&nobody));
     let began = Instant::now();
     let open = visit(https(world, "www.demo.test")?, None).await;
-    told.note("but www.demo.test, which demands none, has one", began, open.is_ok(), refusal(&open));
+    told.note("www.demo.test demands none", began, open.is_ok(), refusal(&open));
 
     let began = Instant::now();
     let stranger = World::start("stranger", &["stranger.test"]).await?;
