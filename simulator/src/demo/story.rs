@@ -291,8 +291,10 @@ async fn revoke(world: &World, fleet: &Fleet, lines: &mut Lines, told: &mut Told
             .api
             .own("GET", &format!("/certificates?device={device}&status=active"), &Value::Null)
             .await?;
-        for certificate in listed["result"].as_array().into_iter().flatten() {
-            let id = certificate["id"].as_str().context("a certificate has an id")?;
+        let certificates =
+            listed.pointer("/result").and_then(Value::as_array).context("a list of certificates")?;
+        for certificate in certificates {
+            let id = certificate.pointer("/id").and_then(Value::as_str).context("a certificate has an id")?;
             world
                 .api
                 .own("POST", &format!("/certificates/{id}/revoke"), &json!({ "reason": "keyCompromise" }))

@@ -77,15 +77,10 @@ impl World {
                     .await
             })
         })?;
-        let ready = match tokio::time::timeout(READY_TIMEOUT, ready).await {
-            Ok(Ok(ready)) => ready,
-            _ => {
-                stop.cancel();
-                let ended = thread.join().map_err(|_| anyhow::anyhow!("the server panicked"))?;
-                return Err(ended
-                    .err()
-                    .unwrap_or_else(|| anyhow::anyhow!("the server did not start in time")));
-            }
+        let Ok(Ok(ready)) = tokio::time::timeout(READY_TIMEOUT, ready).await else {
+            stop.cancel();
+            let ended = thread.join().map_err(|_| anyhow::anyhow!("the server panicked"))?;
+            return Err(ended.err().unwrap_or_else(|| anyhow::anyhow!("the server did not start in time")));
         };
         let address = |text: Option<&str>| -> anyhow::Result<SocketAddr> {
             let text = text.context("the server listens")?;
