@@ -31,6 +31,16 @@ impl Told {
         Self { results, lines: Vec::new() }
     }
 
+    /// Takes in what a chapter measured. The first one says when the story began.
+    fn add(&mut self, measured: Results) {
+        if self.results.started_at_ms == 0 {
+            self.results.started_at_ms = measured.started_at_ms;
+        }
+        self.results.add(measured);
+        // They are chapters one after the other, not shards side by side.
+        self.results.shards = 1;
+    }
+
     /// Notes how a chapter went, and says it at once.
     #[expect(clippy::print_stdout, reason = "this is the command's answer")]
     fn note(&mut self, what: &'static str, began: Instant, held: bool, outcome: String) {

@@ -91,7 +91,7 @@ async fn enroll(world: &World, devices: u32, told: &mut Told) -> anyhow::Result<
     let results = est(world, (0..devices).collect(), Want::First).await?;
     let done = results.series.get(ENROLL).map_or(0, |series| series.hdr.count());
     let p99 = results.summary(ENROLL).map_or(0.0, |summary| summary.p99_ms);
-    told.results.add(results);
+    told.add(results);
     let outcome = format!("{done} certificates, p99 {p99:.0} ms");
     told.note("devices make keys and enroll over EST", began, done == u64::from(devices), outcome);
     Ok(())
@@ -211,7 +211,7 @@ async fn come_in(world: &World, fleet: &Fleet, told: &mut Told) -> anyhow::Resul
     let mut results = Results::new("demo", "demo", "edge", HANDSHAKE);
     tally.finish(&mut results);
     let p99 = results.summary(HANDSHAKE).map_or(0.0, |summary| summary.p99_ms);
-    told.results.add(results);
+    told.add(results);
     let outcome = format!("{let_in} handshakes and answers, p99 {p99:.0} ms");
     told.note("each comes to api.demo.test", began, let_in == fleet.0.len(), outcome);
     Ok(())
@@ -243,7 +243,7 @@ async fn speak(world: &World, fleet: &Fleet, told: &mut Told) -> anyhow::Result<
     let connected = lines.iter().flatten().count();
     let mut results = Results::new("demo", "demo", "mqtt", ROUND_TRIP);
     tally.finish(&mut results);
-    told.results.add(results);
+    told.add(results);
     let outcome = format!("{connected} connected, published and heard themselves");
     told.note("each stays on mqtt.demo.test and publishes", began, connected == fleet.0.len(), outcome);
 
