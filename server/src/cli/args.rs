@@ -198,7 +198,7 @@ pub enum HostCommand {
         /// which is what a new hostname accepts.
         #[arg(long = "ca", value_name = "ID")]
         cas: Vec<String>,
-        /// Where its HTTPS requests go, as http://HOST[:PORT] or https://HOST[:PORT]; repeatable.
+        /// Where its HTTPS requests go, as `http://HOST[:PORT]` or `https://HOST[:PORT]`; repeatable.
         #[arg(long = "origin", value_name = "URL")]
         origins: Vec<String>,
         /// The oldest TLS it speaks.
