@@ -32,6 +32,8 @@ pub(super) enum Command {
     Fleet(FleetArgs),
     /// Devices at the door of any mTLS HTTPS or MQTT endpoint.
     Edge(EdgeArgs),
+    /// A fleet over time, from a file: virtual time, same seed same result.
+    Scenario(ScenarioArgs),
     /// Join the results of shards into one.
     Merge(MergeArgs),
     /// Set runs side by side.
@@ -85,6 +87,35 @@ pub(super) struct EdgeArgs {
     pub(super) bare: Option<u64>,
     #[command(flatten)]
     pub(super) run: RunArgs,
+}
+
+/// Arguments of `scenario`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ScenarioArgs {
+    /// The scenario.
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Another seed than the file's.
+    #[arg(long)]
+    pub(super) seed: Option<u64>,
+    /// Another number of devices than the file's.
+    #[arg(long, value_name = "N")]
+    pub(super) devices: Option<u32>,
+    /// Write an HTML report that needs nothing else to be read.
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
+    /// Write the results as JSON, with whole histograms.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// Write a JSON line now and then; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json_lines: Option<PathBuf>,
+    /// A goal beside those of the file. Repeatable.
+    #[arg(long = "slo", value_name = "GOAL")]
+    pub(super) slos: Vec<Slo>,
+    /// Show nothing but errors.
+    #[arg(long, short)]
+    pub(super) quiet: bool,
 }
 
 /// Arguments of `merge`.

@@ -6,6 +6,7 @@ mod edge;
 mod fleet;
 mod limits;
 mod merge;
+mod scenario;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             Command::Edge(args) => edge::run(args, stop).await,
             Command::Fleet(args) => fleet::run(args, stop).await,
             Command::Merge(args) => merge::run(&args),
+            Command::Scenario(args) => scenario::run(&args),
         }
     })
 }
