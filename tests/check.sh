@@ -24,9 +24,14 @@ debian=(
     "libstrongswan-extra-plugins /usr/lib/ipsec/plugins/libstrongswan-curl.so"
     "python3-venv /usr/share/doc/python3-venv"
     "e2fsprogs /sbin/mkfs.ext4"
+    "mosquitto /usr/sbin/mosquitto"
+    "mosquitto-clients /usr/bin/mosquitto_sub"
     "strace /usr/bin/strace"
+    "libssl-dev /usr/include/openssl/ssl.h"
+    "pkg-config /usr/bin/pkg-config"
+    "nats-server /usr/sbin/nats-server"
 )
-python=(cryptography==45.0.7 pyOpenSSL==25.3.0 acme2certifier==0.46.3)
+python=(cryptography==45.0.7 pyOpenSSL==25.3.0 acme2certifier==0.46.3 paho-mqtt==2.1.0)
 
 install_packages() {
     local missing=() entry
@@ -60,8 +65,8 @@ part_deny() {
 }
 part_test() { cargo test --workspace; }
 part_interop() {
-    MUSTER_TEST_PYTHON=$venv/bin/python cargo test -p muster-tests -p muster-ca \
-        --features muster-tests/interop,muster-ca/interop --test interop
+    MUSTER_TEST_PYTHON=$venv/bin/python cargo test -p muster-tests -p muster-ca -p muster-edge \
+        --features muster-tests/interop,muster-ca/interop,muster-edge/interop --test interop
 }
 part_power() { tests/power_cut.sh; }
 part_fuzz() { tests/fuzz/smoke.sh; }

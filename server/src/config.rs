@@ -9,6 +9,8 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use muster_broker::BrokerConfig;
+use muster_edge::ListenerLimits as EdgeLimits;
 use muster_enroll::{AdmissionLimits, ListenerLimits, Rate};
 use muster_policy::name::Label;
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,11 @@ pub struct ConfigWritten {
     pub listen: ListenWritten,
     /// The EST front.
     pub est: EstWritten,
+    /// The edge.
+    pub edge: EdgeWritten,
+    /// The MQTT broker behind the edge.
+    #[serde(skip_serializing)]
+    pub broker: BrokerConfig,
     /// The account's CAs.
     pub ca: CaWritten,
     /// The ledger.
@@ -37,6 +44,10 @@ pub struct ListenWritten {
     pub admin: Option<SocketAddr>,
     /// EST over HTTPS. Default 0.0.0.0:8443.
     pub est: Option<SocketAddr>,
+    /// The edge for HTTPS. Default 0.0.0.0:9443.
+    pub https: Option<SocketAddr>,
+    /// The edge for MQTT. Default 0.0.0.0:8883.
+    pub mqtt: Option<SocketAddr>,
     /// CRLs over plain HTTP for the world; off by default (they are also served with the admin API).
     pub crl: Option<SocketAddr>,
 }
@@ -75,6 +86,25 @@ pub struct EstWritten {
     pub device_rate: Option<RateWritten>,
     /// Certificates and polls of the account. Default burst 100,000, then 10,000 a second.
     pub account_rate: Option<RateWritten>,
+}
+
+/// The edge.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EdgeWritten {
+    /// Connections open at once. Default 16,384, and never more than the system's files allow.
+    pub connections: Option<usize>,
+    /// Connections open at once from one address. Default 8192.
+    pub connections_per_source: Option<usize>,
+    /// TLS handshakes in progress at once. Default 1024.
+    pub handshakes: Option<usize>,
+    /// New connections a second from one address, in the long run. Default 1000.
+    pub new_per_source_per_s: Option<u32>,
+    /// New connections from one address at once. Default 4000.
+    pub new_per_source_burst: Option<u32>,
+    /// How old the news of revocations may be, in seconds, before hostnames that say so let nobody in.
+    /// Default one hour.
+    pub stale_after_s: Option<u64>,
 }
 
 /// One rate limit.
@@ -137,6 +167,16 @@ pub struct Config {
     pub listen_admin: SocketAddr,
     /// EST over HTTPS.
     pub listen_est: SocketAddr,
+    /// The edge for HTTPS.
+    pub listen_https: SocketAddr,
+    /// The edge for MQTT.
+    pub listen_mqtt: SocketAddr,
+    /// Bounds of the edge's listeners.
+    pub edge: EdgeLimits,
+    /// How old the news of revocations may be at the edge.
+    pub stale_after: Duration,
+    /// The MQTT broker.
+    pub broker: BrokerConfig,
     /// CRLs over plain HTTP.
     pub listen_crl: Option<SocketAddr>,
     /// Chain and key of the EST server certificate, if not made here.
@@ -237,6 +277,11 @@ impl ConfigWritten {
         Ok(Config {
             listen_admin: self.check_admin()?,
             listen_est: self.listen.est.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 8443))),
+            listen_https: self.listen.https.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 9443))),
+            listen_mqtt: self.listen.mqtt.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 8883))),
+            edge: self.check_edge()?,
+            stale_after: self.check_staleness()?,
+            broker: self.broker.clone(),
             listen_crl: self.listen.crl,
             est_tls_files,
             est_names: est.names.clone(),
@@ -263,6 +308,40 @@ impl ConfigWritten {
         let admin = self.listen.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
         // Admin tokens would cross the network in the clear.
         if admin.ip().is_loopback() { Ok(admin) } else { Err(wrong("listen.admin", "a loopback address")) }
+    }
+
+    fn check_edge(&self) -> Result<EdgeLimits, ConfigError> {
+        let (edge, default) = (&self.edge, EdgeLimits::default());
+        let limits = EdgeLimits {
+            connections: edge.connections.unwrap_or(default.connections),
+            connections_per_source: edge.connections_per_source.unwrap_or(default.connections_per_source),
+            handshakes: edge.handshakes.unwrap_or(default.handshakes),
+            new_per_source_per_s: edge.new_per_source_per_s.unwrap_or(default.new_per_source_per_s),
+            new_per_source_burst: edge.new_per_source_burst.unwrap_or(default.new_per_source_burst),
+            ..default
+        };
+        for (count, field) in [
+            (limits.connections, "edge.connections"),
+            (limits.connections_per_source, "edge.connections_per_source"),
+            (limits.handshakes, "edge.handshakes"),
+        ] {
+            if !(1..=1_000_000).contains(&count) {
+                return Err(wrong(field, "1 to 1,000,000"));
+            }
+        }
+        if limits.new_per_source_per_s == 0 || limits.new_per_source_burst == 0 {
+            return Err(wrong("edge.new_per_source_per_s and edge.new_per_source_burst", "1 or more"));
+        }
+        Ok(limits)
+    }
+
+    fn check_staleness(&self) -> Result<Duration, ConfigError> {
+        let seconds = self.edge.stale_after_s.unwrap_or(3_600);
+        if (5..=30 * 86_400).contains(&seconds) {
+            Ok(Duration::from_secs(seconds))
+        } else {
+            Err(wrong("edge.stale_after_s", "5 seconds to 30 days"))
+        }
     }
 
     fn check_listener(&self) -> Result<ListenerLimits, ConfigError> {
@@ -358,6 +437,9 @@ mod tests {
             ("[est]\ndevice_rate = { burst = 0, refill_s = 1.0 }", "burst"),
             ("[est]\ndevice_rate = { burst = 1, refill_s = -1.0 }", "est.device_rate"),
             ("[est]\ndefault_profile = \"A\"", "est.default_profile"),
+            ("[edge]\nhandshakes = 0", "edge.handshakes"),
+            ("[edge]\nstale_after_s = 1", "edge.stale_after_s"),
+            ("[broker]\nengine = \"x\"", "engine"),
             ("[ca]\ncrl_url_base = \"https://x\"", "ca.crl_url_base"),
             ("[ca]\ncrl_lifetime_s = 1", "ca.crl_lifetime_s"),
             ("[ledger]\ncache_mib = 1", "ledger.cache_mib"),

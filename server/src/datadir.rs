@@ -6,6 +6,9 @@
 //! DIR/keys/CA_ID.key   CA keys, 0600, encrypted when a passphrase is given
 //! DIR/ca.pem           the account root: what clients trust
 //! DIR/tls/est.pem      chain and key of the EST server certificate that the services CA made, 0600
+//! DIR/tls/hosts/NAME.pem   likewise of each hostname of the edge; NAME.crt and NAME.key go before it
+//! DIR/edge/            the edge's last known good snapshot
+//! DIR/broker.redb      retained messages and persistent sessions of the MQTT broker
 //! DIR/serving.json     while a server runs: its admin address and a token for local commands, 0600
 //! ```
 //! The directory itself is 0700: whoever reads it owns the account.
@@ -69,6 +72,21 @@ impl DataDir {
     /// Chain and key of the EST server certificate made here.
     pub fn est_tls(&self) -> PathBuf {
         self.tls().join("est.pem")
+    }
+
+    /// Chains and keys of the edge's hostnames.
+    pub fn host_tls(&self) -> PathBuf {
+        self.tls().join("hosts")
+    }
+
+    /// The edge's last known good snapshot.
+    pub fn edge_snapshot(&self) -> PathBuf {
+        self.0.join("edge")
+    }
+
+    /// Retained messages and persistent sessions of the MQTT broker.
+    pub fn broker(&self) -> PathBuf {
+        self.0.join("broker.redb")
     }
 
     /// How local commands reach a running server.

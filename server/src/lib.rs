@@ -5,18 +5,23 @@
 //!
 //! * [`config`], [`datadir`], [`passphrase`]: what an operator sets, and where things lie.
 //! * [`init`], [`serve`], [`backup`]: making, running and saving a server. Programs that embed a
-//!   server use [`serve::Server`].
+//!   server use [`serve::Server`], and hand it a [`Clock`].
 //! * [`cli`]: the command line. Commands other than these three are a client of the admin API, over
 //!   HTTP while a server runs and in process otherwise, so both ways are one implementation.
-//! * [`est_tls`], [`serving`], [`telemetry`]: the server's own certificate, note and log.
+//! * `edge`: the edge and the broker in this process, and how they follow the ledger.
+//! * [`server_tls`], [`est_tls`], [`serving`], [`telemetry`]: the server's own certificate, note and log.
 
 pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod datadir;
+mod edge;
 pub mod est_tls;
 pub mod init;
 pub mod passphrase;
 pub mod serve;
+pub mod server_tls;
 pub mod serving;
 pub mod telemetry;
+
+pub use muster_enroll::Clock;

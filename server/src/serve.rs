@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::backup;
 use crate::config::Config;
 use crate::datadir::{DataDir, Readers, write_file};
+use crate::edge::EdgeRole;
 use crate::est_tls::EstTls;
 use crate::init::{pem_of, reachable};
 use crate::passphrase;
@@ -44,6 +45,8 @@ const TIDY_STEPS_MAX: usize = 200;
 pub struct Roles {
     /// The admin API.
     pub admin: bool,
+    /// The door of each hostname.
+    pub edge: bool,
     /// EST.
     pub enroll: bool,
 }
@@ -58,6 +61,12 @@ pub struct Ready {
     /// Base of EST.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub est: Option<String>,
+    /// Address of the edge for HTTPS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edge_https: Option<String>,
+    /// Address of the edge for MQTT.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edge_mqtt: Option<String>,
     /// Base of the public CRL listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crl: Option<String>,
@@ -70,6 +79,7 @@ pub struct Server {
     registrar: Arc<Registrar>,
     api: Arc<Api>,
     est_tls: Arc<EstTls>,
+    edge: Option<EdgeRole>,
     sockets: Sockets,
     ready: Ready,
     upkeep_now: Arc<Notify>,
@@ -78,6 +88,8 @@ pub struct Server {
 struct Sockets {
     admin: Option<TcpListener>,
     est: Option<TcpListener>,
+    https: Option<TcpListener>,
+    mqtt: Option<TcpListener>,
     crl: Option<TcpListener>,
 }
 
@@ -142,8 +154,10 @@ impl Server {
     pub async fn start(dir: DataDir, config: Config, roles: Roles, clock: Clock) -> anyhow::Result<Self> {
         let files = raise_file_limit();
         let mut config = config;
-        // Half of the descriptors stay for the ledger, the admin API and the system.
-        config.listener.connections = config.listener.connections.min(files / 2).max(1);
+        // Of the descriptors a quarter is for EST, and most of the rest for the edge, which needs a second
+        // one for the origin of each HTTP connection; some stay for the ledger and the system.
+        config.listener.connections = config.listener.connections.min(files / 4).max(1);
+        config.edge.connections = config.edge.connections.min(files / 3 * 2).max(1);
         let mut registry = Registry::with_prefix("muster");
         let registrar = open(&dir, &config, &clock, &mut registry)?;
         let est_tls = Arc::new(EstTls::start(
@@ -155,9 +169,14 @@ impl Server {
             &zones(&registrar)?,
         )?);
         write_ca_file(&dir, &registrar)?;
+        let edge = if roles.edge {
+            Some(EdgeRole::start(&dir, &config, &registrar, &mut registry).await?)
+        } else {
+            None
+        };
         let secret = new_secret("msl_")?;
         let hooks = muster_admin::Hooks {
-            edge_is_at: None,
+            edge_is_at: edge.as_ref().map(EdgeRole::is_at),
             backup: backup::hook(&dir, &registrar),
             zones_changed: changes_hook(&dir, &est_tls, &registrar),
         };
@@ -165,16 +184,20 @@ impl Server {
         let sockets = Sockets {
             admin: bind(roles.admin.then_some(config.listen_admin), "listen.admin").await?,
             est: bind(roles.enroll.then_some(config.listen_est), "listen.est").await?,
+            https: bind(roles.edge.then_some(config.listen_https), "listen.https").await?,
+            mqtt: bind(roles.edge.then_some(config.listen_mqtt), "listen.mqtt").await?,
             crl: bind(config.listen_crl.filter(|_| roles.enroll), "listen.crl").await?,
         };
         let ready = Ready {
             event: "ready",
             admin: address(&sockets.admin)?.map(|address| format!("http://{address}")),
             est: address(&sockets.est)?.map(|address| format!("https://{}", reachable(address))),
+            edge_https: address(&sockets.https)?.map(reachable),
+            edge_mqtt: address(&sockets.mqtt)?.map(reachable),
             crl: address(&sockets.crl)?.map(|address| format!("http://{}", reachable(address))),
         };
         let upkeep_now = Arc::new(Notify::new());
-        Ok(Self { dir, config, registrar, api: Arc::new(api), est_tls, sockets, ready, upkeep_now })
+        Ok(Self { dir, config, registrar, api: Arc::new(api), est_tls, edge, sockets, ready, upkeep_now })
     }
 
     /// Wakes the upkeep: TLS files are read again, due CRLs made, at once.
@@ -205,10 +228,14 @@ impl Server {
             write_file(&note, &serving.to_json()?, Readers::Owner)?;
         }
         let tasks = TaskTracker::new();
-        let Self { dir, registrar, api, est_tls, config, sockets, upkeep_now, .. } = self;
+        let Self { dir, registrar, api, est_tls, edge, config, sockets, upkeep_now, .. } = self;
         if let Some(socket) = sockets.est {
             let tls = est_tls.source().clone();
             tasks.spawn(serve_est(socket, Arc::clone(&registrar), tls, config.listener, stop.clone()));
+        }
+        if let Some(edge) = edge {
+            let (https, mqtt, stop) = (sockets.https, sockets.mqtt, stop.clone());
+            tasks.spawn(async move { edge.run(https, mqtt, stop).await });
         }
         if let Some(socket) = sockets.admin {
             tasks.spawn(serve_http(socket, muster_admin::router(Arc::clone(&api)), stop.clone()));

@@ -34,7 +34,9 @@ impl Arrival {
                     poisson_at += chance.exponential(1.0 / per_s);
                     poisson_at
                 }
-                Self::Ramp { from_per_s, to_per_s, over } => ramp(number as f64, from_per_s, to_per_s, over.as_secs_f64()),
+                Self::Ramp { from_per_s, to_per_s, over } => {
+                    ramp(number as f64, from_per_s, to_per_s, over.as_secs_f64())
+                }
                 Self::Stampede => 0.0,
             };
             Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
@@ -44,7 +46,11 @@ impl Arrival {
 
 impl Arrival {
     /// The arrivals that are one shard's: every n-th of the common schedule.
-    pub(crate) fn of_shard(self, seed: u64, (shard, shards): (u32, u32)) -> impl Iterator<Item = Duration> + Send {
+    pub(crate) fn of_shard(
+        self,
+        seed: u64,
+        (shard, shards): (u32, u32),
+    ) -> impl Iterator<Item = Duration> + Send {
         self.schedule(seed).skip(shard as usize).step_by(shards.max(1) as usize)
     }
 }
@@ -76,8 +82,10 @@ impl FromStr for Arrival {
             "poisson" => Ok(Self::Poisson { per_s: rate(rest)? }),
             "stampede" if rest.is_empty() => Ok(Self::Stampede),
             "ramp" => {
-                let parts = rest.split_once("..").and_then(|(from, rest)| Some((from, rest.split_once('/')?)));
-                let (from, (to, over)) = parts.ok_or_else(|| format!("`{text}`: write ramp:FROM..TO/SPAN"))?;
+                let parts =
+                    rest.split_once("..").and_then(|(from, rest)| Some((from, rest.split_once('/')?)));
+                let (from, (to, over)) =
+                    parts.ok_or_else(|| format!("`{text}`: write ramp:FROM..TO/SPAN"))?;
                 let over = span::parse(over)?;
                 if over.is_zero() {
                     return Err(format!("`{text}`: the span of a ramp is longer than zero"));
@@ -114,7 +122,8 @@ mod tests {
 
     #[test]
     fn poisson_gaps_vary_as_they_should() {
-        let times: Vec<f64> = Arrival::Poisson { per_s: 100.0 }.schedule(3).take(20_000).map(|at| at.as_secs_f64()).collect();
+        let times: Vec<f64> =
+            Arrival::Poisson { per_s: 100.0 }.schedule(3).take(20_000).map(|at| at.as_secs_f64()).collect();
         let gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
@@ -126,14 +135,24 @@ mod tests {
     fn shards_together_keep_the_whole_s_schedule() {
         let law = Arrival::Poisson { per_s: 40.0 };
         let whole: Vec<Duration> = law.schedule(9).take(300).collect();
-        let mut shards: Vec<Duration> = (0..3).flat_map(|shard| law.of_shard(9, (shard, 3)).take(100)).collect();
+        let mut shards: Vec<Duration> =
+            (0..3).flat_map(|shard| law.of_shard(9, (shard, 3)).take(100)).collect();
         shards.sort();
         assert_eq!(shards, whole);
     }
 
     #[test]
     fn senseless_laws_are_refused() {
-        for wrong in ["", "constant", "constant:0", "poisson:-1", "poisson:inf", "ramp:1..2", "ramp:1..2/0s", "stampede:5"] {
+        for wrong in [
+            "",
+            "constant",
+            "constant:0",
+            "poisson:-1",
+            "poisson:inf",
+            "ramp:1..2",
+            "ramp:1..2/0s",
+            "stampede:5",
+        ] {
             assert!(wrong.parse::<Arrival>().is_err(), "{wrong}");
         }
     }

@@ -11,7 +11,8 @@ use anyhow::Context as _;
 use aws_lc_rs::agreement::{EphemeralPrivateKey, PrivateKey, UnparsedPublicKey, X25519, agree_ephemeral};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey as Verifier,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _,
+    UnparsedPublicKey as Verifier,
 };
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
@@ -79,10 +80,9 @@ impl Costs {
         self.bound = self.bound.or(other.bound);
         self.bare = self.bare.or(other.bare);
         self.idle = match (self.idle, other.idle) {
-            (Some(own), Some(others)) => Some(Idle {
-                connections: own.connections + others.connections,
-                kib: own.kib + others.kib,
-            }),
+            (Some(own), Some(others)) => {
+                Some(Idle { connections: own.connections + others.connections, kib: own.kib + others.kib })
+            }
             (own, others) => own.or(others),
         };
     }
@@ -186,7 +186,8 @@ impl Watched {
         let mut clocks = Vec::new();
         for pid in pids.iter().flat_map(|pid| [vec![*pid], children(*pid)].concat()) {
             let id = Pid::from_raw(i32::try_from(pid)?);
-            clocks.push(clock_getcpuclockid(id).with_context(|| format!("there is no process {pid} (--pid)"))?);
+            clocks
+                .push(clock_getcpuclockid(id).with_context(|| format!("there is no process {pid} (--pid)"))?);
         }
         Ok(Some(Self(clocks)))
     }

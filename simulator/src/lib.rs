@@ -6,11 +6,13 @@
 //! exactly over workers and machines. Scenarios run in virtual time (same seed, same result) or on sockets.
 //! Of the server's packages only `demo` knows.
 
+mod api;
 mod arrival;
 mod chance;
 mod cli;
 mod clock;
 mod cost;
+mod demo;
 mod device;
 mod edge;
 mod fleet;

@@ -30,6 +30,8 @@ pub(crate) enum Reason {
     Postponed,
     /// Broke.
     Reset,
+    /// The broker does not let it subscribe.
+    NoSubscription,
     /// This status.
     Status(u16),
     /// Took too long.
@@ -77,8 +79,12 @@ impl Reason {
     /// What the device core's failure means.
     pub(crate) const fn of_failure(failure: &Failure) -> Self {
         match failure {
-            Failure::Answer(_) | Failure::Payload(_) | Failure::Memory(_) | Failure::WishUnmet => Self::BadAnswer,
-            Failure::AuthorityMissing | Failure::Clock | Failure::Link(Ending::ServerUntrusted) => Self::Untrusted,
+            Failure::Answer(_) | Failure::Payload(_) | Failure::Memory(_) | Failure::WishUnmet => {
+                Self::BadAnswer
+            }
+            Failure::AuthorityMissing | Failure::Clock | Failure::Link(Ending::ServerUntrusted) => {
+                Self::Untrusted
+            }
             Failure::Certificate(_) | Failure::CandidateRefused => Self::BadCertificate,
             Failure::Link(Ending::Closed) => Self::Closed,
             Failure::Link(Ending::CertificateRefused) => {
@@ -99,7 +105,9 @@ impl Reason {
             Self::Alert(code) if code.refuses_certificate() => Ending::CertificateRefused,
             Self::Closed => Ending::Closed,
             Self::Untrusted => Ending::ServerUntrusted,
-            Self::ConnectionRefused | Self::NoDescriptors | Self::TimedOut | Self::Unreachable => Ending::Unreachable,
+            Self::ConnectionRefused | Self::NoDescriptors | Self::TimedOut | Self::Unreachable => {
+                Ending::Unreachable
+            }
             _ => Ending::Reset,
         }
     }
@@ -119,6 +127,7 @@ impl Reason {
             Self::Mqtt(code) => format!("connack_{code}"),
             Self::NoDescriptors => "no_descriptors".into(),
             Self::Postponed => "postponed".into(),
+            Self::NoSubscription => "subscription_refused".into(),
             Self::Reset => "reset".into(),
             Self::Status(status) => format!("status_{status}"),
             Self::TimedOut => "timed_out".into(),

@@ -160,7 +160,8 @@ impl Results {
         let shift = |at: u64| (at - start) / 1000;
         let (own, others) = (shift(self.started_at_ms), shift(other.started_at_ms));
         if own > 0 {
-            self.intervals = std::mem::take(&mut self.intervals).into_iter().map(|(at, i)| (at + own, i)).collect();
+            self.intervals =
+                std::mem::take(&mut self.intervals).into_iter().map(|(at, i)| (at + own, i)).collect();
         }
         let end = |at: u64, took: f64| at as f64 / 1e3 + took;
         let ends = end(self.started_at_ms, self.took_s).max(end(other.started_at_ms, other.took_s));
@@ -294,7 +295,11 @@ impl Latency {
         let histogram: Histogram<u64> =
             HdrReader::new().deserialize(&mut bytes.as_slice()).map_err(|error| error.to_string())?;
         if histogram.sigfig() != SIGNIFICANT_DIGITS || histogram.high() > MAX_MICROS {
-            return Err(format!("a histogram of another form: {} digits, up to {}", histogram.sigfig(), histogram.high()));
+            return Err(format!(
+                "a histogram of another form: {} digits, up to {}",
+                histogram.sigfig(),
+                histogram.high()
+            ));
         }
         let mut latency = Self::default();
         latency.add(&Self(histogram));
@@ -343,7 +348,14 @@ mod tests {
             let took = Duration::from_micros(*micros);
             results.series.entry("handshake".into()).or_default().hdr.record(took);
             let second = u64::try_from(number).expect("few") % 10;
-            results.intervals.entry(second).or_default().series.entry("handshake".into()).or_default().record(took);
+            results
+                .intervals
+                .entry(second)
+                .or_default()
+                .series
+                .entry("handshake".into())
+                .or_default()
+                .record(took);
         }
         results
     }

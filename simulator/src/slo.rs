@@ -59,7 +59,8 @@ impl FromStr for Slo {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let at = text.find(['<', '>']).ok_or_else(|| format!("`{text}`: write e.g. p99<50ms or errors<0.1%"))?;
+        let at =
+            text.find(['<', '>']).ok_or_else(|| format!("`{text}`: write e.g. p99<50ms or errors<0.1%"))?;
         let (name, rest) = text.split_at(at);
         let (comparison, value) = match rest.as_bytes() {
             [b'<', b'=', ..] => (Comparison::LessOrEqual, rest.get(2..)),
@@ -70,7 +71,8 @@ impl FromStr for Slo {
         let value = value.unwrap_or_default().trim();
         let (series, name) = split_series(name.trim());
         let metric = metric(name, value)?;
-        let bound = bound(metric, value).ok_or_else(|| format!("`{text}`: `{value}` is no value for {name}"))?;
+        let bound =
+            bound(metric, value).ok_or_else(|| format!("`{text}`: `{value}` is no value for {name}"))?;
         Ok(Self { text: text.to_owned(), series, metric, comparison, bound })
     }
 }
@@ -78,13 +80,16 @@ impl FromStr for Slo {
 /// `enroll.p99.9` is the metric p99.9 of the series enroll.
 fn split_series(name: &str) -> (Option<String>, &str) {
     match name.split_once('.') {
-        Some((series, metric)) if !series.is_empty() && !is_percentile(series) => (Some(series.to_owned()), metric),
+        Some((series, metric)) if !series.is_empty() && !is_percentile(series) => {
+            (Some(series.to_owned()), metric)
+        }
         _ => (None, name),
     }
 }
 
 fn is_percentile(name: &str) -> bool {
-    name.strip_prefix('p').is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+    name.strip_prefix('p')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn metric(name: &str, value: &str) -> Result<Metric, String> {
@@ -119,7 +124,9 @@ fn bound(metric: Metric, value: &str) -> Option<f64> {
     match metric {
         Metric::Max | Metric::Mean | Metric::Percentile(_) => millis(),
         Metric::Cost(Cost::Client | Cost::Server) => millis(),
-        Metric::ErrorShare => value.strip_suffix('%')?.trim().parse().ok().map(|percent: f64| percent / 100.0),
+        Metric::ErrorShare => {
+            value.strip_suffix('%')?.trim().parse().ok().map(|percent: f64| percent / 100.0)
+        }
         Metric::Rate => value.strip_suffix("/s").unwrap_or(value).trim().parse().ok(),
         Metric::Errors | Metric::Count | Metric::Cost(_) => value.parse().ok(),
     }
@@ -151,7 +158,9 @@ impl Slo {
             Metric::Max => measured.map(|series| series.hdr.max_ms()),
             Metric::Mean => measured.map(|series| series.hdr.mean_ms()),
             Metric::Percentile(percentile) => measured.map(|series| series.hdr.percentile_ms(percentile)),
-            Metric::Rate => series.filter(|_| results.took_s > 0.0).map(|s| s.hdr.count() as f64 / results.took_s),
+            Metric::Rate => {
+                series.filter(|_| results.took_s > 0.0).map(|s| s.hdr.count() as f64 / results.took_s)
+            }
             Metric::Count => series.map(|series| series.hdr.count() as f64),
             Metric::Cost(Cost::Client) => costs.client_ms(),
             Metric::Cost(Cost::ClientRatio) => costs.client_ratio(),
@@ -163,7 +172,10 @@ impl Slo {
 
     fn show(&self, found: f64) -> String {
         match self.metric {
-            Metric::Max | Metric::Mean | Metric::Percentile(_) | Metric::Cost(Cost::Client | Cost::Server) => {
+            Metric::Max
+            | Metric::Mean
+            | Metric::Percentile(_)
+            | Metric::Cost(Cost::Client | Cost::Server) => {
                 format!("{found:.3} ms")
             }
             Metric::ErrorShare => format!("{:.3} %", found * 100.0),
@@ -212,8 +224,17 @@ mod tests {
     #[test]
     fn goals_are_held_against_what_was_measured() {
         for good in [
-            "p99<1s", "p99 <= 991ms", "handshake.p99.9<1.1s", "p50>499ms", "errors<=10", "errors<1%", "rate>=100/s", "rate<101",
-            "max<1.1s", "count>=1000", "mean<501ms",
+            "p99<1s",
+            "p99 <= 991ms",
+            "handshake.p99.9<1.1s",
+            "p50>499ms",
+            "errors<=10",
+            "errors<1%",
+            "rate>=100/s",
+            "rate<101",
+            "max<1.1s",
+            "count>=1000",
+            "mean<501ms",
         ] {
             assert!(held(good), "{good}");
         }
@@ -231,7 +252,18 @@ mod tests {
 
     #[test]
     fn goals_without_sense_are_refused() {
-        for wrong in ["", "p99", "p99<", "p99<50", "p101<1s", "latency<1s", "errors<x%", "rate>fast", "p99=5ms", "<5ms"] {
+        for wrong in [
+            "",
+            "p99",
+            "p99<",
+            "p99<50",
+            "p101<1s",
+            "latency<1s",
+            "errors<x%",
+            "rate>fast",
+            "p99=5ms",
+            "<5ms",
+        ] {
             assert!(wrong.parse::<Slo>().is_err(), "{wrong}");
         }
     }

@@ -10,7 +10,8 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| format!("`{text}` is no span of time; write e.g. 250ms, 90s, 6h, 30d"))?;
+    let number: f64 =
+        number.parse().map_err(|_| format!("`{text}` is no span of time; write e.g. 250ms, 90s, 6h, 30d"))?;
     let seconds = match unit.trim() {
         "us" => 1e-6,
         "ms" => 1e-3,
@@ -42,7 +43,9 @@ mod tests {
 
     #[test]
     fn spans_are_read_in_every_unit() {
-        for (text, millis) in [("250ms", 250), ("1.5s", 1500), ("7", 7000), ("2m", 120_000), ("6h", 21_600_000)] {
+        for (text, millis) in
+            [("250ms", 250), ("1.5s", 1500), ("7", 7000), ("2m", 120_000), ("6h", 21_600_000)]
+        {
             assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         assert_eq!(parse("30d"), Ok(Duration::from_secs(30 * 86_400)));

@@ -140,7 +140,8 @@ impl Tally {
         inner.done.insert(second, last);
         results.started_at_ms = self.started_at_ms;
         results.took_s = took.as_secs_f64();
-        results.series = std::mem::take(&mut inner.series).into_iter().map(|(name, s)| (name.to_owned(), s)).collect();
+        results.series =
+            std::mem::take(&mut inner.series).into_iter().map(|(name, s)| (name.to_owned(), s)).collect();
         results.intervals = std::mem::take(&mut inner.done);
     }
 

@@ -59,7 +59,8 @@ impl TlsClient {
             Groups::Hybrid => vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1],
         };
         let provider = Arc::new(provider);
-        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
+        let inner =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
         let verifier = OnceVerifier { inner, provider: Arc::clone(&provider), known: Mutex::default() };
         let mut base = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -82,7 +83,11 @@ impl TlsClient {
     }
 
     /// The configuration of one connection.
-    pub(crate) fn present(&self, identity: Option<Arc<CertifiedKey>>, resumption: Option<Resumption>) -> Arc<ClientConfig> {
+    pub(crate) fn present(
+        &self,
+        identity: Option<Arc<CertifiedKey>>,
+        resumption: Option<Resumption>,
+    ) -> Arc<ClientConfig> {
         let mut config = self.base.clone();
         if let Some(identity) = identity {
             config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity));
@@ -111,7 +116,8 @@ pub(crate) fn roots(path: &Path) -> anyhow::Result<RootCertStore> {
 /// # Errors
 /// In words.
 pub(crate) fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let read = || -> Result<Vec<_>, rustls_pki_types::pem::Error> { CertificateDer::pem_file_iter(path)?.collect() };
+    let read =
+        || -> Result<Vec<_>, rustls_pki_types::pem::Error> { CertificateDer::pem_file_iter(path)?.collect() };
     let certificates = read().map_err(|error| anyhow::anyhow!("can't read {}: {error}", path.display()))?;
     anyhow::ensure!(!certificates.is_empty(), "{} holds no certificate in PEM", path.display());
     Ok(certificates)
@@ -139,7 +145,8 @@ impl Door {
         at: Option<SocketAddr>,
         timeout: Duration,
     ) -> anyhow::Result<Self> {
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| anyhow::anyhow!("`{host}` is no host name"))?;
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|_| anyhow::anyhow!("`{host}` is no host name"))?;
         let address = match at {
             Some(address) => address,
             None => tokio::net::lookup_host((host, port))
@@ -220,7 +227,8 @@ impl ServerCertVerifier for OnceVerifier {
         {
             return Ok(ServerCertVerified::assertion());
         }
-        let verified = self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        let verified =
+            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
         *known = Some(Known {
             leaf: end_entity.to_vec(),
             others: intermediates.iter().map(|der| der.to_vec()).collect(),

@@ -31,7 +31,11 @@ impl View {
         let terminal = std::io::stderr().is_terminal();
         let bar = (!quiet && terminal).then(|| {
             let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-            let form = if total.is_some() { "[{elapsed_precise}] {bar:30} {pos}/{len} {eta}\n{msg}" } else { "[{elapsed_precise}] {pos}\n{msg}" };
+            let form = if total.is_some() {
+                "[{elapsed_precise}] {bar:30} {pos}/{len} {eta}\n{msg}"
+            } else {
+                "[{elapsed_precise}] {pos}\n{msg}"
+            };
             if let Ok(style) = ProgressStyle::with_template(form) {
                 bar.set_style(style);
             }

@@ -25,7 +25,11 @@ use crate::view::View;
 ///
 /// # Errors
 /// In words, when a worker can't be started or gives no results.
-pub(crate) async fn run(count: u32, mut view: View, stop: CancellationToken) -> anyhow::Result<(Results, View)> {
+pub(crate) async fn run(
+    count: u32,
+    mut view: View,
+    stop: CancellationToken,
+) -> anyhow::Result<(Results, View)> {
     let folder = tempfile::tempdir()?;
     let program = std::env::current_exe()?;
     let start_at = (clock::unix_now() + START_TIME).as_secs_f64();
@@ -77,7 +81,8 @@ pub(crate) async fn run(count: u32, mut view: View, stop: CancellationToken) -> 
     for (shard, mut worker) in (0_u32..).zip(workers) {
         let status = worker.wait().await?;
         let file = results_file(folder.path(), shard);
-        let results = Results::read(&file).with_context(|| format!("worker {shard} ended with {status} and no results"))?;
+        let results = Results::read(&file)
+            .with_context(|| format!("worker {shard} ended with {status} and no results"))?;
         match &mut joined {
             Some(all) => all.add(results),
             None => joined = Some(results),
@@ -175,7 +180,17 @@ fn terminate(worker: &Child) {
 
 /// Options with a value that workers do not get from the parent.
 const PARENTS_OWN: [&str; 11] = [
-    "--workers", "--shard", "--shards", "--start-at", "--json", "--json-lines", "--report", "--hdr-log", "--slo", "--bare", "--compare",
+    "--workers",
+    "--shard",
+    "--shards",
+    "--start-at",
+    "--json",
+    "--json-lines",
+    "--report",
+    "--hdr-log",
+    "--slo",
+    "--bare",
+    "--compare",
 ];
 const FLAGS_OF_PARENT: [&str; 2] = ["--quiet", "-q"];
 /// For all workers to open the identities.
@@ -190,8 +205,20 @@ mod tests {
         let own = ["edge", "--target", "t", "--workers=4", "--json", "all.json", "--slo", "p99<1s", "-q"];
         let arguments = worker_arguments(own.iter().map(OsString::from), 2, 4, 1.5, Path::new("/f"));
         let expected = [
-            "edge", "--target", "t", "--shard", "2", "--shards", "4", "--start-at", "1.5", "--json-lines", "-", "--json",
-            "/f/2.json", "--quiet",
+            "edge",
+            "--target",
+            "t",
+            "--shard",
+            "2",
+            "--shards",
+            "4",
+            "--start-at",
+            "1.5",
+            "--json-lines",
+            "-",
+            "--json",
+            "/f/2.json",
+            "--quiet",
         ];
         assert_eq!(arguments, expected.map(OsString::from));
     }

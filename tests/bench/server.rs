@@ -32,7 +32,14 @@ impl Server {
         let program = std::env::current_exe()?.with_file_name("muster");
         let mut command = Command::new(&program);
         command.arg("serve").arg(dir);
-        command.args(["--listen-admin", "127.0.0.1:0", "--listen-est", "127.0.0.1:0"]);
+        command.args([
+            "--roles",
+            "enroll,admin",
+            "--listen-admin",
+            "127.0.0.1:0",
+            "--listen-est",
+            "127.0.0.1:0",
+        ]);
         command.stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("{}: build it first", program.display()))?;
         let mut lines = BufReader::new(child.stdout.take().context("a pipe")?).lines();

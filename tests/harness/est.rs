@@ -97,6 +97,7 @@ pub struct Est {
     server: SocketAddr,
     roots: RootCertStore,
     identity: Option<Arc<Identity>>,
+    name: &'static str,
     versions: &'static [&'static SupportedProtocolVersion],
 }
 
@@ -107,13 +108,20 @@ impl Est {
         for certificate in CertificateDer::pem_file_iter(ca_file).expect("a CA file") {
             roots.add(certificate.expect("PEM")).expect("a CA");
         }
-        Self { server, roots, identity: None, versions: rustls::ALL_VERSIONS }
+        Self { server, roots, identity: None, name: "localhost", versions: rustls::ALL_VERSIONS }
     }
 
     /// The same client with a certificate.
     #[must_use]
     pub fn with(mut self, identity: Identity) -> Self {
         self.identity = Some(Arc::new(identity));
+        self
+    }
+
+    /// The same client that asks for another name (SNI).
+    #[must_use]
+    pub fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
         self
     }
 
@@ -143,7 +151,7 @@ impl Est {
             }
         };
         config.resumption = Resumption::disabled();
-        let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+        let name = ServerName::try_from(self.name).map_err(io::Error::other)?;
         let mut tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
         let mut socket = TcpStream::connect(self.server)?;
         socket.set_read_timeout(Some(READ_TIMEOUT))?;
@@ -157,6 +165,15 @@ impl Est {
     /// When the connection breaks before an answer.
     pub fn send(&self, request: &[u8]) -> io::Result<Reply> {
         exchange(self.connect()?, request)
+    }
+
+    /// GET of a path of the hostname that is asked for; an error where the door stays shut.
+    ///
+    /// # Errors
+    /// When the connection breaks before an answer.
+    pub fn visit(&self, path: &str) -> io::Result<Reply> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.name);
+        self.send(request.as_bytes())
     }
 
     /// GET of an operation.

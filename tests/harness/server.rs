@@ -18,19 +18,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The `muster` program, built once with this test's profile.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let own = std::env::current_exe().expect("a program");
-        let folder = own.ancestors().find(|path| path.join("deps").is_dir()).expect("a target folder");
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "-p", "muster", "--bin", "muster"]);
-        if folder.file_name().is_some_and(|name| name == "release") {
-            build.arg("--release");
-        }
-        build.current_dir(env!("CARGO_MANIFEST_DIR"));
-        build.env("CARGO_TARGET_DIR", folder.parent().expect("a target folder"));
-        assert!(build.status().expect("cargo runs").success(), "muster does not build");
-        folder.join("muster")
-    })
+    PROGRAM.get_or_init(|| crate::program::built("muster", "muster"))
 }
 
 /// A server and its data directory; both are gone when it is dropped.
@@ -39,6 +27,8 @@ pub struct Server {
     child: Option<Child>,
     est: SocketAddr,
     admin: SocketAddr,
+    https: SocketAddr,
+    mqtt: SocketAddr,
 }
 
 impl Server {
@@ -58,7 +48,7 @@ impl Server {
     pub fn made(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let none = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Self { folder, child: None, est: none, admin: none };
+        let server = Self { folder, child: None, est: none, admin: none, https: none, mqtt: none };
         let dir = server.dir();
         let made = Command::new(program())
             .args(["init", &dir.display().to_string(), "--zone", "example.test", "--json"])
@@ -86,6 +76,7 @@ impl Server {
     fn start_by(&mut self, mut command: Command) {
         command.arg("serve").arg(self.dir());
         command.args(["--listen-admin", "127.0.0.1:0", "--listen-est", "127.0.0.1:0"]);
+        command.args(["--listen-https", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0"]);
         let log = std::fs::File::create(self.log()).expect("a log");
         command.stdout(Stdio::piped()).stderr(log).stdin(Stdio::null());
         let mut child = command.spawn().expect("muster runs");
@@ -105,6 +96,8 @@ impl Server {
         };
         self.est = address("est", "https://");
         self.admin = address("admin", "http://");
+        self.https = address("edge_https", "");
+        self.mqtt = address("edge_mqtt", "");
         self.child = Some(child);
     }
 
@@ -170,6 +163,21 @@ impl Server {
     /// Where EST is.
     pub const fn est_address(&self) -> SocketAddr {
         self.est
+    }
+
+    /// A client of a hostname at the HTTPS edge, without a certificate.
+    pub fn door(&self, host: &'static str) -> Est {
+        Est::new(self.https, &self.ca_file()).named(host)
+    }
+
+    /// Where the HTTPS edge is.
+    pub const fn https_address(&self) -> SocketAddr {
+        self.https
+    }
+
+    /// Where the MQTT edge is.
+    pub const fn mqtt_address(&self) -> SocketAddr {
+        self.mqtt
     }
 
     /// An EST client without a certificate.

@@ -51,7 +51,7 @@ impl Turned {
         let thread = std::thread::spawn(move || {
             tokio::runtime::Runtime::new()?.block_on(async move {
                 let config = ConfigWritten::read(&dir.config())?.check(dir.path())?;
-                let roles = Roles { admin: true, enroll: true };
+                let roles = Roles { admin: true, edge: false, enroll: true };
                 let server = Embedded::start(dir, config, roles, clock).await?;
                 let told: Ready = server.ready().clone();
                 server.run(stopped, move || Ok(sender.send(told)?)).await

@@ -1,9 +1,15 @@
-//! Strangers' clients against our server. A tool that is missing fails its test; nothing is skipped.
+//! Strangers' clients against our server, and our agent against a stranger's server. A tool that is missing
+//! fails its test; nothing is skipped.
 //!
-//! `tests/check.sh` installs them: openssl, curl and strongSwan from Debian; `cryptography`, `pyOpenSSL`
-//! and acme2certifier's EST handler from PyPI, in the interpreter that `MUSTER_TEST_PYTHON` names.
+//! `tests/check.sh` installs them: openssl, curl, strongSwan, mosquitto and nats-server from Debian;
+//! `cryptography`, `pyOpenSSL`, `paho-mqtt` and acme2certifier's EST handler from PyPI, in the interpreter that
+//! `MUSTER_TEST_PYTHON` names; the crate est-ca is built when its test runs.
 
+mod agent;
+mod carry;
 mod curl;
+mod mqtt_clients;
+mod mqtt_upstream;
 mod python;
 mod strongswan;
 
@@ -27,6 +33,15 @@ fn run(server: &Server, program: &str, args: &[&str]) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {args:?}: {text}{errors}");
+    text
+}
+
+/// Runs a stranger's program that needs no folder and must succeed; what it printed.
+fn command(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
+    let output = output.unwrap_or_else(|error| panic!("{program} is needed: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{program}: {text}{}", String::from_utf8_lossy(&output.stderr));
     text
 }
 

@@ -5,7 +5,7 @@ use muster_tests::Server;
 use crate::{run, text};
 
 #[expect(clippy::disallowed_methods, reason = "the test command says which interpreter has the packages")]
-fn python() -> String {
+pub(crate) fn python() -> String {
     std::env::var("MUSTER_TEST_PYTHON").expect("MUSTER_TEST_PYTHON names an interpreter (see tests/check.sh)")
 }
 

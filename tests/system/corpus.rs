@@ -8,6 +8,9 @@ use std::path::Path;
 
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use muster::config::ConfigWritten;
+use muster_agent::carry::mqtt::opening::Opening;
+use muster_agent::carry::mqtt::packet::{PacketFault, PacketReader};
+use muster_agent::carry::mqtt::session::Session;
 use muster_ca::certificate::LeafFacts;
 use muster_ca::chain::{ClientChain, TrustAnchors, verify_client_chain};
 use muster_ca::csr::Csr;
@@ -15,6 +18,8 @@ use muster_enroll::{Presented, decode_request};
 use muster_nostd_agent::store::Item;
 use muster_policy::profile::ProfileWritten;
 use muster_policy::time::UnixTime;
+use muster_simulator::identities::read_frame;
+use muster_simulator::scenario::ScenarioWritten;
 
 const ANCHOR: &[u8] = include_bytes!("../fuzz/anchor.der");
 
@@ -55,6 +60,20 @@ fn text(input: &[u8]) -> &str {
 }
 
 #[test]
+fn sessions_of_local_mqtt_clients_are_read_or_refused() {
+    read_all("agent_mqtt_relay", |_, input| {
+        let mut reader = PacketReader::new();
+        reader.buffer().extend_from_slice(input);
+        let connect = reader.next_packet()?.ok_or(PacketFault::Malformed)?;
+        let mut session = Session::new(Opening::read(&connect)?);
+        while let Some(packet) = reader.next_packet()? {
+            session.handle_client(&packet)?;
+        }
+        Ok::<(), PacketFault>(())
+    });
+}
+
+#[test]
 fn requests_are_read_or_refused() {
     read_all("csr", |_, input| Csr::parse(input).map(drop));
 }
@@ -83,6 +102,12 @@ fn leaves_are_read_or_refused_and_judged_as_their_names_say() {
         assert_eq!(verdict, expected, "{name}");
         LeafFacts::parse(input).map(drop)
     });
+}
+
+#[test]
+fn client_certificates_name_a_device_or_are_refused() {
+    let domain = "fleet.example".parse().expect("a trust domain");
+    read_all("edge_identity", |_, input| muster_edge::read_leaf(input, &domain).map(drop));
 }
 
 #[test]
@@ -118,6 +143,12 @@ fn items_of_the_identity_store_are_read_and_written_again_or_refused() {
 }
 
 #[test]
+fn connections_of_mqtt_clients_are_read_or_refused() {
+    // A good one is read to its end; one whose CONNECT is broken is refused.
+    read_all("broker_packets", |_, input| muster_broker::read_packets(input).map(drop).ok_or("refused"));
+}
+
+#[test]
 fn authorization_headers_are_read_or_unreadable() {
     read_all("authorization", |_, input| {
         let mut headers = HeaderMap::new();
@@ -129,4 +160,16 @@ fn authorization_headers_are_read_or_unreadable() {
             Presented::Basic { .. } | Presented::Bearer { .. } | Presented::Nothing => Ok(()),
         }
     });
+}
+
+#[test]
+fn scenarios_are_checked_or_refused() {
+    read_all("scenario", |_, input| {
+        ScenarioWritten::parse(text(input)).and_then(ScenarioWritten::check).map(drop)
+    });
+}
+
+#[test]
+fn records_of_simulated_identities_are_read_or_refused() {
+    read_all("sim_identity", |_, input| read_frame(input).map(drop));
 }

@@ -17,6 +17,8 @@ fn every_refusal_reason_is_listed_with_its_status_and_sentence() {
             Fault::NotOffered => 501,
             Fault::TooOften => 429,
             Fault::Unavailable => 503,
+            Fault::Misdirected => 421,
+            Fault::Origin => 502,
         };
         let row = format!("| `{}` | {status} | {} |", reason.code(), reason.sentence());
         assert!(README.contains(&row), "missing in README.md: {row}");

@@ -15,7 +15,7 @@ use muster_tests::{Est, Identity, Reply, Server};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
 /// Reasons that need a server of their own; the test that causes each over the wire.
-const ELSEWHERE: [(Reason, &str); 7] = [
+const ELSEWHERE: &[(Reason, &str)] = &[
     (Reason::ApprovalQueueFull, "below: no_more_requests_wait_than_the_configuration_says"),
     (Reason::BodyTimeout, "resilience: a_body_that_does_not_come_is_given_up_and_uses_nothing_up"),
     (Reason::CaUnavailable, "time: no_certificate_outlives_its_ca_and_none_is_made_after_its_end"),
@@ -32,6 +32,31 @@ const ELSEWHERE: [(Reason, &str); 7] = [
 const UNCAUSED: [(Reason, &str); 1] =
     [(Reason::Overloaded, "needs thousands of transactions in the queue; the ledger's own test has them")];
 
+/// Reasons of the edge, which EST never gives; each is caused over the wire by a test of muster-edge.
+/// They are alerts, statuses, log lines and metrics; not in the audit, which a stranger at the door could fill.
+const EDGE: [(Reason, &str); 17] = [
+    (Reason::CaNotAccepted, "live: whatever_takes_the_right_away_ends_the_connection"),
+    (Reason::ChainExcessive, "identity: a_bad_certificate_is_refused_whether_or_not_one_is_demanded"),
+    (Reason::ClientCertificateRequired, "identity: a_mode_says_who_is_served_without_a_certificate"),
+    (Reason::GroupsChanged, "live: a_device_that_changes_its_groups_connects_anew"),
+    (Reason::HostMisdirected, "http: a_request_for_another_hostname_is_misdirected_on_every_stream"),
+    (Reason::HostUnknown, "live: whatever_takes_the_right_away_ends_the_connection"),
+    (Reason::IdentityAmbiguous, "identity: a_bad_certificate_is_refused_whether_or_not_one_is_demanded"),
+    (Reason::IdentityMalformed, "identity: a_bad_certificate_is_refused_whether_or_not_one_is_demanded"),
+    (Reason::OriginFailed, "http: an_origin_is_checked_against_its_pins_and_shown_the_accounts_certificate"),
+    (Reason::OriginMissing, "http: an_origin_that_is_away_is_named_and_its_peers_take_over"),
+    (Reason::OriginTimeout, "http: an_origin_that_does_not_answer_is_given_up"),
+    (Reason::OriginUnreachable, "http: an_origin_that_is_away_is_named_and_its_peers_take_over"),
+    (
+        Reason::OriginUntrusted,
+        "http: an_origin_is_checked_against_its_pins_and_shown_the_accounts_certificate",
+    ),
+    (Reason::ProtocolNotOffered, "live: a_port_serves_only_hostnames_that_speak_its_protocol"),
+    (Reason::RequestMalformed, "http: a_request_that_can_be_read_two_ways_is_read_in_none"),
+    (Reason::RevocationsStale, "identity: without_news_of_revocations_each_hostname_does_as_it_says"),
+    (Reason::ServerStopping, "live: draining_lets_a_request_finish_and_tells_mqtt_to_go"),
+];
+
 /// The status that the contract gives each kind of fault.
 const fn status(fault: Fault) -> u16 {
     match fault {
@@ -44,6 +69,8 @@ const fn status(fault: Fault) -> u16 {
         Fault::NotOffered => 501,
         Fault::TooOften => 429,
         Fault::Unavailable => 503,
+        Fault::Misdirected => 421,
+        Fault::Origin => 502,
     }
 }
 
@@ -105,8 +132,9 @@ fn every_reason_has_its_cause_answer_metric_and_audit() {
     for reason in Reason::ALL {
         let here = bench.seen.contains_key(reason.code()) || rest.contains(reason);
         let elsewhere = ELSEWHERE.iter().any(|(other, _)| other == reason);
+        let edge = EDGE.iter().any(|(other, _)| other == reason);
         let excused = UNCAUSED.iter().any(|(other, _)| other == reason);
-        let places = [here, elsewhere, excused].iter().filter(|place| **place).count();
+        let places = [here, elsewhere, edge, excused].iter().filter(|place| **place).count();
         assert_eq!(places, 1, "{reason} must be caused in one place, or excused");
     }
 }

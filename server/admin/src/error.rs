@@ -180,6 +180,9 @@ impl From<Refusal> for ApiError {
             Fallibility::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Fallibility::NotFound => StatusCode::NOT_FOUND,
             Fallibility::TooOften => StatusCode::TOO_MANY_REQUESTS,
+            // Reasons of the edge; nothing here is refused for one of them.
+            Fallibility::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Fallibility::Origin => StatusCode::BAD_GATEWAY,
             Fallibility::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
         let retry_after_s =

@@ -6,8 +6,8 @@
 use core::net::IpAddr;
 
 use muster_policy::enrol::San;
+use muster_policy::host::HostPattern;
 use muster_policy::identity::Serial;
-use muster_policy::name::Hostname;
 use muster_policy::time::UnixTime;
 
 use crate::issuer::Issuer;
@@ -21,8 +21,8 @@ const COMMON_NAME_MAX_BYTES: usize = 64;
 /// What a server certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerNames {
-    /// The DNS names, at least one of these or of `addresses`.
-    pub hostnames: Vec<Hostname>,
+    /// The DNS names, exact or with one wildcard label (RFC 9525 §6.3); at least one of these or of `addresses`.
+    pub hostnames: Vec<HostPattern>,
     /// The addresses.
     pub addresses: Vec<IpAddr>,
 }
@@ -40,7 +40,7 @@ impl Issuer {
         key: &SubjectKey,
         serial: Serial,
     ) -> Result<Prepared, PrepareError> {
-        let dns = names.hostnames.iter().map(|name| San::Dns(name.as_str().to_owned()));
+        let dns = names.hostnames.iter().map(|name| San::Dns(name.to_string()));
         let ip = names.addresses.iter().map(|address| San::Ip(address.to_string()));
         let sans: Vec<San> = dns.chain(ip).collect();
         let contents = LeafContents {

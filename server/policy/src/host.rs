@@ -33,6 +33,12 @@ impl HostPattern {
     }
 }
 
+impl From<Hostname> for HostPattern {
+    fn from(name: Hostname) -> Self {
+        Self { wildcard: false, name }
+    }
+}
+
 impl core::str::FromStr for HostPattern {
     type Err = NameError;
 
@@ -83,7 +89,7 @@ pub enum HostMode {
 }
 
 /// What a hostname speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// HTTP/1.1 and h2 over TLS.

@@ -11,7 +11,7 @@
 //! * [`profile`]: what may be issued, as written and as checked.
 //! * [`enrol`]: wish + caller + profile + now -> grant or refusal.
 //! * [`host`]: what the edge demands at the door of a hostname.
-//! * [`access`]: who a client certificate speaks for at the edge.
+//! * [`access`]: who a client certificate speaks for at the edge, and whether it may come in.
 //! * [`reason`]: the one enum of refusal reasons that feeds answer, log, metric and audit.
 
 pub mod access;

@@ -29,6 +29,10 @@ pub enum Fault {
     TooOften,
     /// The server can't do it now.
     Unavailable,
+    /// The request came over a connection that was made for another hostname.
+    Misdirected,
+    /// The server behind this one did not do its part.
+    Origin,
 }
 
 // A table: variant, stable code, fault, sentence.
@@ -139,6 +143,32 @@ reasons! {
     BodyTimeout, "body_timeout", Malformed, "The body did not arrive in time.";
     CaUnavailable, "ca_unavailable", Unavailable, "No CA of the account can sign now.";
     LedgerUnavailable, "ledger_unavailable", Unavailable, "The ledger can't store the answer now.";
+    // At the door of a hostname.
+    HostUnknown, "host_unknown", NotFound, "No hostname of this name is served here.";
+    HostMisdirected, "host_misdirected", Misdirected,
+        "The request is for another hostname than the connection was made for.";
+    ProtocolNotOffered, "protocol_not_offered", NotOffered, "The hostname does not speak this protocol.";
+    RequestMalformed, "request_malformed", Malformed, "The request's host or framing can be read two ways.";
+    ClientCertificateRequired, "client_certificate_required", Forbidden,
+        "The hostname demands a client certificate, and none was shown.";
+    ChainExcessive, "chain_excessive", Forbidden,
+        "The client certificates are more, larger or with longer keys than are looked at.";
+    CaNotAccepted, "ca_not_accepted", Forbidden,
+        "The hostname does not accept client certificates of this CA.";
+    IdentityAmbiguous, "identity_ambiguous", Forbidden,
+        "The names in the client certificate contradict each other.";
+    IdentityMalformed, "identity_malformed", Forbidden,
+        "The client certificate can't be read, or names no device.";
+    RevocationsStale, "revocations_stale", Unavailable,
+        "Revocations have not been heard of for too long to let anybody in.";
+    GroupsChanged, "groups_changed", Unavailable,
+        "The groups of the device have changed, and it has to connect anew.";
+    ServerStopping, "server_stopping", Unavailable, "The server is stopping.";
+    OriginMissing, "origin_missing", Origin, "The hostname has no origin to send requests to.";
+    OriginUnreachable, "origin_unreachable", Origin, "No origin of the hostname could be reached.";
+    OriginUntrusted, "origin_untrusted", Origin, "The origin's TLS certificate is not trusted.";
+    OriginFailed, "origin_failed", Origin, "The origin broke off before it answered.";
+    OriginTimeout, "origin_timeout", Origin, "The origin did not answer in time.";
 }
 
 impl fmt::Display for Reason {

@@ -139,7 +139,7 @@ pub struct ServeArgs {
     #[arg(value_name = "DIR")]
     pub target: Option<PathBuf>,
     /// What to run, comma-separated.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Role::Enroll, Role::Admin])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Role::Enroll, Role::Edge, Role::Admin])]
     pub roles: Vec<Role>,
     /// Address of the admin API; port 0 takes any.
     #[arg(long, value_name = "ADDR")]
@@ -147,6 +147,12 @@ pub struct ServeArgs {
     /// Address of EST over HTTPS; port 0 takes any.
     #[arg(long, value_name = "ADDR")]
     pub listen_est: Option<SocketAddr>,
+    /// Address of the edge for HTTPS; port 0 takes any.
+    #[arg(long, value_name = "ADDR")]
+    pub listen_https: Option<SocketAddr>,
+    /// Address of the edge for MQTT; port 0 takes any.
+    #[arg(long, value_name = "ADDR")]
+    pub listen_mqtt: Option<SocketAddr>,
     /// Address of CRLs over plain HTTP; port 0 takes any.
     #[arg(long, value_name = "ADDR")]
     pub listen_crl: Option<SocketAddr>,
@@ -157,6 +163,8 @@ pub struct ServeArgs {
 pub enum Role {
     /// The admin API, health and metrics.
     Admin,
+    /// The door of each hostname, HTTPS and MQTT.
+    Edge,
     /// EST.
     Enroll,
 }

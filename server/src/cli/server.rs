@@ -77,10 +77,12 @@ pub(super) async fn serve(args: ServeArgs, default_dir: &Path) -> anyhow::Result
     telemetry::start(config.log_format, &config.log_level).context("log.level in muster.toml")?;
     config.listen_admin = args.listen_admin.unwrap_or(config.listen_admin);
     config.listen_est = args.listen_est.unwrap_or(config.listen_est);
+    config.listen_https = args.listen_https.unwrap_or(config.listen_https);
+    config.listen_mqtt = args.listen_mqtt.unwrap_or(config.listen_mqtt);
     config.listen_crl = args.listen_crl.or(config.listen_crl);
     anyhow::ensure!(config.listen_admin.ip().is_loopback(), "--listen-admin must be a loopback address");
-    let roles =
-        Roles { admin: args.roles.contains(&Role::Admin), enroll: args.roles.contains(&Role::Enroll) };
+    let runs = |role| args.roles.contains(&role);
+    let roles = Roles { admin: runs(Role::Admin), edge: runs(Role::Edge), enroll: runs(Role::Enroll) };
     let server = Server::start(dir, config, roles, Clock::system()).await?;
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;

@@ -272,7 +272,7 @@ async fn a_running_server_is_found_by_its_note() {
     let dir = DataDir::new(temp.path().join("data"));
     let mut config = super::server::configuration(&dir).expect("a configuration");
     config.listen_admin = "127.0.0.1:0".parse().expect("an address");
-    let roles = Roles { admin: true, enroll: false };
+    let roles = Roles { admin: true, edge: false, enroll: false };
     let server = Server::start(dir.clone(), config, roles, Clock::system()).await.expect("a server");
     let stop = CancellationToken::new();
     let (ready, accepts) = tokio::sync::oneshot::channel();

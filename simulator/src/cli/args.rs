@@ -28,6 +28,8 @@ pub(super) struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// The whole story on this machine: a server with an edge, a fleet, an attack or two, and a report.
+    Demo(DemoArgs),
     /// Enroll devices at any EST server, or renew them.
     Fleet(FleetArgs),
     /// Devices at the door of any mTLS HTTPS or MQTT endpoint.
@@ -116,6 +118,20 @@ pub(super) struct ScenarioArgs {
     /// Show nothing but errors.
     #[arg(long, short)]
     pub(super) quiet: bool,
+}
+
+/// Arguments of `demo`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct DemoArgs {
+    /// How many devices.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(super) devices: u32,
+    /// Where the report goes.
+    #[arg(long, value_name = "FILE", default_value = "report.html")]
+    pub(super) report: PathBuf,
+    /// End when all is shown; otherwise the server stays up until Ctrl-C.
+    #[arg(long)]
+    pub(super) exit: bool,
 }
 
 /// Arguments of `merge`.

@@ -32,9 +32,11 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<bool> {
 
 /// Several runs side by side.
 pub(super) fn compare(args: &super::args::CompareArgs) -> anyhow::Result<bool> {
-    let runs: Vec<Results> = args.files.iter().map(|file| Results::read(file)).collect::<anyhow::Result<_>>()?;
+    let runs: Vec<Results> =
+        args.files.iter().map(|file| Results::read(file)).collect::<anyhow::Result<_>>()?;
     if let Some(path) = &args.report {
-        std::fs::write(path, report::html(&runs)).with_context(|| format!("can't write {}", path.display()))?;
+        std::fs::write(path, report::html(&runs))
+            .with_context(|| format!("can't write {}", path.display()))?;
     }
     super::print_comparison(&args.files, &runs);
     Ok(true)

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::args::{Cli, Command, RunArgs};
 use crate::results::{Check, Results};
-use crate::{report, span};
+use crate::{demo, report, span};
 
 /// Runs the command line of this process.
 #[must_use]
@@ -50,6 +50,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         tokio::spawn(stop_on_signal(stop.clone()));
         match cli.command {
             Command::Compare(args) => merge::compare(&args),
+            Command::Demo(args) => demo::run(args.devices, &args.report, args.exit, stop).await,
             Command::Edge(args) => edge::run(args, stop).await,
             Command::Fleet(args) => fleet::run(args, stop).await,
             Command::Merge(args) => merge::run(&args),
@@ -80,9 +81,11 @@ fn conclude(mut results: Results, args: &RunArgs) -> anyhow::Result<bool> {
     results.checks.extend(checks);
     write_reports(&results, args.json.as_deref(), None, args.hdr_log.as_deref())?;
     if let Some(path) = &args.report {
-        let mut runs = args.compare.iter().map(|file| Results::read(file)).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut runs =
+            args.compare.iter().map(|file| Results::read(file)).collect::<anyhow::Result<Vec<_>>>()?;
         runs.push(results.clone());
-        std::fs::write(path, report::html(&runs)).with_context(|| format!("can't write {}", path.display()))?;
+        std::fs::write(path, report::html(&runs))
+            .with_context(|| format!("can't write {}", path.display()))?;
     }
     if !args.quiet {
         print_summary(&results);
@@ -120,12 +123,21 @@ fn print_comparison(files: &[PathBuf], runs: &[Results]) {
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 fn print_summary(results: &Results) {
     let ms = |ms: f64| span::show(std::time::Duration::from_secs_f64(ms.max(0.0) / 1e3));
-    println!("{:<12} {:>9} {:>7} {:>9} {:>10} {:>10} {:>10} {:>10}", "", "done", "failed", "per s", "p50", "p99", "p99.9", "max");
+    println!(
+        "{:<12} {:>9} {:>7} {:>9} {:>10} {:>10} {:>10} {:>10}",
+        "", "done", "failed", "per s", "p50", "p99", "p99.9", "max"
+    );
     for name in results.series.keys() {
         let Some(s) = results.summary(name) else { continue };
         println!(
             "{name:<12} {:>9} {:>7} {:>9.1} {:>10} {:>10} {:>10} {:>10}",
-            s.count, s.failed, s.rate_per_s, ms(s.p50_ms), ms(s.p99_ms), ms(s.p999_ms), ms(s.max_ms)
+            s.count,
+            s.failed,
+            s.rate_per_s,
+            ms(s.p50_ms),
+            ms(s.p99_ms),
+            ms(s.p999_ms),
+            ms(s.max_ms)
         );
     }
     for (name, series) in &results.series {

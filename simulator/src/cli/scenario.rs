@@ -8,7 +8,8 @@ use crate::scenario::{self, ScenarioWritten};
 use crate::view::View;
 
 pub(super) fn run(args: &ScenarioArgs) -> anyhow::Result<bool> {
-    let text = std::fs::read_to_string(&args.file).with_context(|| format!("can't read {}", args.file.display()))?;
+    let text =
+        std::fs::read_to_string(&args.file).with_context(|| format!("can't read {}", args.file.display()))?;
     let checked = ScenarioWritten::parse(&text).and_then(ScenarioWritten::check);
     let mut scenario = checked.map_err(|error| anyhow::anyhow!("{}: {error}", args.file.display()))?;
     scenario.seed = args.seed.unwrap_or(scenario.seed);

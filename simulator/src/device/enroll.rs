@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use muster_proto::csr::CertificationRequest;
 use muster_proto::enrollment::{
-    AskWishes, Binding, Config, Connect, Enrollment, Event, Identity, Input, Memory, Output, Pace, Pair, Present, Record,
-    Restored, Session, Slot, State, StoredRequest, Trust,
+    AskWishes, Binding, Config, Connect, Enrollment, Event, Identity, Input, Memory, Output, Pace, Pair,
+    Present, Record, Restored, Session, Slot, State, StoredRequest, Trust,
 };
 use muster_proto::est::{Credential, Server};
 use muster_proto::time::{Instant as CoreInstant, UnixTime};
@@ -105,14 +105,34 @@ impl Enroller {
         let pace = Pace { spread: Duration::ZERO, floor: Duration::from_secs(1), ..Pace::default() };
         let verifier = Remembering::default();
         let wishes = AskWishes::Ask;
-        Self { host, port, label, door, tls, anchors, keys, directory, wishes, pace, seed, patience, verifier }
+        Self {
+            host,
+            port,
+            label,
+            door,
+            tls,
+            anchors,
+            keys,
+            directory,
+            wishes,
+            pace,
+            seed,
+            patience,
+            verifier,
+        }
     }
 
     /// Runs one device until it has what is wanted; `Err` with the last reason when it gives up.
     ///
     /// Each failed try is counted under `enroll_try`, each exchange under `exchange`, each handshake under
     /// `handshake`.
-    pub(crate) async fn run(&self, number: u32, token: Option<&str>, want: Want, tally: &Tally) -> Result<(), Reason> {
+    pub(crate) async fn run(
+        &self,
+        number: u32,
+        token: Option<&str>,
+        want: Want,
+        tally: &Tally,
+    ) -> Result<(), Reason> {
         let device = self.directory.device(number);
         let anchors: Vec<&[u8]> = self.anchors.iter().map(AsRef::as_ref).collect();
         let config = self.config(number, &device, token, &anchors).ok_or(Reason::Local)?;
@@ -282,7 +302,8 @@ impl AtWork<'_> {
                 Err(_) => self.handle(Input::LocalFailure),
             },
             Local::Signature(slot, message) => {
-                let signature = place(&mut self.keys, slot).as_ref().and_then(|key| key.sign_message(&message));
+                let signature =
+                    place(&mut self.keys, slot).as_ref().and_then(|key| key.sign_message(&message));
                 match signature {
                     Some(signature) => self.handle(Input::Signed(&signature)),
                     None => self.handle(Input::LocalFailure),
@@ -446,7 +467,9 @@ fn restore<'c>(
                     window: pair.window,
                     saved_at: pair.saved_at,
                 })),
-                Certificate::parse(&pair.leaf).ok().and_then(|leaf| DeviceKey::of(pair.scalar, leaf.key.bits)),
+                Certificate::parse(&pair.leaf)
+                    .ok()
+                    .and_then(|leaf| DeviceKey::of(pair.scalar, leaf.key.bits)),
             ),
             Some(Content::Request(request)) => (
                 Some(Record::Request(StoredRequest { slot, csr: &request.csr, saved_at: request.saved_at })),

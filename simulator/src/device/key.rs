@@ -72,16 +72,21 @@ impl DeviceKey {
 /// # Errors
 /// When the leaf is no certificate with a P-256 key.
 pub(crate) fn certified(pair: &StoredPair, intermediates: &[u8]) -> anyhow::Result<Arc<CertifiedKey>> {
-    let leaf = Certificate::parse(&pair.leaf).map_err(|error| anyhow::anyhow!("a stored leaf is damaged: {error:?}"))?;
+    let leaf = Certificate::parse(&pair.leaf)
+        .map_err(|error| anyhow::anyhow!("a stored leaf is damaged: {error:?}"))?;
     let key = DeviceKey::of(pair.scalar, leaf.key.bits).context("a stored leaf has no P-256 key")?;
     let mut chain = vec![CertificateDer::from(pair.leaf.clone())];
-    chain.extend(muster_proto::x509::Bundle::new(intermediates).iter().map(|der| CertificateDer::from(der.to_vec())));
+    chain.extend(
+        muster_proto::x509::Bundle::new(intermediates).iter().map(|der| CertificateDer::from(der.to_vec())),
+    );
     Ok(Arc::new(CertifiedKey::new(chain, Arc::new(key))))
 }
 
 impl SigningKey for DeviceKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        offered.contains(&SignatureScheme::ECDSA_NISTP256_SHA256).then(|| Box::new(self.clone()) as Box<dyn Signer>)
+        offered
+            .contains(&SignatureScheme::ECDSA_NISTP256_SHA256)
+            .then(|| Box::new(self.clone()) as Box<dyn Signer>)
     }
 
     fn algorithm(&self) -> SignatureAlgorithm {

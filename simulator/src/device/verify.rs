@@ -36,7 +36,9 @@ impl Verify for Remembering {
         if authority && self.has(key, message, signature) {
             return Ok(());
         }
-        UnparsedPublicKey::new(algorithm, key.bits).verify(message, signature).map_err(|_| VerifyError::Invalid)?;
+        UnparsedPublicKey::new(algorithm, key.bits)
+            .verify(message, signature)
+            .map_err(|_| VerifyError::Invalid)?;
         if authority {
             self.remember(key, message, signature);
         }
@@ -60,7 +62,10 @@ impl Remembering {
 }
 
 /// The key must be of the kind that the signature algorithm names.
-fn algorithm_for(key: &PublicKey<'_>, algorithm: SignatureAlgorithm) -> Option<&'static dyn VerificationAlgorithm> {
+fn algorithm_for(
+    key: &PublicKey<'_>,
+    algorithm: SignatureAlgorithm,
+) -> Option<&'static dyn VerificationAlgorithm> {
     let p256 = key.curve == Some(Oid::SECP256R1);
     let p384 = key.curve == Some(Oid::SECP384R1);
     let rsa = key.algorithm == Oid::RSA_ENCRYPTION;

@@ -57,7 +57,8 @@ fn head(bytes: &[u8]) -> Result<Option<(u16, usize, Body)>, Reason> {
     } else if field("transfer-encoding").is_some() {
         Body::Chunked
     } else {
-        let length = field("content-length").and_then(|field| std::str::from_utf8(field.value).ok()?.trim().parse().ok());
+        let length = field("content-length")
+            .and_then(|field| std::str::from_utf8(field.value).ok()?.trim().parse().ok());
         // A body that ends with the connection would end what is measured.
         Body::Length(length.ok_or(Reason::BadAnswer)?)
     };
@@ -76,7 +77,9 @@ async fn skip_body(stream: &mut Stream, mut bytes: Vec<u8>, body: Body) -> Resul
         }
         Body::Chunked => loop {
             match httparse::parse_chunk_size(&bytes).map_err(|_| Reason::BadAnswer)? {
-                httparse::Status::Complete((line, 0)) => return skip(stream, &mut bytes, line as u64 + 2).await,
+                httparse::Status::Complete((line, 0)) => {
+                    return skip(stream, &mut bytes, line as u64 + 2).await;
+                }
                 httparse::Status::Complete((line, size)) => {
                     skip(stream, &mut bytes, size.saturating_add(line as u64 + 2)).await?;
                 }

@@ -73,7 +73,12 @@ struct Shared {
 
 impl EdgeRun {
     /// Runs it for its span, or until it is stopped.
-    pub(crate) async fn run(self, mut results: Results, view: View, stop: CancellationToken) -> anyhow::Result<(Results, View)> {
+    pub(crate) async fn run(
+        self,
+        mut results: Results,
+        view: View,
+        stop: CancellationToken,
+    ) -> anyhow::Result<(Results, View)> {
         let stays = matches!(self.mode, Mode::KeepAlive | Mode::RoundTrip | Mode::Idle);
         let bound = cost::bound()?;
         wait_for(self.start_at).await;
@@ -92,7 +97,8 @@ impl EdgeRun {
         let own_before = cost::own_cpu_ms();
         let server_before = self.watched.as_ref().map(Watched::cpu_ms);
         let seen = stop.child_token();
-        let showing = tokio::spawn(follow(view, Arc::clone(&shared), self.mode, self.watched.clone(), seen.clone()));
+        let showing =
+            tokio::spawn(follow(view, Arc::clone(&shared), self.mode, self.watched.clone(), seen.clone()));
         let slots = Arc::new(Semaphore::new(self.most_at_once));
         let mut working = JoinSet::new();
         // A device that stays comes once.
@@ -127,7 +133,8 @@ impl EdgeRun {
         }
         while working.join_next().await.is_some() {}
         results.costs.client_cpu_ms = cost::own_cpu_ms() - own_before;
-        results.costs.server_cpu_ms = self.watched.as_ref().zip(server_before).map(|(w, before)| w.cpu_ms() - before);
+        results.costs.server_cpu_ms =
+            self.watched.as_ref().zip(server_before).map(|(w, before)| w.cpu_ms() - before);
         results.costs.bound = Some(bound);
         results.costs.verifications = shared.tally.count(HANDSHAKE);
         seen.cancel();
@@ -137,7 +144,13 @@ impl EdgeRun {
     }
 }
 
-async fn follow(view: View, shared: Arc<Shared>, mode: Mode, watched: Option<Watched>, stop: CancellationToken) -> View {
+async fn follow(
+    view: View,
+    shared: Arc<Shared>,
+    mode: Mode,
+    watched: Option<Watched>,
+    stop: CancellationToken,
+) -> View {
     view.follow(&shared.tally, mode.series(), watched, stop).await
 }
 
@@ -153,7 +166,11 @@ impl Mode {
     }
 }
 
-async fn arrive(due: Instant, end: Instant, slots: &Arc<Semaphore>) -> Option<tokio::sync::OwnedSemaphorePermit> {
+async fn arrive(
+    due: Instant,
+    end: Instant,
+    slots: &Arc<Semaphore>,
+) -> Option<tokio::sync::OwnedSemaphorePermit> {
     tokio::time::sleep_until(due.into()).await;
     // Whoever finds no descriptor until the end was not let in; that ends the arrivals.
     tokio::time::timeout_at(end.into(), Arc::clone(slots).acquire_owned()).await.ok()?.ok()

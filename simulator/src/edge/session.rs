@@ -3,23 +3,26 @@
 //! These are the steps of every load and of the demonstration: address, server name, identity and CA in, and how it
 //! went out.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, HandshakeKind};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{http, mqtt};
 use crate::reason::Reason;
-use crate::tls::{Door, Stream, TlsClient};
+use crate::tls::{Door, Groups, Stream, TlsClient};
 
 /// What is spoken inside TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     /// GET of this path.
-    Https { path: String },
+    Https {
+        path: String,
+    },
     Mqtt,
 }
 
@@ -33,6 +36,16 @@ pub(crate) struct Endpoint {
     pub(crate) protocol: Protocol,
     /// Longest wait for an answer.
     pub(crate) answer_timeout: Duration,
+}
+
+/// How devices connect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    pub(crate) groups: Groups,
+    /// Whether MQTT is named by ALPN, as the HTTPS port of our edge takes it.
+    pub(crate) alpn_mqtt: bool,
+    /// Longest wait for a connection, and for an answer.
+    pub(crate) timeout: Duration,
 }
 
 /// Who comes.
@@ -52,6 +65,27 @@ pub(crate) struct Open {
 }
 
 impl Endpoint {
+    /// The endpoint of a host, for devices that trust these roots.
+    ///
+    /// # Errors
+    /// When the host has no address, or there is no root.
+    pub(crate) async fn find(
+        (host, port): (&str, u16),
+        address: Option<SocketAddr>,
+        roots: RootCertStore,
+        protocol: Protocol,
+        manner: Manner,
+    ) -> anyhow::Result<Self> {
+        let door = Door::find(host, port, address, manner.timeout).await?;
+        let alpn: &[&str] = match protocol {
+            Protocol::Https { .. } => &["http/1.1"],
+            Protocol::Mqtt if manner.alpn_mqtt => &["mqtt"],
+            Protocol::Mqtt => &[],
+        };
+        let tls = TlsClient::new(roots, manner.groups, alpn)?;
+        Ok(Self { door, tls, host: host.to_owned(), protocol, answer_timeout: manner.timeout })
+    }
+
     /// A device that comes with this certificate, or none; with `sessions` it comes back by them.
     pub(crate) fn wire(
         &self,
@@ -82,10 +116,12 @@ impl Endpoint {
     /// A request and its answer, or a ping and its answer.
     pub(crate) async fn ask(&self, open: &mut Open) -> Result<(), Reason> {
         match &self.protocol {
-            Protocol::Https { path } => match self.in_time(http::get(&mut open.stream, &self.host, path)).await? {
-                status @ 400.. => Err(Reason::Status(status)),
-                _ => Ok(()),
-            },
+            Protocol::Https { path } => {
+                match self.in_time(http::get(&mut open.stream, &self.host, path)).await? {
+                    status @ 400.. => Err(Reason::Status(status)),
+                    _ => Ok(()),
+                }
+            }
             Protocol::Mqtt => self.in_time(mqtt::ping(&mut open.stream)).await,
         }
     }
@@ -106,7 +142,12 @@ impl Endpoint {
     }
 
     /// Publishes a message to a topic that is subscribed, until it is back.
-    pub(crate) async fn round_trip(&self, open: &mut Open, topic: &str, payload: &[u8]) -> Result<(), Reason> {
+    pub(crate) async fn round_trip(
+        &self,
+        open: &mut Open,
+        topic: &str,
+        payload: &[u8],
+    ) -> Result<(), Reason> {
         self.publish(open, topic, payload).await?;
         loop {
             // Others may publish to the same topic, and an earlier message may come late.

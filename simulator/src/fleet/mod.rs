@@ -39,8 +39,14 @@ pub(crate) struct FleetRun {
 
 impl FleetRun {
     /// Runs it until every device is done, or until it is stopped.
-    pub(crate) async fn run(self, mut results: Results, view: View, stop: CancellationToken) -> anyhow::Result<(Results, View)> {
-        let Self { enroller, tokens, devices, want, arrival, shard, seed, most_at_once, watched, start_at } = self;
+    pub(crate) async fn run(
+        self,
+        mut results: Results,
+        view: View,
+        stop: CancellationToken,
+    ) -> anyhow::Result<(Results, View)> {
+        let Self { enroller, tokens, devices, want, arrival, shard, seed, most_at_once, watched, start_at } =
+            self;
         let bound = cost::bound()?;
         wait_for(start_at).await;
         let tally = Arc::new(Tally::new());
@@ -70,7 +76,8 @@ impl FleetRun {
             () = stop.cancelled() => working.shutdown().await,
         }
         results.costs.client_cpu_ms = cost::own_cpu_ms() - own_before;
-        results.costs.server_cpu_ms = watched.as_ref().zip(server_before).map(|(w, before)| w.cpu_ms() - before);
+        results.costs.server_cpu_ms =
+            watched.as_ref().zip(server_before).map(|(w, before)| w.cpu_ms() - before);
         results.costs.bound = Some(bound);
         seen.cancel();
         let view = showing.await?;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::Context as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
+
+use crate::api::Api;
 
 /// As the command line says it.
 #[derive(Clone, Debug)]
@@ -43,7 +43,8 @@ impl TokenSource {
             Self::Api { url, token_file } => Tokens::Same(claim_token(&url, &token_file, devices).await?),
             Self::Command(line) => Tokens::Command { line, at_once: Semaphore::new(COMMANDS_AT_ONCE) },
             Self::File(path) => {
-                let text = std::fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
+                let text = std::fs::read_to_string(&path)
+                    .with_context(|| format!("can't read {}", path.display()))?;
                 Tokens::Listed(listed(&text).with_context(|| path.display().to_string())?)
             }
             Self::Nothing => Tokens::Nothing,
@@ -63,9 +64,11 @@ impl Tokens {
                 let _turn = at_once.acquire().await?;
                 run(&line.replace("{device}", device)).await.map(Some)
             }
-            Self::Listed(tokens) => {
-                tokens.get(device).cloned().map(Some).with_context(|| format!("there is no token for {device}"))
-            }
+            Self::Listed(tokens) => tokens
+                .get(device)
+                .cloned()
+                .map(Some)
+                .with_context(|| format!("there is no token for {device}")),
             Self::Nothing => Ok(None),
             Self::Same(token) => Ok(Some(token.clone())),
         }
@@ -73,7 +76,8 @@ impl Tokens {
 }
 
 async fn run(line: &str) -> anyhow::Result<String> {
-    let output = Command::new("sh").args(["-c", line]).stdin(Stdio::null()).stderr(Stdio::inherit()).output().await?;
+    let output =
+        Command::new("sh").args(["-c", line]).stdin(Stdio::null()).stderr(Stdio::inherit()).output().await?;
     anyhow::ensure!(output.status.success(), "the token command failed");
     let text = String::from_utf8(output.stdout)?;
     Ok(text.trim().to_owned())
@@ -92,52 +96,13 @@ fn listed(text: &str) -> anyhow::Result<HashMap<String, String>> {
 
 /// Asks the account's API for a token that `devices` devices may claim.
 async fn claim_token(url: &str, token_file: &Path, devices: usize) -> anyhow::Result<String> {
-    let secret = std::fs::read_to_string(token_file).with_context(|| format!("can't read {}", token_file.display()))?;
-    let api = Api { url, secret: secret.trim() };
-    let accounts = api.ask("GET", "/accounts", "").await?;
-    let account = accounts.pointer("/result/0/id").and_then(|id| id.as_str());
-    let account = account.context("the API names no account that this token may use")?;
-    let wanted = serde_json::json!({ "claim": true, "uses": devices.max(1), "ttl_s": TOKEN_TTL_S }).to_string();
-    let made = api.ask("POST", &format!("/accounts/{account}/muster/tokens"), &wanted).await?;
-    let token = made.pointer("/result/token").and_then(|token| token.as_str());
-    Ok(token.context("the API made no token")?.to_owned())
-}
-
-/// The admin API, which listens on loopback in plain HTTP unless it was opened up.
-struct Api<'a> {
-    url: &'a str,
-    secret: &'a str,
-}
-
-impl Api<'_> {
-    async fn ask(&self, method: &str, path: &str, body: &str) -> anyhow::Result<serde_json::Value> {
-        let rest = self.url.trim_end_matches('/').strip_prefix("http://");
-        let rest = rest.with_context(|| format!("--api {}: only http:// is spoken here", self.url))?;
-        let (authority, base) = rest.split_once('/').unwrap_or((rest, "client/v4"));
-        let request = format!(
-            "{method} /{base}{path} HTTP/1.1\r\nHost: {authority}\r\nAuthorization: Bearer {}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            self.secret,
-            body.len()
-        );
-        let mut stream =
-            TcpStream::connect(authority).await.with_context(|| format!("can't reach the API at {authority}"))?;
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.take(API_ANSWER_MAX_BYTES).read_to_end(&mut answer).await?;
-        let text = String::from_utf8(answer)?;
-        let (head, body) = text.split_once("\r\n\r\n").context("the API's answer is cut off")?;
-        let status = head.split(' ').nth(1).unwrap_or_default();
-        anyhow::ensure!(status.starts_with('2'), "the API answered {status} to {method} {path}: {}", body.trim());
-        serde_json::from_str(body).context("the API's answer is no JSON")
-    }
+    let secret = std::fs::read_to_string(token_file)
+        .with_context(|| format!("can't read {}", token_file.display()))?;
+    Api::open(url, secret.trim()).await?.claim_token(devices).await
 }
 
 /// A process each: more at once would only slow each other down.
 const COMMANDS_AT_ONCE: usize = 8;
-const API_ANSWER_MAX_BYTES: u64 = 1 << 20;
-/// A day: the longest enrollment of a large fleet.
-const TOKEN_TTL_S: u64 = 86_400;
 
 #[cfg(test)]
 mod tests {
@@ -149,7 +114,8 @@ mod tests {
         assert_eq!(tokens.of("b").await.expect("listed").as_deref(), Some("t-2"));
         assert!(tokens.of("c").await.is_err());
         assert!(listed("only-one-word").is_err());
-        let command = TokenSource::Command("printf 'for-%s\\n' {device}".into()).open(1).await.expect("opens");
+        let command =
+            TokenSource::Command("printf 'for-%s\\n' {device}".into()).open(1).await.expect("opens");
         assert_eq!(command.of("dev-1").await.expect("runs").as_deref(), Some("for-dev-1"));
     }
 }

@@ -89,10 +89,17 @@ impl Directory {
     /// # Errors
     /// In words: none there, of another form, damaged.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read(path.join(NAME_FILE))
-            .with_context(|| format!("{} holds no identities; make some with `muster-sim fleet`", path.display()))?;
-        let name: FleetName = serde_json::from_slice(&text).with_context(|| format!("{NAME_FILE} is damaged"))?;
-        anyhow::ensure!(name.format == FORMAT, "{} is of form {}; this program reads {FORMAT}", path.display(), name.format);
+        let text = std::fs::read(path.join(NAME_FILE)).with_context(|| {
+            format!("{} holds no identities; make some with `muster-sim fleet`", path.display())
+        })?;
+        let name: FleetName =
+            serde_json::from_slice(&text).with_context(|| format!("{NAME_FILE} is damaged"))?;
+        anyhow::ensure!(
+            name.format == FORMAT,
+            "{} is of form {}; this program reads {FORMAT}",
+            path.display(),
+            name.format
+        );
         let mut directory = Self { name, files: Vec::new(), index: Mutex::default(), own: None };
         for file in shard_files(path)? {
             directory.load(&file, None)?;
@@ -115,7 +122,10 @@ impl Directory {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                anyhow::bail!("{} is in use by another process; wait for it, or give this one another --shard", own.display())
+                anyhow::bail!(
+                    "{} is in use by another process; wait for it, or give this one another --shard",
+                    own.display()
+                )
             }
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
@@ -171,7 +181,8 @@ impl Directory {
         Ok(match read_at(&file.file, place.offset)? {
             Payload::Pair(pair) => {
                 let chains = file.chains.lock().unwrap_or_else(PoisonError::into_inner);
-                let intermediates = chains.get(usize::from(pair.chain)).cloned().context("a leaf without its chain")?;
+                let intermediates =
+                    chains.get(usize::from(pair.chain)).cloned().context("a leaf without its chain")?;
                 Some(Content::Pair { pair, intermediates })
             }
             Payload::Request(request) => Some(Content::Request(request)),
@@ -272,7 +283,8 @@ impl Directory {
 
     fn adopt_own(&mut self, path: &Path, file: File) -> anyhow::Result<()> {
         // What was read before the lock may have grown since; with the lock it can't any more.
-        let position = shard_files(path.parent().unwrap_or(Path::new(".")))?.iter().position(|other| other == path);
+        let position =
+            shard_files(path.parent().unwrap_or(Path::new(".")))?.iter().position(|other| other == path);
         let file_number = u16::try_from(position.context("the own file is in its directory")?)?;
         let end = self.load(path, Some(file_number))?;
         if end < file.metadata()?.len() {
@@ -336,7 +348,9 @@ fn scan(file: &File, number: u16, index: &mut Vec<Entry>, chains: &mut Vec<Vec<u
             Ok(framed) => framed,
             // The last one may be half written although its length is right: file systems may do so.
             Err(BadRecord::Checksum) if size == left => break,
-            Err(error) => anyhow::bail!("is damaged at byte {offset}: {error}; move it away to go on without it"),
+            Err(error) => {
+                anyhow::bail!("is damaged at byte {offset}: {error}; move it away to go on without it")
+            }
         };
         let sequence = framed.sequence;
         let mut point = |device, slot, kind| {

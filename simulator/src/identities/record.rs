@@ -22,7 +22,10 @@ pub(crate) enum Payload {
     Chain(Vec<u8>),
     Pair(StoredPair),
     Request(StoredRequest),
-    Retired { number: u32, slot: Slot },
+    Retired {
+        number: u32,
+        slot: Slot,
+    },
 }
 
 /// A certificate with its key.
@@ -152,7 +155,9 @@ pub(super) fn frame(payload: &Payload, sequence: u64) -> Result<Vec<u8>, BadReco
         Payload::Pair(pair) => {
             write_place(&mut out, pair.number, pair.slot);
             out.extend(pair.generation.to_le_bytes());
-            for at in [pair.window.renew_at(), pair.window.urgent_at(), pair.window.expires_at(), pair.saved_at] {
+            for at in
+                [pair.window.renew_at(), pair.window.urgent_at(), pair.window.expires_at(), pair.saved_at]
+            {
                 out.extend(at.as_secs().to_le_bytes());
             }
             out.extend(pair.scalar);

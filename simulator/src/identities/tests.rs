@@ -21,7 +21,13 @@ fn pair(number: u32, slot: Slot, generation: u32) -> StoredPair {
 }
 
 fn request(number: u32) -> StoredRequest {
-    StoredRequest { number, slot: Slot::A, saved_at: UnixTime::from_secs(5), scalar: [8; 32], csr: vec![1; 300] }
+    StoredRequest {
+        number,
+        slot: Slot::A,
+        saved_at: UnixTime::from_secs(5),
+        scalar: [8; 32],
+        csr: vec![1; 300],
+    }
 }
 
 #[test]
@@ -93,7 +99,8 @@ fn the_unproven_identity_is_not_the_one_in_use() {
     let directory = Directory::open_to_write(folder.path(), "d-", 0).expect("opens");
     directory.put_pair(pair(0, Slot::A, 4), b"chain").expect("written");
     directory.put_pair(pair(0, Slot::B, 5), b"chain").expect("written");
-    let in_use = |directory: &Directory| directory.pair(0).expect("readable").map(|(pair, _)| pair.generation);
+    let in_use =
+        |directory: &Directory| directory.pair(0).expect("readable").map(|(pair, _)| pair.generation);
     assert_eq!(in_use(&directory), Some(4));
     directory.retire(0, Slot::A).expect("written");
     assert_eq!(in_use(&directory), Some(5));

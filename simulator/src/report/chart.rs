@@ -108,7 +108,8 @@ fn legend(lines: &[Line]) -> Markup {
 }
 
 fn path(points: &[(f64, f64)], x_at: impl Fn(f64) -> f64, y_at: impl Fn(f64) -> f64) -> PreEscaped<String> {
-    let pairs: Vec<String> = points.iter().map(|(x, y)| format!("{},{}", round(x_at(*x)), round(y_at(*y)))).collect();
+    let pairs: Vec<String> =
+        points.iter().map(|(x, y)| format!("{},{}", round(x_at(*x)), round(y_at(*y)))).collect();
     PreEscaped(pairs.join(" "))
 }
 
@@ -124,7 +125,11 @@ impl Axis {
         let highest = values.clone().fold(0.0, f64::max);
         let lowest = values.filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min);
         if logarithmic && lowest.is_finite() && highest > lowest * 4.0 {
-            return Self { low: 10_f64.powf(lowest.log10().floor()), high: 10_f64.powf(highest.log10().ceil()), logarithmic };
+            return Self {
+                low: 10_f64.powf(lowest.log10().floor()),
+                high: 10_f64.powf(highest.log10().ceil()),
+                logarithmic,
+            };
         }
         let step = step(highest.max(f64::MIN_POSITIVE));
         Self { low: 0.0, high: (highest / step).ceil().max(1.0) * step, logarithmic: false }
@@ -133,7 +138,8 @@ impl Axis {
     fn share(&self, value: f64) -> f64 {
         if self.logarithmic {
             let value = value.max(self.low);
-            return (value.log10() - self.low.log10()) / (self.high.log10() - self.low.log10()).max(f64::EPSILON);
+            return (value.log10() - self.low.log10())
+                / (self.high.log10() - self.low.log10()).max(f64::EPSILON);
         }
         (value - self.low) / (self.high - self.low)
     }
@@ -153,7 +159,16 @@ fn step(high: f64) -> f64 {
     let rough = high / 5.0;
     let power = 10_f64.powf(rough.log10().floor());
     let digit = rough / power;
-    power * if digit <= 1.0 { 1.0 } else if digit <= 2.0 { 2.0 } else if digit <= 5.0 { 5.0 } else { 10.0 }
+    power
+        * if digit <= 1.0 {
+            1.0
+        } else if digit <= 2.0 {
+            2.0
+        } else if digit <= 5.0 {
+            5.0
+        } else {
+            10.0
+        }
 }
 
 fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {

@@ -21,13 +21,22 @@ pub(crate) fn write_hdr_log(results: &Results, path: &Path) -> anyhow::Result<()
     let mut serializer = V2DeflateSerializer::new();
     let start = UNIX_EPOCH + Duration::from_millis(results.started_at_ms);
     let mut builder = IntervalLogWriterBuilder::new();
-    builder.add_comment("muster-sim").with_start_time(start).with_base_time(start).with_max_value_divisor(1000.0);
+    builder
+        .add_comment("muster-sim")
+        .with_start_time(start)
+        .with_base_time(start)
+        .with_max_value_divisor(1000.0);
     let mut log = builder.begin_log_with(&mut file, &mut serializer)?;
     for (second, interval) in &results.intervals {
         for (name, latency) in &interval.series {
             let histogram = latency.histogram();
-            log.write_histogram(histogram, Duration::from_secs(*second), Duration::from_secs(1), Tag::new(name))
-                .map_err(|error| anyhow::anyhow!("can't write {}: {error:?}", path.display()))?;
+            log.write_histogram(
+                histogram,
+                Duration::from_secs(*second),
+                Duration::from_secs(1),
+                Tag::new(name),
+            )
+            .map_err(|error| anyhow::anyhow!("can't write {}: {error:?}", path.display()))?;
         }
     }
     Ok(())

@@ -15,7 +15,10 @@ pub(crate) fn cost_lines(costs: &Costs) -> Vec<String> {
         lines.push(format!("client CPU   {ms:.3} ms per verification"));
     }
     if let Some(ms) = costs.server_ms() {
-        let bounds = costs.server_bounds().map(|bounds| format!(", {bounds:.2} x the crypto bound")).unwrap_or_default();
+        let bounds = costs
+            .server_bounds()
+            .map(|bounds| format!(", {bounds:.2} x the crypto bound"))
+            .unwrap_or_default();
         lines.push(format!("server CPU   {ms:.3} ms per verification{bounds}"));
     }
     if let Some(bound) = costs.bound {

@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use muster_proto::enrollment::{
-    AskWishes, Binding, Config, Connect, Ending, Enrollment, Event, Failure, Identity, Input, Memory, Output, Pace, Pair,
-    Present, Record, Restored, ServerTrust, Session, Slot, StoredRequest, Trust, Window,
+    AskWishes, Binding, Config, Connect, Ending, Enrollment, Event, Failure, Identity, Input, Memory, Output,
+    Pace, Pair, Present, Record, Restored, ServerTrust, Session, Slot, StoredRequest, Trust, Window,
 };
 use muster_proto::est::{Credential, Server};
 use muster_proto::time::{Instant, UnixTime};
@@ -251,7 +251,10 @@ impl Body {
     fn was_whole(&self) -> bool {
         let server = self.world.server.borrow();
         let link = self.world.link(self.number);
-        server.is_up(self.connected_at_ms) && server.is_up(self.world.now_ms()) && link.loss <= 0.0 && link.bytes_per_s.is_none()
+        server.is_up(self.connected_at_ms)
+            && server.is_up(self.world.now_ms())
+            && link.loss <= 0.0
+            && link.bytes_per_s.is_none()
     }
 
     fn connect(&mut self, connect: Connect) {
@@ -264,11 +267,16 @@ impl Body {
             Present::Slot(slot) => self.flash.leaf(slot),
             Present::Manufacturer | Present::Nothing => None,
         };
-        let refused = self.client.as_ref().is_some_and(|leaf| !self.world.server.borrow_mut().lets_renew(leaf, self.wall_s()));
-        let on_way = if refused { OnWay::Refused(Ending::CertificateRefused) } else { OnWay::Connected(connect) };
+        let refused = self
+            .client
+            .as_ref()
+            .is_some_and(|leaf| !self.world.server.borrow_mut().lets_renew(leaf, self.wall_s()));
+        let on_way =
+            if refused { OnWay::Refused(Ending::CertificateRefused) } else { OnWay::Connected(connect) };
         // TCP and TLS: two round trips, the second with certificates.
         self.send(SYN_BYTES, on_way);
-        let more = transit(&self.world.link(self.number), HANDSHAKE_BYTES, &mut self.chance).unwrap_or_default();
+        let more =
+            transit(&self.world.link(self.number), HANDSHAKE_BYTES, &mut self.chance).unwrap_or_default();
         if let Some((at, _)) = &mut self.on_way {
             *at += millis(more) * 2;
         }
@@ -298,7 +306,9 @@ impl Body {
                         let session = Session { server_valid: Some(valid), binding: None };
                         handle(core, Input::Connected(session), now);
                     }
-                    (ServerTrust::Verified, Err(_)) => handle(core, Input::Closed(Ending::ServerUntrusted), now),
+                    (ServerTrust::Verified, Err(_)) => {
+                        handle(core, Input::Closed(Ending::ServerUntrusted), now)
+                    }
                 }
             }
             OnWay::ToServer(request) => {
@@ -323,7 +333,8 @@ impl Body {
         match local {
             Local::Key(slot) => {
                 self.keys_made += 1;
-                let key = ModelKey::new(self.world.scenario.seed, u64::from(self.number) << 24 | self.keys_made);
+                let key =
+                    ModelKey::new(self.world.scenario.seed, u64::from(self.number) << 24 | self.keys_made);
                 *self.flash.cell(slot) = Cell { key: Some(key), record: None };
                 match key.point() {
                     Some(point) => handle(core, Input::KeyReady(point), now),
@@ -346,7 +357,9 @@ impl Body {
         let Some(slot) = tried else {
             return self.world.failed("edge", "no_certificate".to_owned());
         };
-        let Some(leaf) = core.chain(slot).and_then(|chain| chain.iter().next()).map(<[u8]>::to_vec) else { return };
+        let Some(leaf) = core.chain(slot).and_then(|chain| chain.iter().next()).map(<[u8]>::to_vec) else {
+            return;
+        };
         let link = self.world.link(self.number);
         let Some(time) = transit(&link, HANDSHAKE_BYTES, &mut self.chance) else {
             return self.world.failed("edge", Reason::Reset.label());
@@ -437,7 +450,9 @@ impl Flash {
                     window: *window,
                     saved_at: *saved_at,
                 }),
-                Stored::Request { csr, saved_at } => Record::Request(StoredRequest { slot, csr, saved_at: *saved_at }),
+                Stored::Request { csr, saved_at } => {
+                    Record::Request(StoredRequest { slot, csr, saved_at: *saved_at })
+                }
             });
         }
         restored
@@ -453,7 +468,9 @@ impl Stored {
                 window: pair.window,
                 saved_at: pair.saved_at,
             },
-            Record::Request(request) => Self::Request { csr: request.csr.to_vec(), saved_at: request.saved_at },
+            Record::Request(request) => {
+                Self::Request { csr: request.csr.to_vec(), saved_at: request.saved_at }
+            }
         }
     }
 }

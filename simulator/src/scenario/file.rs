@@ -199,8 +199,12 @@ impl ScenarioWritten {
         if self.events.len() > MAX_EVENTS {
             return Err(format!("event: at most {MAX_EVENTS}"));
         }
-        let mut events: Vec<Event> =
-            self.events.iter().enumerate().map(|(n, event)| event.check(n, span)).collect::<Result<_, _>>()?;
+        let mut events: Vec<Event> = self
+            .events
+            .iter()
+            .enumerate()
+            .map(|(n, event)| event.check(n, span))
+            .collect::<Result<_, _>>()?;
         events.sort_by_key(|event| event.at);
         let hostile = self.hostile;
         for (name, value) in [
@@ -261,7 +265,8 @@ impl EventWritten {
             WhatWritten::ClockSkew => {
                 let by = by()?;
                 let (back, text) = by.strip_prefix('-').map_or((false, by), |text| (true, text));
-                let seconds = i64::try_from(named(&field("by"), text)?.as_secs()).map_err(|error| error.to_string())?;
+                let seconds =
+                    i64::try_from(named(&field("by"), text)?.as_secs()).map_err(|error| error.to_string())?;
                 What::ClockSkew { share: part, seconds: if back { -seconds } else { seconds } }
             }
             WhatWritten::Lifetime => {

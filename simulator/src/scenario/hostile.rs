@@ -65,7 +65,8 @@ fn attempt(world: &World, number: u32, kind: Kind, chance: &mut Chance) -> bool 
     if !server.is_up(now_ms) {
         return false;
     }
-    let (me, victim) = (format!("bad-{number}"), format!("dev-{:07}", chance.number() % u64::from(world.scenario.devices)));
+    let (me, victim) =
+        (format!("bad-{number}"), format!("dev-{:07}", chance.number() % u64::from(world.scenario.devices)));
     let request = match kind {
         Kind::HalfOpen => return false,
         Kind::ForeignCertificate => {

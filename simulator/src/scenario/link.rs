@@ -43,10 +43,16 @@ mod tests {
 
     #[test]
     fn loss_and_rate_cost_time_and_the_seed_decides() {
-        let whole = LinkQuality { delay: Duration::from_millis(50), jitter: Duration::ZERO, loss: 0.0, bytes_per_s: Some(1000) };
+        let whole = LinkQuality {
+            delay: Duration::from_millis(50),
+            jitter: Duration::ZERO,
+            loss: 0.0,
+            bytes_per_s: Some(1000),
+        };
         let bad = LinkQuality { loss: 0.3, ..whole };
         assert_eq!(transit(&whole, 500, &mut Chance::new(1, 1)), Some(Duration::from_millis(550)));
-        let sum = |seed| (0..200).filter_map(|_| transit(&bad, 3000, &mut Chance::new(seed, 1))).sum::<Duration>();
+        let sum =
+            |seed| (0..200).filter_map(|_| transit(&bad, 3000, &mut Chance::new(seed, 1))).sum::<Duration>();
         assert_eq!(sum(4), sum(4));
         let mut chance = Chance::new(4, 2);
         let mean = (0..1000).filter_map(|_| transit(&bad, 3000, &mut chance)).sum::<Duration>() / 1000;

@@ -126,7 +126,8 @@ impl ModelServer {
     pub(super) fn lets_in(&mut self, leaf: &[u8], wall_s: u64) -> bool {
         let Ok(certificate) = Certificate::parse(leaf) else { return false };
         let Ok(issuing) = Certificate::parse(&self.issuing) else { return false };
-        let valid = certificate.validity.not_before.as_secs() <= wall_s && wall_s <= certificate.validity.not_after.as_secs();
+        let valid = certificate.validity.not_before.as_secs() <= wall_s
+            && wall_s <= certificate.validity.not_after.as_secs();
         let ours = certificate.issuer == issuing.subject
             && certificate.check_signature(&issuing.key, &ModelVerifier).is_ok();
         if self.is_revoked(leaf) {
@@ -163,7 +164,9 @@ impl ModelServer {
     fn respond(&mut self, request: &[u8], client: Option<&[u8]>, wall_s: u64) -> (u16, String, Vec<u8>) {
         let pkcs7 = || "Content-Type: application/pkcs7-mime; smime-type=certs-only\r\n".to_owned();
         let refused = |status| (status, String::new(), Vec::new());
-        let Some((head, body)) = std::str::from_utf8(request).ok().and_then(|text| text.split_once("\r\n\r\n")) else {
+        let Some((head, body)) =
+            std::str::from_utf8(request).ok().and_then(|text| text.split_once("\r\n\r\n"))
+        else {
             return refused(400);
         };
         let path = head.split(' ').nth(1).unwrap_or_default();
@@ -174,12 +177,14 @@ impl ModelServer {
                 let Some(device) = basic_user(head) else {
                     return (401, "WWW-Authenticate: Basic realm=\"est\"\r\n".to_owned(), Vec::new());
                 };
-                self.enroll(&device, body, wall_s).map_or_else(refused, |leaf| (200, pkcs7(), certs_only(&[&leaf])))
+                self.enroll(&device, body, wall_s)
+                    .map_or_else(refused, |leaf| (200, pkcs7(), certs_only(&[&leaf])))
             }
             Some("simplereenroll") => {
                 let device = client.filter(|leaf| !self.is_revoked(leaf)).and_then(common_name);
                 let Some(device) = device else { return refused(403) };
-                self.enroll(&device, body, wall_s).map_or_else(refused, |leaf| (200, pkcs7(), certs_only(&[&leaf])))
+                self.enroll(&device, body, wall_s)
+                    .map_or_else(refused, |leaf| (200, pkcs7(), certs_only(&[&leaf])))
             }
             _ => refused(404),
         }
@@ -219,7 +224,8 @@ pub(super) fn foreign_leaf(key: &ModelKey, device: &str, wall_s: u64) -> anyhow:
 
 fn leaf(device: &str, serial: u64, wall_s: u64, lifetime: Duration) -> anyhow::Result<CertificateParams> {
     let mut params = named(device)?;
-    params.serial_number = Some(SerialNumber::from_slice(&[&[0x40], serial.to_be_bytes().as_slice()].concat()));
+    params.serial_number =
+        Some(SerialNumber::from_slice(&[&[0x40], serial.to_be_bytes().as_slice()].concat()));
     params.subject_alt_names = vec![SanType::URI(format!("spiffe://model.test/device/{device}").try_into()?)];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -251,7 +257,8 @@ fn write(status: u16, fields: &str, payload: &[u8], wall_s: u64) -> Vec<u8> {
         return format!("HTTP/1.1 204 No Content\r\nDate: {date}\r\n\r\n").into_bytes();
     }
     let body = BASE64_STANDARD.encode(payload);
-    format!("HTTP/1.1 {status} X\r\nDate: {date}\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    format!("HTTP/1.1 {status} X\r\nDate: {date}\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len())
+        .into_bytes()
 }
 
 fn authority(name: &str, constraints: BasicConstraints) -> anyhow::Result<CertificateParams> {

@@ -10,7 +10,12 @@ fn run_text(text: &str) -> Results {
 }
 
 fn missed(results: &Results) -> Vec<String> {
-    results.checks.iter().filter(|check| !check.held).map(|check| format!("{}: {}", check.name, check.detail)).collect()
+    results
+        .checks
+        .iter()
+        .filter(|check| !check.held)
+        .map(|check| format!("{}: {}", check.name, check.detail))
+        .collect()
 }
 
 const WEEK: &str = "
@@ -91,7 +96,11 @@ fn devices_that_swap_their_identity_early_are_found() {
     ";
     assert_eq!(missed(&run_text(text)), Vec::<String>::new());
     let results = run_text(&format!("{text}\n[defect]\nswap_early = true"));
-    assert!(missed(&results).iter().any(|name| name.starts_with("no device loses")), "{:?}", missed(&results));
+    assert!(
+        missed(&results).iter().any(|name| name.starts_with("no device loses")),
+        "{:?}",
+        missed(&results)
+    );
 }
 
 #[test]

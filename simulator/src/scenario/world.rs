@@ -161,9 +161,12 @@ impl World {
         };
         let now = self.now_ms();
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        let post_to = |numbers: Vec<u32>, post: Post| numbers.into_iter().for_each(|number| self.post(number, post));
+        let post_to =
+            |numbers: Vec<u32>, post: Post| numbers.into_iter().for_each(|number| self.post(number, post));
         match event.what {
-            What::CaAway { span } => self.server.borrow_mut().away_until_ms = now.saturating_add(millis(span)),
+            What::CaAway { span } => {
+                self.server.borrow_mut().away_until_ms = now.saturating_add(millis(span))
+            }
             What::ClockSkew { share, seconds } => post_to(chosen(share, chance), Post::Skew(seconds)),
             What::Lifetime { lifetime } => self.server.borrow_mut().lifetime = lifetime,
             What::Reboot { share } => post_to(chosen(share, chance), Post::Reboot),
@@ -228,7 +231,8 @@ pub(crate) fn run(scenario: Scenario, view: &mut View) -> anyhow::Result<Results
     let mut polls = 0_u64;
     loop {
         let next = world.due.borrow().peek().map_or(u64::MAX, |Reverse((at, ..))| *at);
-        let event_ms = events.front().map_or(u64::MAX, |event| u64::try_from(event.at.as_millis()).unwrap_or(u64::MAX));
+        let event_ms =
+            events.front().map_or(u64::MAX, |event| u64::try_from(event.at.as_millis()).unwrap_or(u64::MAX));
         if next.min(event_ms) > end_ms {
             break;
         }
@@ -283,7 +287,11 @@ fn conclude(world: &World, took: Duration) -> Results {
     }
     // Not among the facts: it differs from run to run.
     results.costs.client_cpu_ms = took.as_secs_f64() * 1e3;
-    let held = |name: &str, bad: u64, what: &str| Check { name: name.into(), held: bad == 0, detail: format!("{bad} {what}") };
+    let held = |name: &str, bad: u64, what: &str| Check {
+        name: name.into(),
+        held: bad == 0,
+        detail: format!("{bad} {what}"),
+    };
     let entitled = u64::from(world.scenario.devices).saturating_sub(notes.revoked.get());
     let missing = entitled.saturating_sub(notes.holding.get());
     results.checks = vec![

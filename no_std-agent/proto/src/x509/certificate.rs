@@ -136,6 +136,12 @@ impl<'a> Certificate<'a> {
     pub fn common_name(&self) -> Option<&'a str> {
         common_name(self.subject)
     }
+
+    /// The issuer's only commonName, under the same terms; for people, never to tell issuers apart.
+    #[must_use]
+    pub fn issuer_common_name(&self) -> Option<&'a str> {
+        common_name(self.issuer)
+    }
 }
 
 fn read_version(tbs: &mut Reader<'_>) -> Result<(), CertificateError> {

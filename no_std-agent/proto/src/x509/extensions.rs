@@ -169,9 +169,10 @@ fn read_basic_constraints(reader: &mut Reader<'_>) -> Result<BasicConstraints, D
 
 fn read_key_usage(reader: &mut Reader<'_>) -> Result<KeyUsage, DerError> {
     let (_, bits) = reader.bit_string()?;
-    // RFC 5280 §4.2.1.3: at least one bit is set; there are nine of them.
+    // RFC 5280 §4.2.1.3: at least one bit is set; there are nine of them. DER drops zero bits at the end (X.690
+    // §11.2.2), but encoders in wide use keep the ninth; the meaning is the same.
     match bits {
-        [first] | [first, 0x80] if bits.iter().any(|byte| *byte != 0) => Ok(KeyUsage(*first)),
+        [first] | [first, 0x00 | 0x80] if bits.iter().any(|byte| *byte != 0) => Ok(KeyUsage(*first)),
         _ => Err(DerError::Value(Tag::BIT_STRING)),
     }
 }
@@ -184,6 +185,33 @@ fn read_purposes<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], DerError> {
         inside.oid()?;
         if inside.is_empty() {
             return Ok(list.value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(encoded: &[u8]) -> Option<u8> {
+        let mut reader = Reader::new(encoded);
+        read_key_usage(&mut reader).ok().map(|usage| usage.0)
+    }
+
+    #[test]
+    fn key_usage_is_read_with_and_without_its_ninth_bit_and_never_empty() {
+        assert_eq!(usage(&[0x03, 0x02, 0x02, 0x04]), Some(0x04));
+        // As rcgen 0.13 writes keyCertSign.
+        assert_eq!(usage(&[0x03, 0x03, 0x07, 0x04, 0x00]), Some(0x04));
+        assert_eq!(usage(&[0x03, 0x03, 0x07, 0x80, 0x80]), Some(0x80));
+        for wrong in [
+            &[0x03, 0x02, 0x00, 0x00][..],
+            &[0x03, 0x03, 0x07, 0x00, 0x00],
+            &[0x03, 0x03, 0x06, 0x80, 0x40],
+            &[0x03, 0x04, 0x07, 0x80, 0x00, 0x00],
+            &[0x03, 0x01, 0x00],
+        ] {
+            assert_eq!(usage(wrong), None, "{wrong:x?}");
         }
     }
 }

@@ -86,14 +86,15 @@ fn a_server_gets_its_names() {
     let services = fixtures::issuing(fixtures::account_root(), Purpose::Services);
     let key = fixtures::device_key();
     let names = ServerNames {
-        hostnames: vec!["est.example.com".parse().expect("a name")],
+        hostnames: ["est.example.com", "*.example.com"].map(|name| name.parse().expect("a name")).into(),
         addresses: vec!["::1".parse().expect("an address")],
     };
     let later = NOW.plus(core::time::Duration::from_secs(86_400));
     let prepared =
         services.prepare_server(&names, NOW, later, key.subject_key(), serial(6)).expect("is good");
     let facts = LeafFacts::parse(&prepared.sign().expect("signs").der).expect("reads");
-    assert_eq!(facts.sans, [San::Dns("est.example.com".into()), San::Ip("::1".into())]);
+    let dns = |name: &str| San::Dns(name.into());
+    assert_eq!(facts.sans, [dns("est.example.com"), dns("*.example.com"), San::Ip("::1".into())]);
     // Not by the devices CA, and not without a name.
     let devices = fixtures::devices();
     assert!(devices.prepare_server(&names, NOW, later, key.subject_key(), serial(6)).is_err());

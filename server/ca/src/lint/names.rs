@@ -2,11 +2,12 @@
 
 use der::Decode;
 use muster_policy::enrol::{SAN_MAX, San};
+use muster_policy::host::HostPattern;
 use muster_policy::name::Hostname;
 use x509_cert::ext::pkix::SubjectAltName;
 
-use super::Subject;
 use super::extensions::SUBJECT_ALT_NAME;
+use super::{Role, Subject};
 use crate::names;
 
 /// ub-common-name and ub-organization-name (RFC 5280 appendix A.1).
@@ -35,18 +36,23 @@ pub(super) fn has_good_sans(subject: &Subject<'_>) -> bool {
             !critical
                 && !subject.is_authority()
                 && SubjectAltName::from_der(value)
-                    .is_ok_and(|names| names::sans(&names.0).is_ok_and(|sans| are_good(&sans)))
+                    .is_ok_and(|names| names::sans(&names.0).is_ok_and(|sans| are_good(&sans, subject.role)))
         }
     }
 }
 
-fn are_good(sans: &[San]) -> bool {
-    (1..=SAN_MAX).contains(&sans.len()) && sans.iter().all(is_good)
+fn are_good(sans: &[San], role: Role) -> bool {
+    (1..=SAN_MAX).contains(&sans.len()) && sans.iter().all(|san| is_good(san, role))
 }
 
-fn is_good(san: &San) -> bool {
+fn is_good(san: &San, role: Role) -> bool {
     match san {
         // "preferred name syntax"; a device id as a DNS name may hold what a hostname may not.
+        // §4.2.1.6 leaves wildcards to applications: servers may have one label (RFC 9525 §6.3).
+        San::Dns(name) if name.starts_with("*.") => {
+            role == Role::Server
+                && name.parse::<HostPattern>().is_ok_and(|checked| checked.to_string() == *name)
+        }
         San::Dns(name) => {
             !name.is_empty() && name.parse::<Hostname>().is_ok_and(|checked| checked.as_str() == name)
                 || muster_policy::name::DeviceId::try_from(name.clone()).is_ok()

@@ -150,7 +150,7 @@ fn openssl_verifies_a_server_by_name_and_address() {
     let (account, bench) = (Account::new(CaAlgorithm::EcdsaP256), Bench::new());
     let key = account::device_key();
     let names = ServerNames {
-        hostnames: vec!["est.example.com".parse().expect("a name")],
+        hostnames: ["est.example.com", "*.wild.example.com"].map(|name| name.parse().expect("a name")).into(),
         addresses: vec!["192.0.2.1".parse().expect("an address")],
     };
     let end = NOW.plus(Duration::from_secs(90 * 86_400));
@@ -161,6 +161,7 @@ fn openssl_verifies_a_server_by_name_and_address() {
     bench.write_pem("services.pem", &[account.services.certificate().der()]);
     let verify = format!("verify {AT} -purpose sslserver -CAfile root.pem -untrusted services.pem");
     bench.openssl(&format!("{verify} -verify_hostname est.example.com leaf.pem"));
+    bench.openssl(&format!("{verify} -verify_hostname a.wild.example.com leaf.pem"));
     bench.openssl(&format!("{verify} -verify_ip 192.0.2.1 leaf.pem"));
 }
 

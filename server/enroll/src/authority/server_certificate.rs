@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use muster_ca::keygen::GeneratedKey;
 use muster_ca::server_leaf::ServerNames;
+use muster_policy::host::HostPattern;
 use muster_policy::identity::Serial;
 use muster_policy::key::{KeyKind, WishedKey};
-use muster_policy::name::Hostname;
 use muster_policy::time::UnixTime;
 use zeroize::Zeroizing;
 
@@ -36,7 +36,7 @@ impl Authority {
     /// When there is no services CA, or it may not issue for one of the names.
     pub fn server_certificate(
         &self,
-        hostnames: Vec<Hostname>,
+        hostnames: Vec<HostPattern>,
         addresses: Vec<IpAddr>,
     ) -> Result<ServerCertificate, AuthorityError> {
         let trust = self.trust();

@@ -131,6 +131,8 @@ pub(crate) fn refusal(refusal: &Refusal, retry_after: Option<Duration>) -> Answe
         Fault::NotOffered => StatusCode::NOT_IMPLEMENTED,
         Fault::TooOften => StatusCode::TOO_MANY_REQUESTS,
         Fault::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Fault::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+        Fault::Origin => StatusCode::BAD_GATEWAY,
     };
     let mut answer = answer(status, TEXT, format!("{refusal}\n"));
     answer.headers_mut().insert(MUSTER_REASON, HeaderValue::from_static(refusal.reason.code()));

@@ -260,6 +260,18 @@ impl Reader {
         Ok(())
     }
 
+    /// Calls `each` for every device of an account, by id.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn for_each_device(&self, account: AccountId, mut each: impl FnMut(Device)) -> Result<(), Fault> {
+        for row in page::range(&self.table(TableName::Devices)?, account.as_bytes())? {
+            let (_, value) = row?;
+            each(codec::decode(TableName::Devices, value.value())?);
+        }
+        Ok(())
+    }
+
     /// What a person has to decide, or did, about a request; none once it has its certificate.
     ///
     /// # Errors

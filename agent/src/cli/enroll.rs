@@ -1,0 +1,243 @@
+//! `muster-agent enroll`: the first certificate, with somebody watching.
+//!
+//! Interrupted or put off it loses nothing: key and request are in the store, and the same command goes on
+//! with them. Afterwards the folder has all that `run` needs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use muster_proto::enrollment::{Identity as DeviceId, Slot, Window};
+use muster_proto::time::UnixTime;
+use muster_proto::x509::Certificate;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::args::EnrollArgs;
+use super::attend::{PACE, until_adopted};
+use super::describe::{Described, date};
+use super::print;
+use crate::clock::Clock;
+use crate::config::{Config, CredentialSection, FILE_NAME, ServerSection};
+use crate::enroll::{Device, Ground, SLOTS, key};
+use crate::identity::{self, Identity};
+use crate::settings::{Proof, ServerUrl, Settings, TrustRoots, Wrong, identity_from_files};
+use crate::store::files::{self, Durability};
+use crate::store::{Content, Found, Kept, KeptPair, Store};
+
+pub(super) async fn enroll(args: &EnrollArgs) -> anyhow::Result<()> {
+    let settings = settings(args)?;
+    let existing = existing(args)?;
+    let config_path = settings.dir.join(FILE_NAME);
+    check_config(&config_path, &settings)?;
+    let store = Arc::new(Store::open(&settings.dir)?);
+    let clock = Clock::start();
+    check_unheld(&store, &settings, clock.wall())?;
+    // Before the certificate: whoever is interrupted after it must find all that `run` needs.
+    let configured = write_config(args, &settings, &config_path)?;
+    let taken_over = existing.is_some();
+    if let Some(content) = existing {
+        store.put(Slot::A, &content)?;
+    }
+    eprintln!("enrolling {} at {}", settings.device, settings.server);
+    let mut ground = Ground::new(&settings);
+    let (publisher, _) = identity::channel();
+    let mut device = Device::start(&mut ground, Arc::clone(&store), clock, publisher)?;
+    if taken_over {
+        device.renew_now();
+    }
+    let adopted = until_adopted(&mut device, args.timeout).await;
+    device.finish().await;
+    let identity = match adopted {
+        Ok(identity) => identity,
+        Err(error) => {
+            if taken_over {
+                // It was not enrolled here; its request stays, for another try.
+                store.clear(Slot::A)?;
+            }
+            if configured == Configured::Now {
+                // It may name the wrong server; the next try writes its own.
+                files::remove(&config_path)?;
+            }
+            return Err(error);
+        }
+    };
+    tell(args, &identity, &config_path)
+}
+
+fn settings(args: &EnrollArgs) -> Result<Settings, Wrong> {
+    if DeviceId::new(&args.device, None).is_err() {
+        return Err(Wrong(format!(
+            "--device `{}` must be 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+            args.device
+        )));
+    }
+    let trust = match (&args.ca, &args.ca_sha256) {
+        (Some(file), _) => TrustRoots::from_file(file)?,
+        (None, sha256) => TrustRoots::from_sha256(sha256.as_deref().unwrap_or_default())?,
+    };
+    Ok(Settings {
+        server: ServerUrl::parse(&args.server, args.label.as_deref())?,
+        device: args.device.clone(),
+        dir: args.dir.clone(),
+        trust,
+        credential: credential(args)?,
+        pace: PACE,
+    })
+}
+
+/// What is named on the command line counts more than the environment.
+fn credential(args: &EnrollArgs) -> Result<Option<Proof>, Wrong> {
+    if args.existing_cert.is_some() {
+        return Ok(None);
+    }
+    match (&args.idevid_cert, &args.idevid_key, &args.token_file, &args.token) {
+        (Some(certificate), Some(key), _, _) => Proof::from_manufacturer(certificate, key).map(Some),
+        (_, _, Some(file), _) => Proof::from_token_file(file).map(Some),
+        (_, _, None, Some(token)) => Ok(Some(Proof::Token(Zeroizing::new(token.trim().to_owned())))),
+        _ => Err(Wrong(
+            "a credential is missing: --token-file, --idevid-cert with --idevid-key, or --existing-cert with \
+             --existing-key; `muster token new` on the server makes a token"
+                .to_owned(),
+        )),
+    }
+}
+
+/// The identity to take over, as an identity that is due for renewal.
+fn existing(args: &EnrollArgs) -> Result<Option<Content>, Wrong> {
+    let (Some(certificate), Some(key_file)) = (&args.existing_cert, &args.existing_key) else {
+        return Ok(None);
+    };
+    let identity = identity_from_files(certificate, key_file)?;
+    if identity.device != args.device {
+        return Err(Wrong(format!(
+            "the certificate is of device `{}` and not of `{}`",
+            identity.device, args.device
+        )));
+    }
+    let leaf = identity.chain.first().and_then(|leaf| Certificate::parse(leaf).ok());
+    let leaf = leaf.ok_or_else(|| Wrong(format!("{} is no certificate", certificate.display())))?;
+    let validity = leaf.validity;
+    let window = Window::new(validity.not_before, validity.not_after, validity.not_after)
+        .ok_or_else(|| Wrong("the certificate ends before it begins".to_owned()))?;
+    let key = key::adopt(&identity.key)
+        .ok_or_else(|| Wrong(format!("the key in {} is of an unknown kind", key_file.display())))?;
+    let pair = KeptPair {
+        generation: 0,
+        chain: identity.chain.iter().flat_map(|der| der.to_vec()).collect(),
+        anchor: Vec::new(),
+        window,
+        saved_at: UnixTime::default(),
+    };
+    Ok(Some(Content { key, record: Some(Kept::Pair(pair)) }))
+}
+
+/// A configuration that is there must be about the same, or `run` would go on with something else.
+fn check_config(path: &Path, settings: &Settings) -> anyhow::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let config = Config::read(path)?;
+    let server = ServerUrl::parse(&config.server.url, None)?;
+    if config.device != settings.device || server != settings.server {
+        bail!(
+            "{} is for {} at {server}; choose another --dir, or remove that file",
+            path.display(),
+            config.device
+        );
+    }
+    Ok(())
+}
+
+/// Enrolling over a certificate that still holds would throw it away for nothing.
+fn check_unheld(store: &Store, settings: &Settings, now: UnixTime) -> anyhow::Result<()> {
+    for slot in SLOTS {
+        let Found::Whole(Content { record: Some(Kept::Pair(pair)), .. }) =
+            crate::store::look(store.dir(), slot)?
+        else {
+            continue;
+        };
+        let leaf = muster_proto::x509::Bundle::new(&pair.chain).first();
+        let device = leaf.ok().and_then(|leaf| leaf.common_name()).unwrap_or_default();
+        if device != settings.device {
+            bail!("{} belongs to device `{device}`; choose another --dir", store.dir().display());
+        }
+        if pair.window.expires_at() > now {
+            bail!(
+                "{} holds a certificate for `{device}` until {}; use `muster-agent renew --dir {}`, or another \
+                 --dir",
+                store.dir().display(),
+                date(pair.window.expires_at()),
+                store.dir().display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether the configuration was there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Configured {
+    Before,
+    Now,
+}
+
+/// Writes what `run` needs. A configuration that was there stays: people edit it.
+fn write_config(args: &EnrollArgs, settings: &Settings, path: &Path) -> anyhow::Result<Configured> {
+    let failed = || format!("{} could not be written", path.display());
+    if let TrustRoots::Certificates(certificates) = &settings.trust {
+        let text: String =
+            certificates.iter().map(|der| crate::store::armoured("CERTIFICATE", der)).collect();
+        files::replace(&settings.dir.join(TRUST_FILE), text.as_bytes(), Durability::Durable)
+            .with_context(failed)?;
+    }
+    if path.exists() {
+        return Ok(Configured::Before);
+    }
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let config = Config {
+        device: settings.device.clone(),
+        dir: None,
+        server: ServerSection {
+            url: settings.server.to_string(),
+            ca_file: args.ca.is_some().then(|| TRUST_FILE.into()),
+            ca_sha256: args.ca_sha256.clone(),
+        },
+        relay: Vec::new(),
+        telemetry: None,
+        credential: args.idevid_cert.as_ref().map(|certificate| CredentialSection {
+            token_file: None,
+            idevid_cert: Some(absolute(certificate)),
+            idevid_key: args.idevid_key.as_ref().map(absolute),
+        }),
+        pace: Default::default(),
+        log: Default::default(),
+    };
+    let text = toml::to_string(&config).with_context(failed)?;
+    files::replace(path, text.as_bytes(), Durability::Durable).with_context(failed)?;
+    Ok(Configured::Now)
+}
+
+fn tell(args: &EnrollArgs, identity: &Identity, config: &Path) -> anyhow::Result<()> {
+    let described = identity.chain.first().and_then(|leaf| Described::new(leaf));
+    let described = described.context("the new certificate can't be read")?;
+    if args.json {
+        let mut told = serde_json::to_value(&described)?;
+        if let Some(fields) = told.as_object_mut() {
+            fields.insert("dir".to_owned(), json!(args.dir));
+            fields.insert("config".to_owned(), json!(config));
+        }
+        print(&told.to_string())?;
+    } else {
+        print(&format!(
+            "{} has a certificate until {}\nkeep it renewed: muster-agent run --config {}",
+            described.device,
+            described.expires_at,
+            config.display()
+        ))?;
+    }
+    Ok(())
+}
+
+/// The CA certificates that were given at enrollment.
+const TRUST_FILE: &str = "trust.pem";

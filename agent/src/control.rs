@@ -1,0 +1,112 @@
+//! The socket by which `muster-agent renew` reaches a running agent: `DIR/control.sock`, 0600.
+//!
+//! One line with a wish comes in, one line of JSON with the outcome goes out. Whoever may write to the
+//! folder is the device anyway; the only wish is one that the agent has by itself now and then.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+
+/// The outcome of a renewal that somebody asked for.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub(crate) enum Outcome {
+    /// It failed; the agent goes on trying.
+    Failed {
+        /// What went wrong, and what to do.
+        why: String,
+    },
+    /// The server decides later; the agent goes on asking.
+    Postponed,
+    /// A new certificate is stored; with its end in Unix seconds.
+    Renewed {
+        /// The certificate's last second.
+        expires_at: u64,
+    },
+}
+
+/// Somebody wants a renewal, and waits for the outcome.
+pub(crate) type Wish = oneshot::Sender<Outcome>;
+
+/// Where the socket is.
+#[must_use]
+pub(crate) fn path(dir: &Path) -> PathBuf {
+    dir.join("control.sock")
+}
+
+/// Opens the socket. The caller holds the folder's lock, so a socket that is there is a dead one.
+///
+/// # Errors
+/// When the file system refuses, or the path is too long for a socket.
+pub(crate) fn open(dir: &Path) -> io::Result<UnixListener> {
+    let path = path(dir);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    // The folder is 0700, so there is no moment in which another could connect.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Takes wishes one after the other until the agent no longer listens.
+pub(crate) async fn serve(listener: UnixListener, wishes: mpsc::Sender<Wish>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        if wishes.is_closed() {
+            return;
+        }
+        // One caller at a time: a second one is answered when the first was.
+        if let Err(error) = answer(stream, &wishes).await {
+            tracing::debug!(%error, "a local command went away");
+        }
+    }
+}
+
+async fn answer(stream: UnixStream, wishes: &mpsc::Sender<Wish>) -> io::Result<()> {
+    let (reading, mut writing) = stream.into_split();
+    let mut line = String::new();
+    let mut reading = BufReader::new(reading.take(LINE_MAX_BYTES));
+    tokio::time::timeout(LINE_TIMEOUT, reading.read_line(&mut line)).await??;
+    let failed = |why: &str| Outcome::Failed { why: why.to_owned() };
+    let outcome = if line == RENEW {
+        let (teller, outcome) = oneshot::channel();
+        match wishes.send(teller).await {
+            Ok(()) => outcome.await.unwrap_or_else(|_| failed("the agent is stopping")),
+            Err(_) => failed("the agent is stopping"),
+        }
+    } else {
+        failed("the running agent does not know this command; is it of another version?")
+    };
+    let mut answer = serde_json::to_vec(&outcome)?;
+    answer.push(b'\n');
+    writing.write_all(&answer).await
+}
+
+/// Asks the running agent to renew; `None` when none runs.
+///
+/// # Errors
+/// When it goes away without an answer.
+pub(crate) async fn ask(dir: &Path) -> io::Result<Option<Outcome>> {
+    let gone = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+    let mut stream = match UnixStream::connect(path(dir)).await {
+        Err(error) if gone.contains(&error.kind()) => return Ok(None),
+        stream => stream?,
+    };
+    stream.write_all(RENEW.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_MAX_BYTES).read_to_end(&mut answer).await?;
+    serde_json::from_slice(&answer).map(Some).map_err(io::Error::other)
+}
+
+const RENEW: &str = "renew\n";
+const LINE_MAX_BYTES: u64 = 64;
+/// A local program writes its line at once.
+const LINE_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_MAX_BYTES: u64 = 4 << 10;

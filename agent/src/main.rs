@@ -1,0 +1,7 @@
+//! The `muster-agent` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    muster_agent::cli::main()
+}

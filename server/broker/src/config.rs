@@ -1,0 +1,358 @@
+//! The broker's settings, as written (`BrokerConfig`) and as checked (`Settings`).
+//!
+//! Every field has a safe default: a device owns `devices/ID/#` and reads `fleet/#`, nobody without a
+//! certificate gets in, and every quota has a number.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::topic::{TopicError, TopicFilter};
+
+/// Settings that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A pattern of a rule is not a topic filter.
+    #[error("the rule {pattern:?} is not a topic filter: {error}")]
+    Pattern {
+        /// The pattern as written.
+        pattern: String,
+        /// What is wrong with it.
+        error: TopicError,
+    },
+    /// A number is outside its range.
+    #[error("{0}")]
+    Range(&'static str),
+    /// The engine `upstream` needs a place to connect to.
+    #[error("the engine `upstream` needs [broker.upstream] with exactly one of `tcp` and `unix`")]
+    UpstreamMissing,
+}
+
+/// The broker's settings as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "snake_case")]
+pub struct BrokerConfig {
+    /// What carries the messages.
+    pub engine: EngineKind,
+    /// Topic rules; the defaults when empty. A client has the rules of all its groups together.
+    pub rules: Vec<RuleConfig>,
+    /// What a client without a certificate may do; nothing, and it is refused, when absent.
+    pub anonymous: Option<AnonymousConfig>,
+    /// What a user name in CONNECT must be.
+    pub username: UsernameRule,
+    /// What happens to a client whose connection the edge cuts.
+    pub on_cut: CutConfig,
+    /// Bounds on what one client and all clients may use.
+    pub quotas: Quotas,
+    /// Where the engine `upstream` connects to.
+    pub upstream: Option<UpstreamConfig>,
+    /// The file of retained messages and persistent sessions; without one they end with the process.
+    pub file: Option<PathBuf>,
+}
+
+/// What carries the messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// Our own engine in this process.
+    #[default]
+    Embedded,
+    /// Another broker over TCP or a unix socket.
+    Upstream,
+}
+
+/// One topic rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuleConfig {
+    /// Who has it: holders in one of these groups, or everyone with a certificate when empty.
+    pub groups: BTreeSet<String>,
+    /// What may be published; `%i` is the device id.
+    pub publish: Vec<String>,
+    /// What may be subscribed to; a shared subscription is its inner filter.
+    pub subscribe: Vec<String>,
+    /// Exceptions: neither published, nor subscribed to, nor delivered through a wider subscription.
+    pub deny: Vec<String>,
+    /// Which client ids may be used.
+    pub client_id: ClientIdRule,
+}
+
+/// Which client ids a holder may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientIdRule {
+    /// The device id, or what starts with it and a slash.
+    #[default]
+    Bound,
+    /// Any.
+    Any,
+}
+
+/// What clients without a certificate may do, on hosts that let them in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AnonymousConfig {
+    /// What may be published.
+    pub publish: Vec<String>,
+    /// What may be subscribed to.
+    pub subscribe: Vec<String>,
+    /// Exceptions from both.
+    pub deny: Vec<String>,
+}
+
+/// What a user name in CONNECT must be. It never says who the client is: the certificate does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UsernameRule {
+    /// Whatever it is, it means nothing.
+    #[default]
+    Ignore,
+    /// If there is one, it must be the device id.
+    Device,
+}
+
+/// What happens when the edge cuts a connection, by revocation for instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CutConfig {
+    /// The will of the client.
+    pub will: OnCutWill,
+    /// Its session.
+    pub session: OnCutSession,
+}
+
+/// What happens to the will of a client that is cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnCutWill {
+    /// It is dropped: a revoked device says nothing more.
+    #[default]
+    Drop,
+    /// It is published.
+    Publish,
+}
+
+/// What happens to the session of a client that is cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnCutSession {
+    /// It stays for its time: a suspended device may come back.
+    #[default]
+    Keep,
+    /// It ends at once.
+    Drop,
+}
+
+/// Bounds on what clients may use. What version 5 has a property for is announced in CONNACK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quotas {
+    /// Largest packet taken from a client, 256 KiB as in most hosted brokers.
+    pub packet_bytes: u32,
+    /// How long a client has from its connection to a whole CONNECT.
+    pub connect_timeout_s: u16,
+    /// Subscriptions of one session.
+    pub filters: usize,
+    /// QoS 1 and 2 publications of one client that wait for their end, in either direction.
+    pub inflight: u16,
+    /// QoS 1 and 2 messages that wait in one session.
+    pub queued: usize,
+    /// Octets of messages that wait in one session.
+    pub queued_bytes: usize,
+    /// QoS 0 messages that wait for one connected client; beyond it they are dropped.
+    pub queued_qos0: usize,
+    /// What happens to QoS 1 and 2 messages beyond `queued`.
+    pub when_full: WhenFull,
+    /// Sessions, connected or not.
+    pub sessions: usize,
+    /// Retained messages.
+    pub retained: usize,
+    /// Octets of topics and payloads of retained messages.
+    pub retained_bytes: usize,
+    /// Longest life of a session without a connection.
+    pub session_expiry_s: u32,
+    /// Longest keep alive; zero for any, none at all among them.
+    pub keep_alive_s: u16,
+    /// Publications of one client in a second, on average; zero for any number.
+    pub publish_rate_per_s: u32,
+    /// Publications of one client at once above the average.
+    pub publish_burst: u32,
+    /// What happens above the rate.
+    pub when_too_fast: WhenTooFast,
+    /// Topic aliases in either direction.
+    pub topic_aliases: u16,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            packet_bytes: 256 * 1024,
+            connect_timeout_s: 10,
+            filters: 100,
+            inflight: 32,
+            queued: 1000,
+            queued_bytes: 4 * 1024 * 1024,
+            queued_qos0: 200,
+            when_full: WhenFull::DropOldest,
+            sessions: 1_000_000,
+            retained: 100_000,
+            retained_bytes: 256 * 1024 * 1024,
+            session_expiry_s: 7 * 24 * 60 * 60,
+            keep_alive_s: 0,
+            publish_rate_per_s: 0,
+            publish_burst: 100,
+            when_too_fast: WhenTooFast::Slow,
+            topic_aliases: 16,
+        }
+    }
+}
+
+/// What happens to a QoS 1 or 2 message for a session whose queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// The oldest message of the queue goes.
+    #[default]
+    DropOldest,
+    /// The publisher is told: reason code 0x97.
+    Refuse,
+}
+
+/// What happens to a client that publishes too fast.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenTooFast {
+    /// It is read no faster than it may write.
+    #[default]
+    Slow,
+    /// It is disconnected: reason code 0x96.
+    Disconnect,
+}
+
+/// Where the engine `upstream` connects to, and as whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamConfig {
+    /// `HOST:PORT` of the other broker.
+    pub tcp: Option<String>,
+    /// Path of its unix socket.
+    pub unix: Option<PathBuf>,
+    /// The password beside the user name, which is the device id.
+    pub password: Option<String>,
+    /// Whether a PROXY v2 header comes first, with the client's address and certificate name.
+    pub proxy_protocol: bool,
+}
+
+/// Settings that were checked.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) rules: Vec<CheckedRule>,
+    pub(crate) anonymous: Option<CheckedRule>,
+    pub(crate) username: UsernameRule,
+    pub(crate) on_cut: CutConfig,
+    pub(crate) quotas: Quotas,
+}
+
+/// A rule whose patterns were checked; those with `%i` are still text.
+#[derive(Debug, Default)]
+pub(crate) struct CheckedRule {
+    pub(crate) groups: BTreeSet<String>,
+    pub(crate) publish: Vec<String>,
+    pub(crate) subscribe: Vec<String>,
+    pub(crate) deny: Vec<String>,
+    pub(crate) client_id: ClientIdRule,
+}
+
+/// What stands for the device id in a pattern.
+pub(crate) const DEVICE_PLACE: &str = "%i";
+
+impl Settings {
+    pub(crate) fn check(config: &BrokerConfig) -> Result<Self, ConfigError> {
+        let quotas = config.quotas;
+        if quotas.packet_bytes < 128 || quotas.packet_bytes > 268_435_455 {
+            return Err(ConfigError::Range("quotas.packet_bytes is 128 to 268435455 (MQTT 5 §1.5.5)"));
+        }
+        if quotas.inflight == 0 || quotas.connect_timeout_s == 0 {
+            return Err(ConfigError::Range("quotas.inflight and quotas.connect_timeout_s are at least 1"));
+        }
+        let rules = if config.rules.is_empty() { vec![default_rule()] } else { config.rules.clone() };
+        let rules = rules.into_iter().map(CheckedRule::check).collect::<Result<_, _>>()?;
+        let anonymous = config.anonymous.clone().map(|rule| {
+            CheckedRule::check(RuleConfig {
+                publish: rule.publish,
+                subscribe: rule.subscribe,
+                deny: rule.deny,
+                client_id: ClientIdRule::Any,
+                groups: BTreeSet::new(),
+            })
+        });
+        Ok(Self {
+            rules,
+            anonymous: anonymous.transpose()?,
+            username: config.username,
+            on_cut: config.on_cut,
+            quotas,
+        })
+    }
+}
+
+impl Settings {
+    /// Everyone may do everything: for the probe, which looks at packets and not at rules.
+    pub(crate) fn open() -> Self {
+        let all = || vec!["#".to_owned()];
+        let open = CheckedRule {
+            publish: all(),
+            subscribe: all(),
+            client_id: ClientIdRule::Any,
+            ..CheckedRule::default()
+        };
+        Self {
+            rules: Vec::new(),
+            anonymous: Some(open),
+            username: UsernameRule::Ignore,
+            on_cut: CutConfig::default(),
+            quotas: Quotas::default(),
+        }
+    }
+}
+
+fn default_rule() -> RuleConfig {
+    RuleConfig {
+        publish: vec!["devices/%i/#".to_owned()],
+        subscribe: vec!["devices/%i/#".to_owned(), "fleet/#".to_owned()],
+        ..RuleConfig::default()
+    }
+}
+
+impl CheckedRule {
+    fn check(rule: RuleConfig) -> Result<Self, ConfigError> {
+        for pattern in rule.publish.iter().chain(&rule.subscribe).chain(&rule.deny) {
+            TopicFilter::parse(&pattern.replace(DEVICE_PLACE, "x"))
+                .map_err(|error| ConfigError::Pattern { pattern: pattern.clone(), error })?;
+        }
+        Ok(Self {
+            groups: rule.groups,
+            publish: rule.publish,
+            subscribe: rule.subscribe,
+            deny: rule.deny,
+            client_id: rule.client_id,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_fields_and_patterns_that_are_no_filters_are_refused() {
+        assert!(toml::from_str::<BrokerConfig>("enigne = 'embedded'").is_err());
+        assert!(toml::from_str::<BrokerConfig>("[quotas]\nfilter = 3").is_err());
+        let config: BrokerConfig = toml::from_str("[[rules]]\npublish = ['a/#/b']").expect("reads");
+        assert!(matches!(Settings::check(&config), Err(ConfigError::Pattern { .. })));
+        let config: BrokerConfig = toml::from_str("[[rules]]\npublish = ['x%i/+']").expect("reads");
+        assert!(Settings::check(&config).is_ok());
+    }
+}

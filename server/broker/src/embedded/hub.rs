@@ -1,0 +1,461 @@
+//! What the clients of the embedded engine share.
+//!
+//! Locks, in the order in which they may be held together: the sessions of a space, then one
+//! session's state. The index and the retained messages are locked alone. A publication holds the
+//! index only while it looks for subscribers, not while it delivers to them, and gives way to other
+//! tasks between slices of a large audience.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use muster_policy::identity::AccountId;
+use tokio::sync::Notify;
+
+use super::delivery::Replay;
+use super::index::{Index, Subscriber};
+use super::message::Message;
+use super::restore::SessionRecord;
+use super::retained::Retained;
+use super::session::{Link, Session, SessionKey, Subscription, Surroundings};
+use super::timers::{Due, Event, Timers};
+use crate::clock::{Clock, Millis};
+use crate::config::{OnCutSession, Settings};
+use crate::metrics::Metrics;
+use crate::rules::Rules;
+use crate::store::{Store, Ticket};
+use crate::topic::Subscribed;
+use crate::wire::Code;
+use crate::wire::connect::Will;
+use crate::wire::subscribe::{Options, RetainHandling};
+
+/// All that the embedded engine knows.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) store: Store,
+    pub(super) timers: Timers,
+    spaces: RwLock<HashMap<AccountId, Arc<Space>>>,
+    links: AtomicU64,
+    /// Set before the sessions are looked through, so that none slips in behind.
+    is_draining: AtomicBool,
+    /// The next id of a session in the file.
+    pub(super) ids: AtomicU64,
+}
+
+/// The topics and sessions of one account: nothing crosses to another.
+#[derive(Debug)]
+pub(crate) struct Space {
+    pub(super) account: AccountId,
+    pub(super) index: RwLock<Index>,
+    pub(super) retained: RwLock<Retained>,
+    pub(super) sessions: Mutex<HashMap<SessionKey, Arc<Session>>>,
+}
+
+/// A client that wants a session.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) account: AccountId,
+    pub(crate) key: SessionKey,
+    pub(crate) starts_clean: bool,
+    pub(crate) expiry_s: u32,
+    pub(crate) window: u16,
+    pub(crate) will: Option<Box<Will>>,
+    pub(crate) rules: Arc<Rules>,
+}
+
+/// A client in its session.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) space: Arc<Space>,
+    pub(crate) session: Arc<Session>,
+    pub(crate) link: u64,
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) session_present: bool,
+}
+
+/// How a connection leaves its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Departure {
+    pub(crate) fires_will: bool,
+    pub(crate) session: OnCutSession,
+    /// What a DISCONNECT changed the expiry to.
+    pub(crate) expiry_s: Option<u32>,
+}
+
+impl Hub {
+    pub(crate) fn new(settings: Arc<Settings>, clock: Clock, metrics: Arc<Metrics>, store: Store) -> Self {
+        Self {
+            settings,
+            clock,
+            metrics,
+            store,
+            timers: Timers::default(),
+            spaces: RwLock::default(),
+            links: AtomicU64::new(1),
+            is_draining: AtomicBool::new(false),
+            ids: AtomicU64::new(1),
+        }
+    }
+
+    /// The space of an account, made when it is first seen.
+    pub(super) fn space(&self, account: AccountId) -> Arc<Space> {
+        let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(space) = spaces.get(&account) {
+            return Arc::clone(space);
+        }
+        drop(spaces);
+        let mut spaces = self.spaces.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(spaces.entry(account).or_insert_with(|| Arc::new(Space::new(account))))
+    }
+
+    pub(super) fn spaces(&self) -> Vec<Arc<Space>> {
+        self.spaces.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Gives a client its session, and takes it from an earlier connection of the same client.
+    ///
+    /// # Errors
+    /// When there are too many sessions, or the broker is stopping.
+    pub(crate) async fn attach(&self, arrival: Arrival) -> Result<Attached, Code> {
+        let space = self.space(arrival.account);
+        let link_id = self.links.fetch_add(1, Ordering::Relaxed);
+        let wake = Arc::new(Notify::new());
+        let link = Link {
+            id: link_id,
+            wake: Arc::clone(&wake),
+            window: arrival.window,
+            outstanding: 0,
+            will: arrival.will.clone(),
+            kicked: None,
+        };
+        let mut leavings = Leavings::default();
+        let (session, session_present) = self.enter(&space, &arrival, link, &mut leavings)?;
+        self.clear(&space, leavings).await;
+        Ok(Attached { space, session, link: link_id, wake, session_present })
+    }
+
+    fn enter(
+        &self,
+        space: &Arc<Space>,
+        arrival: &Arrival,
+        link: Link,
+        leavings: &mut Leavings,
+    ) -> Result<(Arc<Session>, bool), Code> {
+        let mut sessions = space.sessions();
+        if self.is_draining.load(Ordering::Acquire) {
+            return Err(Code::SERVER_UNAVAILABLE);
+        }
+        let found = sessions.get(&arrival.key).cloned();
+        let now = self.clock.now();
+        if let Some(session) = &found {
+            // One that ends with its connection ends now (MQTT 5 §3.1.4, 3.1.1 §3.1.2.4).
+            let is_over = {
+                let state = session.state();
+                state.expiry_s == 0 || state.expires.is_some_and(|timer| timer.0 <= now)
+            };
+            if !arrival.starts_clean && !is_over {
+                self.resume(session, arrival, link, leavings);
+                self.record(space, session);
+                return Ok((Arc::clone(session), true));
+            }
+            sessions.remove(&arrival.key);
+            self.end(session, leavings);
+        } else if self.metrics.sessions.value()
+            >= u64::try_from(self.settings.quotas.sessions).unwrap_or(u64::MAX)
+        {
+            return Err(Code::QUOTA_EXCEEDED);
+        }
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let session = Arc::new(Session::new(arrival.key.clone(), id));
+        {
+            let mut state = session.state();
+            state.expiry_s = arrival.expiry_s;
+            state.connect(link, Arc::clone(&arrival.rules));
+        }
+        self.record(space, &session);
+        sessions.insert(arrival.key.clone(), Arc::clone(&session));
+        self.metrics.sessions.up();
+        Ok((session, false))
+    }
+
+    fn resume(&self, session: &Arc<Session>, arrival: &Arrival, link: Link, leavings: &mut Leavings) {
+        let mut state = session.state();
+        self.timers.cancel(state.expires.take());
+        self.timers.cancel(state.will_due.take());
+        // MQTT 5 §3.1.3.2.2: who comes back within the delay has no will sent.
+        state.delayed_will = None;
+        let before = state.connect(link, Arc::clone(&arrival.rules));
+        if let Some(before) = before {
+            self.metrics.taken_over.up();
+            before.wake.notify_one();
+            leavings.wills.extend(before.will.filter(|will| will.delay_s == 0).map(|will| *will));
+        }
+        // The rules may be narrower than those of the last connection.
+        let lost: Vec<_> = state
+            .subscriptions
+            .keys()
+            .filter(|filter| !arrival.rules.may_subscribe(&filter.filter))
+            .cloned()
+            .collect();
+        for filter in &lost {
+            state.subscriptions.remove(filter);
+            self.metrics.subscriptions.down();
+        }
+        let before_s = core::mem::replace(&mut state.expiry_s, arrival.expiry_s);
+        drop(state);
+        if before_s > 0 && arrival.expiry_s == 0 {
+            self.store.remove_session(session.id);
+        }
+        leavings.filters.push((Arc::clone(session), lost));
+    }
+
+    /// Ends a session that left the table.
+    fn end(&self, session: &Arc<Session>, leavings: &mut Leavings) {
+        let link = {
+            let mut state = session.state();
+            self.timers.cancel(state.expires.take());
+            self.timers.cancel(state.will_due.take());
+            if state.expiry_s > 0 {
+                self.store.remove_session(session.id);
+            }
+            state.disconnect()
+        };
+        if let Some(link) = link {
+            self.metrics.taken_over.up();
+            link.wake.notify_one();
+            leavings.wills.extend(link.will.map(|will| *will));
+        }
+        let (filters, delayed) = session.end();
+        leavings.wills.extend(delayed.map(|will| *will));
+        self.metrics.sessions.down();
+        for _ in &filters {
+            self.metrics.subscriptions.down();
+        }
+        leavings.filters.push((Arc::clone(session), filters));
+    }
+
+    /// Does what could not be done under the locks.
+    async fn clear(&self, space: &Arc<Space>, leavings: Leavings) {
+        for (session, filters) in leavings.filters {
+            if !filters.is_empty() {
+                let mut index = space.index.write().unwrap_or_else(PoisonError::into_inner);
+                for filter in &filters {
+                    index.remove(filter, &session);
+                }
+            }
+        }
+        for will in leavings.wills {
+            self.fire(space, will).await;
+        }
+    }
+
+    async fn fire(&self, space: &Arc<Space>, will: Will) {
+        self.metrics.wills.up();
+        self.publish(space, Message::of_will(will, self.clock.now()), None).await;
+    }
+
+    /// A connection is over. Does nothing when the session has another one by now.
+    pub(crate) async fn detach(&self, attached: &Attached, departure: Departure) {
+        let Attached { space, session, link, .. } = attached;
+        let mut leavings = Leavings::default();
+        {
+            let mut sessions = space.sessions();
+            let mut state = session.state();
+            if session.is_ended() || state.link.as_ref().is_none_or(|current| current.id != *link) {
+                return;
+            }
+            if let Some(seconds) = departure.expiry_s {
+                state.expiry_s = seconds;
+            }
+            let will = state.disconnect().and_then(|link| link.will).filter(|_| departure.fires_will);
+            if state.expiry_s == 0 || departure.session == OnCutSession::Drop {
+                leavings.wills.extend(will.map(|will| *will));
+                // What the file has of it goes even if a DISCONNECT made its expiry zero.
+                self.store.remove_session(session.id);
+                drop(state);
+                sessions.remove(&session.key);
+                self.end(session, &mut leavings);
+            } else {
+                let ends_at = self.clock.now().plus_seconds(state.expiry_s);
+                state.expires = Some(self.timers.add(ends_at, due(space, session, Event::SessionEnds)));
+                if let Some(will) = will {
+                    if will.delay_s == 0 {
+                        leavings.wills.push(*will);
+                    } else {
+                        let fires_at = self.clock.now().plus_seconds(will.delay_s);
+                        state.delayed_will = Some(will);
+                        state.will_due =
+                            Some(self.timers.add(fires_at, due(space, session, Event::WillFires)));
+                    }
+                }
+                drop(state);
+                self.record(space, session);
+            }
+        }
+        self.clear(space, leavings).await;
+    }
+
+    /// Writes what the file must know of a persistent session.
+    fn record(&self, space: &Space, session: &Session) -> Option<Ticket> {
+        if !self.store.keeps() {
+            return None;
+        }
+        let state = session.state();
+        (state.expiry_s > 0).then(|| {
+            let record = SessionRecord::of(space.account, &session.key, &state);
+            self.store.put_session(session.id, &record)
+        })
+    }
+
+    /// Adds a subscription.
+    ///
+    /// # Errors
+    /// The code for the SUBACK when the session has too many, or is another's by now.
+    pub(crate) fn subscribe(
+        &self,
+        attached: &Attached,
+        filter: Subscribed,
+        options: Options,
+        id: Option<u32>,
+    ) -> Result<Replay, Code> {
+        let is_new = {
+            let mut state = attached.session.state();
+            state.check_link(attached.link)?;
+            let is_new = !state.subscriptions.contains_key(&filter);
+            if is_new && state.subscriptions.len() >= self.settings.quotas.filters {
+                return Err(Code::QUOTA_EXCEEDED);
+            }
+            state.subscriptions.insert(filter.clone(), Subscription { options, id });
+            is_new
+        };
+        if is_new {
+            self.metrics.subscriptions.up();
+        }
+        let session = Arc::clone(&attached.session);
+        let mut index = attached.space.index.write().unwrap_or_else(PoisonError::into_inner);
+        if !session.is_ended() {
+            index.insert(&filter, Subscriber { session, options, subscription_id: id });
+        }
+        drop(index);
+        let wants_retained = match options.retain_handling {
+            RetainHandling::Always => true,
+            RetainHandling::IfNew => is_new,
+            RetainHandling::Never => false,
+        };
+        // MQTT 5 §4.8.2: a shared subscription gets no retained messages.
+        let filter = (wants_retained && filter.share.is_none()).then_some(filter.filter);
+        Ok(Replay { filter, qos: options.qos, id, after: None })
+    }
+
+    /// Takes a subscription away.
+    pub(crate) fn unsubscribe(&self, attached: &Attached, filter: &Subscribed) -> Code {
+        let removed = {
+            let mut state = attached.session.state();
+            if let Err(code) = state.check_link(attached.link) {
+                return code;
+            }
+            state.subscriptions.remove(filter)
+        };
+        if removed.is_none() {
+            return Code::NO_SUBSCRIPTION_EXISTED;
+        }
+        self.metrics.subscriptions.down();
+        let mut index = attached.space.index.write().unwrap_or_else(PoisonError::into_inner);
+        index.remove(filter, &attached.session);
+        Code::SUCCESS
+    }
+
+    /// Writes the subscriptions of a persistent session; its SUBACK waits for the ticket.
+    pub(crate) fn keep_subscriptions(&self, attached: &Attached) -> Option<Ticket> {
+        self.record(&attached.space, &attached.session)
+    }
+
+    pub(crate) fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings { store: &self.store, metrics: &self.metrics, quotas: &self.settings.quotas }
+    }
+
+    /// Ends what is due. Returns when to come again.
+    pub(super) async fn handle_due(&self) -> Option<Millis> {
+        let now = self.clock.now();
+        while let Some(Due { space, session, event }) = self.timers.take(now) {
+            let mut leavings = Leavings::default();
+            match event {
+                Event::WillFires => {
+                    let mut state = session.state();
+                    if state.will_due.is_some_and(|timer| timer.0 <= now) {
+                        state.will_due = None;
+                        leavings.wills.extend(state.delayed_will.take().map(|will| *will));
+                    }
+                }
+                Event::SessionEnds => {
+                    let mut sessions = space.sessions();
+                    let is_over = session.state().expires.is_some_and(|timer| timer.0 <= now);
+                    if is_over && !session.is_ended() {
+                        sessions.remove(&session.key);
+                        self.end(&session, &mut leavings);
+                    }
+                }
+            }
+            self.clear(&space, leavings).await;
+        }
+        self.timers.next_at()
+    }
+
+    /// Takes expired retained messages away.
+    pub(super) fn sweep_retained(&self) {
+        let now = self.clock.now();
+        for space in self.spaces() {
+            let expired = space.retained.read().unwrap_or_else(PoisonError::into_inner).expired(now);
+            let mut retained = space.retained.write().unwrap_or_else(PoisonError::into_inner);
+            for topic in expired {
+                if retained.remove(&topic) {
+                    self.metrics.retained.down();
+                    self.store.remove_retained(space.account.as_bytes(), &topic);
+                }
+            }
+        }
+    }
+
+    /// Tells all connections to end.
+    pub(crate) fn drain(&self) {
+        self.is_draining.store(true, Ordering::Release);
+        for space in self.spaces() {
+            let sessions: Vec<_> = space.sessions().values().cloned().collect();
+            for session in sessions {
+                if let Some(link) = &mut session.state().link {
+                    link.kicked = Some(Code::SERVER_SHUTTING_DOWN);
+                    link.wake.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Writes the last of it.
+    pub(crate) fn close(&self) {
+        self.store.close();
+    }
+}
+
+/// What is left to do once the locks are free.
+#[derive(Debug, Default)]
+struct Leavings {
+    filters: Vec<(Arc<Session>, Vec<Subscribed>)>,
+    wills: Vec<Will>,
+}
+
+fn due(space: &Arc<Space>, session: &Arc<Session>, event: Event) -> Due {
+    Due { space: Arc::clone(space), session: Arc::clone(session), event }
+}
+
+impl Space {
+    fn new(account: AccountId) -> Self {
+        Self { account, index: RwLock::default(), retained: RwLock::default(), sessions: Mutex::default() }
+    }
+
+    pub(super) fn sessions(&self) -> MutexGuard<'_, HashMap<SessionKey, Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

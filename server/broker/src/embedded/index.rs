@@ -1,0 +1,253 @@
+//! Who subscribed to what: a tree of topic levels.
+//!
+//! A publication walks only the branches that match it; a subscription that ends takes its empty
+//! branches with it, so that the tree is never larger than the subscriptions alive. The tree knows
+//! nothing of locks or delivery. Depth is bounded by [`crate::topic::LEVELS_MAX`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::session::Session;
+use crate::topic::Subscribed;
+use crate::wire::subscribe::Options;
+
+/// All subscriptions of an account.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    root: Node,
+}
+
+/// A subscription as the index holds it.
+#[derive(Clone, Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) session: Arc<Session>,
+    pub(crate) options: Options,
+    pub(crate) subscription_id: Option<u32>,
+}
+
+/// A match of a publication with a shared subscription: one member of the group.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// The members in the order in which they should be asked.
+    pub(crate) members: Vec<Subscriber>,
+}
+
+/// What a publication matched.
+#[derive(Debug, Default)]
+pub(crate) struct Matches {
+    pub(crate) own: Vec<Subscriber>,
+    pub(crate) shared: Vec<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    children: HashMap<Box<str>, Self>,
+    subscribers: Vec<Subscriber>,
+    groups: Vec<Group>,
+}
+
+#[derive(Debug)]
+struct Group {
+    name: Box<str>,
+    members: Vec<Subscriber>,
+    /// How many publications it took: whose turn it is.
+    turn: std::sync::atomic::AtomicUsize,
+}
+
+/// How many members of a group are tried for one publication.
+const MEMBERS_TRIED: usize = 16;
+
+impl Index {
+    /// Adds a subscription, or replaces that of the same session and filter.
+    pub(crate) fn insert(&mut self, filter: &Subscribed, subscriber: Subscriber) {
+        let mut node = &mut self.root;
+        for level in filter.filter.levels() {
+            if !node.children.contains_key(level) {
+                node.children.insert(level.into(), Node::default());
+            }
+            let Some(child) = node.children.get_mut(level) else { return };
+            node = child;
+        }
+        let list = match &filter.share {
+            None => &mut node.subscribers,
+            Some(name) => node.group(name),
+        };
+        match list.iter_mut().find(|other| Arc::ptr_eq(&other.session, &subscriber.session)) {
+            Some(other) => *other = subscriber,
+            None => list.push(subscriber),
+        }
+    }
+
+    /// Removes a subscription.
+    pub(crate) fn remove(&mut self, filter: &Subscribed, session: &Arc<Session>) {
+        let levels: Vec<_> = filter.filter.levels().collect();
+        self.root.remove(&levels, filter.share.as_deref(), session);
+    }
+
+    /// Whose subscriptions match a topic name.
+    pub(crate) fn matches(&self, topic: &str) -> Matches {
+        let levels: Vec<_> = topic.split('/').collect();
+        let mut matches = Matches::default();
+        self.root.collect(&levels, topic.starts_with('$'), &mut matches);
+        matches
+    }
+
+    #[cfg(test)]
+    fn nodes(&self) -> usize {
+        fn count(node: &Node) -> usize {
+            1 + node.children.values().map(count).sum::<usize>()
+        }
+        count(&self.root)
+    }
+}
+
+impl Node {
+    fn group(&mut self, name: &str) -> &mut Vec<Subscriber> {
+        let place = self.groups.iter().position(|group| group.name.as_ref() == name);
+        let place = place.unwrap_or_else(|| {
+            self.groups.push(Group { name: name.into(), members: Vec::new(), turn: 0.into() });
+            self.groups.len().saturating_sub(1)
+        });
+        #[expect(clippy::indexing_slicing, reason = "the place was just found or made")]
+        &mut self.groups[place].members
+    }
+
+    fn is_empty(&self) -> bool {
+        self.children.is_empty() && self.subscribers.is_empty() && self.groups.is_empty()
+    }
+
+    fn remove(&mut self, levels: &[&str], share: Option<&str>, session: &Arc<Session>) {
+        let Some((level, rest)) = levels.split_first() else {
+            let others = |other: &Subscriber| !Arc::ptr_eq(&other.session, session);
+            match share {
+                None => self.subscribers.retain(others),
+                Some(name) => {
+                    for group in self.groups.iter_mut().filter(|group| group.name.as_ref() == name) {
+                        group.members.retain(others);
+                    }
+                    self.groups.retain(|group| !group.members.is_empty());
+                }
+            }
+            return;
+        };
+        let Some(child) = self.children.get_mut(*level) else { return };
+        child.remove(rest, share, session);
+        if child.is_empty() {
+            self.children.remove(*level);
+            if self.children.is_empty() {
+                self.children = HashMap::new();
+            }
+        }
+    }
+
+    /// `hidden` says that no wildcard may match this level (MQTT 5 §4.7.2).
+    fn collect(&self, levels: &[&str], hidden: bool, matches: &mut Matches) {
+        if !hidden && let Some(all) = self.children.get("#") {
+            all.take(matches);
+        }
+        let Some((level, rest)) = levels.split_first() else {
+            self.take(matches);
+            return;
+        };
+        if !hidden && let Some(any) = self.children.get("+") {
+            any.collect(rest, false, matches);
+        }
+        // A topic name has no wildcards, so that "+" and "#" are never found here as names.
+        if let Some(child) = self.children.get(*level) {
+            child.collect(rest, false, matches);
+        }
+    }
+
+    fn take(&self, matches: &mut Matches) {
+        matches.own.extend(self.subscribers.iter().cloned());
+        for group in &self.groups {
+            let turn = group.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let start = turn.checked_rem(group.members.len()).unwrap_or_default();
+            let members = group.members.iter().cycle().skip(start).take(group.members.len());
+            matches.shared.push(Shared { members: members.take(MEMBERS_TRIED).cloned().collect() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn session() -> Arc<Session> {
+        Arc::new(Session::for_test())
+    }
+
+    fn subscriber(session: &Arc<Session>) -> Subscriber {
+        Subscriber { session: Arc::clone(session), options: Options::default(), subscription_id: None }
+    }
+
+    fn filter(text: &str) -> Subscribed {
+        Subscribed::parse(text).expect(text)
+    }
+
+    #[test]
+    fn what_was_removed_leaves_no_branches() {
+        let mut index = Index::default();
+        let session = session();
+        let filters = ["a/b/c", "a/+/c", "#", "$share/g/a/b", "$share/h/a/b", "a"];
+        for text in filters {
+            index.insert(&filter(text), subscriber(&session));
+        }
+        for text in filters {
+            index.remove(&filter(text), &session);
+        }
+        assert_eq!(index.nodes(), 1);
+    }
+
+    #[test]
+    fn the_same_filter_twice_is_one_subscription() {
+        let mut index = Index::default();
+        let session = session();
+        index.insert(&filter("a"), subscriber(&session));
+        index.insert(&filter("a"), subscriber(&session));
+        assert_eq!(index.matches("a").own.len(), 1);
+    }
+
+    #[test]
+    fn shares_of_one_name_and_two_filters_are_two_groups() {
+        let mut index = Index::default();
+        let (one, two) = (session(), session());
+        index.insert(&filter("$share/g/one"), subscriber(&one));
+        index.insert(&filter("$share/g/two"), subscriber(&two));
+        for _ in 0..4 {
+            let matches = index.matches("one");
+            assert!(Arc::ptr_eq(&matches.shared[0].members[0].session, &one));
+            assert_eq!((matches.shared.len(), matches.shared[0].members.len()), (1, 1));
+        }
+    }
+
+    #[test]
+    fn members_of_a_share_take_turns() {
+        let mut index = Index::default();
+        let (one, two) = (session(), session());
+        index.insert(&filter("$share/g/a"), subscriber(&one));
+        index.insert(&filter("$share/g/a"), subscriber(&two));
+        let first: Vec<_> =
+            (0..4).map(|_| Arc::ptr_eq(&index.matches("a").shared[0].members[0].session, &one)).collect();
+        assert_eq!(first, [true, false, true, false]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_tree_agrees_with_matching_one_by_one(
+            filters in prop::collection::vec("(a|b|\\+|\\$x)(/(a|b|\\+|)){0,2}(/#)?|#", 1..12),
+            topic in "(a|b|\\$x|)(/(a|b|)){0,3}",
+        ) {
+            prop_assume!(!topic.is_empty());
+            let mut index = Index::default();
+            let mut expected = 0;
+            for text in &filters {
+                index.insert(&filter(text), subscriber(&session()));
+                expected += usize::from(filter(text).filter.matches(&topic));
+            }
+            prop_assert_eq!(index.matches(&topic).own.len(), expected);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The default engine: subscriptions, sessions, retained messages and wills in this process.
+//!
+//! * [`hub`]: what all clients of an account share, and the only file where locks meet. [`delivery`]:
+//!   from a publication to sessions.
+//! * [`session`]: one client's state and queue. [`index`], [`retained`], [`timers`]: plain tables.
+//! * [`connection`]: one client's connection: packets in, answers and messages out.
+//! * [`restore`]: what the file gives back at the start.
+
+mod connection;
+mod delivery;
+pub(crate) mod hub;
+mod index;
+mod message;
+mod restore;
+mod retained;
+mod session;
+mod session_restore;
+mod terms;
+mod timers;
+
+pub(crate) use self::hub::Hub;
+pub(crate) use self::restore::keep_time;
+use crate::engine::{Client, Engine};
+use crate::serve::Ended;
+use crate::stream::Stream;
+
+/// The embedded engine.
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    hub: std::sync::Arc<Hub>,
+}
+
+impl Embedded {
+    pub(crate) const fn new(hub: std::sync::Arc<Hub>) -> Self {
+        Self { hub }
+    }
+}
+
+impl Engine for Embedded {
+    async fn serve<S: Stream>(&self, client: Client<S>) -> Ended {
+        connection::serve(&self.hub, client).await
+    }
+
+    fn drain(&self) {
+        self.hub.drain();
+    }
+
+    fn close(&self) {
+        self.hub.close();
+    }
+}

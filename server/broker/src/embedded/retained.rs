@@ -1,0 +1,155 @@
+//! Retained messages of an account, in the order of their topics.
+//!
+//! A subscription reads them in pages: it names the topic it last had, and gets the next few that
+//! match. So one `#` over many retained messages takes neither a long lock nor a long queue.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::message::Message;
+use crate::clock::Millis;
+use crate::config::Quotas;
+use crate::topic::TopicFilter;
+
+/// The retained messages.
+#[derive(Debug, Default)]
+pub(crate) struct Retained {
+    messages: BTreeMap<Box<str>, Arc<Message>>,
+    bytes: usize,
+}
+
+/// What became of a retained message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// There are too many.
+    Full,
+    /// It is there now; `true` when its topic had none before.
+    Stored { is_new: bool },
+}
+
+/// How many messages are looked at for one page.
+const PAGE_LOOKS: usize = 4096;
+/// How many messages a page has at most.
+pub(crate) const PAGE_MESSAGES: usize = 32;
+
+/// The next retained messages of a subscription.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) messages: Vec<Arc<Message>>,
+    /// The last topic looked at; nothing is left when absent.
+    pub(crate) next: Option<Box<str>>,
+}
+
+impl Retained {
+    /// Stores a message in place of that with its topic.
+    pub(crate) fn put(&mut self, message: Arc<Message>, quotas: &Quotas) -> Kept {
+        let before = self.messages.get(&message.topic).map(|old| old.bytes());
+        let bytes = self.bytes.saturating_sub(before.unwrap_or_default()).saturating_add(message.bytes());
+        let is_new = before.is_none();
+        if (is_new && self.messages.len() >= quotas.retained) || bytes > quotas.retained_bytes {
+            return Kept::Full;
+        }
+        self.bytes = bytes;
+        self.messages.insert(message.topic.clone(), message);
+        Kept::Stored { is_new }
+    }
+
+    /// Takes a topic's message away. Returns whether there was one.
+    pub(crate) fn remove(&mut self, topic: &str) -> bool {
+        let removed = self.messages.remove(topic);
+        self.bytes = self.bytes.saturating_sub(removed.as_ref().map_or(0, |message| message.bytes()));
+        removed.is_some()
+    }
+
+    /// The next messages that match, at most so many, after the given topic.
+    pub(crate) fn page(&self, filter: &TopicFilter, after: Option<&str>, most: usize, now: Millis) -> Page {
+        // `a/#` also matches `a`, which sorts before `a/`.
+        let prefix = filter.literal_prefix();
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        let start = match after {
+            Some(topic) => Bound::Excluded(topic),
+            None => Bound::Included(prefix),
+        };
+        let mut page = Page { messages: Vec::new(), next: None };
+        for (looks, (topic, message)) in self.messages.range::<str, _>((start, Bound::Unbounded)).enumerate()
+        {
+            if !topic.starts_with(prefix) {
+                return Page { next: None, ..page };
+            }
+            if filter.matches(topic) && !message.is_expired(now) {
+                page.messages.push(Arc::clone(message));
+            }
+            if page.messages.len() >= most || looks >= PAGE_LOOKS {
+                page.next = Some(topic.clone());
+                return page;
+            }
+        }
+        page
+    }
+
+    /// Topics whose messages have expired.
+    pub(crate) fn expired(&self, now: Millis) -> Vec<Box<str>> {
+        let expired = self.messages.values().filter(|message| message.is_expired(now));
+        expired.map(|message| message.topic.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Qos;
+
+    fn message(topic: &str, bytes: usize) -> Arc<Message> {
+        Arc::new(Message {
+            topic: topic.into(),
+            payload: vec![0; bytes].into(),
+            qos: Qos::Zero,
+            retain: true,
+            forward: Box::default(),
+            expires_at: None,
+        })
+    }
+
+    fn all(retained: &Retained, filter: &str) -> Vec<String> {
+        let filter = TopicFilter::parse(filter).expect("a filter");
+        let (mut topics, mut after) = (Vec::new(), None);
+        loop {
+            let page = retained.page(&filter, after.as_deref(), PAGE_MESSAGES, Millis::default());
+            topics.extend(page.messages.iter().map(|message| message.topic.to_string()));
+            match page.next {
+                Some(topic) => after = Some(topic),
+                None => return topics,
+            }
+        }
+    }
+
+    #[test]
+    fn pages_hold_every_match_once() {
+        let mut retained = Retained::default();
+        for number in 0..200 {
+            retained.put(message(&format!("a/{number}"), 1), &Quotas::default());
+        }
+        for other in ["a", "ab", "a0", "b", "$x"] {
+            retained.put(message(other, 1), &Quotas::default());
+        }
+        assert_eq!(all(&retained, "a/#").len(), 201);
+        assert_eq!(all(&retained, "a/+").len(), 200);
+        assert_eq!(all(&retained, "#").len(), 204);
+        assert_eq!(all(&retained, "a/7"), ["a/7"]);
+        assert_eq!(all(&retained, "+"), ["a", "a0", "ab", "b"]);
+    }
+
+    #[test]
+    fn number_and_octets_are_bounded() {
+        let quotas = Quotas { retained: 2, retained_bytes: 100, ..Quotas::default() };
+        let mut retained = Retained::default();
+        assert_eq!(retained.put(message("a", 10), &quotas), Kept::Stored { is_new: true });
+        assert_eq!(retained.put(message("b", 10), &quotas), Kept::Stored { is_new: true });
+        assert_eq!(retained.put(message("c", 10), &quotas), Kept::Full);
+        assert_eq!(retained.put(message("a", 80), &quotas), Kept::Stored { is_new: false });
+        assert_eq!(retained.put(message("b", 80), &quotas), Kept::Full);
+        assert!(retained.remove("a") && !retained.remove("a"));
+        assert_eq!(retained.put(message("b", 80), &quotas), Kept::Stored { is_new: false });
+    }
+}

@@ -1,0 +1,505 @@
+//! The state of one client that outlives its connections (MQTT 5 §4.1), and the queue into it.
+//!
+//! Publishers push into a session and never wait for its client: what does not fit is dropped or
+//! refused, and counted. The connection takes out of it what its window allows. One short lock per
+//! session; nothing is awaited under it.
+//!
+//! Always: a message is either waiting, or in flight under a packet id, or gone; `place` orders both.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use super::message::{Message, qos};
+use super::timers::TimerKey;
+use crate::clock::Millis;
+use crate::config::{Quotas, WhenFull};
+use crate::gate::Owner;
+use crate::metrics::Metrics;
+use crate::rules::Rules;
+use crate::store::{Store, Ticket};
+use crate::topic::Subscribed;
+use crate::wire::connect::Will;
+use crate::wire::subscribe::Options;
+use crate::wire::{Broken, Code, Qos};
+
+/// What a session is known by within an account.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SessionKey {
+    pub(crate) owner: Owner,
+    pub(crate) client_id: Box<str>,
+}
+
+/// A session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) key: SessionKey,
+    /// What the file knows it by.
+    pub(crate) id: u64,
+    ended: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// What changes in a session.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// The connection, if there is one.
+    pub(crate) link: Option<Link>,
+    /// The rules of the last connection; unknown after a restart until the client comes.
+    pub(crate) rules: Option<Arc<Rules>>,
+    /// How long it lives without a connection; zero for not at all.
+    pub(crate) expiry_s: u32,
+    pub(crate) expires: Option<TimerKey>,
+    pub(crate) will_due: Option<TimerKey>,
+    /// The will of the last connection while its delay runs.
+    pub(crate) delayed_will: Option<Box<Will>>,
+    pub(crate) subscriptions: BTreeMap<Subscribed, Subscription>,
+    pub(super) waiting: VecDeque<Queued>,
+    pub(super) waiting_bytes: usize,
+    fleeting: VecDeque<Queued>,
+    pub(super) in_flight: BTreeMap<u16, InFlight>,
+    resend: VecDeque<u16>,
+    pub(super) received: BTreeSet<u16>,
+    next_packet_id: u16,
+    pub(super) next_place: u64,
+}
+
+/// A subscription as the session holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subscription {
+    pub(crate) options: Options,
+    pub(crate) id: Option<u32>,
+}
+
+/// The connection of a session.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) id: u64,
+    /// Rings when there is something to send or to know.
+    pub(crate) wake: Arc<Notify>,
+    /// How many QoS 1 and 2 messages the client takes at once.
+    pub(crate) window: u16,
+    /// How many it has now.
+    pub(crate) outstanding: u16,
+    pub(crate) will: Option<Box<Will>>,
+    /// Why the connection must end.
+    pub(crate) kicked: Option<Code>,
+}
+
+/// A message for this session.
+#[derive(Clone, Debug)]
+pub(crate) struct Queued {
+    pub(crate) message: Arc<Message>,
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
+    pub(crate) subscription_ids: Box<[u32]>,
+    pub(super) place: u64,
+}
+
+impl Queued {
+    fn record(&self) -> QueuedRecord<&Message> {
+        QueuedRecord {
+            message: self.message.as_ref(),
+            qos: self.qos,
+            retain: self.retain,
+            ids: self.subscription_ids.to_vec(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) place: u64,
+    pub(super) stage: Stage,
+}
+
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Sent; PUBACK or PUBREC is awaited.
+    Sent(Queued),
+    /// PUBREC came; PUBCOMP is awaited.
+    Released,
+}
+
+/// A message as the file holds it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct QueuedRecord<M> {
+    pub(super) message: M,
+    #[serde(with = "qos")]
+    pub(super) qos: Qos,
+    pub(super) retain: bool,
+    pub(super) ids: Vec<u32>,
+}
+
+/// What is to be sent to the client.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    Publish { packet_id: u16, dup: bool, queued: Queued },
+    Release { packet_id: u16 },
+}
+
+/// A message before it has a place in a queue.
+#[derive(Debug)]
+pub(crate) struct Delivery<'a> {
+    pub(crate) message: &'a Arc<Message>,
+    /// The least of what the publisher and the subscription ask for.
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
+    pub(crate) subscription_ids: &'a [u32],
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// The session does not want it, or can't have it.
+    Dropped,
+    /// The queue is full and the publisher is to be told.
+    Full,
+    /// It waits. Without a connection it is promised when the ticket is durable.
+    Queued(Option<Ticket>),
+}
+
+/// What a push needs beside the delivery.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) metrics: &'a Metrics,
+    pub(crate) quotas: &'a Quotas,
+}
+
+const STAGE_SENT: u8 = 0;
+pub(super) const STAGE_RELEASED: u8 = 1;
+
+impl Session {
+    pub(crate) fn new(key: SessionKey, id: u64) -> Self {
+        Self { key, id, ended: AtomicBool::new(false), state: Mutex::default() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self::new(SessionKey { owner: Owner::Anonymous, client_id: "test".into() }, 1)
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is over: nothing may be added to the index for it.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Ends it. Returns what must leave the index, and the will that was delayed.
+    pub(crate) fn end(&self) -> (Vec<Subscribed>, Option<Box<Will>>) {
+        let mut state = self.state();
+        self.ended.store(true, Ordering::Release);
+        state.waiting.clear();
+        state.fleeting.clear();
+        state.in_flight.clear();
+        let filters = core::mem::take(&mut state.subscriptions).into_keys().collect();
+        (filters, state.delayed_will.take())
+    }
+
+    /// Adds a message. Never waits.
+    pub(crate) fn push(&self, delivery: &Delivery<'_>, around: Surroundings<'_>) -> Pushed {
+        let mut state = self.state();
+        let state = &mut *state;
+        let may_receive = |rules: &Arc<Rules>| rules.may_receive(&delivery.message.topic);
+        if self.is_ended() || !state.rules.as_ref().is_none_or(may_receive) {
+            return Pushed::Dropped;
+        }
+        if delivery.qos == Qos::Zero {
+            return state.push_fleeting(delivery, around);
+        }
+        while state.is_full(delivery.message, around.quotas) {
+            around.metrics.dropped_full.up();
+            match (around.quotas.when_full, state.waiting.pop_front()) {
+                (WhenFull::DropOldest, Some(oldest)) => {
+                    state.waiting_bytes = state.waiting_bytes.saturating_sub(oldest.message.bytes());
+                    self.forget(state, oldest.place, around.store);
+                }
+                (WhenFull::Refuse, Some(oldest)) => {
+                    state.waiting.push_front(oldest);
+                    return Pushed::Full;
+                }
+                (_, None) => return Pushed::Full,
+            }
+        }
+        let queued = state.queue(delivery);
+        let mut ticket = None;
+        if state.expiry_s > 0 && around.store.keeps() {
+            let written = around.store.put_message(self.id, queued.place, &queued.record());
+            ticket = state.link.is_none().then_some(written);
+        }
+        state.waiting_bytes = state.waiting_bytes.saturating_add(queued.message.bytes());
+        state.waiting.push_back(queued);
+        state.ring();
+        Pushed::Queued(ticket)
+    }
+
+    /// Takes what may be sent now, at most `count` messages.
+    ///
+    /// # Errors
+    /// When the connection is no longer the session's: the code it ends with.
+    pub(crate) fn take(
+        &self,
+        link: u64,
+        count: usize,
+        now: Millis,
+        around: Surroundings<'_>,
+    ) -> Result<Vec<Outgoing>, Code> {
+        let mut state = self.state();
+        state.check_link(link)?;
+        let mut taken = Vec::new();
+        while taken.len() < count
+            && let Some(next) = self.take_one(&mut state, now, around)
+        {
+            taken.push(next);
+        }
+        Ok(taken)
+    }
+
+    fn take_one(&self, state: &mut State, now: Millis, around: Surroundings<'_>) -> Option<Outgoing> {
+        let has_room = state.link.as_ref().is_some_and(|link| link.outstanding < link.window);
+        while has_room && let Some(packet_id) = state.resend.pop_front() {
+            let Some(flight) = state.in_flight.get(&packet_id) else { continue };
+            let outgoing = match &flight.stage {
+                Stage::Sent(queued) => Outgoing::Publish { packet_id, dup: true, queued: queued.clone() },
+                Stage::Released => Outgoing::Release { packet_id },
+            };
+            state.occupy();
+            return Some(outgoing);
+        }
+        loop {
+            let waiting = state.waiting.front().filter(|_| has_room).map(|queued| queued.place);
+            let fleeting = state.fleeting.front().map(|queued| queued.place);
+            let is_fleeting = match (waiting, fleeting) {
+                (None, None) => return None,
+                (Some(waiting), Some(fleeting)) => fleeting < waiting,
+                (waiting, _) => waiting.is_none(),
+            };
+            let queue = if is_fleeting { &mut state.fleeting } else { &mut state.waiting };
+            let queued = queue.pop_front()?;
+            if queue.is_empty() && queue.capacity() > KEEP_QUEUE {
+                *queue = VecDeque::new();
+            }
+            if !is_fleeting {
+                state.waiting_bytes = state.waiting_bytes.saturating_sub(queued.message.bytes());
+            }
+            if queued.message.is_expired(now) {
+                around.metrics.dropped_expired.up();
+                self.forget(state, queued.place, around.store);
+                continue;
+            }
+            let packet_id = if is_fleeting { 0 } else { self.fly(state, &queued, around.store) };
+            return Some(Outgoing::Publish { packet_id, dup: false, queued });
+        }
+    }
+
+    /// A message is done with: acknowledged, refused, or one that can't be sent at all.
+    pub(crate) fn complete(&self, packet_id: u16, store: &Store) {
+        let mut state = self.state();
+        if let Some(flight) = state.in_flight.remove(&packet_id) {
+            state.vacate();
+            self.forget(&state, flight.place, store);
+            if state.expiry_s > 0 && store.keeps() {
+                store.remove_flight(self.id, flight.place);
+            }
+            state.ring();
+        }
+    }
+
+    /// PUBACK came. An id that is not in flight is passed over: it may be of an earlier connection.
+    ///
+    /// # Errors
+    /// When the message in flight is not one that PUBACK answers.
+    pub(crate) fn acknowledge(&self, packet_id: u16, store: &Store) -> Result<(), Broken> {
+        self.check_flight(packet_id, |stage| matches!(stage, Stage::Sent(queued) if queued.qos == Qos::One))?;
+        self.complete(packet_id, store);
+        Ok(())
+    }
+
+    /// PUBREC came. Returns the code for the PUBREL.
+    ///
+    /// # Errors
+    /// When the message in flight is not one that PUBREC answers.
+    pub(crate) fn receive(&self, packet_id: u16, code: Code, store: &Store) -> Result<Code, Broken> {
+        self.check_flight(
+            packet_id,
+            |stage| !matches!(stage, Stage::Sent(queued) if queued.qos == Qos::One),
+        )?;
+        if code.is_failure() {
+            self.complete(packet_id, store);
+            return Ok(code);
+        }
+        let mut state = self.state();
+        let is_persistent = state.expiry_s > 0 && store.keeps();
+        let Some(flight) = state.in_flight.get_mut(&packet_id) else { return Ok(Code::PACKET_ID_NOT_FOUND) };
+        flight.stage = Stage::Released;
+        if is_persistent {
+            store.put_flight(self.id, flight.place, packet_id, STAGE_RELEASED);
+            store.remove_message(self.id, flight.place);
+        }
+        Ok(Code::SUCCESS)
+    }
+
+    /// PUBCOMP came.
+    ///
+    /// # Errors
+    /// When the message in flight was not released.
+    pub(crate) fn conclude(&self, packet_id: u16, store: &Store) -> Result<(), Broken> {
+        self.check_flight(packet_id, |stage| matches!(stage, Stage::Released))?;
+        self.complete(packet_id, store);
+        Ok(())
+    }
+
+    fn check_flight(&self, packet_id: u16, fits: impl FnOnce(&Stage) -> bool) -> Result<(), Broken> {
+        match self.state().in_flight.get(&packet_id) {
+            Some(flight) if !fits(&flight.stage) => {
+                Err(Broken::protocol("an acknowledgement that its message does not have"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A QoS 2 publication came from the client. Returns whether it is a new one.
+    pub(crate) fn begin_receiving(&self, packet_id: u16, store: &Store) -> bool {
+        let mut state = self.state();
+        let is_new = state.received.insert(packet_id);
+        if is_new && state.expiry_s > 0 {
+            store.put_received(self.id, packet_id);
+        }
+        is_new
+    }
+
+    /// PUBREL came, or the publication was refused. Returns whether it was known.
+    pub(crate) fn end_receiving(&self, packet_id: u16, store: &Store) -> bool {
+        let mut state = self.state();
+        let was_known = state.received.remove(&packet_id);
+        if was_known && state.expiry_s > 0 {
+            store.remove_received(self.id, packet_id);
+        }
+        was_known
+    }
+
+    /// How many QoS 2 publications of the client are not released, but for this one.
+    pub(crate) fn receiving(&self, packet_id: u16) -> usize {
+        let state = self.state();
+        state.received.len().saturating_sub(usize::from(state.received.contains(&packet_id)))
+    }
+
+    /// How many messages wait.
+    pub(crate) fn waiting(&self) -> usize {
+        let state = self.state();
+        state.waiting.len().saturating_add(state.fleeting.len())
+    }
+
+    /// Gives a message a packet id that no other has.
+    fn fly(&self, state: &mut State, queued: &Queued, store: &Store) -> u16 {
+        // The window is at most 65535 and was checked, so that an id is free.
+        let packet_id = loop {
+            state.next_packet_id = state.next_packet_id.checked_add(1).unwrap_or(1);
+            if !state.in_flight.contains_key(&state.next_packet_id) {
+                break state.next_packet_id;
+            }
+        };
+        if state.expiry_s > 0 && store.keeps() {
+            store.put_flight(self.id, queued.place, packet_id, STAGE_SENT);
+        }
+        let flight = InFlight { place: queued.place, stage: Stage::Sent(queued.clone()) };
+        state.in_flight.insert(packet_id, flight);
+        state.occupy();
+        packet_id
+    }
+
+    fn forget(&self, state: &State, place: u64, store: &Store) {
+        if state.expiry_s > 0 && store.keeps() {
+            store.remove_message(self.id, place);
+        }
+    }
+}
+
+/// Queues with more room than this give it back when they are empty.
+const KEEP_QUEUE: usize = 8;
+
+impl State {
+    /// Makes a connection this session's. What was in flight is to be sent again first.
+    pub(crate) fn connect(&mut self, link: Link, rules: Arc<Rules>) -> Option<Link> {
+        self.fleeting.clear();
+        self.waiting.retain(|queued| rules.may_receive(&queued.message.topic));
+        self.waiting_bytes = self.waiting.iter().map(|queued| queued.message.bytes()).sum();
+        let mut order: Vec<_> = self.in_flight.iter().map(|(id, flight)| (flight.place, *id)).collect();
+        order.sort_unstable();
+        self.resend = order.into_iter().map(|(_, id)| id).collect();
+        self.rules = Some(rules);
+        self.link.replace(link)
+    }
+
+    /// The connection is over.
+    pub(crate) fn disconnect(&mut self) -> Option<Link> {
+        self.fleeting = VecDeque::new();
+        self.resend = VecDeque::new();
+        self.link.take()
+    }
+
+    /// Whether this connection is the session's.
+    pub(crate) fn check_link(&self, link: u64) -> Result<(), Code> {
+        match &self.link {
+            Some(Link { kicked: Some(code), id, .. }) if *id == link => Err(*code),
+            Some(current) if current.id == link => Ok(()),
+            _ => Err(Code::SESSION_TAKEN_OVER),
+        }
+    }
+
+    fn push_fleeting(&mut self, delivery: &Delivery<'_>, around: Surroundings<'_>) -> Pushed {
+        if self.link.is_none() {
+            return Pushed::Dropped;
+        }
+        if self.fleeting.len() >= around.quotas.queued_qos0 {
+            around.metrics.dropped_qos0.up();
+            return Pushed::Dropped;
+        }
+        let queued = self.queue(delivery);
+        self.fleeting.push_back(queued);
+        self.ring();
+        Pushed::Queued(None)
+    }
+
+    fn queue(&mut self, delivery: &Delivery<'_>) -> Queued {
+        let place = self.next_place;
+        self.next_place = place.saturating_add(1);
+        Queued {
+            message: Arc::clone(delivery.message),
+            qos: delivery.qos,
+            retain: delivery.retain,
+            subscription_ids: delivery.subscription_ids.into(),
+            place,
+        }
+    }
+
+    fn is_full(&self, message: &Message, quotas: &Quotas) -> bool {
+        self.waiting.len() >= quotas.queued
+            || self.waiting_bytes.saturating_add(message.bytes()) > quotas.queued_bytes
+    }
+
+    fn ring(&self) {
+        if let Some(link) = &self.link {
+            link.wake.notify_one();
+        }
+    }
+
+    fn occupy(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.outstanding = link.outstanding.saturating_add(1);
+        }
+    }
+
+    fn vacate(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.outstanding = link.outstanding.saturating_sub(1);
+        }
+    }
+}

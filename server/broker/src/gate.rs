@@ -1,0 +1,262 @@
+//! The gate: every packet of a client passes it before an engine sees it.
+//!
+//! * CONNECT: the client id is bound to the certificate, the user name checked, the will held
+//!   against the rules.
+//! * PUBLISH: aliases are resolved first, then the name is checked and held against the rules.
+//! * SUBSCRIBE and UNSUBSCRIBE: each filter is checked and must lie within the rules.
+//!
+//! The answers of version 3.1.1, which has few codes, are made from the same reasons by the writers.
+
+use std::sync::Arc;
+
+use muster_policy::access::Holder;
+use tokio::time::{Duration, Instant};
+
+use crate::config::{ClientIdRule, Quotas, Settings, UsernameRule, WhenTooFast};
+use crate::rules::Rules;
+use crate::topic::{Subscribed, TopicName};
+use crate::wire::connect::Connect;
+use crate::wire::publish::Publish;
+use crate::wire::subscribe::{Options, Subscribe, Unsubscribe};
+use crate::wire::{Broken, Code, Version};
+
+/// Who has a session: sessions of two owners never meet, even with the same client id.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Owner {
+    /// Someone without a certificate.
+    Anonymous,
+    /// The holder of a certificate for this device.
+    Device(Box<str>),
+}
+
+/// The gate of one connection after its CONNECT was let in.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) rules: Arc<Rules>,
+    aliases: Aliases,
+    rate: Rate,
+}
+
+/// What the gate lets pass, or the code of its refusal; the connection goes on.
+pub(crate) type Verdict<T> = Result<T, Code>;
+
+/// A CONNECT that was let in.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    pub(crate) owner: Owner,
+    pub(crate) gate: Gate,
+    /// The client id was empty and is now ours.
+    pub(crate) is_assigned: bool,
+}
+
+/// Holds a CONNECT against the holder's certificate and rules.
+///
+/// `assigned` makes the last part of a client id for a client that sent none.
+///
+/// # Errors
+/// The code of the refusal.
+pub(crate) fn admit(
+    connect: &mut Connect,
+    holder: Option<&Holder>,
+    settings: &Settings,
+    assigned: impl FnOnce() -> String,
+) -> Result<Admission, Code> {
+    if connect.has_authentication_method {
+        return Err(Code::BAD_AUTHENTICATION_METHOD);
+    }
+    let (owner, rules) = match holder {
+        Some(holder) => {
+            let mine = settings
+                .rules
+                .iter()
+                .filter(|rule| rule.groups.is_empty() || !rule.groups.is_disjoint(&holder.groups));
+            (Owner::Device(holder.device.as_str().into()), Rules::new(mine, holder.device.as_str()))
+        }
+        None => {
+            let rule = settings.anonymous.as_ref().ok_or(Code::NOT_AUTHORIZED)?;
+            (Owner::Anonymous, Rules::new([rule], "anonymous"))
+        }
+    };
+    let rules = rules.map_err(|_| Code::NOT_AUTHORIZED)?;
+    check_username(connect, holder, settings.username)?;
+    let is_assigned = connect.client_id.is_empty();
+    bind_client_id(connect, &owner, rules.client_id, assigned)?;
+    if let Some(will) = &connect.will {
+        let topic = TopicName::parse(&will.topic).map_err(|_| Code::TOPIC_NAME_INVALID)?;
+        if !rules.may_publish(topic) {
+            return Err(Code::NOT_AUTHORIZED);
+        }
+    }
+    let gate = Gate {
+        rules: Arc::new(rules),
+        aliases: Aliases::new(settings.quotas.topic_aliases),
+        rate: Rate::new(&settings.quotas),
+    };
+    Ok(Admission { owner, gate, is_assigned })
+}
+
+fn check_username(connect: &Connect, holder: Option<&Holder>, rule: UsernameRule) -> Result<(), Code> {
+    match (rule, &connect.username, holder) {
+        (UsernameRule::Device, Some(name), Some(holder)) if name != holder.device.as_str() => {
+            Err(Code::BAD_USERNAME_OR_PASSWORD)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn bind_client_id(
+    connect: &mut Connect,
+    owner: &Owner,
+    rule: ClientIdRule,
+    assigned: impl FnOnce() -> String,
+) -> Result<(), Code> {
+    if connect.client_id.is_empty() {
+        // MQTT 3.1.1 §3.1.3.1: an empty id can't have a session that stays, for it can't be told.
+        if connect.version == Version::V311 && !connect.clean_start {
+            return Err(Code::CLIENT_ID_NOT_VALID);
+        }
+        connect.client_id = match owner {
+            Owner::Anonymous => assigned(),
+            Owner::Device(device) => format!("{device}/{}", assigned()),
+        };
+        return Ok(());
+    }
+    if connect.client_id.len() > CLIENT_ID_MAX_BYTES {
+        return Err(Code::CLIENT_ID_NOT_VALID);
+    }
+    let bound = match owner {
+        Owner::Anonymous => true,
+        Owner::Device(device) => connect
+            .client_id
+            .strip_prefix(device.as_ref())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+    };
+    if bound || rule == ClientIdRule::Any { Ok(()) } else { Err(Code::CLIENT_ID_NOT_VALID) }
+}
+
+/// Longest client id: a device id, a slash and as much again as most brokers take.
+const CLIENT_ID_MAX_BYTES: usize = 256;
+
+impl Gate {
+    /// Resolves the alias, and says whether the topic may be published to.
+    ///
+    /// # Errors
+    /// When the alias or the name is not valid, which ends the connection.
+    pub(crate) fn check_publish(&mut self, publish: &mut Publish) -> Result<Verdict<()>, Broken> {
+        if let Some(alias) = publish.alias {
+            self.aliases.resolve(alias, &mut publish.topic)?;
+        }
+        let topic = TopicName::parse(&publish.topic)
+            .map_err(|error| Broken::new(Code::TOPIC_NAME_INVALID, error.0))?;
+        Ok(if self.rules.may_publish(topic) { Ok(()) } else { Err(Code::NOT_AUTHORIZED) })
+    }
+
+    /// Checks each filter of a SUBSCRIBE.
+    ///
+    /// # Errors
+    /// When a shared subscription asks for no local, which ends the connection (MQTT 5 §3.8.3.1).
+    pub(crate) fn check_subscribe(
+        &self,
+        subscribe: Subscribe,
+    ) -> Result<Vec<Verdict<(Subscribed, Options)>>, Broken> {
+        subscribe
+            .filters
+            .into_iter()
+            .map(|(filter, options)| {
+                let checked = self.check_filter(&filter);
+                if options.no_local && checked.as_ref().is_ok_and(|filter| filter.share.is_some()) {
+                    return Err(Broken::protocol("no local on a shared subscription"));
+                }
+                Ok(checked.map(|filter| (filter, options)))
+            })
+            .collect()
+    }
+
+    /// Checks each filter of an UNSUBSCRIBE.
+    pub(crate) fn check_unsubscribe(&self, unsubscribe: &Unsubscribe) -> Vec<Verdict<Subscribed>> {
+        unsubscribe.filters.iter().map(|filter| self.check_filter(filter)).collect()
+    }
+
+    /// How long the client must wait after a publication.
+    ///
+    /// # Errors
+    /// When it is too fast and must go.
+    pub(crate) fn pace(&mut self, now: Instant) -> Result<Option<Instant>, Broken> {
+        self.rate.take(now)
+    }
+
+    fn check_filter(&self, filter: &str) -> Verdict<Subscribed> {
+        let filter = Subscribed::parse(filter).map_err(|_| Code::TOPIC_FILTER_INVALID)?;
+        if self.rules.may_subscribe(&filter.filter) { Ok(filter) } else { Err(Code::NOT_AUTHORIZED) }
+    }
+}
+
+/// Topics that a peer gave an alias, MQTT 5 §3.3.2.3.4.
+#[derive(Debug)]
+pub(crate) struct Aliases {
+    topics: Vec<Option<Box<str>>>,
+    max: u16,
+}
+
+impl Aliases {
+    pub(crate) const fn new(max: u16) -> Self {
+        Self { topics: Vec::new(), max }
+    }
+
+    /// Puts the alias's topic in the place of an empty one, or notes a topic that is there.
+    pub(crate) fn resolve(&mut self, alias: u16, topic: &mut String) -> Result<(), Broken> {
+        if alias > self.max {
+            return Err(Broken::new(Code::TOPIC_ALIAS_INVALID, "a topic alias above the maximum"));
+        }
+        let place = usize::from(alias);
+        if topic.is_empty() {
+            let known = self.topics.get(place).and_then(Option::as_ref);
+            *topic = known.ok_or(Broken::protocol("an unknown topic alias"))?.to_string();
+            return Ok(());
+        }
+        if self.topics.len() <= place {
+            self.topics.resize(place.saturating_add(1), None);
+        }
+        if let Some(noted) = self.topics.get_mut(place) {
+            *noted = Some(topic.as_str().into());
+        }
+        Ok(())
+    }
+}
+
+/// A bucket of publications that fills with time.
+#[derive(Debug)]
+struct Rate {
+    per_s: u32,
+    /// The time at which the bucket would be full: one publication moves it by one interval.
+    full_at: Option<Instant>,
+    burst: Duration,
+    when_too_fast: WhenTooFast,
+}
+
+impl Rate {
+    fn new(quotas: &Quotas) -> Self {
+        let interval = Duration::from_secs(1).checked_div(quotas.publish_rate_per_s).unwrap_or_default();
+        Self {
+            per_s: quotas.publish_rate_per_s,
+            full_at: None,
+            burst: interval.saturating_mul(quotas.publish_burst),
+            when_too_fast: quotas.when_too_fast,
+        }
+    }
+
+    fn take(&mut self, now: Instant) -> Result<Option<Instant>, Broken> {
+        let Some(interval) = Duration::from_secs(1).checked_div(self.per_s) else { return Ok(None) };
+        let full_at = self.full_at.map_or(now, |at| at.max(now)) + interval;
+        self.full_at = Some(full_at);
+        if full_at <= now + self.burst + interval {
+            return Ok(None);
+        }
+        match self.when_too_fast {
+            WhenTooFast::Slow => Ok(Some(full_at - self.burst - interval)),
+            WhenTooFast::Disconnect => {
+                Err(Broken::new(Code::MESSAGE_RATE_TOO_HIGH, "more publications than allowed"))
+            }
+        }
+    }
+}

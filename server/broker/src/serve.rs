@@ -1,0 +1,239 @@
+//! The broker as its users see it: start, serve a connection, drain.
+
+use core::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use muster_policy::access::Holder;
+use muster_policy::identity::AccountId;
+use muster_policy::name::Hostname;
+use muster_policy::time::UnixTime;
+use tokio::task::JoinHandle;
+use tokio::time::Duration;
+use tracing::debug;
+
+use crate::clock::Clock;
+use crate::config::{BrokerConfig, ConfigError, EngineKind, Settings};
+use crate::cut::{Cut, CutReason};
+use crate::embedded::{Embedded, Hub, keep_time};
+use crate::engine::{Client, Engine, PeerNames};
+use crate::gate::{self, Admission};
+use crate::metrics::{Metrics, Snapshot};
+use crate::store::{Loaded, Store, StoreError};
+use crate::stream::{Event, Packets, Reading, Stream, StreamError};
+
+use crate::upstream::Upstream;
+use crate::wire::connect::{Connect, Unconnectable, write_refused};
+use crate::wire::{Broken, Code, Frame};
+
+/// A connection that the edge hands over.
+#[derive(Debug)]
+pub struct Peer {
+    /// Whose host it came to. Its topics and sessions are the account's own.
+    pub account: AccountId,
+    /// Who it is; nobody on hosts that do not demand a certificate.
+    pub holder: Option<Arc<Holder>>,
+    /// The host it came to.
+    pub host: Hostname,
+    /// Where it comes from.
+    pub source: SocketAddr,
+    /// The signal that its certificate no longer counts.
+    pub cut: Cut,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// The client closed it without a DISCONNECT.
+    Closed,
+    /// The edge cut it.
+    Cut(CutReason),
+    /// The client said goodbye.
+    Disconnected,
+    /// We ended it, for this reason.
+    Ours(Code),
+    /// Its CONNECT was refused.
+    Refused(Code),
+    /// It sent no whole CONNECT in time.
+    Silent,
+    /// It took nothing of what was sent to it.
+    Stalled,
+    /// The other broker ended it, or can't be reached.
+    Upstream,
+}
+
+impl Ended {
+    /// The end in snake case: the label of logs and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Cut(reason) => reason.label(),
+            Self::Disconnected => "disconnected",
+            Self::Ours(code) | Self::Refused(code) => code.label(),
+            Self::Silent => "silent",
+            Self::Stalled => "stalled",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
+/// The broker can't start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The settings can't be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The file can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The broker; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Broker(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: Arc<Settings>,
+    metrics: Arc<Metrics>,
+    engine: AnyEngine,
+    /// What makes the ids given to clients without one unlike those of the last process.
+    started_at: UnixTime,
+    assigned: AtomicU64,
+    keeper: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum AnyEngine {
+    Embedded(Embedded),
+    Upstream(Upstream),
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.abort();
+        }
+    }
+}
+
+impl Broker {
+    /// Starts the broker. `now` is the wall clock, read once; a runtime must be there.
+    ///
+    /// # Errors
+    /// When the settings or the file can't be used.
+    pub fn start(config: &BrokerConfig, now: UnixTime) -> Result<Self, StartError> {
+        let settings = Arc::new(Settings::check(config)?);
+        let metrics = Arc::new(Metrics::default());
+        let (engine, keeper) = match config.engine {
+            EngineKind::Embedded => {
+                let (store, loaded) = match &config.file {
+                    Some(path) => Store::open(path, &metrics)?,
+                    None => (Store::nowhere(), Loaded::default()),
+                };
+                let clock = Clock::new(now);
+                let hub = Arc::new(Hub::new(Arc::clone(&settings), clock, Arc::clone(&metrics), store));
+                hub.restore(loaded);
+                let keeper = tokio::spawn(keep_time(Arc::downgrade(&hub)));
+                (AnyEngine::Embedded(Embedded::new(hub)), Some(keeper))
+            }
+            EngineKind::Upstream => {
+                let upstream = Upstream::new(config, Arc::clone(&settings), Arc::clone(&metrics))?;
+                (AnyEngine::Upstream(upstream), None)
+            }
+        };
+        let assigned = AtomicU64::new(1);
+        Ok(Self(Arc::new(Inner { settings, metrics, engine, started_at: now, assigned, keeper })))
+    }
+
+    /// Serves one connection until it ends. Dropping the future ends it without a goodbye.
+    pub async fn serve<S: Stream>(&self, stream: S, peer: Peer) -> Ended {
+        self.0.metrics.connections.up();
+        // Boxed one by one: an idle connection then holds the memory of its own engine's future alone,
+        // and not of CONNECT, which is long past, or of the engine that it does not use.
+        let ended = match Box::pin(self.admit(stream, peer)).await {
+            Ok(client) => match &self.0.engine {
+                AnyEngine::Embedded(engine) => Box::pin(engine.serve(*client)).await,
+                AnyEngine::Upstream(engine) => Box::pin(engine.serve(*client)).await,
+            },
+            Err(ended) => ended,
+        };
+        self.0.metrics.connections.down();
+        self.0.metrics.ended(ended);
+        debug!(ended = ended.label(), "an MQTT connection ended");
+        ended
+    }
+
+    /// What was counted until now.
+    pub fn metrics(&self) -> Snapshot {
+        self.0.metrics.snapshot()
+    }
+
+    /// Ends all connections with "server shutting down". Those in [`Broker::serve`] return soon after.
+    pub fn drain(&self) {
+        match &self.0.engine {
+            AnyEngine::Embedded(engine) => engine.drain(),
+            AnyEngine::Upstream(engine) => engine.drain(),
+        }
+    }
+
+    /// Puts on disk what is not there yet. Call it when all of [`Broker::serve`] have returned; blocks
+    /// for a commit.
+    pub fn close(&self) {
+        match &self.0.engine {
+            AnyEngine::Embedded(engine) => engine.close(),
+            AnyEngine::Upstream(engine) => engine.close(),
+        }
+    }
+
+    /// Waits for CONNECT and holds it against the certificate.
+    async fn admit<S: Stream>(&self, stream: S, peer: Peer) -> Result<Box<Client<S>>, Ended> {
+        let settings = &self.0.settings;
+        let mut packets = Packets::new(stream, settings.quotas.packet_bytes);
+        let names = Box::new(PeerNames::of(&peer));
+        let Peer { account, holder, mut cut, .. } = peer;
+        let limit = Duration::from_secs(settings.quotas.connect_timeout_s.into());
+        let first = tokio::select! {
+            reason = cut.wait() => return Err(Ended::Cut(reason)),
+            first = tokio::time::timeout(limit, packets.event(Reading::Wanted)) => first,
+        };
+        let frame: Frame = match first {
+            Err(_) => return Err(Ended::Silent),
+            Ok(Ok(Event::Frame(frame))) => frame,
+            Ok(Ok(Event::Closed | Event::Drained)) | Ok(Err(StreamError::Io(_))) => {
+                return Err(Ended::Closed);
+            }
+            Ok(Err(StreamError::Broken(broken))) => return Err(Ended::Refused(broken.code)),
+        };
+        let mut connect = match Connect::parse(&frame) {
+            Ok(connect) => connect,
+            Err(Unconnectable { version, broken }) => {
+                let Broken { code, what } = broken;
+                debug!(%code, what, "a CONNECT that can't be served");
+                if let Some(version) = version {
+                    write_refused(packets.output(), version, code);
+                    packets.finish().await;
+                }
+                return Err(Ended::Refused(code));
+            }
+        };
+        let admitted = gate::admit(&mut connect, holder.as_deref(), settings, || self.assigned_id());
+        let Admission { owner, gate, is_assigned } = match admitted {
+            Ok(admission) => admission,
+            Err(code) => {
+                write_refused(packets.output(), connect.version, code);
+                packets.finish().await;
+                return Err(Ended::Refused(code));
+            }
+        };
+        Ok(Box::new(Client { packets, gate, connect, is_assigned, owner, account, cut, peer: names }))
+    }
+
+    /// A client id that no other client of this broker has.
+    fn assigned_id(&self) -> String {
+        let number = self.0.assigned.fetch_add(1, Ordering::Relaxed);
+        format!("auto-{:x}-{number:x}", self.0.started_at.as_secs())
+    }
+}

@@ -1,0 +1,368 @@
+//! The gate: who gets in under which name, and what each may publish and read.
+
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a step that fails is a failed test")]
+
+mod rig;
+
+use muster_broker::{Code, CutReason, Ended};
+use rig::{
+    GOODBYE, PUBACK, PUBREC, broker, connect, counted, dial, dial_account, holder, packet, publish, text,
+};
+
+/// The answer to a CONNECT: the code, in the terms of its version.
+async fn answer(client: &mut rig::Client, connect: &rig::Connect) -> u8 {
+    client.send(&connect.octets()).await;
+    let (first, body) = client.receive().await;
+    assert_eq!(first, 0x20);
+    body[1]
+}
+
+#[tokio::test]
+async fn a_client_id_is_the_device_id_or_begins_with_it_and_a_slash() {
+    let broker = broker("");
+    for (id, v3, v5) in [
+        ("meter", 0, 0),
+        ("meter/7", 0, 0),
+        ("meter2", 2, 0x85),
+        ("METER", 2, 0x85),
+        ("other", 2, 0x85),
+        ("/meter", 2, 0x85),
+        ("", 0, 0),
+    ] {
+        for (version, expected) in [(4, v3), (5, v5)] {
+            let mut client = dial(&broker, Some(holder("meter", &[])));
+            assert_eq!(answer(&mut client, &connect(version, id)).await, expected, "{id:?} {version}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_empty_client_id_is_assigned_within_the_devices_own() {
+    let broker = broker("");
+    let mut client = dial(&broker, Some(holder("meter", &[])));
+    client.send(&connect(5, "").octets()).await;
+    let (_, body) = client.receive().await;
+    let assigned = [&[0x12][..], &text("meter/auto-")[2..]].concat();
+    let place = body.windows(8).position(|window| window == &assigned[1..9]).expect("an assigned id");
+    assert_eq!(body[place - 3], 0x12);
+    // Version 3.1.1 can't be told, and so can't keep a session under it (§3.1.3.1).
+    let mut client = dial(&broker, Some(holder("meter", &[])));
+    assert_eq!(answer(&mut client, &connect(4, "").unclean()).await, 2);
+    client.is_closed().await;
+}
+
+#[tokio::test]
+async fn nobody_without_a_certificate_gets_in_by_default() {
+    let broker = broker("");
+    for (version, code) in [(4, 5), (5, 0x87)] {
+        let mut client = dial(&broker, None);
+        assert_eq!(answer(&mut client, &connect(version, "x")).await, code);
+        client.is_closed().await;
+        assert_eq!(client.ended().await, Ended::Refused(Code::NOT_AUTHORIZED));
+    }
+}
+
+#[tokio::test]
+async fn a_user_name_means_nothing_unless_it_must_be_the_device() {
+    for (rule, code) in [("ignore", [0, 0]), ("device", [4, 0x86])] {
+        let broker = broker(&format!("username = '{rule}'"));
+        for (version, code) in [4, 5].into_iter().zip(code) {
+            let mut named = connect(version, "meter");
+            named.username = Some("somebody".to_owned());
+            let mut client = dial(&broker, Some(holder("meter", &[])));
+            assert_eq!(answer(&mut client, &named).await, code);
+            named.username = Some("meter".to_owned());
+            let mut client = dial(&broker, Some(holder("meter", &[])));
+            assert_eq!(answer(&mut client, &named).await, 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_will_is_held_against_the_rules_when_it_is_made() {
+    let broker = broker("");
+    for (topic, v3, v5) in [("devices/meter/gone", 0, 0), ("fleet/gone", 5, 0x87)] {
+        for (version, code) in [(4, v3), (5, v5)] {
+            let mut client = dial(&broker, Some(holder("meter", &[])));
+            let willing = connect(version, "meter").will(topic, b"x", 0, &[]);
+            assert_eq!(answer(&mut client, &willing).await, code, "{topic} {version}");
+        }
+    }
+    // A will with a wildcard is no topic name.
+    let mut client = dial(&broker, Some(holder("meter", &[])));
+    let willing = connect(5, "meter").will("devices/meter/+", b"x", 0, &[]);
+    assert_eq!(answer(&mut client, &willing).await, 0x90);
+}
+
+#[tokio::test]
+async fn an_authentication_method_is_not_offered() {
+    let broker = broker("");
+    let mut client = dial(&broker, Some(holder("meter", &[])));
+    let method = [&[0x15][..], &text("SCRAM")].concat();
+    assert_eq!(answer(&mut client, &connect(5, "meter").property(&method)).await, 0x8c);
+}
+
+#[tokio::test]
+async fn other_versions_are_told_so() {
+    let broker = broker("");
+    for (name, level, body) in [("MQIsdp", 3, &[0, 1][..]), ("MQTT", 3, &[0, 1]), ("MQTT", 6, &[0, 0x84, 0])]
+    {
+        let mut client = dial(&broker, Some(holder("meter", &[])));
+        let octets = [text(name), vec![level, 2, 0, 0], text("meter")].concat();
+        client.send(&packet(0x10, &octets)).await;
+        assert_eq!(client.receive().await, (0x20, body.to_vec()), "{name} {level}");
+        client.is_closed().await;
+    }
+    let mut client = dial(&broker, Some(holder("meter", &[])));
+    client.send(&packet(0x10, &[text("hj"), vec![4, 2, 0, 0], text("meter")].concat())).await;
+    client.is_closed().await;
+}
+
+/// A device that is connected.
+async fn device(broker: &muster_broker::Broker, version: u8) -> rig::Client {
+    let mut client = dial(broker, Some(holder("meter", &[])));
+    assert_eq!(answer(&mut client, &connect(version, "meter")).await, 0);
+    client
+}
+
+#[tokio::test]
+async fn a_refused_publication_gets_its_code_and_version_3_a_close() {
+    let broker = broker("");
+    let mut client = device(&broker, 5).await;
+    client.send(&publish(5, 2, "fleet/x", 1, &[], b"")).await;
+    assert_eq!(client.receive().await, (PUBACK, vec![0, 1, 0x87]));
+    client.send(&publish(5, 4, "devices/other/x", 2, &[], b"")).await;
+    assert_eq!(client.receive().await, (PUBREC, vec![0, 2, 0x87]));
+    client.send(&publish(5, 0, "devices/other/x", 0, &[], b"")).await;
+    client.send(&publish(5, 2, "devices/meter/x", 3, &[], b"")).await;
+    assert_eq!(client.receive().await, (PUBACK, vec![0, 3, 0x10]));
+    let mut client = device(&broker, 4).await;
+    client.send(&publish(4, 2, "fleet/x", 1, &[], b"")).await;
+    client.is_closed().await;
+    assert_eq!(client.ended().await, Ended::Ours(Code::NOT_AUTHORIZED));
+    assert_eq!(broker.metrics().publish_refused, 4);
+}
+
+#[tokio::test]
+async fn an_alias_is_resolved_before_the_rules_are_asked() {
+    let broker = broker("");
+    let mut client = device(&broker, 5).await;
+    client.send(&publish(5, 2, "devices/meter/x", 1, &[0x23, 0, 1], b"")).await;
+    assert_eq!(client.receive().await, (PUBACK, vec![0, 1, 0x10]));
+    // The alias now stands for a topic of another device: what uses it is refused.
+    client.send(&publish(5, 2, "devices/other/x", 2, &[0x23, 0, 1], b"")).await;
+    assert_eq!(client.receive().await, (PUBACK, vec![0, 2, 0x87]));
+    client.send(&publish(5, 2, "", 3, &[0x23, 0, 1], b"")).await;
+    assert_eq!(client.receive().await, (PUBACK, vec![0, 3, 0x87]));
+    for (properties, code) in [([0x23, 0, 0], 0x94), ([0x23, 0, 17], 0x94), ([0x23, 0, 9], 0x82)] {
+        let mut client = device(&broker, 5).await;
+        client.send(&publish(5, 0, "", 0, &properties, b"")).await;
+        client.is_disconnected(code).await;
+    }
+}
+
+#[tokio::test]
+async fn filters_must_lie_within_the_rules() {
+    let broker = broker("");
+    for (filter, v5) in [
+        ("devices/meter/#", 1),
+        ("devices/meter/+/x", 1),
+        ("fleet/#", 1),
+        ("$share/g/fleet/+", 1),
+        ("devices/+/x", 0x87),
+        ("#", 0x87),
+        ("+/#", 0x87),
+        ("devices/#", 0x87),
+        ("$share/g/#", 0x87),
+        ("$SYS/#", 0x87),
+        ("devices/meter2/x", 0x87),
+        ("fleet/#/x", 0x8f),
+        ("fleet/a+", 0x8f),
+        ("$share//fleet/x", 0x8f),
+        ("$share/+/fleet/x", 0x8f),
+        ("", 0x8f),
+    ] {
+        assert_eq!(device(&broker, 5).await.subscribe(5, filter, 1).await, v5, "{filter}");
+        let v3 = if v5 == 1 { 1 } else { 0x80 };
+        assert_eq!(device(&broker, 4).await.subscribe(4, filter, 1).await, v3, "{filter}");
+    }
+}
+
+#[tokio::test]
+async fn unsubscribing_has_a_code_for_each_filter() {
+    let broker = broker("");
+    let mut client = device(&broker, 5).await;
+    client.subscribe(5, "fleet/a", 1).await;
+    client.send(&rig::unsubscribe(5, 3, &["fleet/a", "fleet/b", "other/#", "a/#/b"])).await;
+    assert_eq!(client.receive().await, (0xb0, vec![0, 3, 0, 0, 0x11, 0x87, 0x8f]));
+    let mut client = device(&broker, 4).await;
+    client.send(&rig::unsubscribe(4, 3, &["fleet/a", "other/#"])).await;
+    assert_eq!(client.receive().await, (0xb0, vec![0, 3]));
+}
+
+#[tokio::test]
+async fn a_group_may_have_wider_rules_and_other_client_ids() {
+    let broker = broker(
+        "[[rules]]\npublish = ['devices/%i/#']\nsubscribe = ['devices/%i/#']\n\
+         [[rules]]\ngroups = ['operators']\nclient_id = 'any'\npublish = ['fleet/#']\n\
+         subscribe = ['#']\ndeny = ['devices/+/secret']\n",
+    );
+    let mut operator = dial(&broker, Some(holder("desk", &["operators", "night"])));
+    assert_eq!(answer(&mut operator, &connect(5, "dashboard")).await, 0);
+    assert_eq!(operator.subscribe(5, "#", 1).await, 1);
+    assert_eq!(operator.subscribe(5, "devices/+/secret", 1).await, 0x87);
+    let mut device = dial(&broker, Some(holder("meter", &["night"])));
+    assert_eq!(answer(&mut device, &connect(5, "dashboard")).await, 0x85);
+    let mut device = dial(&broker, Some(holder("meter", &["night"])));
+    assert_eq!(answer(&mut device, &connect(5, "meter")).await, 0);
+    // The exception is not delivered through the wider subscription either.
+    device.send(&publish(5, 0, "devices/meter/secret", 0, &[], b"1")).await;
+    device.send(&publish(5, 0, "devices/meter/plain", 0, &[], b"2")).await;
+    let (_, body) = operator.receive().await;
+    assert!(body.ends_with(b"plain\x002"), "{body:02x?}");
+}
+
+#[tokio::test]
+async fn accounts_never_meet() {
+    let broker = broker(rig::OPEN);
+    let mut other = dial_account(&broker, None, 2);
+    assert_eq!(answer(&mut other, &connect(5, "same")).await, 0);
+    other.subscribe(5, "#", 0).await;
+    let mut mine = dial_account(&broker, None, 1);
+    assert_eq!(answer(&mut mine, &connect(5, "same")).await, 0);
+    mine.send(&publish(5, 1, "a", 0, &[], b"x")).await;
+    mine.send(&rig::PING).await;
+    assert_eq!(mine.receive().await.0, 0xd0);
+    // Neither a takeover nor a message.
+    other.receive_nothing().await;
+    assert_eq!(other.subscribe(5, "a", 0).await, 0);
+    other.receive_nothing().await;
+}
+
+#[tokio::test]
+async fn a_cut_says_why_closes_and_fires_no_will_unless_it_is_asked_to() {
+    for (setting, fires) in [("drop", false), ("publish", true)] {
+        let broker = broker(&format!("on_cut = {{ will = '{setting}' }}"));
+        let mut watcher = dial(&broker, Some(holder("meter", &[])));
+        assert_eq!(answer(&mut watcher, &connect(5, "meter/watch")).await, 0);
+        watcher.subscribe(5, "devices/meter/#", 0).await;
+        for version in [4, 5] {
+            let mut client = dial(&broker, Some(holder("meter", &[])));
+            let willing = connect(version, "meter").will("devices/meter/gone", b"x", 0, &[]);
+            assert_eq!(answer(&mut client, &willing).await, 0);
+            client.cutter.take().expect("there").cut(CutReason::Denied);
+            match version {
+                5 => client.is_disconnected(0x98).await,
+                _ => client.is_closed().await,
+            }
+            assert_eq!(client.ended().await, Ended::Cut(CutReason::Denied));
+            if fires {
+                assert!(watcher.receive().await.1.ends_with(b"gone\0x"));
+            } else {
+                watcher.receive_nothing().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cut_before_connect_closes_at_once() {
+    let broker = broker("");
+    let mut client = dial(&broker, Some(holder("meter", &[])));
+    client.cutter.take().expect("there").cut(CutReason::CertificateEnded);
+    client.is_closed().await;
+    assert_eq!(client.ended().await, Ended::Cut(CutReason::CertificateEnded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sends_no_whole_connect_in_time_is_closed() {
+    let broker = broker("");
+    for octets in [&[][..], &[0x10], &[0x10, 20, 0, 4]] {
+        let mut client = dial(&broker, Some(holder("meter", &[])));
+        client.send(octets).await;
+        client.is_closed().await;
+        assert_eq!(client.ended().await, Ended::Silent);
+    }
+}
+
+#[tokio::test]
+async fn a_packet_above_the_limit_is_refused_by_its_header() {
+    let broker = broker("[quotas]\npacket_bytes = 1024");
+    let mut client = device(&broker, 5).await;
+    // The length says 200 MB; nothing of it is sent or awaited.
+    client.send(&[0x30, 0x80, 0x80, 0x80, 0x60]).await;
+    client.is_disconnected(0x95).await;
+    let mut client = device(&broker, 5).await;
+    client.send(&[0x30, 0xff, 0xff, 0xff, 0xff, 0x01]).await;
+    client.is_disconnected(0x81).await;
+}
+
+#[tokio::test]
+async fn broken_packets_get_their_code_and_a_close() {
+    let broker = broker("");
+    for (octets, code) in [
+        (connect(5, "meter").octets(), 0x82),
+        (packet(0x36, &[text("devices/meter"), vec![0, 1, 0]].concat()), 0x81),
+        (packet(0x38, &[text("devices/meter"), vec![0]].concat()), 0x81),
+        (packet(0x32, &[text("devices/meter"), vec![0, 0, 0]].concat()), 0x82),
+        (publish(5, 0, "devices/meter/+", 0, &[], b""), 0x90),
+        (publish(5, 0, "a\0b", 0, &[], b""), 0x81),
+        (publish(5, 0, "", 0, &[], b""), 0x82),
+        (publish(5, 0, "devices/meter", 0, &[1, 0, 1, 0], b""), 0x82),
+        (publish(5, 0, "devices/meter", 0, &[0x0b, 1], b""), 0x82),
+        (publish(5, 0, "devices/meter", 0, &[0x11, 0, 0, 0, 1], b""), 0x82),
+        (packet(0x30, &[0, 200, b'a']), 0x81),
+        (packet(0x30, &[0, 1, 0xff, 0]), 0x81),
+        (packet(0x82, &[0, 1, 0]), 0x82),
+        (packet(0x80, &[0, 1, 0]), 0x81),
+        (rig::subscribe(5, 1, "fleet/a", 0x03), 0x81),
+        (rig::subscribe(5, 1, "fleet/a", 0x30), 0x82),
+        (rig::subscribe(5, 1, "fleet/a", 0x40), 0x81),
+        (rig::subscribe(5, 1, "$share/g/fleet/a", 0x04), 0x82),
+        (rig::subscribe_with(5, 1, &[0x0b, 0], &[("fleet/a", 0)]), 0x82),
+        (packet(0xa2, &[0, 1, 0]), 0x82),
+        (packet(0xc0, &[0]), 0x81),
+        (packet(0xf0, &[]), 0x82),
+        (packet(0x00, &[]), 0x81),
+        (packet(0x20, &[0, 0, 0]), 0x82),
+        (packet(0x40, &[0, 1, 0x42]), 0x81),
+        (packet(0xe0, &[&[0][..], &counted(&[0x11, 0, 0, 0, 5])].concat()), 0x82),
+    ] {
+        let mut client = device(&broker, 5).await;
+        client.send(&octets).await;
+        let (first, body) = client.receive().await;
+        assert_eq!((first, body), (0xe0, vec![code]), "{octets:02x?}");
+        client.is_closed().await;
+    }
+    let mut client = device(&broker, 4).await;
+    client.send(&connect(4, "meter").octets()).await;
+    client.is_closed().await;
+}
+
+#[tokio::test]
+async fn connects_that_break_the_rules_are_refused() {
+    let broker = broker("");
+    let body =
+        |flags: u8, rest: &[u8]| [&text("MQTT")[..], &[5, flags, 0, 0, 0], &text("meter"), rest].concat();
+    for (octets, code) in [
+        (body(0x03, &[]), 0x81),
+        (body(0x22, &[]), 0x81),
+        (body(0x1e, &[&[0][..], &text("devices/meter"), &text("")].concat()), 0x81),
+        (body(0x02, b"more"), 0x81),
+        (body(0x82, &[0, 9]), 0x81),
+    ] {
+        let mut client = dial(&broker, Some(holder("meter", &[])));
+        client.send(&packet(0x10, &octets)).await;
+        assert_eq!(client.receive().await, (0x20, vec![0, code, 0]), "{octets:02x?}");
+        client.is_closed().await;
+    }
+    // Version 5 allows a password without a user name (§3.1.2.9).
+    let mut client = dial(&broker, Some(holder("meter", &[])));
+    client.send(&packet(0x10, &body(0x42, &text("secret")))).await;
+    assert_eq!(client.receive().await.1[1], 0);
+    client.send(&GOODBYE).await;
+    assert_eq!(client.ended().await, Ended::Disconnected);
+    let mut client = dial(&broker, Some(holder("meter", &[])));
+    client.send(&publish(4, 0, "devices/meter", 0, &[], b"")).await;
+    client.is_closed().await;
+}

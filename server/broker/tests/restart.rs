@@ -1,0 +1,156 @@
+//! What survives a restart: retained messages, sessions, their queues and what was in flight.
+
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a step that fails is a failed test")]
+
+mod rig;
+
+use muster_broker::Broker;
+use muster_policy::time::UnixTime;
+use rig::{
+    GOODBYE, OPEN, PUBACK, PUBCOMP, PUBREC, PUBREL, ack, config_of, connect, connected, publish, unsubscribe,
+};
+
+struct Kept {
+    folder: tempfile::TempDir,
+}
+
+impl Kept {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder") }
+    }
+
+    fn start_at(&self, seconds: i64) -> Broker {
+        let path = self.folder.path().join("broker.redb");
+        let config = config_of(&format!("file = '{}'\n{OPEN}", path.display()));
+        Broker::start(&config, UnixTime::from_secs(1_800_000_000 + seconds)).expect("starts")
+    }
+}
+
+/// A stop without a goodbye to anyone: connections are dropped where they are.
+fn crash(broker: Broker, clients: Vec<rig::Client>) {
+    for client in &clients {
+        client.served.abort();
+    }
+    broker.close();
+}
+
+async fn gone(mut client: rig::Client) {
+    client.send(&GOODBYE).await;
+    client.ended().await;
+}
+
+async fn resumed(broker: &Broker, id: &str) -> (rig::Client, bool) {
+    let mut client = rig::dial(broker, None);
+    client.send(&connect(4, id).unclean().octets()).await;
+    let (_, body) = client.receive().await;
+    (client, body[0] == 1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retained_messages_and_sessions_come_back() {
+    let kept = Kept::new();
+    let broker = kept.start_at(0);
+    let mut reader = connected(&broker, connect(4, "reader").unclean()).await;
+    reader.subscribe(4, "a/#", 2).await;
+    reader.subscribe(4, "b/#", 1).await;
+    reader.send(&unsubscribe(4, 3, &["b/#"])).await;
+    reader.receive().await;
+    gone(reader).await;
+    let mut writer = connected(&broker, connect(4, "writer")).await;
+    for (flags, topic, payload) in [
+        (3, "r/1", "kept"),
+        (3, "r/2", "lost"),
+        (3, "r/2", ""),
+        (2, "a/1", "one"),
+        (4, "a/2", "two"),
+        (2, "b/1", "no"),
+    ] {
+        writer.send(&publish(4, flags, topic, 9, &[], payload.as_bytes())).await;
+        writer.receive().await;
+        writer.send(&ack(PUBREL, 9)).await;
+        writer.receive().await;
+    }
+    crash(broker, vec![writer]);
+    let broker = kept.start_at(60);
+    let metrics = broker.metrics();
+    assert_eq!((metrics.retained, metrics.sessions, metrics.subscriptions), (1, 1, 1));
+    let (mut reader, was_there) = resumed(&broker, "reader").await;
+    assert!(was_there);
+    assert!(reader.receive().await.1.ends_with(b"one"));
+    assert!(reader.receive().await.1.ends_with(b"two"));
+    reader.receive_nothing().await;
+    let mut late = connected(&broker, connect(4, "late")).await;
+    late.subscribe(4, "r/#", 0).await;
+    assert!(late.receive().await.1.ends_with(b"r/1kept"));
+    late.receive_nothing().await;
+    let mut writer = connected(&broker, connect(4, "writer")).await;
+    writer.send(&publish(4, 0, "a/3", 0, &[], b"live")).await;
+    assert!(reader.receive().await.1.ends_with(b"live"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_in_flight_keeps_its_packet_id_and_its_stage() {
+    let kept = Kept::new();
+    let broker = kept.start_at(0);
+    let mut reader = connected(&broker, connect(4, "reader").unclean()).await;
+    reader.subscribe(4, "a", 2).await;
+    let mut writer = connected(&broker, connect(4, "writer").unclean()).await;
+    for id in 1..=3 {
+        writer.send(&publish(4, 4, "a", id, &[], b"x")).await;
+        assert_eq!(writer.receive().await.0, PUBREC);
+        reader.receive().await;
+    }
+    // Of the reader's three one is done, one released, one sent. None of the writer's is released.
+    reader.send(&ack(PUBREC, 1)).await;
+    reader.receive().await;
+    reader.send(&ack(PUBCOMP, 1)).await;
+    reader.send(&ack(PUBREC, 2)).await;
+    assert_eq!(reader.receive().await, (PUBREL, vec![0, 2]));
+    crash(broker, vec![reader, writer]);
+    let broker = kept.start_at(1);
+    let (mut reader, _) = resumed(&broker, "reader").await;
+    assert_eq!(reader.receive().await, (PUBREL, vec![0, 2]));
+    let (first, body) = reader.receive().await;
+    assert_eq!((first, &body[3..]), (0x3c, &[0, 3, b'x'][..]));
+    reader.receive_nothing().await;
+    let (mut writer, _) = resumed(&broker, "writer").await;
+    writer.send(&publish(4, 0x0c, "a", 2, &[], b"x")).await;
+    assert_eq!(writer.receive().await, (PUBREC, vec![0, 2]));
+    reader.receive_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ended_while_nobody_looked_is_gone() {
+    let kept = Kept::new();
+    let broker = kept.start_at(0);
+    for (id, expiry) in [("short", 30), ("long", 3000)] {
+        let mut client = connected(&broker, connect(5, id).expiry(expiry)).await;
+        client.subscribe(5, "a", 1).await;
+        gone(client).await;
+    }
+    crash(broker, Vec::new());
+    let broker = kept.start_at(100);
+    assert_eq!((broker.metrics().sessions, broker.metrics().subscriptions), (1, 1));
+    assert!(!resumed(&broker, "short").await.1);
+    assert!(resumed(&broker, "long").await.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_start_and_a_session_without_expiry_leave_nothing_in_the_file() {
+    let kept = Kept::new();
+    let broker = kept.start_at(0);
+    for connect in
+        [connect(5, "one").expiry(100), connect(5, "one"), connect(4, "two").unclean(), connect(4, "two")]
+    {
+        let version = connect.version;
+        let mut client = connected(&broker, connect).await;
+        client.subscribe(version, "a", 1).await;
+        client.send(&publish(version, 2, "a", 5, &[], b"x")).await;
+        let packets = [client.receive().await.0, client.receive().await.0];
+        assert!(packets.contains(&PUBACK));
+        gone(client).await;
+    }
+    crash(broker, Vec::new());
+    let broker = kept.start_at(1);
+    assert_eq!((broker.metrics().sessions, broker.metrics().subscriptions), (0, 0));
+}

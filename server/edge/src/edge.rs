@@ -1,0 +1,249 @@
+//! The edge as its owner sees it: start, serve listeners, apply changes, count, drain.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use muster_policy::reason::Reason;
+use prometheus_client::registry::Registry;
+use rustls::RootCertStore;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::handover::MqttHandover;
+use crate::hosts::DoorMaker;
+use crate::http::origin::OriginMaker;
+use crate::listener::{self, ListenerLimits, Shared};
+use crate::live::Guest;
+use crate::lkg::{LastKnownGood, LastKnownGoodError};
+use crate::metrics::{Counters, Metrics};
+use crate::snapshot::{Applied, Event, Gap, Update};
+use crate::sources::Sources;
+use crate::standing::Standing;
+use crate::state::{State, concerns_doors};
+use crate::tls::config::{ConfigMaker, ListenerKind, provider};
+use crate::tls::verifier::Examiner;
+
+/// How often ended certificates are looked for.
+const ENDS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How an edge is run.
+#[derive(Clone, Debug)]
+pub struct EdgeConfig {
+    /// Bounds of the listeners.
+    pub limits: ListenerLimits,
+    /// How old the news of revocations may be before hostnames that say so let nobody in.
+    pub staleness_allowed_for: Duration,
+    /// Verified chains that are remembered; about 2 KiB each.
+    pub chains_remembered: usize,
+    /// The CAs that the machine trusts, for `https://` origins without pins.
+    pub machine_roots: Arc<RootCertStore>,
+    /// Where the last known good state is kept; nowhere when not given.
+    pub last_known_good: Option<PathBuf>,
+    /// The clock.
+    pub clock: Clock,
+}
+
+impl Default for EdgeConfig {
+    fn default() -> Self {
+        Self {
+            limits: ListenerLimits::default(),
+            // A control plane in the same process vouches every few seconds; an hour is its repair.
+            staleness_allowed_for: Duration::from_secs(3600),
+            chains_remembered: 16_384,
+            machine_roots: Arc::new(RootCertStore::empty()),
+            last_known_good: None,
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// Why an edge did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The last known good state can't be opened.
+    #[error("the edge's last known good state: {0}")]
+    LastKnownGood(#[from] LastKnownGoodError),
+}
+
+/// The edge. Cheap to clone; all clones are one edge.
+#[derive(Clone)]
+pub struct Edge {
+    shared: Arc<Shared>,
+    last_known_good: Option<Arc<LastKnownGood>>,
+    /// Held while an update is applied, so that what is kept has the order of what is in force.
+    applying: Arc<Mutex<()>>,
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Edge(change {})", self.shared.state.change())
+    }
+}
+
+impl Edge {
+    /// Makes an edge that knows nothing yet: it turns everybody away until the first
+    /// [`Edge::apply`], unless it has a last known good state, which it then starts from.
+    ///
+    /// # Errors
+    /// [`StartError`] when that state is there and can't be opened or read.
+    pub fn start(
+        config: EdgeConfig,
+        handover: Arc<dyn MqttHandover>,
+        registry: &mut Registry,
+    ) -> Result<Self, StartError> {
+        let provider = provider();
+        let standing = Arc::new(ArcSwap::from_pointee(Standing::default()));
+        let examiner = Arc::new(Examiner::new(
+            config.chains_remembered,
+            provider.signature_verification_algorithms,
+            Arc::clone(&standing),
+        ));
+        let maker = DoorMaker {
+            tls: ConfigMaker {
+                provider: Arc::clone(&provider),
+                examiner: Arc::clone(&examiner),
+                clock: config.clock.clone(),
+            },
+            origins: OriginMaker { provider, machine_roots: config.machine_roots },
+        };
+        let limits = config.limits;
+        let shared = Arc::new(Shared {
+            state: Arc::new(State::new(maker, standing, config.staleness_allowed_for, config.clock)),
+            live: Arc::default(),
+            metrics: Arc::new(Metrics::new(registry)),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            handover,
+            examiner,
+            limits,
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            handshakes: Semaphore::new(limits.handshakes),
+            sources: Arc::new(Sources::new(limits.new_per_source_per_s, limits.new_per_source_burst)),
+        });
+        let last_known_good = config.last_known_good.map(|path| LastKnownGood::open(&path)).transpose()?;
+        if let Some(snapshot) = last_known_good.as_ref().map(LastKnownGood::load).transpose()?.flatten() {
+            tracing::info!(change = snapshot.change, made_at = %snapshot.made_at, "starting from the last known good state");
+            let change = snapshot.change;
+            for fault in shared.state.update(&Update::Snapshot(Box::new(snapshot))).unwrap_or_default() {
+                tracing::error!(%fault, "not served");
+            }
+            shared.metrics.stands_at(change);
+        }
+        let ends = watch_ends(Arc::clone(&shared));
+        shared.tasks.spawn(ends);
+        Ok(Self { shared, last_known_good: last_known_good.map(Arc::new), applying: Arc::default() })
+    }
+
+    /// Accepts connections until `stop` or [`Edge::drain`]. Connections that are open then go on.
+    pub async fn serve(&self, socket: TcpListener, kind: ListenerKind, stop: CancellationToken) {
+        listener::accept(Arc::clone(&self.shared), socket, kind, stop).await;
+    }
+
+    /// Makes a change the edge's own, and tells every connection that it denies to end.
+    ///
+    /// Takes the time of building what changed, so call it off the paths of connections; nothing
+    /// waits for it. Afterwards the change is in force for every handshake, request and live
+    /// connection. A hostname or CA that can't be used spoils nothing else; [`Applied::faults`] names it.
+    ///
+    /// # Errors
+    /// [`Gap`]; the edge goes on with what it had, and wants a snapshot.
+    pub fn apply(&self, update: &Update) -> Result<Applied, Gap> {
+        let _one_at_a_time = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let faults = self.shared.state.update(update)?;
+        for fault in &faults {
+            tracing::error!(%fault, "not served");
+        }
+        let cut = match update {
+            Update::Snapshot(_) => self.review(self.shared.live.all()),
+            Update::Delta(delta) if delta.events.iter().any(concerns_doors) => {
+                self.review(self.shared.live.all())
+            }
+            Update::Delta(delta) => self.review(self.concerned(&delta.events)),
+        };
+        self.shared.metrics.stands_at(self.shared.state.change());
+        if let Some(kept) = &self.last_known_good
+            && let Err(error) = kept.keep(update)
+        {
+            tracing::warn!(%error, "the last known good state can't be kept");
+        }
+        Ok(Applied { cut, faults })
+    }
+
+    /// The number of the last change in force; what the next delta has to build on.
+    pub fn change(&self) -> u64 {
+        self.shared.state.change()
+    }
+
+    /// What a dashboard shows.
+    pub fn counters(&self) -> Counters {
+        let live = self.shared.live.counts();
+        Counters {
+            change: self.change(),
+            hosts: self.shared.state.doors().len(),
+            revoked: self.shared.state.standing().revoked_count(),
+            news_age: self.shared.state.age(),
+            connections_https: live.https,
+            connections_mqtt: live.mqtt,
+            certificates_connected: live.certificates,
+            ..self.shared.metrics.summary()
+        }
+    }
+
+    /// Stops all listeners, lets requests under way finish and tells MQTT clients to go; ends
+    /// everything when the drain time is over.
+    pub async fn drain(&self) {
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        let drained = tokio::time::timeout(self.shared.limits.drain_timeout, self.shared.tasks.wait()).await;
+        if drained.is_err() {
+            let rest = self.shared.live.all();
+            tracing::warn!(open = rest.len(), "connections were still open when the drain time ended");
+            for guest in &rest {
+                guest.cut.give(Reason::ServerStopping);
+            }
+            let _ = tokio::time::timeout(crate::handover::CUT_GRACE * 2, self.shared.tasks.wait()).await;
+        }
+    }
+
+    /// The connections that an event about certificates or devices could deny.
+    fn concerned(&self, events: &[Event]) -> Vec<Arc<Guest>> {
+        let live = &self.shared.live;
+        let of = |event: &Event| match event {
+            Event::Revoked(key) => live.of_certificate(key),
+            Event::Device(entry) => live.of_device(entry.account, &entry.device),
+            _ => Vec::new(),
+        };
+        events.iter().flat_map(of).collect()
+    }
+
+    fn review(&self, guests: Vec<Arc<Guest>>) -> usize {
+        let lost = |guest: &Arc<Guest>| {
+            let reason = self.shared.review(guest)?;
+            guest.cut.give(reason).then(|| self.shared.metrics.cut(reason))
+        };
+        guests.iter().filter_map(lost).count()
+    }
+}
+
+/// Ends connections whose certificate, or the CA above it, has ended.
+async fn watch_ends(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(ENDS_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        for guest in shared.live.ended(shared.state.now()) {
+            if guest.cut.give(Reason::CertificateExpired) {
+                shared.metrics.cut(Reason::CertificateExpired);
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The bodies that pass through, frame by frame.
+//!
+//! A request's body is watched on its way: a client that stops sending is given up, and trailers
+//! that would pass for our own headers are taken out (RFC 9110 §6.5.1). Nothing is collected.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::headers;
+
+/// How long a client may pause within a body.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The body of an answer: streamed from an origin, or a page of our own.
+pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, BodyError>;
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("the peer broke off: {0}")]
+    Broken(#[from] hyper::Error),
+    #[error("the client paused for too long")]
+    Paused,
+}
+
+/// The body of a request on its way to an origin.
+pub(crate) struct RequestBody(Option<Watched>);
+
+struct Watched {
+    body: Incoming,
+    progress: Progress,
+    /// Made with the first pause, so that short bodies need no timer.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl RequestBody {
+    pub(crate) fn new(body: Incoming, progress: Progress) -> Self {
+        if body.is_end_stream() {
+            progress.done();
+            Self::empty()
+        } else {
+            Self(Some(Watched { body, progress, patience: None }))
+        }
+    }
+
+    pub(crate) const fn empty() -> Self {
+        Self(None)
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            None => Poll::Ready(None),
+            Some(watched) => watched.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|watched| watched.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |watched| watched.body.size_hint())
+    }
+}
+
+/// Whether a request has gone out whole, as seen from outside its body.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress(Arc<AtomicBool>);
+
+impl Progress {
+    pub(crate) fn is_done(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn done(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.progress.done();
+    }
+}
+
+impl Watched {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            let patience =
+                self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE_MAX))).as_mut();
+            ready!(patience.poll(cx));
+            return Poll::Ready(Some(Err(BodyError::Paused)));
+        };
+        if let Some(patience) = &mut self.patience {
+            patience.as_mut().reset(Instant::now() + PAUSE_MAX);
+        }
+        if frame.is_none() || self.body.is_end_stream() {
+            self.progress.done();
+        }
+        let frame = frame.map(|frame| {
+            frame.map_err(BodyError::from).map(|frame| match frame.into_trailers() {
+                Ok(mut trailers) => {
+                    headers::strip(&mut trailers);
+                    Frame::trailers(trailers)
+                }
+                Err(frame) => frame,
+            })
+        });
+        Poll::Ready(frame)
+    }
+}

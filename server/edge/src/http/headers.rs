@@ -1,0 +1,315 @@
+//! What headers pass to an origin, and what the edge adds.
+//!
+//! Names that speak of the client's certificate or address belong to the edge: whoever sends them,
+//! on whatever hostname, in whatever spelling, they are removed before ours are added. Ours are
+//! RFC 9440 `Client-Cert` and `Client-Cert-Chain`, the `Cf-Client-Cert-*` and `cf-cert-*` names, on
+//! every request and not only the first of a connection, and only for a certificate that is good.
+
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use x509_parser::time::ASN1Time;
+use x509_parser::x509::X509Name;
+
+use crate::identity::parse;
+use crate::tls::verifier::Verified;
+
+/// Names that are the edge's alone; `_` counts as `-`.
+const OWN_NAMES: [&str; 10] = [
+    "client-cert",
+    "client-cert-chain",
+    "forwarded",
+    "x-real-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "x-client-cert",
+    "x-client-verify",
+    "x-client-dn",
+    "client-ip",
+];
+
+/// Beginnings of names that are the edge's alone; `_` counts as `-`.
+const OWN_PREFIXES: [&str; 8] = [
+    "cf-client-cert-",
+    "cf-cert-",
+    "cf-access-",
+    "x-forwarded-",
+    "x-ssl-",
+    "ssl-client-",
+    "x-client-cert-",
+    "x-tls-client-",
+];
+
+/// RFC 9110 §7.6.1: these speak of one connection. `expect` is answered by the edge itself.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::EXPECT,
+];
+
+/// The contract: above this size the header stays away (10 KiB of base64).
+const CERTIFICATE_MAX_BYTES: usize = 10 * 1024;
+/// The contract: above this size the header stays away (16 KiB of base64).
+const PATH_MAX_BYTES: usize = 16 * 1024;
+
+/// Removes what only the edge may say.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    let own: Vec<_> = headers.keys().filter(|name| is_own(name)).cloned().collect();
+    for name in own {
+        headers.remove(name);
+    }
+}
+
+fn is_own(name: &HeaderName) -> bool {
+    // Names in a HeaderMap are lower case already. Servers behind us may read `_` as `-`.
+    let name = name.as_str().replace('_', "-");
+    OWN_NAMES.contains(&name.as_str()) || OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Removes what speaks of one connection, with all that `Connection` names.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    // A client must not be able to have the request's own framing or host removed.
+    let kept = [header::HOST, header::CONTENT_LENGTH];
+    for name in named.iter().filter(|name| !kept.contains(name)).chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// RFC 9113 §8.2.3: h2 clients may cut cookies into several fields, which HTTP/1.1 has as one.
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// Adds where a request came from. Removing what a client said of it comes before.
+pub(crate) fn add_forwarded(headers: &mut HeaderMap, source: IpAddr, host: &HeaderValue) {
+    if let Ok(address) = HeaderValue::try_from(source.to_canonical().to_string()) {
+        headers.insert(HeaderName::from_static("x-forwarded-for"), address);
+    }
+    headers.insert(HeaderName::from_static("x-forwarded-proto"), HeaderValue::from_static("https"));
+    headers.insert(HeaderName::from_static("x-forwarded-host"), host.clone());
+}
+
+/// The headers that speak of nobody.
+pub(crate) fn anonymous() -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(3);
+    for name in ["cf-cert-presented", "cf-cert-verified", "cf-cert-revoked"] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static("false"));
+    }
+    headers
+}
+
+/// The headers that speak of a verified holder; made once per connection.
+pub(crate) fn of_holder(verified: &Verified) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(32);
+    let mut add = |name: &'static str, value: String| {
+        // Distinguished names are escaped to printable ASCII, all else is hex, base64 or a date.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    let base64 = STANDARD.encode(&verified.der);
+    if base64.len() <= CERTIFICATE_MAX_BYTES {
+        add("client-cert", format!(":{base64}:"));
+        add("cf-client-cert-der-base64", base64);
+    }
+    add("cf-client-cert-sha256", verified.leaf.fingerprint.to_string());
+    let path: Vec<_> = verified.path.iter().map(|der| format!(":{}:", STANDARD.encode(der))).collect();
+    let path = path.join(", ");
+    if !path.is_empty() && path.len() <= PATH_MAX_BYTES {
+        add("client-cert-chain", path);
+    }
+    add("cf-cert-presented", "true".to_owned());
+    add("cf-cert-verified", "true".to_owned());
+    add("cf-cert-revoked", "false".to_owned());
+    add("cf-cert-fingerprint-sha256", verified.leaf.fingerprint.to_string());
+    add("cf-cert-fingerprint-sha1", hex_lower(sha1(&verified.der).as_ref()));
+    add("cf-cert-issuer-serial", hex_upper(&verified.issuer.serial));
+    add("cf-cert-issuer-ski", hex_upper(&verified.issuer.key_id));
+    if let Ok(certificate) = parse(&verified.der) {
+        add("cf-cert-serial", hex_upper(certificate.raw_serial()));
+        add("cf-cert-ski", hex_upper(&crate::tls::anchors::IssuerFacts::of(&certificate).key_id));
+        add("cf-cert-not-before", openssl_time(&certificate.validity().not_before));
+        add("cf-cert-not-after", openssl_time(&certificate.validity().not_after));
+        let (subject, issuer) = (certificate.subject(), certificate.issuer());
+        add("cf-cert-subject-dn", rfc2253(subject));
+        add("cf-cert-issuer-dn", rfc2253(issuer));
+        add("cf-cert-subject-dn-rfc2253", rfc2253(subject));
+        add("cf-cert-issuer-dn-rfc2253", rfc2253(issuer));
+        add("cf-cert-subject-dn-legacy", legacy(subject));
+        add("cf-cert-issuer-dn-legacy", legacy(issuer));
+    }
+    headers
+}
+
+fn sha1(der: &[u8]) -> aws_lc_rs::digest::Digest {
+    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, der)
+}
+
+fn hex_lower(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+fn hex_upper(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02X}")).collect()
+}
+
+/// `Mar 21 13:35:00 2022 GMT`, as OpenSSL prints times.
+fn openssl_time(at: &ASN1Time) -> String {
+    let at = at.to_datetime();
+    let month = at.month().to_string();
+    let month = month.get(..3).unwrap_or(&month);
+    let (hour, minute, second) = at.to_hms();
+    format!("{month} {:>2} {hour:02}:{minute:02}:{second:02} {} GMT", at.day(), at.year())
+}
+
+/// RFC 2253 §2: the most specific name first, joined by commas.
+fn rfc2253(name: &X509Name<'_>) -> String {
+    let mut parts: Vec<_> = attributes(name, escape_rfc2253).collect();
+    parts.reverse();
+    parts.join(",")
+}
+
+/// The one-line form of old OpenSSL, in the order of the encoding.
+fn legacy(name: &X509Name<'_>) -> String {
+    attributes(name, escape_legacy).map(|part| format!("/{part}")).collect()
+}
+
+fn attributes<'a>(name: &'a X509Name<'_>, escape: fn(&str) -> String) -> impl Iterator<Item = String> + 'a {
+    name.iter_attributes().map(move |attribute| {
+        let key =
+            x509_parser::objects::oid2abbrev(attribute.attr_type(), x509_parser::objects::oid_registry())
+                .map_or_else(|_| attribute.attr_type().to_id_string(), str::to_owned);
+        match attribute.as_str() {
+            Ok(text) => format!("{key}={}", escape(text)),
+            // RFC 2253 §2.4: what has no string form is `#` and its octets.
+            Err(_) => format!("{key}=#{}", hex_upper(attribute.as_slice())),
+        }
+    })
+}
+
+fn escape_rfc2253(text: &str) -> String {
+    let last = text.chars().count().saturating_sub(1);
+    let mut escaped = String::with_capacity(text.len());
+    for (index, c) in text.chars().enumerate() {
+        match c {
+            ',' | '+' | '"' | '\\' | '<' | '>' | ';' => escaped.extend(['\\', c]),
+            '#' if index == 0 => escaped.push_str("\\#"),
+            ' ' if index == 0 || index == last => escaped.push_str("\\ "),
+            ' '..='~' => escaped.push(c),
+            other => {
+                let mut octets = [0; 4];
+                for octet in other.encode_utf8(&mut octets).bytes() {
+                    escaped.push_str(&format!("\\{octet:02X}"));
+                }
+            }
+        }
+    }
+    escaped
+}
+
+fn escape_legacy(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for octet in text.bytes() {
+        match octet {
+            // Not in OpenSSL: a slash would begin another attribute, and a name could be forged.
+            b'/' | b'\\' => escaped.push_str(&format!("\\x{octet:02X}")),
+            b' '..=b'~' => escaped.push(char::from(octet)),
+            _ => escaped.push_str(&format!("\\x{octet:02X}")),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(names: &[&str]) -> HeaderMap {
+        names
+            .iter()
+            .map(|name| (name.parse::<HeaderName>().expect("a name"), HeaderValue::from_static("x")))
+            .collect()
+    }
+
+    #[test]
+    fn our_names_are_removed_in_every_spelling() {
+        let mut headers = map(&[
+            "Client-Cert",
+            "CLIENT_CERT",
+            "client_cert-chain",
+            "Cf-Client-Cert-Sha256",
+            "cf_client_cert_der_base64",
+            "cf-cert-verified",
+            "CF_CERT_ANYTHING",
+            "cf-access-jwt-assertion",
+            "X-Forwarded-For",
+            "x_forwarded_client_cert",
+            "X-SSL-Client-DN",
+            "SSL_CLIENT_VERIFY",
+            "Forwarded",
+            "X-Real-IP",
+            "x-kept",
+            "client-certificate-of-merit",
+        ]);
+        strip(&mut headers);
+        let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+    }
+
+    #[test]
+    fn connection_takes_what_it_names_but_not_the_framing() {
+        let mut headers = map(&["x-hop", "x-kept", "keep-alive", "te", "upgrade", "host", "content-length"]);
+        headers.append(header::CONNECTION, HeaderValue::from_static("close, X-Hop"));
+        headers.append(header::CONNECTION, HeaderValue::from_static("host, content-length"));
+        strip_hop_by_hop(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-length", "host", "x-kept"]);
+    }
+
+    #[test]
+    fn cookies_are_one_field_again() {
+        let mut headers = HeaderMap::new();
+        for crumb in ["a=1", "b=2"] {
+            headers.append(header::COOKIE, HeaderValue::from_static(crumb));
+        }
+        join_cookies(&mut headers);
+        let cookies: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn distinguished_names_stay_what_they_are_in_a_header() {
+        assert_eq!(escape_rfc2253(" a,b=c\n\u{e9} "), "\\ a\\,b=c\\0A\\C3\\A9\\ ");
+        assert_eq!(escape_rfc2253("#1"), "\\#1");
+        assert_eq!(escape_legacy("a/CN=root\n"), "a\\x2FCN=root\\x0A");
+    }
+
+    #[test]
+    fn times_look_as_openssl_prints_them() {
+        let at = ASN1Time::from_timestamp(1_647_869_700).expect("a time");
+        assert_eq!(openssl_time(&at), "Mar 21 13:35:00 2022 GMT");
+        let at = ASN1Time::from_timestamp(1_646_141_645).expect("a time");
+        assert_eq!(openssl_time(&at), "Mar  1 13:34:05 2022 GMT");
+    }
+}

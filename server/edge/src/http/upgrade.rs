@@ -1,0 +1,150 @@
+//! WebSockets: the one upgrade that passes (RFC 6455).
+//!
+//! Any other `Upgrade` is removed with the other words about one connection; h2c would open a way
+//! around every check (RFC 9113 §3.1). After the origin has agreed, bytes flow both ways until one
+//! side ends or the connection loses its right. With the subprotocol `mqtt`, on a hostname that
+//! speaks it, the edge answers itself and hands the stream to the broker.
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use muster_policy::reason::Reason;
+
+use super::proxy::Visit;
+
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
+
+/// A client's wish for a WebSocket.
+pub(crate) struct Upgrade(OnUpgrade);
+
+impl Upgrade {
+    /// Takes the wish out of a request, if it has one.
+    ///
+    /// # Errors
+    /// [`Reason::RequestMalformed`] for a wish with a body: what comes after the head is then unclear.
+    pub(crate) fn of(request: &mut Request<Incoming>) -> Result<Option<Self>, Reason> {
+        use http_body::Body as _;
+        if !is_wish(request) {
+            return Ok(None);
+        }
+        if !request.body().is_end_stream() {
+            return Err(Reason::RequestMalformed);
+        }
+        Ok(Some(Self(hyper::upgrade::on(request))))
+    }
+
+    /// Repeats the wish to the origin.
+    pub(crate) fn ask(&self, request: &mut HeaderMap) {
+        confirm(request);
+    }
+}
+
+/// A WebSocket that the origin agreed to.
+pub(crate) struct Accepted(());
+
+impl Accepted {
+    /// Tells the client so.
+    pub(crate) fn confirm(&self, response: &mut HeaderMap) {
+        confirm(response);
+    }
+}
+
+fn confirm(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, UPGRADE);
+    headers.insert(header::UPGRADE, WEBSOCKET);
+}
+
+/// RFC 6455 §4.1: what a WebSocket's first request looks like.
+fn is_wish<B>(request: &Request<B>) -> bool {
+    let names = |name, wanted: &str| {
+        let values = request.headers().get_all(name).into_iter();
+        values
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|token| token.trim().eq_ignore_ascii_case(wanted))
+    };
+    request.version() == Version::HTTP_11
+        && request.method() == Method::GET
+        && names(header::CONNECTION, "upgrade")
+        && request
+            .headers()
+            .get(header::UPGRADE)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Whether a request wishes for MQTT in a WebSocket (MQTT 5 §6).
+pub(crate) fn is_mqtt<B>(request: &Request<B>) -> bool {
+    let protocols = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
+    is_wish(request)
+        && protocols
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|token| token.trim() == "mqtt")
+}
+
+/// Joins both sides when the origin has agreed.
+///
+/// # Errors
+/// [`Reason::OriginFailed`] when the origin changes protocols unasked.
+pub(crate) fn accept(
+    response: &mut Response<Incoming>,
+    wish: Option<Upgrade>,
+    visit: &Visit,
+) -> Result<Option<Accepted>, Reason> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(None);
+    }
+    let Some(Upgrade(client)) = wish else { return Err(Reason::OriginFailed) };
+    let origin = hyper::upgrade::on(response);
+    // The tunnel outlives the HTTP connection, so it keeps the place among the live ones.
+    let (place, stop) = (Arc::clone(&visit.place), visit.shared.stop.clone());
+    visit.shared.tasks.spawn(async move {
+        let (Ok(client), Ok(origin)) = tokio::join!(client, origin) else { return };
+        let (mut client, mut origin) = (TokioIo::new(client), TokioIo::new(origin));
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut client, &mut origin) => {}
+            _ = place.guest.cut.wait() => {}
+            () = stop.cancelled() => {}
+        }
+    });
+    Ok(Some(Accepted(())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(upgrade: &str, connection: &str, protocol: &str) -> Request<()> {
+        Request::get("/")
+            .header(header::UPGRADE, upgrade)
+            .header(header::CONNECTION, connection)
+            .header(header::SEC_WEBSOCKET_PROTOCOL, protocol)
+            .body(())
+            .expect("a request")
+    }
+
+    #[test]
+    fn only_websockets_are_wishes() {
+        assert!(is_wish(&request("WebSocket", "keep-alive, Upgrade", "")));
+        for (upgrade, connection) in
+            [("h2c", "upgrade"), ("websocket", "close"), ("websocket, h2c", "upgrade")]
+        {
+            assert!(!is_wish(&request(upgrade, connection, "")), "{upgrade}");
+        }
+        let mut posted = request("websocket", "upgrade", "");
+        *posted.method_mut() = Method::POST;
+        assert!(!is_wish(&posted));
+    }
+
+    #[test]
+    fn mqtt_is_a_subprotocol_by_its_exact_name() {
+        assert!(is_mqtt(&request("websocket", "upgrade", "chat, mqtt")));
+        assert!(!is_mqtt(&request("websocket", "upgrade", "mqttv3.1")));
+        assert!(!is_mqtt(&request("h2c", "upgrade", "mqtt")));
+    }
+}

@@ -1,0 +1,398 @@
+//! The accept loop, and what every connection passes before its first request.
+//!
+//! ```text
+//! accept (never awaits a peer) -> rate and slot of the source -> slot of the connection
+//!    -> ClientHello, timed -> the hostname's configuration -> slot of the handshake
+//!    -> handshake, timed -> a place among the live ones -> HTTP or MQTT
+//! ```
+//! A peer that sends nothing, or only the beginning of a hello, holds no handshake slot, so silent
+//! sockets can't keep an honest client out. When slots run out new connections are closed at once.
+//! Running out of file descriptors is survived: the loop waits for some to come back.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_policy::access::Holder;
+use muster_policy::host::{HostMode, Protocol};
+use muster_policy::name::Hostname;
+use muster_policy::reason::Reason;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::server::{StartHandshake, TlsStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::handover::{Arrival, CUT_GRACE, Carrier, MqttHandover, MqttStream};
+use crate::hosts::Door;
+use crate::http::proxy::Visit;
+use crate::http::{self, Version};
+use crate::live::{Guest, Live, Place};
+use crate::metrics::{ConnectionRefusal, Metrics};
+use crate::sources::{Claim, Sources};
+use crate::state::State;
+use crate::tls::alert::{self, HandshakeFault};
+use crate::tls::config::{ALPN_H2, ALPN_MQTT, ListenerKind, with_small_records};
+use crate::tls::hello::{Hello, HelloFault, read_hello};
+use crate::tls::verifier::{Examiner, Verified};
+
+/// Bounds of the listeners.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenerLimits {
+    /// Connections open at once, over all listeners.
+    pub connections: usize,
+    /// Connections open at once from one address (IPv6: one /64).
+    pub connections_per_source: usize,
+    /// New connections per second from one address, in the long run.
+    pub new_per_source_per_s: u32,
+    /// New connections from one address at once.
+    pub new_per_source_burst: u32,
+    /// Handshakes in progress at once.
+    pub handshakes: usize,
+    /// How long a peer may take to send its ClientHello.
+    pub hello_timeout: Duration,
+    /// How long a finished ClientHello may wait for a handshake slot.
+    pub slot_timeout: Duration,
+    /// How long the rest of a handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long an origin may think after it has the whole request.
+    pub answer_timeout: Duration,
+    /// How long open connections get to finish when the edge stops.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ListenerLimits {
+    /// Room for a gateway with thousands of devices behind one address. One source can't use up more
+    /// than about a quarter of a core by handshakes (4,000 a second fill one).
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            connections_per_source: 8192,
+            new_per_source_per_s: 1000,
+            new_per_source_burst: 4000,
+            handshakes: 1024,
+            hello_timeout: Duration::from_secs(5),
+            slot_timeout: Duration::from_secs(2),
+            handshake_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How long the loop pauses when the system has no file descriptor left.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// How long a refused peer is listened to, so that a reset does not overtake the alert.
+const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
+/// What a refused peer may have sent meanwhile; a request or two.
+const LINGER_BYTES: u64 = 64 * 1024;
+
+/// What the connections of all listeners share.
+pub(crate) struct Shared {
+    pub(crate) state: Arc<State>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Stops every listener of the edge.
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) handover: Arc<dyn MqttHandover>,
+    pub(crate) examiner: Arc<Examiner>,
+    pub(crate) limits: ListenerLimits,
+    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) handshakes: Semaphore,
+    pub(crate) sources: Arc<Sources>,
+}
+
+/// A connection whose handshake is done.
+struct Arrived {
+    stream: TlsStream<TcpStream>,
+    name: Hostname,
+    door: Arc<Door>,
+    verified: Option<Arc<Verified>>,
+    protocol: Protocol,
+}
+
+/// Accepts until stopped.
+pub(crate) async fn accept(
+    shared: Arc<Shared>,
+    socket: TcpListener,
+    kind: ListenerKind,
+    stop: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            () = shared.stop.cancelled() => break,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if let Some(slots) = shared.slots(peer) {
+                    let task = Arc::clone(&shared).attend(stream, peer, kind, slots);
+                    shared.tasks.spawn(task);
+                }
+            }
+            Err(error) => survive(&error, &shared.metrics).await,
+        }
+    }
+}
+
+/// What a connection holds for as long as it is open.
+type Slots = (Claim, OwnedSemaphorePermit);
+
+impl Shared {
+    fn slots(&self, peer: SocketAddr) -> Option<Slots> {
+        let refuse = |reason| {
+            self.metrics.connection_refused(reason);
+            None
+        };
+        if !self.sources.may_come(peer.ip()) {
+            return refuse(ConnectionRefusal::SourceRate);
+        }
+        let Some(claim) = self.sources.claim(peer.ip(), self.limits.connections_per_source) else {
+            return refuse(ConnectionRefusal::SourceLimit);
+        };
+        match Arc::clone(&self.connections).try_acquire_owned() {
+            Ok(permit) => Some((claim, permit)),
+            Err(_) => refuse(ConnectionRefusal::ConnectionLimit),
+        }
+    }
+
+    /// From the first octet to the end. The handshake is boxed, and gone when the waiting begins:
+    /// an idle connection keeps no room for it.
+    async fn attend(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, kind: ListenerKind, slots: Slots) {
+        if let Some(arrived) = Box::pin(self.handshake(stream, peer, kind)).await {
+            self.serve(arrived, peer).await;
+        }
+        drop(slots);
+    }
+
+    async fn handshake(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        kind: ListenerKind,
+    ) -> Option<Arrived> {
+        // Answers are small writes; without this the last segment would wait for an ACK.
+        let _ = stream.set_nodelay(true);
+        let hello = match timeout(self.limits.hello_timeout, read_hello(&mut stream)).await {
+            Ok(Ok(hello)) => hello,
+            Ok(Err(HelloFault::Malformed(alert))) => {
+                self.metrics.connection_refused(ConnectionRefusal::HelloMalformed);
+                return turn_away(stream, &alert).await;
+            }
+            Ok(Err(HelloFault::Gone | HelloFault::TooLarge)) => {
+                return self.give_up(ConnectionRefusal::HelloMalformed);
+            }
+            Err(_) => return self.give_up(ConnectionRefusal::HelloTimeout),
+        };
+        let (door, config) = match self.configuration(&hello, kind) {
+            Ok(found) => found,
+            Err(reason) => {
+                self.metrics.connection_refused(reason);
+                return turn_away(stream, &alert::UNRECOGNIZED_NAME).await;
+            }
+        };
+        let config = match hello.fragment_limit {
+            Some(limit) => with_small_records(&config, limit),
+            None => config,
+        };
+        let slot = timeout(self.limits.slot_timeout, self.handshakes.acquire()).await;
+        let Ok(Ok(slot)) = slot else { return self.give_up(ConnectionRefusal::HandshakeLimit) };
+        let handshake =
+            StartHandshake::from_parts(hello.accepted, stream).into_stream(config).into_fallible();
+        match timeout(self.limits.handshake_timeout, handshake).await {
+            Ok(Ok(stream)) => self.arrived(stream, door, kind),
+            Ok(Err((error, stream))) => {
+                drop(slot);
+                match alert::fault_of(&error) {
+                    HandshakeFault::Refused(reason) => {
+                        tracing::info!(%peer, host = %door.rule.host, %reason, "client certificate refused");
+                        self.metrics.handshake_refused(reason);
+                    }
+                    HandshakeFault::Broken => {
+                        tracing::debug!(%peer, host = %door.rule.host, %error, "handshake broken off");
+                        self.metrics.connection_refused(ConnectionRefusal::HandshakeBroken);
+                    }
+                }
+                linger(stream).await;
+                None
+            }
+            Err(_) => self.give_up(ConnectionRefusal::HandshakeTimeout),
+        }
+    }
+
+    fn give_up<T>(&self, reason: ConnectionRefusal) -> Option<T> {
+        self.metrics.connection_refused(reason);
+        None
+    }
+
+    /// The door that the hello names, and its configuration. There is none for a name unknown or
+    /// missing: a default one would let its rules be chosen by leaving the name out.
+    fn configuration(
+        &self,
+        hello: &Hello,
+        kind: ListenerKind,
+    ) -> Result<(Arc<Door>, Arc<rustls::ServerConfig>), ConnectionRefusal> {
+        let client_hello = hello.accepted.client_hello();
+        let name = client_hello.server_name().ok_or(ConnectionRefusal::NameMissing)?;
+        let doors = self.state.doors();
+        let door = doors.resolve(name).ok_or(ConnectionRefusal::NameUnknown)?;
+        let config = door.config(kind).ok_or(ConnectionRefusal::ProtocolNotOffered)?;
+        Ok((Arc::clone(door), Arc::clone(config)))
+    }
+
+    fn arrived(&self, stream: TlsStream<TcpStream>, door: Arc<Door>, kind: ListenerKind) -> Option<Arrived> {
+        let connection = stream.get_ref().1;
+        // The door was found by it, so it is there and can be read.
+        let name = connection.server_name().and_then(|name| name.parse().ok())?;
+        let protocol = match (kind, connection.alpn_protocol()) {
+            (ListenerKind::Mqtt, _) | (ListenerKind::Https, Some(ALPN_MQTT)) => Protocol::Mqtt,
+            (ListenerKind::Https, _) => Protocol::Https,
+        };
+        let shown = connection.peer_certificates().and_then(<[_]>::split_first);
+        let verified = match shown {
+            Some((leaf, path)) if door.rule.mode != HostMode::Off => {
+                // The verifier's own answer, remembered from a moment ago.
+                match self.examiner.examine(&door.anchors, leaf, path, self.state.now()) {
+                    Ok(verified) => Some(verified),
+                    // Revoked, or at its end, since the verifier looked.
+                    Err(reason) => {
+                        self.metrics.handshake_refused(reason);
+                        return None;
+                    }
+                }
+            }
+            _ => None,
+        };
+        self.metrics.handshake_done(protocol);
+        Some(Arrived { stream, name, door, verified, protocol })
+    }
+
+    async fn serve(self: Arc<Self>, arrived: Arrived, peer: SocketAddr) {
+        let Arrived { stream, name, door, verified, protocol } = arrived;
+        let holder = verified.as_ref().map(|verified| {
+            let mut holder = verified.holder(&door.anchors);
+            let facts = self.state.standing().device(holder.account, &holder.device);
+            holder.groups = (*facts.groups).clone();
+            Arc::new(holder)
+        });
+        let place = self.live.enter(name, door.rule.host.clone(), protocol, holder);
+        drop(door);
+        match protocol {
+            Protocol::Https => {
+                let is_h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
+                let version = if is_h2 { Version::Http2 } else { Version::Http1 };
+                let visit = Arc::new(Visit::new(Arc::clone(&self), Arc::new(place), verified, peer));
+                // Boxed, as it is by far the largest: MQTT connections wait in the same task type.
+                Box::pin(http::serve(stream, version, visit)).await;
+            }
+            Protocol::Mqtt => {
+                drop(verified);
+                self.hand_over(Box::new(stream), place, peer, Carrier::Tls).await;
+            }
+        }
+    }
+
+    /// Gives an MQTT stream to the broker, and watches over it until its end.
+    pub(crate) async fn hand_over(
+        &self,
+        stream: MqttStream,
+        place: Place,
+        peer: SocketAddr,
+        carrier: Carrier,
+    ) {
+        let guest = Arc::clone(&place.guest);
+        let Some(door) = self.state.doors().resolve(guest.name.as_str()).cloned() else { return };
+        let arrival = Arrival {
+            host: guest.host.clone(),
+            account: door.rule.account,
+            zone: door.rule.zone,
+            holder: guest.holder.clone(),
+            source: peer,
+            carrier,
+            cut: Arc::clone(&guest.cut),
+        };
+        // Asked after it was entered: a change from now on finds it among the live ones.
+        let verdict = self.state.access(&door, guest.holder.as_deref(), Protocol::Mqtt).map(drop);
+        let verdict = verdict.and_then(|()| self.review(&guest).map_or(Ok(()), Err));
+        let work = match verdict {
+            Ok(()) => self.handover.welcome(stream, arrival),
+            Err(reason) => {
+                self.metrics.refused(reason);
+                guest.cut.give(reason);
+                self.handover.refuse(stream, arrival, reason)
+            }
+        };
+        drop(door);
+        let overdue = async {
+            tokio::select! {
+                _ = guest.cut.wait() => {}
+                () = self.stop.cancelled() => {
+                    guest.cut.give(Reason::ServerStopping);
+                }
+            }
+            tokio::time::sleep(CUT_GRACE).await;
+        };
+        tokio::select! {
+            () = work => {}
+            () = overdue => tracing::debug!(%peer, "an MQTT connection did not end in time"),
+        }
+        drop(place);
+    }
+
+    /// Asks again for a live connection, and orders its end when it has lost its right.
+    pub(crate) fn review(&self, guest: &Guest) -> Option<Reason> {
+        let doors = self.state.doors();
+        let Some(door) = doors.resolve(guest.name.as_str()) else { return Some(Reason::HostUnknown) };
+        if door.rule.host != guest.host {
+            return Some(Reason::HostMisdirected);
+        }
+        let holder = guest.holder.as_deref();
+        match self.state.access(door, holder, guest.protocol).map(drop) {
+            // Staleness keeps people out who come; it does not throw out a whole fleet.
+            Ok(()) | Err(Reason::RevocationsStale) => {}
+            Err(reason) => return Some(reason),
+        }
+        // The broker's rules go by groups, and it has those of the day of the connection.
+        let has_changed = |holder: &Holder| {
+            *self.state.standing().device(holder.account, &holder.device).groups != holder.groups
+        };
+        let changed = guest.protocol == Protocol::Mqtt && holder.is_some_and(has_changed);
+        changed.then_some(Reason::GroupsChanged)
+    }
+}
+
+/// Sends an alert to a peer that is not let in.
+async fn turn_away<T>(mut stream: TcpStream, alert: &[u8]) -> Option<T> {
+    let sent = timeout(LINGER_TIMEOUT, stream.write_all(alert)).await;
+    if matches!(sent, Ok(Ok(()))) {
+        linger(stream).await;
+    }
+    None
+}
+
+/// Lets a peer read what it was told: closing with octets unread would reset the connection.
+async fn linger(mut stream: TcpStream) {
+    let drained = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut (&mut stream).take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    let _ = timeout(LINGER_TIMEOUT, drained).await;
+}
+
+/// Waits out what accept can fail with; a connection lost before accept needs no pause.
+async fn survive(error: &io::Error, metrics: &Metrics) {
+    if matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    ) {
+        return;
+    }
+    metrics.connection_refused(ConnectionRefusal::AcceptFailed);
+    tracing::warn!(%error, "can't accept connections; trying again");
+    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+}

@@ -1,0 +1,254 @@
+//! Who is connected: certificate, device, hostname -> connections, and the cutting of them.
+//!
+//! A connection is entered before it is judged, and judged again by every change that could deny
+//! it, so none slips between a check and a change. Cutting only tells the connection's own task,
+//! which says goodbye in its protocol; telling ten thousand takes milliseconds.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use muster_policy::access::Holder;
+use muster_policy::host::{HostPattern, Protocol};
+use muster_policy::identity::{AccountId, CaId, Serial};
+use muster_policy::name::{DeviceId, Hostname};
+use muster_policy::reason::Reason;
+use muster_policy::time::UnixTime;
+use tokio::sync::Notify;
+
+use crate::snapshot::CertificateKey;
+
+/// The order to end a connection, and why. Given once, heard by whoever waits.
+#[derive(Debug, Default)]
+pub struct Cut {
+    reason: OnceLock<Reason>,
+    given: Notify,
+}
+
+impl Cut {
+    /// Waits until the connection has to end; returns at once when it already has to.
+    pub async fn wait(&self) -> Reason {
+        let given = self.given.notified();
+        tokio::pin!(given);
+        // Listening before looking: an order given in between is heard.
+        given.as_mut().enable();
+        if let Some(reason) = self.reason.get() {
+            return *reason;
+        }
+        given.await;
+        self.reason.get().copied().unwrap_or(Reason::ServerStopping)
+    }
+
+    /// The reason to end, if the connection has to.
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason.get().copied()
+    }
+
+    pub(crate) fn give(&self, reason: Reason) -> bool {
+        let first = self.reason.set(reason).is_ok();
+        if first {
+            self.given.notify_waiters();
+        }
+        first
+    }
+}
+
+/// A connection whose handshake is done.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) id: u64,
+    /// The name that it asked for; which rule that leads to may change.
+    pub(crate) name: Hostname,
+    /// The rule that the name led to.
+    pub(crate) host: HostPattern,
+    pub(crate) protocol: Protocol,
+    pub(crate) holder: Option<Arc<Holder>>,
+    pub(crate) cut: Arc<Cut>,
+}
+
+/// All connections.
+#[derive(Debug, Default)]
+pub(crate) struct Live(Mutex<Index>);
+
+#[derive(Debug, Default)]
+struct Index {
+    last_id: u64,
+    guests: HashMap<u64, Arc<Guest>>,
+    by_certificate: BTreeSet<(CaId, Serial, u64)>,
+    by_device: BTreeSet<(AccountId, DeviceId, u64)>,
+    by_end: BTreeSet<(UnixTime, u64)>,
+}
+
+/// A connection's place among the live ones; given up when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    live: Arc<Live>,
+    pub(crate) guest: Arc<Guest>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.live.index().remove(&self.guest);
+    }
+}
+
+impl Live {
+    /// Enters a connection.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        name: Hostname,
+        host: HostPattern,
+        protocol: Protocol,
+        holder: Option<Arc<Holder>>,
+    ) -> Place {
+        let mut index = self.index();
+        index.last_id += 1;
+        let guest = Arc::new(Guest { id: index.last_id, name, host, protocol, holder, cut: Arc::default() });
+        index.insert(&guest);
+        Place { live: Arc::clone(self), guest }
+    }
+
+    /// The connections of a certificate.
+    pub(crate) fn of_certificate(&self, key: &CertificateKey) -> Vec<Arc<Guest>> {
+        let index = self.index();
+        let ids = index.by_certificate.range((key.ca, key.serial, 0)..=(key.ca, key.serial, u64::MAX));
+        ids.filter_map(|(.., id)| index.guests.get(id)).cloned().collect()
+    }
+
+    /// The connections of a device, by whichever certificate.
+    pub(crate) fn of_device(&self, account: AccountId, device: &DeviceId) -> Vec<Arc<Guest>> {
+        let index = self.index();
+        let first = (account, device.clone(), 0);
+        let last = (account, device.clone(), u64::MAX);
+        index.by_device.range(first..=last).filter_map(|(.., id)| index.guests.get(id)).cloned().collect()
+    }
+
+    /// Every connection.
+    pub(crate) fn all(&self) -> Vec<Arc<Guest>> {
+        self.index().guests.values().cloned().collect()
+    }
+
+    /// The connections whose certificates have ended; each is returned once.
+    pub(crate) fn ended(&self, now: UnixTime) -> Vec<Arc<Guest>> {
+        let mut index = self.index();
+        // The last second of a certificate is still good (RFC 5280 §4.1.2.5: "inclusive").
+        let still = index.by_end.split_off(&(now, 0));
+        let ended = std::mem::replace(&mut index.by_end, still);
+        ended.iter().filter_map(|(_, id)| index.guests.get(id)).cloned().collect()
+    }
+
+    /// How many there are of a protocol, and how many certificates they use.
+    pub(crate) fn counts(&self) -> LiveCounts {
+        let index = self.index();
+        let mut counts = LiveCounts::default();
+        for guest in index.guests.values() {
+            match guest.protocol {
+                Protocol::Https => counts.https += 1,
+                Protocol::Mqtt => counts.mqtt += 1,
+            }
+        }
+        let mut last = None;
+        for (ca, serial, _) in &index.by_certificate {
+            counts.certificates += usize::from(last.replace((ca, serial)) != Some((ca, serial)));
+        }
+        counts
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many are connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LiveCounts {
+    pub(crate) https: usize,
+    pub(crate) mqtt: usize,
+    pub(crate) certificates: usize,
+}
+
+impl Index {
+    fn insert(&mut self, guest: &Arc<Guest>) {
+        if let Some(holder) = &guest.holder {
+            self.by_certificate.insert((holder.ca, holder.serial, guest.id));
+            self.by_device.insert((holder.account, holder.device.clone(), guest.id));
+            self.by_end.insert((holder.not_after, guest.id));
+        }
+        self.guests.insert(guest.id, Arc::clone(guest));
+    }
+
+    fn remove(&mut self, guest: &Guest) {
+        if let Some(holder) = &guest.holder {
+            self.by_certificate.remove(&(holder.ca, holder.serial, guest.id));
+            self.by_device.remove(&(holder.account, holder.device.clone(), guest.id));
+            self.by_end.remove(&(holder.not_after, guest.id));
+        }
+        self.guests.remove(&guest.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(serial: u8, device: &str, not_after: i64) -> Arc<Holder> {
+        Arc::new(Holder {
+            account: AccountId::from_bytes([1; 16]),
+            ca: CaId::from_bytes([2; 16]),
+            serial: Serial::from_bytes(&[serial]).expect("a serial"),
+            fingerprint: muster_policy::identity::Fingerprint::from_bytes([serial; 32]),
+            device: device.parse().expect("an id"),
+            groups: BTreeSet::new(),
+            not_after: UnixTime::from_secs(not_after),
+        })
+    }
+
+    fn enter(live: &Arc<Live>, holder: Option<&Arc<Holder>>) -> Place {
+        let name = "api.example.com";
+        live.enter(
+            name.parse().expect("a name"),
+            name.parse().expect("a host"),
+            Protocol::Https,
+            holder.cloned(),
+        )
+    }
+
+    #[test]
+    fn connections_are_found_by_certificate_and_device_and_leave_nothing_behind() {
+        let live = Arc::new(Live::default());
+        let (first, second) = (holder(1, "meter-1", 100), holder(2, "meter-1", 100));
+        let places = [enter(&live, Some(&first)), enter(&live, Some(&first)), enter(&live, Some(&second))];
+        let anonymous = enter(&live, None);
+        let key = CertificateKey { ca: first.ca, serial: first.serial };
+        assert_eq!(live.of_certificate(&key).len(), 2);
+        assert_eq!(live.of_device(first.account, &first.device).len(), 3);
+        assert_eq!(live.all().len(), 4);
+        assert_eq!(live.counts(), LiveCounts { https: 4, mqtt: 0, certificates: 2 });
+        drop((places, anonymous));
+        let index = live.index();
+        assert!(index.guests.is_empty() && index.by_certificate.is_empty());
+        assert!(index.by_device.is_empty() && index.by_end.is_empty());
+    }
+
+    #[test]
+    fn a_certificate_is_good_through_its_last_second() {
+        let live = Arc::new(Live::default());
+        let _place = enter(&live, Some(&holder(1, "meter-1", 100)));
+        assert!(live.ended(UnixTime::from_secs(100)).is_empty());
+        assert_eq!(live.ended(UnixTime::from_secs(101)).len(), 1);
+        assert!(live.ended(UnixTime::from_secs(102)).is_empty(), "told once");
+    }
+
+    #[tokio::test]
+    async fn a_cut_is_heard_whenever_one_listens_and_keeps_its_first_reason() {
+        let cut = Arc::new(Cut::default());
+        let waiting = tokio::spawn({
+            let cut = Arc::clone(&cut);
+            async move { cut.wait().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(cut.give(Reason::CertificateRevoked));
+        assert!(!cut.give(Reason::ServerStopping));
+        assert_eq!(waiting.await.expect("no panic"), Reason::CertificateRevoked);
+        assert_eq!(cut.wait().await, Reason::CertificateRevoked);
+    }
+}

@@ -1,0 +1,230 @@
+//! The last known good state, so that an edge starts while its control plane is away.
+//!
+//! Kept in sled: the snapshot without its long lists as one value, each revoked certificate and each
+//! device under a key of its own, so that a revocation writes tens of octets and not a million
+//! entries. Losing the newest writes in a power cut is no harm: the control plane tells them again,
+//! and until then the state is older and staleness counts. Server keys are in it in the clear: the
+//! folder is made for its owner alone (0700), as the folder of the CA keys is.
+
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use muster_policy::host::HostPattern;
+use serde::de::DeserializeOwned;
+
+use crate::snapshot::{
+    AccountEntry, CaEntry, CertificateKey, DeviceEntry, Event, HostEntry, Snapshot, Update,
+};
+use muster_policy::time::UnixTime;
+
+/// The form of what is stored; another one is not read, and the edge starts empty.
+const FORM: u8 = 1;
+const HEAD: &[u8] = b"head";
+/// Everyone else is kept out.
+const FOLDER_MODE: u32 = 0o700;
+/// What sled may keep of the file in memory; the state is read once.
+const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Why the state can't be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum LastKnownGoodError {
+    /// The folder can't be made or made private.
+    #[error("its folder: {0}")]
+    Folder(#[from] std::io::Error),
+    /// sled failed.
+    #[error(transparent)]
+    Storage(#[from] sled::Error),
+    /// An entry can't be written or read.
+    #[error("an entry can't be read or written")]
+    Entry,
+}
+
+/// The stored state.
+pub(crate) struct LastKnownGood {
+    database: sled::Db,
+    accounts: sled::Tree,
+    cas: sled::Tree,
+    hosts: sled::Tree,
+    revoked: sled::Tree,
+    devices: sled::Tree,
+}
+
+type Outcome<T> = Result<T, LastKnownGoodError>;
+
+impl LastKnownGood {
+    /// Opens the state in a folder, or makes an empty one.
+    ///
+    /// # Errors
+    /// [`LastKnownGoodError`].
+    pub(crate) fn open(folder: &Path) -> Outcome<Self> {
+        std::fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+        // A folder that was there before may be open to others.
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(FOLDER_MODE))?;
+        let database = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).open()?;
+        Ok(Self {
+            accounts: database.open_tree("accounts")?,
+            cas: database.open_tree("cas")?,
+            hosts: database.open_tree("hosts")?,
+            revoked: database.open_tree("revoked")?,
+            devices: database.open_tree("devices")?,
+            database,
+        })
+    }
+
+    /// The state as it was last kept; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`LastKnownGoodError`] when an entry can't be read.
+    pub(crate) fn load(&self) -> Outcome<Option<Snapshot>> {
+        let Some(head) = self.database.get(HEAD)? else { return Ok(None) };
+        let (form, change, made_at): (u8, u64, UnixTime) = decode(&head)?;
+        if form != FORM {
+            tracing::warn!(form, "the last known good state has another form and is not used");
+            return Ok(None);
+        }
+        Ok(Some(Snapshot {
+            change,
+            made_at,
+            accounts: all(&self.accounts)?,
+            cas: all(&self.cas)?,
+            hosts: all(&self.hosts)?,
+            revoked: all(&self.revoked)?,
+            devices: all(&self.devices)?,
+        }))
+    }
+
+    /// Keeps an update that the edge has taken.
+    ///
+    /// # Errors
+    /// [`LastKnownGoodError`]; the state then is an older one, or none.
+    pub(crate) fn keep(&self, update: &Update) -> Outcome<()> {
+        match update {
+            Update::Snapshot(snapshot) => self.keep_snapshot(snapshot),
+            Update::Delta(delta) => {
+                for event in &delta.events {
+                    self.keep_event(event)?;
+                }
+                self.put_head(delta.change, delta.made_at)
+            }
+        }
+    }
+
+    fn keep_snapshot(&self, snapshot: &Snapshot) -> Outcome<()> {
+        // Without a head there is no state: half of one is never started from.
+        self.database.remove(HEAD)?;
+        for tree in [&self.accounts, &self.cas, &self.hosts, &self.revoked, &self.devices] {
+            tree.clear()?;
+        }
+        snapshot.accounts.iter().try_for_each(|entry| self.put_account(entry))?;
+        snapshot.cas.iter().try_for_each(|entry| self.put_ca(entry))?;
+        snapshot.hosts.iter().try_for_each(|entry| self.put_host(entry))?;
+        snapshot.revoked.iter().try_for_each(|key| put(&self.revoked, &certificate_name(key), key))?;
+        snapshot.devices.iter().try_for_each(|entry| self.put_device(entry))?;
+        self.put_head(snapshot.change, snapshot.made_at)
+    }
+
+    fn keep_event(&self, event: &Event) -> Outcome<()> {
+        match event {
+            Event::Account(entry) => self.put_account(entry),
+            Event::Ca(entry) => self.put_ca(entry),
+            Event::CaRemoved(id) => Ok(self.cas.remove(id.as_bytes()).map(drop)?),
+            Event::Device(entry) => self.put_device(entry),
+            Event::Host(entry) => self.put_host(entry),
+            Event::HostRemoved(pattern) => Ok(self.hosts.remove(host_name(pattern)).map(drop)?),
+            Event::Reactivated(key) => Ok(self.revoked.remove(certificate_name(key)).map(drop)?),
+            Event::Revoked(key) => put(&self.revoked, &certificate_name(key), key),
+        }
+    }
+
+    fn put_head(&self, change: u64, made_at: UnixTime) -> Outcome<()> {
+        let head = encode(&(FORM, change, made_at))?;
+        self.database.insert(HEAD, head)?;
+        Ok(())
+    }
+
+    fn put_account(&self, entry: &AccountEntry) -> Outcome<()> {
+        put(&self.accounts, entry.id.as_bytes(), entry)
+    }
+
+    fn put_ca(&self, entry: &CaEntry) -> Outcome<()> {
+        put(&self.cas, entry.id.as_bytes(), entry)
+    }
+
+    fn put_host(&self, entry: &HostEntry) -> Outcome<()> {
+        put(&self.hosts, &host_name(&entry.rule.host), entry)
+    }
+
+    fn put_device(&self, entry: &DeviceEntry) -> Outcome<()> {
+        let name = [entry.account.as_bytes(), entry.device.as_str().as_bytes()].concat();
+        put(&self.devices, &name, entry)
+    }
+}
+
+fn certificate_name(key: &CertificateKey) -> Vec<u8> {
+    [key.ca.as_bytes(), key.serial.as_bytes()].concat()
+}
+
+fn host_name(pattern: &HostPattern) -> Vec<u8> {
+    pattern.to_string().into_bytes()
+}
+
+fn put(tree: &sled::Tree, name: &[u8], entry: &impl serde::Serialize) -> Outcome<()> {
+    tree.insert(name, encode(entry)?)?;
+    Ok(())
+}
+
+fn all<T: DeserializeOwned>(tree: &sled::Tree) -> Outcome<Vec<T>> {
+    tree.iter().values().map(|value| decode(&value?)).collect()
+}
+
+fn encode(entry: &impl serde::Serialize) -> Outcome<Vec<u8>> {
+    rmp_serde::to_vec(entry).map_err(|_| LastKnownGoodError::Entry)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Outcome<T> {
+    rmp_serde::from_slice(bytes).map_err(|_| LastKnownGoodError::Entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_policy::identity::{CaId, Serial};
+
+    use super::*;
+    use crate::snapshot::Delta;
+
+    fn key(serial: u8) -> CertificateKey {
+        let serial = Serial::from_bytes(&[serial]).expect("a serial");
+        CertificateKey { ca: CaId::from_bytes([1; 16]), serial }
+    }
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            change: 7,
+            made_at: UnixTime::from_secs(100),
+            accounts: Vec::new(),
+            cas: Vec::new(),
+            hosts: Vec::new(),
+            revoked: vec![key(1)],
+            devices: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_kept_is_there_after_a_restart() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let folder = temp.path().join("edge");
+        {
+            let kept = LastKnownGood::open(&folder).expect("opened");
+            assert!(kept.load().expect("read").is_none());
+            kept.keep(&Update::Snapshot(Box::new(snapshot()))).expect("kept");
+            let events = vec![Event::Revoked(key(2)), Event::Reactivated(key(1))];
+            let delta = Delta { from: 7, change: 9, made_at: UnixTime::from_secs(200), events };
+            kept.keep(&Update::Delta(delta)).expect("kept");
+        }
+        let mode = std::fs::metadata(&folder).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, FOLDER_MODE);
+        let loaded = LastKnownGood::open(&folder).expect("opened").load().expect("read").expect("a state");
+        assert_eq!((loaded.change, loaded.made_at), (9, UnixTime::from_secs(200)));
+        assert_eq!(loaded.revoked, [key(2)]);
+    }
+}

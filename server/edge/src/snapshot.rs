@@ -1,0 +1,259 @@
+//! What the edge knows, as its control plane hands it over.
+//!
+//! A [`Snapshot`] is everything as of one numbered change; a [`Delta`] is what one or more later
+//! changes made of it. Both are plain values: whoever keeps the ledger makes them, in its process
+//! or in another one. Certificates are DER; keys are PKCS#8 DER, wiped when dropped and never shown.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use muster_policy::enrol::DeviceStatus;
+use muster_policy::host::{HostPattern, HostRule};
+use muster_policy::identity::{AccountId, CaId, Serial};
+use muster_policy::name::{DeviceId, Hostname, TrustDomain};
+use muster_policy::time::UnixTime;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use zeroize::Zeroizing;
+
+/// Everything the edge needs, as of one change.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The number of the last change that is in it.
+    pub change: u64,
+    /// When the control plane vouched for it; staleness counts from here.
+    pub made_at: UnixTime,
+    /// The owners of the hostnames.
+    pub accounts: Vec<AccountEntry>,
+    /// The CAs whose certificates may be accepted.
+    pub cas: Vec<CaEntry>,
+    /// The hostnames that are answered.
+    pub hosts: Vec<HostEntry>,
+    /// Every revoked certificate that has not ended yet.
+    pub revoked: Vec<CertificateKey>,
+    /// The devices that are not active or are in groups; all others are active and in none.
+    pub devices: Vec<DeviceEntry>,
+}
+
+/// What became different since a change. Without events it is a heartbeat.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Delta {
+    /// The change it builds on; it is refused by an edge that stands at another one.
+    pub from: u64,
+    /// The number of its last change; `from` itself for a heartbeat.
+    pub change: u64,
+    /// When the control plane vouched for it.
+    pub made_at: UnixTime,
+    /// The changes, in their order.
+    pub events: Vec<Event>,
+}
+
+/// One difference.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// An account is new or has other settings.
+    Account(AccountEntry),
+    /// A CA is new or has other certificates.
+    Ca(CaEntry),
+    /// A CA accepts nobody any more.
+    CaRemoved(CaId),
+    /// A device has another state or other groups.
+    Device(DeviceEntry),
+    /// A hostname is new, or has another rule or certificate.
+    Host(Box<HostEntry>),
+    /// A hostname is not answered any more.
+    HostRemoved(HostPattern),
+    /// A revocation was taken back.
+    Reactivated(CertificateKey),
+    /// A certificate was revoked.
+    Revoked(CertificateKey),
+}
+
+/// An owner of hostnames, CAs and devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountEntry {
+    /// The account.
+    pub id: AccountId,
+    /// The trust domain of its devices' SPIFFE ids.
+    pub trust_domain: TrustDomain,
+    /// What the edge shows to origins that ask for a client certificate.
+    pub outbound: Option<TlsIdentity>,
+}
+
+/// A CA whose client certificates may be accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaEntry {
+    /// The CA.
+    pub id: CaId,
+    /// Its owner; hostnames of nobody else accept it.
+    pub account: AccountId,
+    /// Its certificates, each an anchor of its own: the issuing ones first, so that a device that
+    /// sends only its leaf passes and one signature is checked, then the root if its other issuing
+    /// CAs are to be accepted too. Of a managed CA only the one that issues to devices.
+    pub certificates: Vec<ByteBuf>,
+    /// Whether hostnames that name no CA accept this one.
+    pub is_default: bool,
+}
+
+/// A hostname with all that its door needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostEntry {
+    /// The rule.
+    pub rule: HostRule,
+    /// The server certificate.
+    pub certificate: TlsIdentity,
+    /// How its `https://` origins are spoken to.
+    #[serde(default)]
+    pub origin_tls: OriginTls,
+}
+
+/// How `https://` origins of a hostname are spoken to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OriginTls {
+    /// The only CAs that may vouch for the origin; empty for those of the machine.
+    #[serde(default)]
+    pub anchors: Vec<ByteBuf>,
+    /// The name that the origin's certificate must have; the host of its URL when not given.
+    #[serde(default)]
+    pub server_name: Option<Hostname>,
+    /// Whether the account's outbound certificate is shown.
+    #[serde(default)]
+    pub identify: bool,
+}
+
+/// A certificate with its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsIdentity {
+    /// The leaf, then the certificates that lead to a root that peers know.
+    pub chain: Vec<ByteBuf>,
+    /// The leaf's key.
+    pub key: SecretKey,
+}
+
+/// A private key, PKCS#8 in DER. Wiped when dropped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "ByteBuf", into = "ByteBuf")]
+pub struct SecretKey(Zeroizing<Vec<u8>>);
+
+impl SecretKey {
+    /// Takes a key over.
+    pub fn new(pkcs8: Vec<u8>) -> Self {
+        Self(Zeroizing::new(pkcs8))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<ByteBuf> for SecretKey {
+    fn from(pkcs8: ByteBuf) -> Self {
+        Self::new(pkcs8.into_vec())
+    }
+}
+
+impl From<SecretKey> for ByteBuf {
+    fn from(key: SecretKey) -> Self {
+        Self::from(key.0.to_vec())
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey")
+    }
+}
+
+/// What names a certificate among all of an edge: a serial alone names nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CertificateKey {
+    /// The CA.
+    pub ca: CaId,
+    /// Its serial there.
+    pub serial: Serial,
+}
+
+/// What is known of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceEntry {
+    /// Its owner.
+    pub account: AccountId,
+    /// Its id.
+    pub device: DeviceId,
+    /// Its state.
+    pub status: DeviceStatus,
+    /// Its groups.
+    #[serde(default)]
+    pub groups: BTreeSet<String>,
+}
+
+/// Something to make the edge's own.
+#[derive(Clone, Debug)]
+pub enum Update {
+    /// Everything anew.
+    Snapshot(Box<Snapshot>),
+    /// What changed.
+    Delta(Delta),
+}
+
+/// What an update did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// How many connections lost their right and were told to end.
+    pub cut: usize,
+    /// What of it can't be used. A hostname named here is not served, and a CA accepts nobody, until a
+    /// later update puts it right; all the rest is in force.
+    pub faults: Vec<Fault>,
+}
+
+/// A part of an update that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// A CA certificate can't be an anchor.
+    #[error("CA {ca}: {fault}")]
+    Ca {
+        /// The CA.
+        ca: CaId,
+        /// What is wrong, in words for an operator.
+        fault: String,
+    },
+    /// A hostname can't be served as it is written.
+    #[error("{host}: {fault}")]
+    Host {
+        /// The hostname.
+        host: HostPattern,
+        /// What is wrong, in words for an operator.
+        fault: String,
+    },
+}
+
+/// The delta builds on another change: ask for a snapshot. The edge goes on with what it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the delta builds on change {from}, and the edge is at {at}")]
+pub struct Gap {
+    /// What the delta builds on.
+    pub from: u64,
+    /// Where the edge is.
+    pub at: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_never_shown() {
+        let identity = TlsIdentity { chain: Vec::new(), key: SecretKey::new(b"secret".to_vec()) };
+        assert!(!format!("{identity:?}").contains("115"), "{identity:?}");
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let entry = CertificateKey {
+            ca: CaId::from_bytes([1; 16]),
+            serial: Serial::from_bytes(&[2; 20]).expect("a serial"),
+        };
+        let bytes = rmp_serde::to_vec(&entry).expect("written");
+        assert_eq!(rmp_serde::from_slice::<CertificateKey>(&bytes).expect("read"), entry);
+    }
+}

@@ -1,0 +1,106 @@
+//! What one address may use of a listener: connections at once, and new ones per second.
+//!
+//! An IPv6 peer is counted by its /64, as one customer has at least that. Entries last no longer
+//! than there is something to count.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+/// After this many arrivals the buckets that are full again are dropped.
+const SWEEP_EVERY: u64 = 16_384;
+
+/// The counts of all sources.
+pub(crate) struct Sources {
+    open: Mutex<HashMap<IpAddr, usize>>,
+    arrivals: DefaultKeyedRateLimiter<IpAddr>,
+    seen: AtomicU64,
+}
+
+impl Sources {
+    /// Counts new connections against this rate and burst; zero counts as one.
+    pub(crate) fn new(per_s: u32, burst: u32) -> Self {
+        let at_least_one = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(at_least_one(per_s)).allow_burst(at_least_one(burst));
+        Self { open: Mutex::default(), arrivals: RateLimiter::keyed(quota), seen: AtomicU64::new(0) }
+    }
+
+    /// Counts an arrival; false when there were too many.
+    pub(crate) fn may_come(&self, peer: IpAddr) -> bool {
+        if self.seen.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
+            self.arrivals.retain_recent();
+        }
+        self.arrivals.check_key(&source_of(peer)).is_ok()
+    }
+
+    /// Takes one of the source's connections, until the claim is dropped.
+    pub(crate) fn claim(self: &Arc<Self>, peer: IpAddr, most: usize) -> Option<Claim> {
+        let source = source_of(peer);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(source).or_insert(0);
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Claim { sources: Arc::clone(self), source })
+    }
+}
+
+/// A connection of a source.
+pub(crate) struct Claim {
+    sources: Arc<Sources>,
+    source: IpAddr,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut open = self.sources.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// The address that a peer is counted by.
+fn source_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_has_only_its_share_and_gets_it_back() {
+        let sources = Arc::new(Sources::new(1, 1));
+        let peer: IpAddr = "2001:db8::1".parse().expect("an address");
+        let neighbour: IpAddr = "2001:db8::2".parse().expect("an address");
+        let claim = sources.claim(peer, 1).expect("free");
+        assert!(sources.claim(neighbour, 1).is_none(), "the same /64");
+        assert!(sources.claim("2001:db8:0:1::1".parse().expect("an address"), 1).is_some());
+        drop(claim);
+        assert!(sources.open.lock().expect("not poisoned").is_empty());
+        assert!(sources.claim(neighbour, 1).is_some());
+    }
+
+    #[test]
+    fn arrivals_are_bounded_per_source() {
+        let sources = Sources::new(1, 3);
+        let peer: IpAddr = "192.0.2.1".parse().expect("an address");
+        assert_eq!((0..10).filter(|_| sources.may_come(peer)).count(), 3);
+        assert!(sources.may_come("192.0.2.2".parse().expect("an address")));
+    }
+}

@@ -1,0 +1,232 @@
+//! The ClientHello: read within bounds of bytes, parsed by rustls alone.
+//!
+//! However it is cut into records and segments, the decision is made on the whole message. The one
+//! thing read here by hand is max_fragment_length (RFC 6066 §4), which rustls does not show; a wrong
+//! reading could only change the size of records.
+
+use std::io;
+
+use rustls::server::{Accepted, Acceptor};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// A hello with an ML-KEM share is 2 KiB; this leaves room for one octet per record.
+const HELLO_MAX_BYTES: usize = 16 * 1024;
+/// One read takes a usual hello whole.
+const READ_BYTES: usize = 2048;
+
+/// A whole ClientHello.
+pub(crate) struct Hello {
+    pub(crate) accepted: Accepted,
+    pub(crate) fragment_limit: Option<FragmentLimit>,
+}
+
+/// Why there is none.
+#[derive(Debug)]
+pub(crate) enum HelloFault {
+    /// The peer went away or the socket failed.
+    Gone,
+    /// It is longer than is read.
+    TooLarge,
+    /// It is no ClientHello; the alert to send.
+    Malformed(Vec<u8>),
+}
+
+impl From<io::Error> for HelloFault {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// Reads until the hello is whole. Who calls it sets the deadline.
+///
+/// # Errors
+/// [`HelloFault`].
+pub(crate) async fn read_hello(stream: &mut (impl AsyncRead + Unpin)) -> Result<Hello, HelloFault> {
+    let mut acceptor = Acceptor::default();
+    let mut seen = Vec::with_capacity(READ_BYTES);
+    loop {
+        let before = seen.len();
+        if before >= HELLO_MAX_BYTES {
+            return Err(HelloFault::TooLarge);
+        }
+        let room = READ_BYTES.min(HELLO_MAX_BYTES - before);
+        if (&mut *stream).take(room as u64).read_buf(&mut seen).await? == 0 {
+            return Err(HelloFault::Gone);
+        }
+        let mut fresh = seen.get(before..).unwrap_or_default();
+        while !fresh.is_empty() {
+            acceptor.read_tls(&mut fresh)?;
+            match acceptor.accept() {
+                Ok(Some(accepted)) if fresh.is_empty() => {
+                    return Ok(Hello { accepted, fragment_limit: fragment_limit(&seen) });
+                }
+                Ok(None) => {}
+                // Nothing may follow a hello before the server has answered it.
+                Ok(Some(_)) => return Err(HelloFault::Malformed(Vec::new())),
+                Err((_, mut alert)) => {
+                    let mut bytes = Vec::new();
+                    alert.write_all(&mut bytes)?;
+                    return Err(HelloFault::Malformed(bytes));
+                }
+            }
+        }
+    }
+}
+
+/// How large the plaintext of a record may be for this client (RFC 6066 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FragmentLimit(u16);
+
+impl FragmentLimit {
+    /// What rustls calls the size of a fragment: the record's header counts.
+    pub(crate) fn record_bytes(self) -> usize {
+        // Five octets of header. The inner content type of TLS 1.3 is one more octet of plaintext,
+        // which the extension counts and rustls does not.
+        usize::from(self.0) + 5 - 1
+    }
+}
+
+/// The max_fragment_length extension of the hello in these records, if it has one.
+fn fragment_limit(records: &[u8]) -> Option<FragmentLimit> {
+    let message = handshake_bytes(records);
+    let mut rest = Octets(&message);
+    // HandshakeType, length; legacy_version, random; then vectors (RFC 8446 §4.1.2).
+    rest.skip(4 + 2 + 32)?;
+    let session_id = rest.number(1)?;
+    rest.skip(session_id)?;
+    let cipher_suites = rest.number(2)?;
+    rest.skip(cipher_suites)?;
+    let compression_methods = rest.number(1)?;
+    rest.skip(compression_methods)?;
+    rest.number(2)?;
+    loop {
+        let (kind, length) = (rest.number(2)?, rest.number(2)?);
+        let body = rest.take(length)?;
+        if kind == MAX_FRAGMENT_LENGTH {
+            return match body {
+                [code @ 1..=4] => Some(FragmentLimit(256 << code)),
+                _ => None,
+            };
+        }
+    }
+}
+
+/// RFC 6066 §1.1.
+const MAX_FRAGMENT_LENGTH: usize = 1;
+/// RFC 8446 §5.1.
+const CONTENT_TYPE_HANDSHAKE: usize = 22;
+
+/// The contents of the handshake records at the start, joined.
+fn handshake_bytes(records: &[u8]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(records.len());
+    let mut rest = Octets(records);
+    while rest.number(1) == Some(CONTENT_TYPE_HANDSHAKE) {
+        let Some(fragment) = rest.skip(2).and_then(|()| rest.number(2)).and_then(|length| rest.take(length))
+        else {
+            break;
+        };
+        message.extend_from_slice(fragment);
+    }
+    message
+}
+
+/// Octets read from the front, never beyond the end.
+struct Octets<'a>(&'a [u8]);
+
+impl<'a> Octets<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn skip(&mut self, length: usize) -> Option<()> {
+        self.take(length).map(drop)
+    }
+
+    fn number(&mut self, octets: usize) -> Option<usize> {
+        Some(self.take(octets)?.iter().fold(0, |number, octet| number << 8 | usize::from(*octet)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    fn hello(name: &str) -> Vec<u8> {
+        let config =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("versions")
+                .with_root_certificates(RootCertStore::empty())
+                .with_no_client_auth();
+        let name = name.to_owned().try_into().expect("a name");
+        let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).expect("written");
+        bytes
+    }
+
+    /// The same handshake message in records of one octet.
+    fn crumbs(hello: &[u8]) -> Vec<u8> {
+        handshake_bytes(hello).iter().flat_map(|octet| [22, 3, 1, 0, 1, *octet]).collect()
+    }
+
+    /// A hello with one extension more.
+    fn with_extension(hello: &[u8], extension: &[u8]) -> Vec<u8> {
+        let mut message = handshake_bytes(hello);
+        let mut at = 4 + 2 + 32;
+        at += 1 + usize::from(message[at]);
+        at += 2 + usize::from(u16::from_be_bytes([message[at], message[at + 1]]));
+        at += 1 + usize::from(message[at]);
+        let extensions = u16::from_be_bytes([message[at], message[at + 1]]) + extension.len() as u16;
+        message[at..at + 2].copy_from_slice(&extensions.to_be_bytes());
+        message.splice(at + 2..at + 2, extension.iter().copied());
+        let length = (message.len() - 4) as u32;
+        message[1..4].copy_from_slice(&length.to_be_bytes()[1..]);
+        let mut record = vec![22, 3, 1];
+        record.extend((message.len() as u16).to_be_bytes());
+        record.extend(message);
+        record
+    }
+
+    #[tokio::test]
+    async fn a_hello_says_the_same_however_it_is_cut() {
+        let whole = hello("api.example.com");
+        for bytes in [whole.clone(), crumbs(&whole)] {
+            let hello = read_hello(&mut bytes.as_slice()).await.expect("a hello");
+            assert_eq!(hello.accepted.client_hello().server_name(), Some("api.example.com"));
+            assert_eq!(hello.fragment_limit, None);
+            for cut in [1, 5, 9, bytes.len() / 2, bytes.len() - 1] {
+                let fault = read_hello(&mut &bytes[..cut]).await;
+                assert!(matches!(fault, Err(HelloFault::Gone)), "cut at {cut}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_small_client_is_heard() {
+        for (code, limit) in [(1, 512), (2, 1024), (4, 4096)] {
+            let bytes = with_extension(&hello("api.example.com"), &[0, 1, 0, 1, code]);
+            for bytes in [bytes.clone(), crumbs(&bytes)] {
+                let hello = read_hello(&mut bytes.as_slice()).await.expect("a hello");
+                assert_eq!(hello.fragment_limit, Some(FragmentLimit(limit)));
+            }
+        }
+        let bytes = with_extension(&hello("api.example.com"), &[0, 1, 0, 1, 9]);
+        assert_eq!(fragment_limit(&bytes), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_hello_is_refused_within_bounds() {
+        let endless = std::iter::repeat_n([22, 3, 1, 0, 1, 1], 4000).flatten().collect::<Vec<u8>>();
+        for bytes in [b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![0; 64], endless] {
+            let fault = read_hello(&mut bytes.as_slice()).await;
+            assert!(matches!(fault, Err(HelloFault::Malformed(_) | HelloFault::TooLarge)));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! From the edge to the broker: a stream that was let in becomes a connection of the broker.
+
+use muster_broker::{Broker, Cut, CutReason, Peer, websocket};
+use muster_edge::{Arrival, Carrier, MqttHandover, MqttStream, Work};
+use muster_policy::reason::Reason;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+/// Hands streams to the broker.
+pub(super) struct Gate {
+    broker: Broker,
+}
+
+impl Gate {
+    pub(super) const fn new(broker: Broker) -> Self {
+        Self { broker }
+    }
+}
+
+impl MqttHandover for Gate {
+    fn welcome(&self, stream: MqttStream, arrival: Arrival) -> Work {
+        let broker = self.broker.clone();
+        let (cutter, cut) = Cut::new();
+        let peer = Peer {
+            account: arrival.account,
+            holder: arrival.holder,
+            host: arrival.host.name().clone(),
+            source: arrival.source,
+            cut,
+        };
+        let ordered = arrival.cut;
+        Box::pin(async move {
+            let serving = async {
+                match arrival.carrier {
+                    Carrier::Tls => broker.serve(stream, peer).await,
+                    Carrier::WebSocket => broker.serve(websocket::adapt(stream).await, peer).await,
+                }
+            };
+            tokio::pin!(serving);
+            tokio::select! {
+                _ = &mut serving => return,
+                reason = ordered.wait() => cutter.cut(cut_reason(reason)),
+            }
+            // The broker says goodbye; the edge closes the stream if that takes too long.
+            serving.await;
+        })
+    }
+}
+
+const fn cut_reason(reason: Reason) -> CutReason {
+    match reason {
+        Reason::CertificateExpired => CutReason::CertificateEnded,
+        _ => CutReason::Denied,
+    }
+}
+
+/// Shows the broker's figures among the metrics.
+pub(super) fn register(broker: &Broker, registry: &mut Registry) {
+    registry.register_collector(Box::new(Figures(broker.clone())));
+}
+
+#[derive(Debug)]
+struct Figures(Broker);
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), core::fmt::Error> {
+        let now = self.0.metrics();
+        for (name, help, value) in [
+            ("mqtt_connections", "MQTT connections that are served now", now.connections),
+            ("mqtt_sessions", "MQTT sessions, connected or not", now.sessions),
+            ("mqtt_subscriptions", "Subscriptions of all sessions", now.subscriptions),
+            ("mqtt_retained", "Retained messages", now.retained),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        for (name, help, value) in [
+            ("mqtt_published", "PUBLISH packets from clients", now.published),
+            ("mqtt_publish_refused", "PUBLISH packets that the rules refused", now.publish_refused),
+            ("mqtt_subscribe_refused", "Filters that the rules refused", now.subscribe_refused),
+            ("mqtt_delivered", "PUBLISH packets to clients", now.delivered),
+            ("mqtt_dropped_slow", "QoS 0 messages that a slow client did not get", now.dropped_qos0),
+            ("mqtt_dropped_full", "Messages that found a queue full", now.dropped_full),
+            ("mqtt_dropped_expired", "Messages that ended before they were taken", now.dropped_expired),
+            ("mqtt_dropped_too_large", "Messages larger than their client takes", now.dropped_too_large),
+            ("mqtt_retained_refused", "Retained messages beyond the most there may be", now.retained_refused),
+            ("mqtt_taken_over", "Sessions taken over by a new connection", now.taken_over),
+            ("mqtt_wills", "Wills that were published", now.wills),
+            ("mqtt_store_failures", "Commits of the broker's file that failed", now.store_failures),
+        ] {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
+    }
+}

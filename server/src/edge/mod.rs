@@ -1,0 +1,195 @@
+//! The edge and the broker in this process: what the ledger says is told to the edge, and MQTT that
+//! the edge let in is handed to the broker.
+
+mod certificates;
+mod feed;
+mod handover;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use muster_broker::Broker;
+use muster_edge::{Edge, EdgeConfig, ListenerKind, Update};
+use muster_enroll::{Clock, Registrar};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::certificates::Certificates;
+use self::feed::Feed;
+use self::handover::Gate;
+use crate::config::Config;
+use crate::datadir::DataDir;
+
+/// How often the edge hears that nothing changed, and certificates of hostnames are looked at.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The edge, its broker, and how far it follows the ledger.
+pub(crate) struct EdgeRole {
+    edge: Edge,
+    broker: Broker,
+    feed: Arc<Feed>,
+    changes: watch::Receiver<u64>,
+    is_at: watch::Sender<u64>,
+}
+
+impl EdgeRole {
+    /// Starts both; the edge knows the whole ledger when this returns.
+    ///
+    /// # Errors
+    /// In words, when something can't be opened.
+    pub(crate) async fn start(
+        dir: &DataDir,
+        config: &Config,
+        registrar: &Arc<Registrar>,
+        registry: &mut Registry,
+    ) -> anyhow::Result<Self> {
+        let clock = registrar.clock().clone();
+        let mut settings = config.broker.clone();
+        settings.file = Some(settings.file.map_or_else(|| dir.broker(), |file| dir.path().join(file)));
+        let broker = Broker::start(&settings, clock.now()).context("the MQTT broker")?;
+        handover::register(&broker, registry);
+        let edge_config = EdgeConfig {
+            limits: config.edge,
+            staleness_allowed_for: config.stale_after,
+            machine_roots: Arc::new(machine_roots()),
+            last_known_good: Some(dir.edge_snapshot()),
+            clock: edge_clock(&clock),
+            ..EdgeConfig::default()
+        };
+        let edge = Edge::start(edge_config, Arc::new(Gate::new(broker.clone())), registry)?;
+        let certificates = Certificates::new(dir, Arc::clone(registrar.authority()), clock)
+            .context("the folder of the hostnames' certificates")?;
+        let feed = Arc::new(Feed::new(registrar, certificates));
+        let changes = registrar.ledger().newest_change();
+        let role = Self { edge, broker, feed, changes, is_at: watch::Sender::new(0) };
+        role.take_snapshot().await?;
+        Ok(role)
+    }
+
+    /// Up to which change the edge goes by the ledger.
+    pub(crate) fn is_at(&self) -> watch::Receiver<u64> {
+        self.is_at.subscribe()
+    }
+
+    /// Serves until `stop`, then drains.
+    pub(crate) async fn run(
+        self,
+        https: Option<TcpListener>,
+        mqtt: Option<TcpListener>,
+        stop: CancellationToken,
+    ) {
+        let tasks = TaskTracker::new();
+        for (socket, kind) in [(https, ListenerKind::Https), (mqtt, ListenerKind::Mqtt)] {
+            let Some(socket) = socket else { continue };
+            let (edge, stop) = (self.edge.clone(), stop.clone());
+            tasks.spawn(async move { edge.serve(socket, kind, stop).await });
+        }
+        self.follow(&stop).await;
+        self.broker.drain();
+        self.edge.drain().await;
+        tasks.close();
+        tasks.wait().await;
+        let broker = self.broker.clone();
+        if tokio::task::spawn_blocking(move || broker.close()).await.is_err() {
+            tracing::error!("the broker's last commit panicked");
+        }
+    }
+
+    /// Tells the edge of every change as it is committed.
+    async fn follow(&self, stop: &CancellationToken) {
+        let mut changes = self.changes.clone();
+        let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let beat = tokio::select! {
+                () = stop.cancelled() => return,
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    false
+                }
+                _ = heartbeat.tick() => true,
+            };
+            if let Err(error) = self.catch_up(beat).await {
+                // The edge goes on with what it has; hosts that are to be closed then, close by staleness.
+                tracing::error!(error = format!("{error:#}"), "the edge can't follow the ledger now");
+            }
+        }
+    }
+
+    /// Applies what there is to apply.
+    async fn catch_up(&self, beat: bool) -> anyhow::Result<()> {
+        if beat {
+            let at = self.edge.change();
+            if let Some(update) = self.blocking(move |feed| feed.due_certificates(at)).await? {
+                self.apply(update).await?;
+            }
+        }
+        loop {
+            let at = self.edge.change();
+            let update = self.blocking(move |feed| feed.since(at)).await?;
+            self.apply(update).await?;
+            if self.edge.change() == at {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn take_snapshot(&self) -> anyhow::Result<()> {
+        let snapshot = self.blocking(Feed::snapshot).await?;
+        self.apply(Update::Snapshot(Box::new(snapshot))).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Feed) -> Result<T, muster_store::Fault> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let feed = Arc::clone(&self.feed);
+        Ok(tokio::task::spawn_blocking(move || read(&feed)).await??)
+    }
+
+    /// Applies an update. What of it can't be used is in the log, and all the rest is in force.
+    async fn apply(&self, mut update: Update) -> anyhow::Result<()> {
+        loop {
+            let edge = self.edge.clone();
+            match tokio::task::spawn_blocking(move || edge.apply(&update)).await? {
+                Ok(applied) => {
+                    for fault in &applied.faults {
+                        tracing::error!(%fault, "can't be used at the edge");
+                    }
+                    if applied.cut > 0 {
+                        tracing::info!(connections = applied.cut, "connections were cut");
+                    }
+                    self.is_at.send_replace(self.edge.change());
+                    return Ok(());
+                }
+                Err(gap) => {
+                    tracing::info!(%gap, "the edge gets everything anew");
+                    update = Update::Snapshot(Box::new(self.blocking(Feed::snapshot).await?));
+                }
+            }
+        }
+    }
+}
+
+/// The edge judges certificates by the same clock as everything else here.
+fn edge_clock(clock: &Clock) -> muster_edge::Clock {
+    let clock = clock.clone();
+    muster_edge::Clock::from_fn(move || clock.now())
+}
+
+/// What the machine trusts, for `https://` origins.
+fn machine_roots() -> rustls::RootCertStore {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::debug!(%error, "a trusted root of this machine can't be read");
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    roots
+}

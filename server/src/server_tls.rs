@@ -1,0 +1,146 @@
+//! Server certificates that the services CA made, kept in the data directory until they have to change.
+//!
+//! One file holds chain and key. It is made anew when a third of its life is left, when its names no
+//! longer fit, or when the services CA was replaced.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use muster_enroll::{Authority, Clock};
+use muster_policy::enrol::San;
+use muster_policy::host::HostPattern;
+use muster_policy::time::UnixTime;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use crate::datadir::{Readers, write_file};
+
+/// Why there is no usable TLS certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerTlsError {
+    /// A name is no DNS name.
+    #[error("est.names: `{0}` is not a DNS name")]
+    Name(String),
+    /// The services CA can't make one.
+    #[error("the services CA can't make a server certificate: {0}")]
+    Authority(#[from] muster_enroll::AuthorityError),
+    /// A file can't be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file holds no certificate chain and key that fit.
+    #[error("{path} is no certificate chain and key in PEM: {what}")]
+    Content {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// rustls refuses.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// A server's chain and key, and until when they stay.
+#[derive(Debug)]
+pub struct Made {
+    /// The leaf, then its issuer.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The key.
+    pub key: PrivateKeyDer<'static>,
+    /// When two thirds of the leaf's life are over.
+    pub renew_at: UnixTime,
+    /// The services CA that signed it, DER.
+    pub issuer: Vec<u8>,
+}
+
+impl Made {
+    /// The one of the file while it is good, else a new one, which the file then holds.
+    ///
+    /// # Errors
+    /// When the services CA can't make one, or the file can't be written.
+    pub fn kept_or_new(
+        path: &Path,
+        authority: &Authority,
+        clock: &Clock,
+        names: &[HostPattern],
+        addresses: &[IpAddr],
+    ) -> Result<Self, ServerTlsError> {
+        let issuer = services_certificate(authority).unwrap_or_default();
+        if let Some(kept) = Self::kept(path, clock, names, &issuer) {
+            return Ok(kept);
+        }
+        let made = authority.server_certificate(names.to_vec(), addresses.to_vec())?;
+        let mut text = String::new();
+        for der in &made.chain {
+            text.push_str(&pem::encode(&pem::Pem::new("CERTIFICATE", der.as_slice())));
+        }
+        text.push_str(&pem::encode(&pem::Pem::new("PRIVATE KEY", made.key.as_slice())));
+        write_file(path, text.as_bytes(), Readers::Owner)
+            .map_err(|source| ServerTlsError::File { path: path.display().to_string(), source })?;
+        let (chain, key) = chain_and_key(text.as_bytes(), text.as_bytes(), path)?;
+        Ok(Self { chain, key, renew_at: made.renew_at, issuer })
+    }
+
+    /// The kept certificate, if it still fits.
+    fn kept(path: &Path, clock: &Clock, names: &[HostPattern], issuer: &[u8]) -> Option<Self> {
+        let text = std::fs::read(path).ok()?;
+        let (chain, key) = chain_and_key(&text, &text, path).ok()?;
+        let [leaf, signed_by, ..] = chain.as_slice() else { return None };
+        let facts = muster_ca::certificate::LeafFacts::parse(leaf).ok()?;
+        let dns = |san: &San| if let San::Dns(name) = san { Some(name.clone()) } else { None };
+        let mut found: Vec<String> = facts.sans.iter().filter_map(dns).collect();
+        let mut wanted: Vec<String> = names.iter().map(ToString::to_string).collect();
+        found.sort_unstable();
+        wanted.sort_unstable();
+        let renew_at = facts.not_before.plus(facts.not_after.since(facts.not_before) / 3 * 2);
+        let fits = found == wanted && signed_by.as_ref() == issuer && clock.now() < renew_at;
+        fits.then(|| Self { chain, key, renew_at, issuer: issuer.to_vec() })
+    }
+
+    /// The form that rustls serves; key and certificate are compared.
+    ///
+    /// # Errors
+    /// When they do not belong together.
+    pub fn certified(self, path: &Path) -> Result<Arc<CertifiedKey>, ServerTlsError> {
+        certified_key(self.chain, &self.key, path)
+    }
+}
+
+/// The certificate of the CA that signs server certificates now.
+pub(crate) fn services_certificate(authority: &Authority) -> Option<Vec<u8>> {
+    authority.trust().services.as_ref().map(|ca| ca.issuer.certificate().der().to_vec())
+}
+
+/// Reads a chain and its key from PEM texts.
+pub(crate) fn chain_and_key(
+    chain: &[u8],
+    key: &[u8],
+    path: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), ServerTlsError> {
+    let content = |what: String| ServerTlsError::Content { path: path.display().to_string(), what };
+    let chain: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(chain).collect();
+    let chain = chain.map_err(|error| content(error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| content(error.to_string()))?;
+    Ok((chain, key))
+}
+
+/// Puts chain and key together, if they fit.
+pub(crate) fn certified_key(
+    chain: Vec<CertificateDer<'static>>,
+    key: &PrivateKeyDer<'static>,
+    path: &Path,
+) -> Result<Arc<CertifiedKey>, ServerTlsError> {
+    let content = |what: String| ServerTlsError::Content { path: path.display().to_string(), what };
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(key)
+        .map_err(|error| content(error.to_string()))?;
+    let certified = CertifiedKey::new(chain, key);
+    certified.keys_match().map_err(|error| content(error.to_string()))?;
+    Ok(Arc::new(certified))
+}

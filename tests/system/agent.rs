@@ -1,0 +1,421 @@
+//! The Linux agent against a real server: every way to enroll, every refusal in words, renewal unattended.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_agent::clock::Clock;
+use muster_agent::config::Config;
+use muster_agent::enroll::{Device, Ground, News};
+use muster_agent::identity::{self, Identity, Verdict};
+use muster_agent::store::Store;
+use muster_tests::agent::url;
+use muster_tests::{Agent, Server};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use serde_json::Value;
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn done(output: &Output) -> Value {
+    assert_eq!(output.status.code(), Some(0), "{}", errors(output));
+    serde_json::from_slice(&output.stdout).unwrap_or_default()
+}
+
+/// It must fail with exit code 1, and say this in its last line.
+fn refused(output: &Output, words: &str) {
+    let errors = errors(output);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    let last = errors.lines().last().unwrap_or_default();
+    assert!(last.starts_with("muster-agent: ") && last.contains(words), "{errors}");
+    assert!(output.stdout.is_empty(), "nothing is printed but results");
+}
+
+/// The files for other programs are a certificate and its own key.
+fn shown(agent: &Agent) -> Identity {
+    let current = agent.dir().join("current");
+    let (certificate, key) = (current.join("cert.pem"), current.join("key.pem"));
+    muster_agent::settings::identity_from_files(&certificate, &key).expect("an identity")
+}
+
+#[test]
+fn a_token_enrolls_a_device_and_status_tells_about_it() {
+    let server = Server::start();
+    let agent = Agent::new();
+    assert_eq!(agent.status()["state"], "not enrolled");
+    let token = server.token("meter-1");
+    let told = done(&agent.enroll(&server, "meter-1", &["--token", &token, "--json"]));
+    assert_eq!(told["device"], "meter-1");
+    assert_eq!(told["config"], text(&agent.config()));
+    let status = agent.status();
+    assert_eq!((&status["running"], &status["state"]), (&Value::from(false), &Value::from("holding")));
+    assert_eq!(status["identity"]["fingerprint"], told["fingerprint"]);
+    let listed = server.muster_json(&["cert", "list"]);
+    assert_eq!(listed[0]["serial_number"], status["identity"]["serial"]);
+    assert_eq!(shown(&agent).device, "meter-1");
+    // The certificate works: it renews, without a token and without a running agent.
+    done(&agent.command(&["renew", "--json"]));
+    assert_eq!(agent.status()["generation"], 1);
+    assert_eq!(agent.slots().len(), 1, "the old key is gone");
+    assert_eq!(shown(&agent).chain, agent.identities(&server)[0].chain);
+    refused(
+        &agent.enroll(&server, "meter-1", &["--token", &token]),
+        "holds a certificate for `meter-1` until",
+    );
+    refused(&agent.enroll(&server, "meter-2", &["--token", &token]), "is for meter-1");
+}
+
+#[test]
+fn a_token_can_come_from_a_file_or_from_the_environment() {
+    let server = Server::start();
+    let file = server.scratch().join("token");
+    std::fs::write(&file, format!("{}\n", server.token("meter-1"))).expect("written");
+    done(&Agent::new().enroll(&server, "meter-1", &["--token-file", &text(&file)]));
+    let agent = Agent::new();
+    let mut command = Command::new(muster_tests::agent::program());
+    command.args(["enroll", "--server", &url(&server), "--ca", &text(&server.ca_file())]);
+    command.args(["--device", "meter-2", "--dir", &text(&agent.dir())]);
+    done(&command.env("MUSTER_TOKEN", server.token("meter-2")).output().expect("runs"));
+}
+
+#[test]
+fn a_pinned_fingerprint_is_enough_to_trust_and_a_wrong_one_is_not() {
+    let server = Server::start();
+    let roots = muster_agent::settings::certificates(&server.ca_file()).expect("a CA");
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &roots[0]);
+    let pin: String = digest.as_ref().iter().map(|octet| format!("{octet:02X}")).collect();
+    let wrong = format!("{}00", &pin[..62]);
+    let token = server.token("meter-1");
+    let url = url(&server);
+    let enroll = |agent: &Agent, pin: &str| {
+        let arguments = ["enroll", "--server", &url, "--ca-sha256", pin, "--device", "meter-1", "--token"];
+        agent.command(&[arguments.as_slice(), &[&token]].concat())
+    };
+    let agent = Agent::new();
+    refused(&enroll(&agent, &wrong), "no CA certificate with the pinned SHA-256");
+    assert!(agent.slots().is_empty(), "no key was made for a stranger");
+    done(&enroll(&agent, &pin));
+    // The pin is all that it has to renew by, too.
+    done(&agent.command(&["renew", "--json"]));
+    assert_eq!(shown(&agent).device, "meter-1");
+}
+
+#[test]
+fn a_server_of_another_ca_gets_nothing_from_the_device() {
+    let server = Server::start();
+    let stranger = Server::start();
+    let token = server.token("meter-1");
+    let url = url(&server);
+    let agent = Agent::new();
+    let enroll = |url: &str, ca: &Path| {
+        let ca = text(ca);
+        agent.command(&["enroll", "--server", url, "--ca", &ca, "--device", "meter-1", "--token", &token])
+    };
+    refused(&enroll(&url, &stranger.ca_file()), "is not the server that was asked for");
+    assert!(agent.slots().is_empty());
+    // The token was shown to nobody else, and is still good.
+    done(&enroll(&url, &server.ca_file()));
+}
+
+#[test]
+fn a_refusal_is_told_in_the_server_s_words() {
+    let server = Server::start();
+    let agent = Agent::new();
+    let enroll = |arguments: &[&str]| agent.enroll(&server, "meter-1", arguments);
+    refused(&enroll(&["--token", "wrong"]), "[credentials_wrong at /authorization]");
+    let token = server.token("meter-1");
+    refused(&enroll(&["--token", &token, "--label", "nowhere"]), "check the URL and the label");
+    let devices = server.scratch().join("devices.csv");
+    std::fs::write(&devices, "id\nmeter-1\n").expect("written");
+    server.muster(&["device", "import", &text(&devices)]);
+    server.muster(&["device", "suspend", "meter-1"]);
+    refused(&enroll(&["--token", &token]), "device_suspended");
+    server.muster(&["device", "resume", "meter-1"]);
+    done(&enroll(&["--token", &token]));
+    server.muster(&["cert", "revoke", "--device", "meter-1"]);
+    let output = agent.command(&["renew"]);
+    assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
+    assert!(errors(&output).contains("certificate_revoked"), "{}", errors(&output));
+}
+
+#[test]
+fn wrong_usage_is_told_apart_from_failure() {
+    let agent = Agent::new();
+    let usage = |arguments: &[&str], words: &str| {
+        let output = agent.command(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", errors(&output));
+        assert!(errors(&output).contains(words), "{}", errors(&output));
+    };
+    let pin = "00".repeat(32);
+    let start = ["enroll", "--server", "https://localhost:1", "--ca-sha256", &pin];
+    usage(&[start.as_slice(), &["--device", "meter 1", "--token", "t"]].concat(), "meter 1");
+    usage(&[start.as_slice(), &["--device", "meter-1"]].concat(), "a credential is missing");
+    usage(
+        &["enroll", "--server", "http://x", "--ca-sha256", &pin, "--device", "m", "--token", "t"],
+        "not https",
+    );
+    usage(
+        &["enroll", "--server", "https://x", "--ca", "/nowhere", "--device", "m", "--token", "t"],
+        "not there",
+    );
+    let output =
+        agent.command(&[start.as_slice(), &["--device", "m", "--token", "t", "--timeout", "1s"]].concat());
+    refused(&output, "can't be reached");
+}
+
+#[test]
+fn a_manufacturer_s_certificate_enrolls_a_device() {
+    let server = Server::start();
+    let ca_key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "Maker CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    let ca = params.self_signed(&ca_key).expect("a CA");
+    let path = |name: &str| server.scratch().join(name);
+    std::fs::write(path("maker.pem"), ca.pem()).expect("written");
+    server.muster(&["ca", "import", &text(&path("maker.pem")), "--use", "manufacturer"]);
+    std::fs::write(path("devices.csv"), "id,manufacturer_serial\nmeter-9,SN-9\n").expect("written");
+    server.muster(&["device", "import", &text(&path("devices.csv"))]);
+    let issuer = Issuer::new(params, ca_key);
+    let make = |serial: &str| {
+        let mut leaf = CertificateParams::default();
+        leaf.distinguished_name = rcgen::DistinguishedName::new();
+        leaf.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 5]), serial);
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = leaf.signed_by(&key, &issuer).expect("a certificate");
+        std::fs::write(path("idevid.pem"), certificate.pem()).expect("written");
+        std::fs::write(path("idevid.key"), key.serialize_pem()).expect("written");
+    };
+    let (certificate, key) = (text(&path("idevid.pem")), text(&path("idevid.key")));
+    let arguments = ["--idevid-cert", &certificate, "--idevid-key", &key];
+    let agent = Agent::new();
+    make("SN-8");
+    refused(&agent.enroll(&server, "meter-9", &arguments), "manufacturer_serial_unlisted");
+    make("SN-9");
+    done(&agent.enroll(&server, "meter-9", &arguments));
+    let written = std::fs::read_to_string(agent.config()).expect("written");
+    assert!(written.contains("idevid_cert"), "a lapsed device can come back by itself: {written}");
+}
+
+#[test]
+fn a_certificate_from_elsewhere_is_taken_over_with_a_new_key() {
+    let server = Server::start();
+    let (key, der) = muster_tests::request::request("meter-1");
+    let certificate = server.est().enroll("meter-1", &server.token("meter-1"), &der).certificate();
+    let path = |name: &str| server.scratch().join(name);
+    std::fs::write(path("old.pem"), pem::encode(&pem::Pem::new("CERTIFICATE", certificate)))
+        .expect("written");
+    std::fs::write(path("old.key"), key.serialize_pem()).expect("written");
+    let arguments = ["--existing-cert", &text(&path("old.pem")), "--existing-key", &text(&path("old.key"))];
+    let agent = Agent::new();
+    let output = agent.enroll(&server, "meter-2", &arguments);
+    assert_eq!(output.status.code(), Some(2), "{}", errors(&output));
+    done(&agent.enroll(&server, "meter-1", &arguments));
+    let slots = agent.slots();
+    assert_eq!(slots.len(), 1);
+    assert_ne!(slots[0].key.as_pkcs8(), key.serialize_der(), "the key was made on the device");
+    done(&agent.command(&["renew", "--json"]));
+    // A certificate that is refused is not kept.
+    server.muster(&["cert", "revoke", "--device", "meter-1"]);
+    let agent = Agent::new();
+    refused(&agent.enroll(&server, "meter-1", &arguments), "certificate_revoked");
+    assert!(agent.identities(&server).is_empty());
+}
+
+#[test]
+fn an_enrolment_that_waits_for_a_person_goes_on_where_it_was() {
+    let server = Server::start();
+    server.muster(&["profile", "set", "checked", "approval=manual"]);
+    let token = server.token("meter-1");
+    let agent = Agent::new();
+    let enroll =
+        || agent.enroll(&server, "meter-1", &["--label", "checked", "--token", &token, "--timeout", "2s"]);
+    let waiting = enroll();
+    refused(&waiting, "waits for approval");
+    assert!(errors(&waiting).contains("asking again in"), "{}", errors(&waiting));
+    let key = agent.slots()[0].key.clone();
+    let pending = server.muster_json(&["approval", "list"]);
+    assert_eq!(pending.as_array().map(Vec::len), Some(1));
+    server.muster(&["approval", "approve", pending[0]["id"].as_str().expect("an id")]);
+    done(&enroll());
+    assert_eq!(agent.slots()[0].key, key, "the request that was approved");
+    assert_eq!(server.muster_json(&["cert", "list"]).as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn enroll_waits_for_approval_as_long_as_the_server_says() {
+    let server = Server::with_config("[est]\napproval_retry_s = 1\n");
+    server.muster(&["profile", "set", "checked", "approval=manual"]);
+    let token = server.token("meter-1");
+    let agent = Agent::new();
+    let arguments = ["--label", "checked", "--token", &token, "--json"];
+    std::thread::scope(|scope| {
+        let enrolling = scope.spawn(|| done(&agent.enroll(&server, "meter-1", &arguments)));
+        let id = loop {
+            let pending = server.muster_json(&["approval", "list"]);
+            if let Some(id) = pending[0]["id"].as_str() {
+                break id.to_owned();
+            }
+            assert!(!enrolling.is_finished(), "it waits");
+        };
+        server.muster(&["approval", "approve", &id]);
+        assert_eq!(enrolling.join().expect("enrolled")["device"], "meter-1");
+    });
+}
+
+#[test]
+fn renewals_happen_unattended_generation_after_generation() {
+    let server = Server::start();
+    server.muster(&[
+        "profile",
+        "set",
+        "brief",
+        "lifetime_s=60",
+        "renew_from_percent=1",
+        "renew_jitter_percent=1",
+    ]);
+    let mut agent = Agent::enrolled(&server, "meter-1", &["--label", "brief"]);
+    agent.configure("[pace]\nfloor = \"1s\"\nceiling = \"2s\"\nurgent_ceiling = \"2s\"\nspread = \"1s\"");
+    agent.run();
+    let status = agent.wait_for("three renewals", |status| status["generation"].as_u64() >= Some(3));
+    assert_eq!(
+        (&status["running"], &status["failures"]),
+        (&Value::from(true), &Value::from(Vec::<u8>::new()))
+    );
+    assert!(agent.slots().len() <= 2);
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), Some(0));
+    let held = agent.identities(&server);
+    assert_eq!(shown(&agent).chain, held[0].chain);
+    let issued = server.muster_json(&["cert", "list"]).as_array().map_or(0, Vec::len);
+    let newest = held.last().expect("an identity").generation;
+    assert_eq!(issued, usize::try_from(newest).expect("few") + 1, "one certificate for each generation");
+}
+
+#[test]
+fn a_running_agent_renews_when_asked_reads_its_configuration_again_and_stops() {
+    let server = Server::start();
+    let mut agent = Agent::enrolled(&server, "meter-1", &[]);
+    agent.run();
+    agent.wait_for("a running agent", |status| status["running"] == true);
+    let renewed = done(&agent.command(&["renew", "--json"]));
+    assert!(renewed["expires_at"].is_string());
+    assert_eq!(agent.status()["generation"], 1);
+    refused(&agent.enroll(&server, "meter-1", &["--token", "x"]), "another muster-agent works on");
+    let written = std::fs::read_to_string(agent.config()).expect("a configuration");
+    std::fs::write(agent.config(), "nonsense").expect("written");
+    agent.signal("HUP");
+    done(&agent.command(&["renew", "--json"]));
+    assert!(agent.log().contains("all goes on as before"), "{}", agent.log());
+    std::fs::write(agent.config(), format!("{written}[log]\nformat = \"json\"\n")).expect("written");
+    agent.signal("HUP");
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while !agent.log().contains("was read again") {
+        assert!(std::time::Instant::now() < deadline, "{}", agent.log());
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    done(&agent.command(&["renew", "--json"]));
+    assert_eq!(agent.status()["generation"], 3);
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), Some(0));
+    assert_eq!(agent.status()["running"], false);
+}
+
+/// Takes the agent's own device until it has this news.
+async fn until(device: &mut Device<'_>, what: &str, is_it: impl Fn(&News) -> bool) {
+    let waiting = async { while !is_it(&device.next().await) {} };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("no {what}"));
+}
+
+#[tokio::test]
+async fn a_candidate_is_used_only_once_a_peer_took_it() {
+    let server = Server::start();
+    let agent = Agent::enrolled(&server, "meter-1", &[]);
+    let config = Config::read(&agent.config()).expect("a configuration");
+    let mut settings = config.checked(&agent.config()).expect("right");
+    settings.pace.spread = Duration::ZERO;
+    let store = Arc::new(Store::open(&agent.dir()).expect("opens"));
+    let mut ground = Ground::new(&settings);
+    let (publisher, identities) = identity::channel();
+    let mut device = Device::start(&mut ground, store, Clock::start(), publisher).expect("starts");
+    let generations = || {
+        let held = identities.held();
+        let generation = |identity: Option<Arc<Identity>>| identity.map(|identity| identity.generation);
+        (generation(held.in_use), generation(held.candidate))
+    };
+    device.renew_now();
+    until(&mut device, "certificate", |news| matches!(news, News::Issued(_))).await;
+    assert_eq!(generations(), (Some(0), Some(1)));
+    assert_eq!(agent.slots().len(), 2, "both are stored");
+    // A refused one goes, and the old one stays.
+    identities.judge(Verdict::Refused { generation: 1, why: "unknown issuer".to_owned() }).await;
+    until(&mut device, "failure", |news| matches!(news, News::Failed { .. })).await;
+    assert_eq!(generations(), (Some(0), None));
+    device.renew_now();
+    until(&mut device, "certificate", |news| matches!(news, News::Issued(_))).await;
+    assert_eq!(generations(), (Some(0), Some(1)));
+    identities.judge(Verdict::Accepted { generation: 7 }).await;
+    identities.judge(Verdict::Accepted { generation: 1 }).await;
+    until(&mut device, "change", |news| matches!(news, News::Adopted(_))).await;
+    assert_eq!(generations(), (Some(1), None));
+    device.finish().await;
+    assert_eq!(agent.slots().len(), 1, "the old key is gone");
+    assert_eq!(shown(&agent).chain, agent.identities(&server)[0].chain);
+}
+
+#[test]
+fn systemd_is_told_about_readiness_reload_and_stop() {
+    let server = Server::start();
+    let agent = Agent::enrolled(&server, "meter-1", &[]);
+    let path = server.scratch().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+    let mut command = Command::new(muster_tests::agent::program());
+    command.args(["run", "--config", &text(&agent.config())]).stderr(Stdio::null());
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
+    let mut child = command.spawn().expect("muster-agent runs");
+    let pid = child.id().to_string();
+    let signal = |name: &str| {
+        assert!(Command::new("kill").args([name, &pid]).status().expect("kill runs").success());
+    };
+    let wait_for = |state: &str| loop {
+        let mut buffer = [0; 256];
+        let len = socket.recv(&mut buffer).expect("a message in time");
+        if String::from_utf8_lossy(&buffer[..len]).contains(state) {
+            break;
+        }
+    };
+    wait_for("READY=1");
+    wait_for("WATCHDOG=1");
+    signal("-HUP");
+    wait_for("RELOADING=1\nMONOTONIC_USEC=");
+    wait_for("READY=1");
+    signal("-TERM");
+    wait_for("STOPPING=1");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_server_that_is_away_is_waited_for_and_named_in_the_status() {
+    let mut server = Server::start();
+    let mut agent = Agent::enrolled(&server, "meter-1", &[]);
+    server.kill();
+    agent.run();
+    agent.wait_for("a running agent", |status| status["running"] == true);
+    refused(&agent.command(&["renew"]), "the running agent goes on trying");
+    let status = agent.status();
+    assert!(
+        status["failures"][0]["what"].as_str().is_some_and(|what| what.contains("can't be reached")),
+        "{status}"
+    );
+    assert_eq!(status["identity"]["device"], "meter-1", "the certificate is still there");
+}

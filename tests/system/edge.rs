@@ -1,0 +1,206 @@
+//! The door of each hostname, through the whole server: what an operator sets is what a client meets.
+//!
+//! The attacks and the reasons of refusal have their tests with the edge itself (`server/edge/tests`);
+//! here the ledger, the API, EST and the edge work together.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use muster_tests::request::request;
+use muster_tests::{Est, Identity, Server};
+use rcgen::KeyPair;
+
+/// An origin that answers every request with what it was told of the client's subject.
+fn origin() -> SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in socket.incoming() {
+            let Ok(mut stream) = stream else { return };
+            std::thread::spawn(move || {
+                let mut head = Vec::new();
+                let mut octet = [0];
+                while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut octet).is_ok() {
+                    head.push(octet[0]);
+                }
+                let text = String::from_utf8_lossy(&head).to_lowercase();
+                let named = |line: &&str| line.starts_with("cf-") && line.contains("subject");
+                let body = text.lines().filter(named).collect::<Vec<_>>().join("\n");
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+            });
+        }
+    });
+    address
+}
+
+/// Enrolls a device and hands out what makes its client certificate.
+fn enrolled(server: &Server, device: &str) -> Holder {
+    let (key, der) = request(device);
+    let leaf = server.est().enroll(device, &server.token(device), &der).certificate();
+    Holder { leaf, key: key.serialize_der() }
+}
+
+struct Holder {
+    leaf: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Holder {
+    fn at(&self, door: Est) -> Est {
+        let key = KeyPair::try_from(self.key.as_slice()).expect("a key");
+        door.with(Identity { chain: vec![self.leaf.clone()], key })
+    }
+
+    /// The status, or none where the door stays shut.
+    fn visits(&self, server: &Server, host: &'static str) -> Option<u16> {
+        self.at(server.door(host)).visit("/").ok().map(|reply| reply.status)
+    }
+}
+
+fn anonymous(server: &Server, host: &'static str) -> Option<u16> {
+    server.door(host).visit("/").ok().map(|reply| reply.status)
+}
+
+fn set(server: &Server, host: &str, more: &[&str]) {
+    server.muster(&[&["host", "set", host], more].concat());
+}
+
+#[test]
+fn one_certificate_opens_the_hostnames_of_all_zones_of_its_account_and_no_other_ones() {
+    let (server, stranger) = (Server::start(), Server::start());
+    let to = format!("http://{}", origin());
+    server.muster(&["zone", "add", "other.test"]);
+    set(&server, "api.example.test", &["--origin", &to]);
+    set(&server, "api.other.test", &["--origin", &to]);
+    set(&server, "www.example.test", &["--mode", "off", "--origin", &to]);
+    let device = enrolled(&server, "meter-1");
+    let reply = device.at(server.door("api.example.test")).visit("/").expect("an answer");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert!(reply.text().contains("cn=meter-1"), "the origin hears who comes: {}", reply.text());
+    assert_eq!(device.visits(&server, "api.other.test"), Some(200));
+    assert_eq!(anonymous(&server, "api.example.test"), None);
+    assert_eq!(anonymous(&server, "www.example.test"), Some(200));
+    assert_eq!(anonymous(&server, "nobody.example.test"), None);
+    let foreigner = enrolled(&stranger, "meter-1");
+    assert_eq!(foreigner.visits(&server, "api.example.test"), None, "a CA of another account");
+}
+
+#[test]
+fn what_an_operator_changes_is_in_force_when_the_command_returns() {
+    let server = Server::start();
+    let to = format!("http://{}", origin());
+    set(&server, "api.example.test", &["--origin", &to]);
+    let device = enrolled(&server, "meter-1");
+    let visits = || device.visits(&server, "api.example.test");
+    assert_eq!(visits(), Some(200));
+    server.muster(&["device", "suspend", "meter-1"]);
+    assert_ne!(visits(), Some(200));
+    server.muster(&["device", "resume", "meter-1"]);
+    assert_eq!(visits(), Some(200));
+    server.muster(&["cert", "revoke", "--device", "meter-1"]);
+    assert_eq!(visits(), None);
+    server.muster(&["cert", "reactivate", "--device", "meter-1"]);
+    assert_eq!(visits(), Some(200));
+    set(&server, "api.example.test", &["--mode", "off"]);
+    assert_eq!(anonymous(&server, "api.example.test"), Some(200));
+    set(&server, "api.example.test", &["--mode", "require"]);
+    assert_eq!(anonymous(&server, "api.example.test"), None);
+    set(&server, "*.example.test", &["--origin", &to]);
+    assert_eq!(device.visits(&server, "any.example.test"), Some(200));
+    server.muster(&["host", "rm", "api.example.test"]);
+    assert_eq!(visits(), Some(200), "the wildcard answers in its place");
+    server.muster(&["host", "rm", "*.example.test"]);
+    assert_eq!(visits(), None);
+    // A CA that was replaced vouches until its last leaf ends, and the new one at once.
+    set(&server, "api.example.test", &["--origin", &to]);
+    server.muster(&["ca", "rotate"]);
+    let second = enrolled(&server, "meter-2");
+    assert_eq!((visits(), second.visits(&server, "api.example.test")), (Some(200), Some(200)));
+}
+
+#[test]
+fn rules_and_revocations_outlive_a_restart() {
+    let mut server = Server::start();
+    let to = format!("http://{}", origin());
+    set(&server, "api.example.test", &["--origin", &to]);
+    let (good, bad) = (enrolled(&server, "meter-1"), enrolled(&server, "meter-2"));
+    server.muster(&["cert", "revoke", "--device", "meter-2"]);
+    server.kill();
+    server.serve();
+    assert_eq!(good.visits(&server, "api.example.test"), Some(200));
+    assert_eq!(bad.visits(&server, "api.example.test"), None);
+}
+
+#[test]
+fn a_certificate_from_files_goes_before_the_one_made_here() {
+    let server = Server::start();
+    let to = format!("http://{}", origin());
+    set(&server, "api.example.test", &["--mode", "off", "--origin", &to]);
+    assert_eq!(anonymous(&server, "api.example.test"), Some(200));
+    let ca_key = KeyPair::generate().expect("a key");
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_file = server.scratch().join("other-ca.pem");
+    std::fs::write(&ca_file, ca.self_signed(&ca_key).expect("a CA").pem()).expect("written");
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = KeyPair::generate().expect("a key");
+    let names = vec!["api.example.test".to_owned()];
+    let leaf =
+        rcgen::CertificateParams::new(names).expect("a name").signed_by(&key, &issuer).expect("signed");
+    let folder = server.dir().join("tls/hosts");
+    std::fs::write(folder.join("api.example.test.key"), key.serialize_pem()).expect("written");
+    std::fs::write(folder.join("api.example.test.crt"), leaf.pem()).expect("written");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let door = || Est::new(server.https_address(), &ca_file).named("api.example.test");
+    while door().visit("/").is_err() {
+        assert!(
+            Instant::now() < deadline,
+            "the files are not used: {}",
+            std::fs::read_to_string(server.log()).expect("a log")
+        );
+    }
+    assert_eq!(anonymous(&server, "api.example.test"), None, "the old certificate is gone");
+}
+
+#[test]
+fn a_revocation_ends_live_mqtt_connections_and_disturbs_nobody_else() {
+    let server = Server::start();
+    set(&server, "mqtt.example.test", &["--protocol", "mqtt"]);
+    let (stays, goes) = (enrolled(&server, "meter-1"), enrolled(&server, "meter-2"));
+    let connect = |holder: &Holder, id: &str| {
+        let door = Est::new(server.mqtt_address(), &server.ca_file()).named("mqtt.example.test");
+        let mut stream = holder.at(door).connect().expect("a handshake");
+        stream.write_all(&mqtt_connect(id)).expect("sent");
+        let mut answer = [0; 2];
+        stream.read_exact(&mut answer).expect("CONNACK");
+        assert_eq!(answer[0], 0x20);
+        let mut rest = vec![0; usize::from(answer[1])];
+        stream.read_exact(&mut rest).expect("CONNACK");
+        assert_eq!(rest[1], 0, "accepted");
+        stream
+    };
+    let (mut staying, mut going) = (connect(&stays, "meter-1"), connect(&goes, "meter-2"));
+    server.muster(&["cert", "revoke", "--device", "meter-2"]);
+    let mut last = Vec::new();
+    let _ = going.read_to_end(&mut last);
+    assert_eq!(last.first_chunk::<3>().map(|head| (head[0], head[2])), Some((0xe0, 0x98)), "{last:02x?}");
+    staying.write_all(&[0xc0, 0]).expect("sent");
+    let mut pong = [0; 2];
+    staying.read_exact(&mut pong).expect("PINGRESP");
+    assert_eq!(pong, [0xd0, 0]);
+}
+
+/// CONNECT of MQTT 5 without keep alive.
+fn mqtt_connect(id: &str) -> Vec<u8> {
+    let mut body = b"\x00\x04MQTT\x05\x02\x00\x00\x00".to_vec();
+    body.extend_from_slice(&u16::try_from(id.len()).expect("short").to_be_bytes());
+    body.extend_from_slice(id.as_bytes());
+    let mut packet = vec![0x10, u8::try_from(body.len()).expect("short")];
+    packet.extend(body);
+    packet
+}
