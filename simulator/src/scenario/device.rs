@@ -223,7 +223,7 @@ impl Body {
         if core.candidate().is_some() {
             self.next_use_ms = self.next_use_ms.min(self.world.now_ms() + TRY_AFTER_MS);
         }
-        if let Some(until) = core.current().and(core.times().window) {
+        if let Some(until) = core.current().and_then(|_| core.times().window) {
             self.in_use_until_s = Some(until.expires_at().as_secs());
         }
     }
@@ -238,7 +238,7 @@ impl Body {
                 self.world.failed("try", Reason::of_failure(failure).label());
             }
             Event::Issued(..) => {
-                let began = self.began_ms.take().unwrap_or(self.world.now_ms());
+                let began = self.began_ms.take().unwrap_or_else(|| self.world.now_ms());
                 let series = if self.in_use_until_s.is_some() { "renew" } else { "enroll" };
                 self.world.done(series, self.world.now_ms() - began);
             }
@@ -258,7 +258,7 @@ impl Body {
     }
 
     fn connect(&mut self, connect: Connect) {
-        self.began_ms.get_or_insert(self.world.now_ms());
+        self.began_ms.get_or_insert_with(|| self.world.now_ms());
         self.connected_at_ms = self.world.now_ms();
         if !self.world.server.borrow().is_up(self.world.now_ms()) {
             return self.send(SYN_BYTES, OnWay::Refused(Ending::Unreachable));
@@ -392,7 +392,8 @@ impl Body {
 
     /// Keeps the count of devices that hold a certificate they may use.
     fn count_holding(&mut self, core: &Core<'_>) {
-        let until = core.current().and(core.times().window).map(|window| window.expires_at().as_secs());
+        let until =
+            core.current().and_then(|_| core.times().window).map(|window| window.expires_at().as_secs());
         let end_s = START_S + self.world.scenario.span.as_secs();
         // A certificate that outlives the run holds at its end; one that does not has to be renewed first.
         let holds = !self.revoked && until.is_some_and(|until| until >= end_s.min(self.wall_s()));
