@@ -5,13 +5,11 @@
 //!
 //! * [`config`], [`datadir`], [`passphrase`]: what an operator sets, and where things lie.
 //! * [`init`], [`serve`], [`backup`]: making, running and saving a server. Programs that embed a
-//!   server use [`serve::Server`].
+//!   server use [`serve::Server`], and hand it a [`Clock`].
 //! * [`cli`]: the command line. Commands other than these three are a client of the admin API, over
 //!   HTTP while a server runs and in process otherwise, so both ways are one implementation.
 //! * `edge`: the edge and the broker in this process, and how they follow the ledger.
 //! * [`server_tls`], [`est_tls`], [`serving`], [`telemetry`]: the server's own certificate, note and log.
-
-pub use muster_enroll::Clock;
 
 pub mod backup;
 pub mod cli;
@@ -25,3 +23,5 @@ pub mod serve;
 pub mod server_tls;
 pub mod serving;
 pub mod telemetry;
+
+pub use muster_enroll::Clock;

@@ -20,6 +20,7 @@ pub mod identities;
 mod reason;
 mod report;
 mod results;
+pub mod scenario;
 mod slo;
 mod span;
 mod tally;

@@ -30,6 +30,8 @@ pub(crate) enum Reason {
     Postponed,
     /// Broke.
     Reset,
+    /// The broker does not let it subscribe.
+    NoSubscription,
     /// This status.
     Status(u16),
     /// Took too long.
@@ -110,16 +112,6 @@ impl Reason {
         }
     }
 
-    /// Whether the peer said no to who this is, as opposed to failing.
-    pub(crate) fn is_refusal(self) -> bool {
-        match self {
-            Self::Alert(code) => code.refuses_certificate(),
-            Self::Mqtt(_) => true,
-            Self::Status(status) => matches!(status, 401 | 403 | 421),
-            _ => false,
-        }
-    }
-
     /// The label.
     pub(crate) fn label(self) -> String {
         match self {
@@ -135,6 +127,7 @@ impl Reason {
             Self::Mqtt(code) => format!("connack_{code}"),
             Self::NoDescriptors => "no_descriptors".into(),
             Self::Postponed => "postponed".into(),
+            Self::NoSubscription => "subscription_refused".into(),
             Self::Reset => "reset".into(),
             Self::Status(status) => format!("status_{status}"),
             Self::TimedOut => "timed_out".into(),
@@ -154,10 +147,12 @@ impl AlertDescriptionCode {
 
 fn snake(name: &str) -> String {
     let mut out = String::new();
+    let mut after_small = false;
     for c in name.chars().filter(char::is_ascii_alphanumeric) {
-        if c.is_ascii_uppercase() && out.chars().last().is_some_and(|last| last.is_ascii_lowercase()) {
+        if c.is_ascii_uppercase() && after_small {
             out.push('_');
         }
+        after_small = c.is_ascii_lowercase();
         out.push(c.to_ascii_lowercase());
     }
     out
@@ -176,6 +171,6 @@ mod tests {
         assert_eq!(Reason::Alert(AlertDescriptionCode(45)).label(), "alert_certificate_expired");
         assert_eq!(Reason::Status(503).label(), "status_503");
         assert_eq!(Reason::of_io(&io::Error::from_raw_os_error(24)), Reason::NoDescriptors);
-        assert!(Reason::Mqtt(5).is_refusal() && !Reason::Status(503).is_refusal());
+        assert_eq!(Reason::Alert(AlertDescriptionCode(48)).ending(), Ending::CertificateRefused);
     }
 }

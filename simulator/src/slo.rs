@@ -226,7 +226,7 @@ mod tests {
         for good in [
             "p99<1s",
             "p99 <= 991ms",
-            "handshake.p99.9<1s",
+            "handshake.p99.9<1.1s",
             "p50>499ms",
             "errors<=10",
             "errors<1%",

@@ -28,7 +28,6 @@ struct Inner {
     second: u64,
     current: Interval,
     done: BTreeMap<u64, Interval>,
-    phase: Option<String>,
 }
 
 /// What the last second looked like; one JSON line.
@@ -92,13 +91,6 @@ impl Tally {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// What the scenario is doing from now on.
-    pub(crate) fn phase(&self, phase: &str) {
-        let mut inner = self.at_present();
-        inner.phase = Some(phase.to_owned());
-        inner.current.phase = inner.phase.clone();
-    }
-
     /// Notes the server's CPU of the last second.
     pub(crate) fn server_cpu(&self, ms: f64) {
         let mut inner = self.at_present();
@@ -125,7 +117,7 @@ impl Tally {
         let all = inner.series.get(series).cloned().unwrap_or_default();
         Glance {
             at_s: inner.second,
-            phase: inner.phase.clone(),
+            phase: None,
             rate_per_s: interval.series.get(series).map_or(0, Latency::count),
             failed_per_s: interval.failed(),
             done: all.hdr.count(),
@@ -161,7 +153,6 @@ impl Tally {
             let mut over = std::mem::take(&mut inner.current);
             over.open = self.open();
             let number = inner.second;
-            inner.current.phase = inner.phase.clone();
             inner.done.insert(number, over);
             inner.second = second;
         }

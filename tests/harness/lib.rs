@@ -12,7 +12,7 @@ pub mod carrying;
 pub mod est;
 pub mod fleet;
 pub mod mqtt;
-mod program;
+pub mod program;
 pub mod request;
 pub mod server;
 pub mod turned;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Builds a program of the workspace and says where it is.
-pub(crate) fn built(package: &str, program: &str) -> PathBuf {
+pub fn built(package: &str, program: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a program");
     let folder = own.ancestors().find(|path| path.join("deps").is_dir()).expect("a target folder");
     let mut build = Command::new(env!("CARGO"));

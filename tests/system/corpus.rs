@@ -18,6 +18,8 @@ use muster_enroll::{Presented, decode_request};
 use muster_nostd_agent::store::Item;
 use muster_policy::profile::ProfileWritten;
 use muster_policy::time::UnixTime;
+use muster_simulator::identities::read_frame;
+use muster_simulator::scenario::ScenarioWritten;
 
 const ANCHOR: &[u8] = include_bytes!("../fuzz/anchor.der");
 
@@ -158,4 +160,16 @@ fn authorization_headers_are_read_or_unreadable() {
             Presented::Basic { .. } | Presented::Bearer { .. } | Presented::Nothing => Ok(()),
         }
     });
+}
+
+#[test]
+fn scenarios_are_checked_or_refused() {
+    read_all("scenario", |_, input| {
+        ScenarioWritten::parse(text(input)).and_then(ScenarioWritten::check).map(drop)
+    });
+}
+
+#[test]
+fn records_of_simulated_identities_are_read_or_refused() {
+    read_all("sim_identity", |_, input| read_frame(input).map(drop));
 }

@@ -28,12 +28,14 @@ pub(super) struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// The whole story on one machine, with nothing to set up: server, edge, broker, fleet, report.
+    /// The whole story on this machine: a server with an edge, a fleet, an attack or two, and a report.
     Demo(DemoArgs),
     /// Enroll devices at any EST server, or renew them.
     Fleet(FleetArgs),
     /// Devices at the door of any mTLS HTTPS or MQTT endpoint.
     Edge(EdgeArgs),
+    /// A fleet over time, from a file: virtual time, same seed same result.
+    Scenario(ScenarioArgs),
     /// Join the results of shards into one.
     Merge(MergeArgs),
     /// Set runs side by side.
@@ -89,21 +91,50 @@ pub(super) struct EdgeArgs {
     pub(super) run: RunArgs,
 }
 
+/// Arguments of `scenario`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ScenarioArgs {
+    /// The scenario.
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Another seed than the file's.
+    #[arg(long)]
+    pub(super) seed: Option<u64>,
+    /// Another number of devices than the file's.
+    #[arg(long, value_name = "N")]
+    pub(super) devices: Option<u32>,
+    /// Write an HTML report that needs nothing else to be read.
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
+    /// Write the results as JSON, with whole histograms.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// Write a JSON line now and then; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json_lines: Option<PathBuf>,
+    /// A goal beside those of the file. Repeatable.
+    #[arg(long = "slo", value_name = "GOAL")]
+    pub(super) slos: Vec<Slo>,
+    /// Show nothing but errors.
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+}
+
 /// Arguments of `demo`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct DemoArgs {
     /// How many devices.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(20..=8000))]
     pub(super) devices: u32,
-    /// End when the story is over, instead of serving until Ctrl-C.
-    #[arg(long)]
-    pub(super) exit: bool,
-    /// Where the HTML report goes.
-    #[arg(long, value_name = "FILE", default_value = "report.html")]
-    pub(super) report: PathBuf,
     /// Write the results as JSON, too.
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
+    /// Where the report goes.
+    #[arg(long, value_name = "FILE", default_value = "report.html")]
+    pub(super) report: PathBuf,
+    /// End when all is shown; otherwise the server stays up until Ctrl-C.
+    #[arg(long)]
+    pub(super) exit: bool,
 }
 
 /// Arguments of `merge`.

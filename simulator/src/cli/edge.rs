@@ -10,10 +10,10 @@ use super::args::{EdgeArgs, host_and_port};
 use super::{conclude, limits};
 use crate::cost::Watched;
 use crate::device::certified;
-use crate::edge::{EdgeRun, Endpoint, Mode, Protocol, compare_to_bare};
+use crate::edge::{EdgeRun, Endpoint, Manner, Mode, Protocol, compare_to_bare};
 use crate::identities::Directory;
 use crate::results::Results;
-use crate::tls::{self, Door, TlsClient};
+use crate::tls;
 use crate::view::View;
 use crate::workers;
 
@@ -77,15 +77,9 @@ pub(super) async fn run(args: EdgeArgs, stop: CancellationToken) -> anyhow::Resu
 
 async fn endpoint(args: &EdgeArgs) -> anyhow::Result<Endpoint> {
     let target = &args.target;
-    let door = Door::find(&target.host, target.port, args.address, args.timeout).await?;
-    let alpn: &[&str] = match target.protocol {
-        Protocol::Https { .. } => &["http/1.1"],
-        Protocol::Mqtt if args.alpn_mqtt => &["mqtt"],
-        Protocol::Mqtt => &[],
-    };
-    let tls = TlsClient::new(tls::roots(&args.ca)?, args.groups, alpn)?;
-    let host = target.host.clone();
-    Ok(Endpoint { door, tls, host, protocol: target.protocol.clone(), answer_timeout: args.timeout })
+    let manner = Manner { groups: args.groups, alpn_mqtt: args.alpn_mqtt, timeout: args.timeout };
+    let place = (target.host.as_str(), target.port);
+    Endpoint::find(place, args.address, tls::roots(&args.ca)?, target.protocol.clone(), manner).await
 }
 
 /// Where an endpoint is.

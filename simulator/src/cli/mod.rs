@@ -7,6 +7,7 @@ mod edge;
 mod fleet;
 mod limits;
 mod merge;
+mod scenario;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -54,6 +55,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             Command::Edge(args) => edge::run(args, stop).await,
             Command::Fleet(args) => fleet::run(args, stop).await,
             Command::Merge(args) => merge::run(&args),
+            Command::Scenario(args) => scenario::run(&args),
         }
     })
 }

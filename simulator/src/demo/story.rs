@@ -75,7 +75,7 @@ async fn set_up(world: &World, told: &mut Told) -> anyhow::Result<()> {
         ("www.demo.test", json!({ "mode": "off", "origins": [to] })),
         ("api.other.test", json!({ "origins": [to] })),
     ] {
-        world.api.own("PUT", &format!("/hosts/{host}"), &wish).await?;
+        world.api.own("PUT", &format!("/hosts/{host}"), Some(&wish)).await?;
     }
     told.note(
         "an account, two zones, four hostnames",
@@ -101,12 +101,7 @@ async fn enroll(world: &World, devices: u32, told: &mut Told) -> anyhow::Result<
 async fn est(world: &World, devices: Vec<u32>, want: Want) -> anyhow::Result<Results> {
     let wanted = devices.len();
     let tokens = match want {
-        Want::First => {
-            let wish = json!({ "claim": true, "uses": wanted, "ttl_s": 3_600 });
-            let made = world.api.own("POST", "/tokens", &wish).await?;
-            let token = made.pointer("/result/token").and_then(Value::as_str);
-            Tokens::Same(token.context("the API made no token")?.to_owned())
-        }
+        Want::First => Tokens::Same(world.api.claim_token(wanted).await?),
         Want::Next => Tokens::Nothing,
     };
     let ca = world.ca_file();
@@ -223,7 +218,7 @@ type Lines = Vec<Option<Open>>;
 async fn speak(world: &World, fleet: &Fleet, told: &mut Told) -> anyhow::Result<Lines> {
     let began = Instant::now();
     let (console, _) = fleet.0.first().context("a fleet")?;
-    world.api.own("PATCH", &format!("/devices/{console}"), &json!({ "groups": ["operators"] })).await?;
+    world.api.own("PATCH", &format!("/devices/{console}"), Some(&json!({ "groups": ["operators"] }))).await?;
     let (endpoint, tally) = (mqtt(world)?, Arc::new(Tally::new()));
     let done = each(fleet, |number, device, identity| {
         let (endpoint, tally) = (Arc::clone(&endpoint), Arc::clone(&tally));
@@ -287,17 +282,18 @@ async fn revoke(world: &World, fleet: &Fleet, lines: &mut Lines, told: &mut Told
     let mut slowest = Duration::ZERO;
     let mut cut = 0;
     for (number, (device, _)) in fleet.0.iter().enumerate().skip(first) {
-        let listed = world
-            .api
-            .own("GET", &format!("/certificates?device={device}&status=active"), &Value::Null)
-            .await?;
-        let certificates =
-            listed.pointer("/result").and_then(Value::as_array).context("a list of certificates")?;
+        let listed =
+            world.api.own("GET", &format!("/certificates?device={device}&status=active"), None).await?;
+        let certificates = listed.as_array().context("a list of certificates")?;
         for certificate in certificates {
             let id = certificate.pointer("/id").and_then(Value::as_str).context("a certificate has an id")?;
             world
                 .api
-                .own("POST", &format!("/certificates/{id}/revoke"), &json!({ "reason": "keyCompromise" }))
+                .own(
+                    "POST",
+                    &format!("/certificates/{id}/revoke"),
+                    Some(&json!({ "reason": "keyCompromise" })),
+                )
                 .await?;
         }
         let returned = Instant::now();

@@ -88,7 +88,7 @@ impl World {
         };
         let admin_url = ready.admin.clone().context("the server listens")?;
         Ok(Self {
-            api: Api::new(&admin_url, &made.admin_token).await?,
+            api: Api::open(&admin_url, &made.admin_token).await?,
             admin_url,
             admin_token: made.admin_token,
             est: address(ready.est.as_deref())?,

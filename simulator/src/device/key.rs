@@ -156,7 +156,8 @@ mod tests {
         let made = DeviceKey::make().expect("random numbers");
         let again = DeviceKey::of(*made.scalar(), made.point().as_bytes()).expect("a point");
         let signature = again.sign_message(b"message").expect("signs");
-        let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, made.point().as_bytes());
+        let point = made.point();
+        let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point.as_bytes());
         assert!(public.verify(b"message", &signature).is_ok());
     }
 

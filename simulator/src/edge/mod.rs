@@ -11,7 +11,7 @@ mod session;
 
 pub(crate) use self::baseline::compare_to_bare;
 pub(crate) use self::run::{EdgeRun, Mode};
-pub(crate) use self::session::{Endpoint, Open, Protocol};
+pub(crate) use self::session::{Endpoint, Manner, Open, Protocol};
 
 /// Full handshakes, from the time of arrival to the first answer.
 pub(crate) const HANDSHAKE: &str = "handshake";

@@ -1,7 +1,7 @@
 //! MQTT 3.1.1 over an open connection, packet by packet; rumqttc brings the codec.
 
 use bytes::BytesMut;
-use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, Packet, Publish, Subscribe};
+use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, Packet, Publish, Subscribe, SubscribeReasonCode};
 use rumqttc::mqttbytes::{Error, QoS};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -43,15 +43,10 @@ pub(super) async fn subscribe(stream: &mut Stream, topic: &str) -> Result<(), Re
     subscribe.write(&mut out).map_err(|_| Reason::Local)?;
     send(stream, &out).await?;
     match next(stream, &mut BytesMut::new()).await? {
-        Packet::SubAck(ack)
-            if ack
-                .return_codes
-                .iter()
-                .all(|code| *code != rumqttc::mqttbytes::v4::SubscribeReasonCode::Failure) =>
-        {
-            Ok(())
+        Packet::SubAck(ack) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
+            Err(Reason::NoSubscription)
         }
-        Packet::SubAck(_) => Err(Reason::Mqtt(SUBACK_FAILURE)),
+        Packet::SubAck(_) => Ok(()),
         _ => Err(Reason::BadAnswer),
     }
 }
@@ -102,5 +97,3 @@ const READ_BYTES: usize = 512;
 const MAX_PACKET_BYTES: usize = 64 << 10;
 /// Twenty minutes, within what brokers allow.
 const KEEP_ALIVE_S: u16 = 1200;
-/// 0x80 (MQTT 3.1.1 §3.9.3).
-const SUBACK_FAILURE: u8 = 0x80;

@@ -3,17 +3,18 @@
 //! These are the steps of every load and of the demonstration: address, server name, identity and CA in, and how it
 //! went out.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, HandshakeKind};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{http, mqtt};
 use crate::reason::Reason;
-use crate::tls::{Door, Stream, TlsClient};
+use crate::tls::{Door, Groups, Stream, TlsClient};
 
 /// What is spoken inside TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,16 @@ pub(crate) struct Endpoint {
     pub(crate) answer_timeout: Duration,
 }
 
+/// How devices connect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    pub(crate) groups: Groups,
+    /// Whether MQTT is named by ALPN, as the HTTPS port of our edge takes it.
+    pub(crate) alpn_mqtt: bool,
+    /// Longest wait for a connection, and for an answer.
+    pub(crate) timeout: Duration,
+}
+
 /// Who comes.
 #[derive(Clone, Debug)]
 pub(crate) struct Wire {
@@ -54,6 +65,27 @@ pub(crate) struct Open {
 }
 
 impl Endpoint {
+    /// The endpoint of a host, for devices that trust these roots.
+    ///
+    /// # Errors
+    /// When the host has no address, or there is no root.
+    pub(crate) async fn find(
+        (host, port): (&str, u16),
+        address: Option<SocketAddr>,
+        roots: RootCertStore,
+        protocol: Protocol,
+        manner: Manner,
+    ) -> anyhow::Result<Self> {
+        let door = Door::find(host, port, address, manner.timeout).await?;
+        let alpn: &[&str] = match protocol {
+            Protocol::Https { .. } => &["http/1.1"],
+            Protocol::Mqtt if manner.alpn_mqtt => &["mqtt"],
+            Protocol::Mqtt => &[],
+        };
+        let tls = TlsClient::new(roots, manner.groups, alpn)?;
+        Ok(Self { door, tls, host: host.to_owned(), protocol, answer_timeout: manner.timeout })
+    }
+
     /// A device that comes with this certificate, or none; with `sessions` it comes back by them.
     pub(crate) fn wire(
         &self,

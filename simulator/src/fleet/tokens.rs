@@ -98,17 +98,11 @@ fn listed(text: &str) -> anyhow::Result<HashMap<String, String>> {
 async fn claim_token(url: &str, token_file: &Path, devices: usize) -> anyhow::Result<String> {
     let secret = std::fs::read_to_string(token_file)
         .with_context(|| format!("can't read {}", token_file.display()))?;
-    let api = Api::new(url, secret.trim()).await?;
-    let wanted = serde_json::json!({ "claim": true, "uses": devices.max(1), "ttl_s": TOKEN_TTL_S });
-    let made = api.own("POST", "/tokens", &wanted).await?;
-    let token = made.pointer("/result/token").and_then(|token| token.as_str());
-    Ok(token.context("the API made no token")?.to_owned())
+    Api::open(url, secret.trim()).await?.claim_token(devices).await
 }
 
 /// A process each: more at once would only slow each other down.
 const COMMANDS_AT_ONCE: usize = 8;
-/// A day: the longest enrollment of a large fleet.
-const TOKEN_TTL_S: u64 = 86_400;
 
 #[cfg(test)]
 mod tests {

@@ -283,8 +283,9 @@ impl Directory {
 
     fn adopt_own(&mut self, path: &Path, file: File) -> anyhow::Result<()> {
         // What was read before the lock may have grown since; with the lock it can't any more.
-        let position =
-            shard_files(path.parent().unwrap_or(Path::new(".")))?.iter().position(|other| other == path);
+        let position = shard_files(path.parent().unwrap_or_else(|| Path::new(".")))?
+            .iter()
+            .position(|other| other == path);
         let file_number = u16::try_from(position.context("the own file is in its directory")?)?;
         let end = self.load(path, Some(file_number))?;
         if end < file.metadata()?.len() {

@@ -183,6 +183,8 @@ fn rates<'t>(run: &Results, points: &[(f64, Interval)]) -> LineChart<'t> {
         .windows(2)
         .filter_map(|pair| Some(pair.get(1)?.0 - pair.first()?.0))
         .fold(f64::INFINITY, f64::min);
+    // The last one was cut off by the end of the run.
+    let points = if points.len() > 2 { points.get(..points.len() - 1).unwrap_or(points) } else { points };
     let per_s = |count: u64| if width.is_finite() { count as f64 / width } else { count as f64 };
     let done = points.iter().map(|(at, interval)| {
         (*at, per_s(interval.series.get(&run.main_series).map_or(0, crate::results::Latency::count)))
@@ -252,21 +254,47 @@ fn thin(intervals: &BTreeMap<u64, Interval>) -> Vec<(f64, Interval)> {
     sums.into_iter().map(|(at, sum)| ((first + at * width) as f64, sum)).collect()
 }
 
+/// Round times, at most eight of them.
 fn time_ticks(points: &[(f64, Interval)]) -> Vec<(f64, String)> {
     let (Some((first, _)), Some((last, _))) = (points.first(), points.last()) else { return Vec::new() };
-    let count = 6.0;
-    let text = |at: f64| {
-        if at < 1.0 {
-            "0".to_owned()
-        } else {
-            span::show(Duration::from_secs_f64(at.round())).replace(".0 s", " s")
-        }
+    let step = STEPS_S.into_iter().find(|step| (last - first) / step <= 7.0).unwrap_or((last - first) / 7.0);
+    let text = |at: f64| match at {
+        at if step < 60.0 => format!("{at:.0} s"),
+        at if step < 3600.0 => format!("{:.0} min", at / 60.0),
+        at if step < 86_400.0 => format!("{:.0} h", at / 3600.0),
+        at => format!("{:.0} d", at / 86_400.0),
     };
-    (0..=6).map(|n| first + (last - first) * f64::from(n) / count).map(|at| (at, text(at))).collect()
+    let count = ((last - first) / step.max(1.0)).floor() as u32;
+    (0..=count).map(|n| first + f64::from(n) * step).map(|at| (at, text(at))).collect()
 }
 
 const PERCENTILES: [f64; 7] = [0.0, 50.0, 75.0, 90.0, 99.0, 99.9, 99.99];
 const POINTS_MAX: u64 = 300;
 const BARS_MAX: usize = 20;
+/// Steps of a time axis.
+const STEPS_S: [f64; 22] = [
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    15.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+    600.0,
+    900.0,
+    1800.0,
+    3600.0,
+    7200.0,
+    14_400.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    432_000.0,
+    864_000.0,
+    2_592_000.0,
+];
 
 const STYLE: &str = include_str!("page.css");

@@ -1,0 +1,18 @@
+//! `muster-sim scenario`: a fleet over time, from a file.
+//!
+//! In virtual time the devices are the device core itself around a model of server, link and cryptography. Nothing
+//! waits and nothing is random but by the seed: the same file gives the same result, on any machine.
+
+mod crypto;
+mod device;
+mod file;
+mod hostile;
+mod link;
+mod server;
+mod world;
+
+pub use self::file::{Scenario, ScenarioWritten};
+pub(crate) use self::world::run;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! `muster-sim` against the real server: a fleet enrolls, is interrupted, goes on, and renews.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use muster_tests::Server;
+use serde_json::Value;
+
+const DEVICES: u32 = 200;
+/// For an interrupted run to get somewhere, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The `muster-sim` program, built once with this test's profile.
+fn program() -> &'static Path {
+    static PROGRAM: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    PROGRAM.get_or_init(|| muster_tests::program::built("muster-simulator", "muster-sim"))
+}
+
+struct Fleet {
+    server: Server,
+    token: String,
+}
+
+impl Fleet {
+    fn new() -> Self {
+        let server = Server::start();
+        let uses = DEVICES.to_string();
+        let token = server.muster(&["token", "new", "--claim", "--uses", &uses]);
+        Self { server, token }
+    }
+
+    fn command(&self, more: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.args(["fleet", "--server", &format!("https://{}", self.server.est_address())]);
+        command.arg("--ca").arg(self.server.ca_file());
+        command.arg("--identities").arg(self.identities());
+        command.args(["--devices", &DEVICES.to_string(), "--quiet"]).args(more);
+        command
+    }
+
+    fn identities(&self) -> PathBuf {
+        self.server.scratch().join("identities")
+    }
+
+    fn run(&self, more: &[&str]) -> Output {
+        self.command(more).output().expect("muster-sim runs")
+    }
+
+    /// How many devices the server knows to hold a certificate.
+    fn issued(&self) -> usize {
+        let metrics = self.server.metrics();
+        let line = metrics.lines().find(|line| line.starts_with("muster_certificates_issued_total"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or(0.0) as usize
+    }
+
+    fn bytes(&self) -> u64 {
+        std::fs::metadata(self.identities().join("shard-0000.ids")).map_or(0, |data| data.len())
+    }
+}
+
+fn succeeded(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).expect("written")).expect("JSON")
+}
+
+fn count(results: &Value, series: &str) -> u64 {
+    results["series"][series]["summary"]["count"].as_u64().unwrap_or(0)
+}
+
+fn wait_until(mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < PATIENCE, "it gets nowhere");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Starts a run and kills it once it has written this much.
+fn killed_after(fleet: &Fleet, bytes: u64) {
+    let mut command = fleet.command(&["--token", &fleet.token, "--arrival", "constant:100"]);
+    let mut child = command.stdout(Stdio::null()).spawn().expect("muster-sim runs");
+    wait_until(|| fleet.bytes() > bytes);
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+}
+
+#[test]
+fn a_fleet_goes_on_after_it_was_killed_and_no_device_enrolls_twice() {
+    let fleet = Fleet::new();
+    killed_after(&fleet, 40_000);
+    // A record that was cut off.
+    let file = fleet.identities().join("shard-0000.ids");
+    let length = std::fs::metadata(&file).expect("there").len();
+    let handle = std::fs::OpenOptions::new().write(true).open(&file).expect("opens");
+    handle.set_len(length - 7).expect("cut");
+    let json = fleet.server.scratch().join("fleet.json");
+    let token = fleet.token.clone();
+    // The token is good for as many devices as there are: nobody took a second certificate.
+    let arguments = ["--token", &token, "--arrival", "stampede", "--json", json.to_str().expect("text")];
+    succeeded(&fleet.run(&arguments));
+    let results = read(&json);
+    assert_eq!(results["facts"]["identities"], f64::from(DEVICES));
+    assert!(count(&results, "enroll") < u64::from(DEVICES), "some were there already");
+    let listed = fleet.server.muster_json(&["device", "list"]);
+    assert!(listed.to_string().contains("sim-0000199"), "{listed}");
+    succeeded(&fleet.run(&["--token", &token]));
+}
+
+#[test]
+fn a_fleet_in_two_shards_is_merged_and_renews_and_a_goal_decides_the_exit_code() {
+    let fleet = Fleet::new();
+    let scratch = fleet.server.scratch();
+    let file = |name: &str| scratch.join(name).display().to_string();
+    let (first, second, all) = (file("0.json"), file("1.json"), file("all.json"));
+    for (shard, json) in [("0", &first), ("1", &second)] {
+        let shards = [
+            "--token",
+            &fleet.token,
+            "--arrival",
+            "poisson:500",
+            "--shards",
+            "2",
+            "--shard",
+            shard,
+            "--json",
+            json,
+        ];
+        succeeded(&fleet.run(&shards));
+    }
+    let report = file("report.html");
+    let merge = |more: &[&str]| {
+        let mut command = Command::new(program());
+        command.args(["merge", &first, &second, "--json", &all, "--report", &report]).args(more);
+        command.output().expect("muster-sim runs")
+    };
+    succeeded(&merge(&["--slo", "count>=200", "--slo", "errors<1"]));
+    assert_eq!(count(&read(Path::new(&all)), "enroll"), u64::from(DEVICES));
+    let page = std::fs::read_to_string(&report).expect("written");
+    assert!(page.contains("<svg") && !page.contains("src=") && !page.contains("<script"));
+    assert_eq!(merge(&["--slo", "p99<1us"]).status.code(), Some(1));
+    succeeded(&fleet.run(&["--renew", "--arrival", "constant:200", "--slo", "errors<1"]));
+    assert_eq!(fleet.run(&["--arrival", "sometimes"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_wrong_token_is_counted_by_its_reason() {
+    let fleet = Fleet::new();
+    let json = fleet.server.scratch().join("fleet.json");
+    let arguments = [
+        "--token",
+        "wrong",
+        "--patience",
+        "3s",
+        "--arrival",
+        "stampede",
+        "--json",
+        json.to_str().expect("text"),
+    ];
+    let output = fleet.run(&arguments);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = &read(&json)["series"]["enroll"]["errors"];
+    assert_eq!(errors["status_401"], DEVICES, "{errors}");
+    assert_eq!(fleet.issued(), 0);
+}
