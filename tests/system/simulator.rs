@@ -166,3 +166,22 @@ fn a_wrong_token_is_counted_by_its_reason() {
     assert_eq!(errors["status_401"], DEVICES, "{errors}");
     assert_eq!(fleet.issued(), 0);
 }
+
+#[test]
+fn the_demo_tells_its_whole_story_and_everything_holds() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (report, json) = (folder.path().join("report.html"), folder.path().join("demo.json"));
+    let mut demo = Command::new(program());
+    demo.args(["demo", "--exit", "--devices", "60", "--report"]).arg(&report).arg("--json").arg(&json);
+    let output = demo.output().expect("muster-sim runs");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!told.contains("FAILED") && told.contains("14 of 14 held"), "{told}");
+    let page = std::fs::read_to_string(&report).expect("a report");
+    assert!(
+        page.contains("<svg") && !page.contains("http://") && !page.contains("https://"),
+        "it opens from disk alone"
+    );
+    let checks = read(&json)["checks"].as_array().cloned().expect("checks");
+    assert!(checks.iter().all(|check| check["held"] == true), "{checks:?}");
+}
