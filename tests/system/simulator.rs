@@ -185,3 +185,54 @@ fn the_demo_tells_its_whole_story_and_everything_holds() {
     let checks = read(&json)["checks"].as_array().cloned().expect("checks");
     assert!(checks.iter().all(|check| check["held"] == true), "{checks:?}");
 }
+
+const LIVE: &str = "
+    name = 'an hour'
+    devices = 20
+    for = '60m'
+    use_every = '5m'
+    [hostile]
+    wrong_id = 0.05
+    foreign_certificate = 0.05
+    malformed_csr = 0.05
+    half_open = 0.05
+    [[event]]
+    at = '15m'
+    what = 'reboot'
+    [[event]]
+    at = '20m'
+    what = 'rotate'
+    share = 0.5
+    [[event]]
+    at = '30m'
+    what = 'revoke'
+    share = 0.3
+";
+
+#[test]
+fn a_scenario_runs_on_sockets_with_revocations_and_intruders() {
+    let fleet = Fleet::new();
+    let server = &fleet.server;
+    server.muster(&["host", "set", "mqtt.example.test", "--protocol", "mqtt"]);
+    let (file, json) = (server.scratch().join("live.toml"), server.scratch().join("live.json"));
+    std::fs::write(&file, LIVE).expect("written");
+    let muster = muster_tests::server::program().display().to_string();
+    let revoke = format!("revoke={muster} -C {} cert revoke --device {{device}}", server.dir().display());
+    let mut command = Command::new(program());
+    command.arg("scenario").arg(&file).args(["--live", &format!("https://{}", server.est_address())]);
+    command.arg("--ca").arg(server.ca_file()).arg("--identities").arg(fleet.identities());
+    command.args(["--token", &fleet.token, "--speed", "150", "--hook", &revoke]);
+    command.args([
+        "--edge",
+        "mqtts://mqtt.example.test",
+        "--edge-address",
+        &server.mqtt_address().to_string(),
+    ]);
+    let output = command.arg("--json").arg(&json).output().expect("muster-sim runs");
+    succeeded(&output);
+    let results = read(&json);
+    assert!(count(&results, "edge") > 50 && count(&results, "renew") > 2, "{results}");
+    assert!(results["facts"]["revoked"].as_f64().is_some_and(|revoked| revoked > 0.0));
+    assert!(results["series"]["revoked"]["errors"].as_object().is_some_and(|reasons| !reasons.is_empty()));
+    assert!(results["series"]["hostile"]["errors"].as_object().is_some_and(|reasons| !reasons.is_empty()));
+}

@@ -97,6 +97,31 @@ pub(super) struct ScenarioArgs {
     /// The scenario.
     #[arg(value_name = "FILE")]
     pub(super) file: PathBuf,
+    /// Run it on sockets against this EST server: https://HOST:PORT[/LABEL]. Needs --ca and --identities.
+    #[arg(long, value_name = "URL", requires_all = ["ca", "identities"])]
+    pub(super) live: Option<EstUrl>,
+    /// PEM file of the root CA that the devices trust (live).
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Option<PathBuf>,
+    /// Directory of the devices' identities (live).
+    #[arg(long, value_name = "DIR")]
+    pub(super) identities: Option<PathBuf>,
+    /// Claim token for first enrollments (live).
+    #[arg(long, value_name = "TOKEN")]
+    pub(super) token: Option<String>,
+    /// Where certificates are used: https://HOST[:PORT][/PATH] or mqtts://HOST[:PORT] (live).
+    #[arg(long, value_name = "URL")]
+    pub(super) edge: Option<Target>,
+    /// Address of the edge instead of looking its host up (live).
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) edge_address: Option<SocketAddr>,
+    /// How much faster than the file says (live).
+    #[arg(long, value_name = "TIMES", default_value_t = 1.0)]
+    pub(super) speed: f64,
+    /// NAME=COMMAND for what only the server's operator can do (live): ca-away, ca-back, revoke with {device},
+    /// lifetime with {seconds}. Repeatable.
+    #[arg(long = "hook", value_name = "NAME=COMMAND")]
+    pub(super) hooks: Vec<String>,
     /// Another seed than the file's.
     #[arg(long)]
     pub(super) seed: Option<u64>,

@@ -55,7 +55,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             Command::Edge(args) => edge::run(args, stop).await,
             Command::Fleet(args) => fleet::run(args, stop).await,
             Command::Merge(args) => merge::run(&args),
-            Command::Scenario(args) => scenario::run(&args),
+            Command::Scenario(args) => scenario::run(args, stop).await,
         }
     })
 }

@@ -1,13 +1,22 @@
 //! `muster-sim scenario`.
 
-use anyhow::Context as _;
+use std::collections::HashMap;
+use std::time::Duration;
 
-use super::args::ScenarioArgs;
-use super::{print_summary, write_reports};
-use crate::scenario::{self, ScenarioWritten};
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+
+use super::args::{EstUrl, ScenarioArgs};
+use super::{limits, print_summary, write_reports};
+use crate::device::{Enroller, KeyPool};
+use crate::edge::{Endpoint, Manner};
+use crate::fleet::TokenSource;
+use crate::identities::Directory;
+use crate::scenario::{self, Live, Scenario, ScenarioWritten};
+use crate::tls::{self, Door, Groups, TlsClient};
 use crate::view::View;
 
-pub(super) fn run(args: &ScenarioArgs) -> anyhow::Result<bool> {
+pub(super) async fn run(args: ScenarioArgs, stop: CancellationToken) -> anyhow::Result<bool> {
     let text =
         std::fs::read_to_string(&args.file).with_context(|| format!("can't read {}", args.file.display()))?;
     let checked = ScenarioWritten::parse(&text).and_then(ScenarioWritten::check);
@@ -15,8 +24,17 @@ pub(super) fn run(args: &ScenarioArgs) -> anyhow::Result<bool> {
     scenario.seed = args.seed.unwrap_or(scenario.seed);
     scenario.devices = args.devices.unwrap_or(scenario.devices);
     let goals: Vec<_> = scenario.slos.iter().chain(&args.slos).cloned().collect();
-    let mut view = View::new(Some(scenario.span.as_secs()), args.quiet, args.json_lines.as_deref())?;
-    let mut results = scenario::run(scenario, &mut view)?;
+    let total = args.live.is_none().then_some(scenario.span.as_secs());
+    let mut view = View::new(total, args.quiet, args.json_lines.as_deref())?;
+    let mut results = match &args.live {
+        None => scenario::run(scenario, &mut view)?,
+        Some(server) => {
+            let live = Box::pin(live(&args, server, &scenario)).await?;
+            let (results, shown) = Box::pin(scenario::run_live(scenario, live, view, stop)).await?;
+            view = shown;
+            results
+        }
+    };
     view.end();
     let checks: Vec<_> = goals.iter().map(|goal| goal.check(&results)).collect();
     results.checks.extend(checks);
@@ -26,3 +44,56 @@ pub(super) fn run(args: &ScenarioArgs) -> anyhow::Result<bool> {
     }
     Ok(results.checks.iter().all(|check| check.held))
 }
+
+async fn live(args: &ScenarioArgs, server: &EstUrl, scenario: &Scenario) -> anyhow::Result<Live> {
+    let (Some(ca), Some(identities)) = (&args.ca, &args.identities) else {
+        anyhow::bail!("--live needs --ca and --identities");
+    };
+    anyhow::ensure!(args.speed.is_finite() && args.speed > 0.0, "--speed: more than zero");
+    let roots = tls::roots(ca)?;
+    let edge = match &args.edge {
+        None => None,
+        Some(target) => {
+            let manner = Manner { groups: Groups::default(), alpn_mqtt: false, timeout: TIMEOUT };
+            let place = (target.host.as_str(), target.port);
+            let protocol = target.protocol.clone();
+            Some(Endpoint::find(place, args.edge_address, roots.clone(), protocol, manner).await?)
+        }
+    };
+    let enroller = Enroller::new(
+        server.host.clone(),
+        server.port,
+        server.label.clone(),
+        Door::find(&server.host, server.port, None, TIMEOUT).await?,
+        TlsClient::new(roots, Groups::default(), &["http/1.1"])?,
+        tls::certificates(ca)?,
+        KeyPool::start(scenario.devices as usize).await,
+        Directory::open_to_write(identities, PREFIX, 0)?,
+        scenario.seed,
+        PATIENCE,
+    );
+    let tokens = args.token.clone().map_or(TokenSource::Nothing, TokenSource::Same);
+    let hooks: HashMap<String, String> =
+        args.hooks.iter().map(|hook| named(hook)).collect::<anyhow::Result<_>>()?;
+    Ok(Live {
+        enroller,
+        tokens: tokens.open(scenario.devices as usize).await?,
+        edge,
+        speed: args.speed,
+        hooks,
+        most_at_once: limits::connections(),
+    })
+}
+
+fn named(hook: &str) -> anyhow::Result<(String, String)> {
+    let (name, command) =
+        hook.split_once('=').with_context(|| format!("--hook {hook}: write NAME=COMMAND"))?;
+    anyhow::ensure!(HOOKS.contains(&name), "--hook {name}: known are {}", HOOKS.join(", "));
+    Ok((name.to_owned(), command.to_owned()))
+}
+
+const HOOKS: [&str; 4] = ["ca-away", "ca-back", "lifetime", "revoke"];
+/// As `fleet` names its devices.
+const PREFIX: &str = "sim-";
+const TIMEOUT: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
