@@ -3,10 +3,9 @@
 //! It gets what favours it: P-256 everywhere, its least logging, no database, so nothing it signs is
 //! stored. Its client certificates are the devices' own.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -14,17 +13,14 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256,
 };
-use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::client::Exchange;
 use crate::fleet::Device;
-use crate::server::Server;
+use crate::server::{Server, accepts};
 
 const POLICY: &str =
     r#"{"signing":{"default":{"expiry":"2160h","usages":["digital signature","client auth"]}}}"#;
-const START_TRIES: u32 = 200;
-const START_PAUSE: Duration = Duration::from_millis(50);
 
 /// Starts cfssl with its files in `dir`; `clients` is the PEM file of the devices' root. Its own root
 /// is written to `dir/ca.pem`.
@@ -39,18 +35,8 @@ pub(crate) async fn start(dir: &Path, clients: &Path) -> anyhow::Result<Server> 
     command.arg("-mutual-tls-ca").arg(clients);
     command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let child = command.spawn().context("cfssl: install Debian's golang-cfssl")?;
-    accepts(address).await?;
+    accepts(address).await.context("cfssl")?;
     Server::watch(child, address, None)
-}
-
-async fn accepts(address: SocketAddr) -> anyhow::Result<()> {
-    for _ in 0..START_TRIES {
-        if TcpStream::connect(address).await.is_ok() {
-            return Ok(());
-        }
-        tokio::time::sleep(START_PAUSE).await;
-    }
-    anyhow::bail!("cfssl does not listen on {address}")
 }
 
 fn write_files(dir: &Path) -> anyhow::Result<()> {

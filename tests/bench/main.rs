@@ -1,4 +1,5 @@
-//! Benches of the server: what a certificate costs, how commits are shared, how a start grows.
+//! Benches of the server: what a certificate costs, how commits are shared, how a start grows, what a
+//! connection at the edge costs, and how soon a revoked one ends.
 //!
 //! Each claim is a figure of CPU time or a count, and a ratio taken in the same run, because wall
 //! times of a shared machine say little. A goal that is missed makes the exit code 1.
@@ -8,6 +9,7 @@ mod bound;
 mod cfssl;
 mod client;
 mod commits;
+mod edge;
 mod enroll;
 mod fleet;
 mod server;
@@ -26,6 +28,16 @@ enum Bench {
     Commits(commits::Arguments),
     /// Start and first answers with many stored certificates, beside an empty ledger.
     Start(start::Arguments),
+    /// CPU and memory of the edge per connection, beside nginx, mosquitto and the cryptographic bound.
+    Edge(edge::Arguments),
+    /// From `muster cert revoke` to the end of the device's connections, with many of them live.
+    Revoke(edge::revoke::Arguments),
+    /// An edge from the library, with many hostnames or revoked certificates; started by `edge`.
+    #[command(hide = true)]
+    Alone(edge::alone::Arguments),
+    /// MQTT clients that stay; started by `revoke`.
+    #[command(hide = true)]
+    Crowd(edge::crowd::Arguments),
 }
 
 /// Whether a bench met its goals.
@@ -55,6 +67,10 @@ fn main() -> anyhow::Result<ExitCode> {
             Bench::Enroll(arguments) => enroll::run(arguments).await,
             Bench::Commits(arguments) => commits::run(arguments).await,
             Bench::Start(arguments) => start::run(arguments).await,
+            Bench::Edge(arguments) => edge::run(arguments).await,
+            Bench::Revoke(arguments) => edge::revoke::run(arguments).await,
+            Bench::Alone(arguments) => edge::alone::run(arguments).await.map(|()| Goals::Met),
+            Bench::Crowd(arguments) => edge::crowd::run(arguments).await.map(|()| Goals::Met),
         }
     })?;
     Ok(if goals == Goals::Met { ExitCode::SUCCESS } else { ExitCode::FAILURE })

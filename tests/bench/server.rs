@@ -1,7 +1,7 @@
 //! A server process under measurement: its CPU clock, its memory, its end.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -10,48 +10,44 @@ use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 /// Longest wait for a server to accept; a ledger of a million certificates after a crash takes seconds.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Tries to connect to a server that does not say when it is ready, and the time between them.
+const START_TRIES: u32 = 200;
+const START_PAUSE: Duration = Duration::from_millis(50);
 
 /// A running server; killed when dropped.
 pub(crate) struct Server {
     child: Child,
     pid: Pid,
     clock: ClockId,
-    /// Where it answers over TLS.
+    /// Where it answers over TLS; of an edge, where its HTTPS is.
     pub(crate) address: SocketAddr,
+    /// Where its MQTT over TLS is; an edge only.
+    pub(crate) mqtt: Option<SocketAddr>,
     /// Where its metrics are; Muster only.
     pub(crate) admin: Option<SocketAddr>,
 }
 
 impl Server {
-    /// Starts `muster serve` on `dir` and waits for its ready line.
+    /// Starts `muster serve` on `dir` for enrollment and waits for its ready line.
     pub(crate) async fn muster(dir: &Path) -> anyhow::Result<Self> {
-        let program = std::env::current_exe()?.with_file_name("muster");
-        let mut command = Command::new(&program);
-        command.arg("serve").arg(dir);
-        command.args([
-            "--roles",
-            "enroll,admin",
-            "--listen-admin",
-            "127.0.0.1:0",
-            "--listen-est",
-            "127.0.0.1:0",
-        ]);
-        command.stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-        let mut child = command.spawn().with_context(|| format!("{}: build it first", program.display()))?;
-        let mut lines = BufReader::new(child.stdout.take().context("a pipe")?).lines();
-        let line =
-            tokio::time::timeout(START_TIMEOUT, lines.next_line()).await.context("no ready line")??;
-        let ready: serde_json::Value = serde_json::from_str(&line.context("muster ended at once")?)?;
-        let address = |name: &str, scheme: &str| -> anyhow::Result<SocketAddr> {
-            let base = ready.get(name).and_then(|value| value.as_str()).unwrap_or_default();
-            Ok(base.trim_start_matches(scheme).parse()?)
-        };
-        let admin = address("admin", "http://")?;
-        Self::watch(child, address("est", "https://")?, Some(admin))
+        let ready = Ready::of(dir, &["--roles", "enroll,admin", "--listen-est", "127.0.0.1:0"]).await?;
+        let (admin, est) = (ready.address("admin", "http://")?, ready.address("est", "https://")?);
+        Self::watch(ready.child, est, Some(admin))
+    }
+
+    /// Starts `muster serve` on `dir` as an edge and waits for its ready line.
+    pub(crate) async fn edge(dir: &Path) -> anyhow::Result<Self> {
+        let listen = ["--listen-https", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0"];
+        let ready = Ready::of(dir, &[&["--roles", "edge,admin"][..], &listen].concat()).await?;
+        let (admin, mqtt) = (ready.address("admin", "http://")?, ready.address("edge_mqtt", "")?);
+        let https = ready.address("edge_https", "")?;
+        Ok(Self { mqtt: Some(mqtt), ..Self::watch(ready.child, https, Some(admin))? })
     }
 
     /// Watches a server that was started otherwise.
@@ -62,7 +58,7 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let id = child.id().context("the server ended")?;
         let pid = Pid::from_raw(i32::try_from(id)?);
-        Ok(Self { child, pid, clock: clock_getcpuclockid(pid)?, address, admin })
+        Ok(Self { child, pid, clock: clock_getcpuclockid(pid)?, address, mqtt: None, admin })
     }
 
     /// Its process id.
@@ -97,4 +93,50 @@ impl Server {
         self.child.wait().await?;
         Ok(())
     }
+}
+
+/// A `muster serve` that said that it is ready.
+struct Ready {
+    child: Child,
+    line: serde_json::Value,
+}
+
+impl Ready {
+    async fn of(dir: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        let program = program()?;
+        let mut command = Command::new(&program);
+        command.arg("serve").arg(dir).args(["--listen-admin", "127.0.0.1:0"]).args(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("{}: build it first", program.display()))?;
+        let line = first_line(&mut child).await?;
+        Ok(Self { child, line: serde_json::from_str(&line)? })
+    }
+
+    fn address(&self, name: &str, scheme: &str) -> anyhow::Result<SocketAddr> {
+        let base = self.line.get(name).and_then(|value| value.as_str()).unwrap_or_default();
+        Ok(base.trim_start_matches(scheme).parse()?)
+    }
+}
+
+/// The `muster` program beside this one.
+pub(crate) fn program() -> anyhow::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("muster"))
+}
+
+/// What a program says when it is ready.
+pub(crate) async fn first_line(child: &mut Child) -> anyhow::Result<String> {
+    let mut lines = BufReader::new(child.stdout.take().context("a pipe")?).lines();
+    let line = tokio::time::timeout(START_TIMEOUT, lines.next_line()).await.context("no ready line")??;
+    line.context("the server ended at once")
+}
+
+/// Waits until something listens.
+pub(crate) async fn accepts(address: SocketAddr) -> anyhow::Result<()> {
+    for _ in 0..START_TRIES {
+        if TcpStream::connect(address).await.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(START_PAUSE).await;
+    }
+    anyhow::bail!("nothing listens on {address}")
 }
