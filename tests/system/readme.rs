@@ -29,6 +29,6 @@ fn every_refusal_reason_is_listed_with_its_status_and_sentence() {
 fn it_begins_with_what_it_is_and_two_commands() {
     let head: Vec<&str> = README.lines().take(10).collect();
     assert!(head[0] == "# Muster" && head[2].starts_with("**Muster "));
-    assert!(head.iter().any(|line| *line == "cargo run --release -p muster-simulator -- demo"));
+    assert!(head.contains(&"cargo run --release -p muster-simulator -- demo"));
     assert!(head.contains(&"tests/check.sh"));
 }
