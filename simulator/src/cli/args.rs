@@ -45,7 +45,7 @@ pub(super) enum Command {
 /// Arguments of `edge`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct EdgeArgs {
-    /// The endpoint: https://HOST[:PORT][/PATH] or mqtts://HOST[:PORT].
+    /// The endpoint: `https://HOST[:PORT][/PATH]` or `mqtts://HOST[:PORT]`.
     #[arg(long, value_name = "URL")]
     pub(super) target: Target,
     /// Address to connect to instead of looking the host up.
@@ -109,7 +109,7 @@ pub(super) struct ScenarioArgs {
     /// Claim token for first enrollments (live).
     #[arg(long, value_name = "TOKEN")]
     pub(super) token: Option<String>,
-    /// Where certificates are used: https://HOST[:PORT][/PATH] or mqtts://HOST[:PORT] (live).
+    /// Where certificates are used: `https://HOST[:PORT][/PATH]` or `mqtts://HOST[:PORT]` (live).
     #[arg(long, value_name = "URL")]
     pub(super) edge: Option<Target>,
     /// Address of the edge instead of looking its host up (live).
