@@ -195,6 +195,20 @@ fn a_revocation_ends_live_mqtt_connections_and_disturbs_nobody_else() {
     assert_eq!(pong, [0xd0, 0]);
 }
 
+#[test]
+fn an_mqtt_client_whose_device_is_suspended_is_told_that_it_has_no_right() {
+    let server = Server::start();
+    set(&server, "mqtt.example.test", &["--protocol", "mqtt"]);
+    let device = enrolled(&server, "meter-1");
+    server.muster(&["device", "suspend", "meter-1"]);
+    let door = Est::new(server.mqtt_address(), &server.ca_file()).named("mqtt.example.test");
+    let mut stream = device.at(door).connect().expect("its certificate is good");
+    stream.write_all(&mqtt_connect("meter-1")).expect("sent");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert_eq!(answer, [0x20, 3, 0, 0x87, 0], "CONNACK, not authorized");
+}
+
 /// CONNECT of MQTT 5 without keep alive.
 fn mqtt_connect(id: &str) -> Vec<u8> {
     let mut body = b"\x00\x04MQTT\x05\x02\x00\x00\x00".to_vec();

@@ -166,6 +166,18 @@ impl Broker {
         ended
     }
 
+    /// Answers a client's CONNECT with a refusal, and closes.
+    ///
+    /// For a client that the edge does not let in after all: it learns so in its protocol's words, and does
+    /// not take a closed connection for a broken one. A silent client is waited for as in [`Broker::serve`].
+    pub async fn refuse<S: Stream>(&self, stream: S, code: Code) -> Ended {
+        self.0.metrics.connections.up();
+        let ended = Box::pin(self.turn_away(stream, code)).await;
+        self.0.metrics.connections.down();
+        self.0.metrics.ended(ended);
+        ended
+    }
+
     /// What was counted until now.
     pub fn metrics(&self) -> Snapshot {
         self.0.metrics.snapshot()
@@ -194,30 +206,13 @@ impl Broker {
         let mut packets = Packets::new(stream, settings.quotas.packet_bytes);
         let names = Box::new(PeerNames::of(&peer));
         let Peer { account, holder, mut cut, .. } = peer;
-        let limit = Duration::from_secs(settings.quotas.connect_timeout_s.into());
         let first = tokio::select! {
             reason = cut.wait() => return Err(Ended::Cut(reason)),
-            first = tokio::time::timeout(limit, packets.event(Reading::Wanted)) => first,
+            first = self.first(&mut packets) => first?,
         };
-        let frame: Frame = match first {
-            Err(_) => return Err(Ended::Silent),
-            Ok(Ok(Event::Frame(frame))) => frame,
-            Ok(Ok(Event::Closed | Event::Drained)) | Ok(Err(StreamError::Io(_))) => {
-                return Err(Ended::Closed);
-            }
-            Ok(Err(StreamError::Broken(broken))) => return Err(Ended::Refused(broken.code)),
-        };
-        let mut connect = match Connect::parse(&frame) {
+        let mut connect = match Connect::parse(&first) {
             Ok(connect) => connect,
-            Err(Unconnectable { version, broken }) => {
-                let Broken { code, what } = broken;
-                debug!(%code, what, "a CONNECT that can't be served");
-                if let Some(version) = version {
-                    write_refused(packets.output(), version, code);
-                    packets.finish().await;
-                }
-                return Err(Ended::Refused(code));
-            }
+            Err(fault) => return Err(not_a_connect(packets, fault).await),
         };
         let admitted = gate::admit(&mut connect, holder.as_deref(), settings, || self.assigned_id());
         let Admission { owner, gate, is_assigned } = match admitted {
@@ -231,9 +226,48 @@ impl Broker {
         Ok(Box::new(Client { packets, gate, connect, is_assigned, owner, account, cut, peer: names }))
     }
 
+    /// Waits for CONNECT, whoever comes with it, and says no.
+    async fn turn_away<S: Stream>(&self, stream: S, code: Code) -> Ended {
+        let mut packets = Packets::new(stream, self.0.settings.quotas.packet_bytes);
+        let first = match self.first(&mut packets).await {
+            Ok(first) => first,
+            Err(ended) => return ended,
+        };
+        match Connect::parse(&first) {
+            Ok(connect) => {
+                write_refused(packets.output(), connect.version, code);
+                packets.finish().await;
+                Ended::Refused(code)
+            }
+            Err(fault) => not_a_connect(packets, fault).await,
+        }
+    }
+
+    /// The first packet of a client, which has to come in time.
+    async fn first<S: Stream>(&self, packets: &mut Packets<S>) -> Result<Frame, Ended> {
+        let limit = Duration::from_secs(self.0.settings.quotas.connect_timeout_s.into());
+        match tokio::time::timeout(limit, packets.event(Reading::Wanted)).await {
+            Err(_) => Err(Ended::Silent),
+            Ok(Ok(Event::Frame(frame))) => Ok(frame),
+            Ok(Ok(Event::Closed | Event::Drained)) | Ok(Err(StreamError::Io(_))) => Err(Ended::Closed),
+            Ok(Err(StreamError::Broken(broken))) => Err(Ended::Refused(broken.code)),
+        }
+    }
+
     /// A client id that no other client of this broker has.
     fn assigned_id(&self) -> String {
         let number = self.0.assigned.fetch_add(1, Ordering::Relaxed);
         format!("auto-{:x}-{number:x}", self.0.started_at.as_secs())
     }
+}
+
+/// Says what is wrong with a first packet, where its version is known, and closes.
+async fn not_a_connect<S: Stream>(mut packets: Packets<S>, fault: Unconnectable) -> Ended {
+    let Unconnectable { version, broken: Broken { code, what } } = fault;
+    debug!(%code, what, "a CONNECT that can't be served");
+    if let Some(version) = version {
+        write_refused(packets.output(), version, code);
+        packets.finish().await;
+    }
+    Ended::Refused(code)
 }

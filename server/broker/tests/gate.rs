@@ -63,6 +63,24 @@ async fn nobody_without_a_certificate_gets_in_by_default() {
 }
 
 #[tokio::test]
+async fn a_client_that_the_edge_does_not_let_in_is_told_so() {
+    let broker = broker(rig::OPEN);
+    for (code, answers) in [(Code::NOT_AUTHORIZED, [5, 0x87]), (Code::SERVER_UNAVAILABLE, [3, 0x88])] {
+        for (version, expected) in [4, 5].into_iter().zip(answers) {
+            let mut client = rig::dial_to_be_refused(&broker, code);
+            assert_eq!(answer(&mut client, &connect(version, "x")).await, expected);
+            client.is_closed().await;
+            assert_eq!(client.ended().await, Ended::Refused(code));
+        }
+    }
+    // What is no CONNECT gets no answer.
+    let mut client = rig::dial_to_be_refused(&broker, Code::NOT_AUTHORIZED);
+    client.send(&[0xc0, 0]).await;
+    client.is_closed().await;
+    assert_eq!(broker.metrics().connections, 0);
+}
+
+#[tokio::test]
 async fn a_user_name_means_nothing_unless_it_must_be_the_device() {
     for (rule, code) in [("ignore", [0, 0]), ("device", [4, 0x86])] {
         let broker = broker(&format!("username = '{rule}'"));
@@ -331,7 +349,7 @@ async fn broken_packets_get_their_code_and_a_close() {
         let mut client = device(&broker, 5).await;
         client.send(&octets).await;
         let (first, body) = client.receive().await;
-        assert_eq!((first, body), (0xe0, vec![code]), "{octets:02x?}");
+        assert_eq!((first, body), (0xe0, vec![code, 0]), "{octets:02x?}");
         client.is_closed().await;
     }
     let mut client = device(&broker, 4).await;

@@ -1,8 +1,8 @@
 //! From the edge to the broker: a stream that was let in becomes a connection of the broker.
 
-use muster_broker::{Broker, Cut, CutReason, Peer, websocket};
+use muster_broker::{Broker, Code, Cut, CutReason, Peer, websocket};
 use muster_edge::{Arrival, Carrier, MqttHandover, MqttStream, Work};
-use muster_policy::reason::Reason;
+use muster_policy::reason::{Fault, Reason};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -47,6 +47,25 @@ impl MqttHandover for Gate {
             // The broker says goodbye; the edge closes the stream if that takes too long.
             serving.await;
         })
+    }
+
+    fn refuse(&self, stream: MqttStream, arrival: Arrival, reason: Reason) -> Work {
+        let broker = self.broker.clone();
+        let code = refusal_code(reason);
+        Box::pin(async move {
+            match arrival.carrier {
+                Carrier::Tls => broker.refuse(stream, code).await,
+                Carrier::WebSocket => broker.refuse(websocket::adapt(stream).await, code).await,
+            };
+        })
+    }
+}
+
+/// Whether a client had better come again is in the code: a reason that passes by itself is not its fault.
+const fn refusal_code(reason: Reason) -> Code {
+    match reason.fault() {
+        Fault::Unavailable => Code::SERVER_UNAVAILABLE,
+        _ => Code::NOT_AUTHORIZED,
     }
 }
 

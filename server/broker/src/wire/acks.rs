@@ -90,9 +90,12 @@ impl Disconnect {
 }
 
 /// Appends a DISCONNECT from the server; MQTT 3.1.1 has none.
+///
+/// The length of no properties is there, though it may be left out (§3.14.2.2.1): rumqttc does not read a
+/// packet without it, and its users see a broken connection in place of the code.
 pub(crate) fn write_disconnect(out: &mut Vec<u8>, version: Version, code: Code) {
     if version == Version::V5 {
-        write::packet(out, kind::DISCONNECT << 4, |body| body.push(code.0));
+        write::packet(out, kind::DISCONNECT << 4, |body| body.extend([code.0, 0]));
     }
 }
 

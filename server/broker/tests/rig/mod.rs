@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use muster_broker::{Broker, BrokerConfig, Cut, Cutter, Ended, Peer};
+use muster_broker::{Broker, BrokerConfig, Code, Cut, Cutter, Ended, Peer};
 use muster_policy::access::Holder;
 use muster_policy::identity::{AccountId, CaId, Fingerprint, Serial};
 use muster_policy::time::UnixTime;
@@ -73,6 +73,14 @@ pub fn dial_account(broker: &Broker, holder: Option<Arc<Holder>>, account: u8) -
     Client { stream, served, cutter: Some(cutter) }
 }
 
+/// A client that the edge does not let in.
+pub fn dial_to_be_refused(broker: &Broker, code: Code) -> Client {
+    let (stream, theirs) = tokio::io::duplex(16 * 1024);
+    let broker = broker.clone();
+    let served = tokio::spawn(async move { broker.refuse(theirs, code).await });
+    Client { stream, served, cutter: None }
+}
+
 /// An anonymous client that is connected.
 pub async fn connected(broker: &Broker, connect: Connect) -> Client {
     let mut client = dial(broker, None);
@@ -107,7 +115,7 @@ impl Client {
 
     /// The broker says goodbye with this code and closes.
     pub async fn is_disconnected(&mut self, code: u8) {
-        assert_eq!(self.receive().await, (0xe0, vec![code]));
+        assert_eq!(self.receive().await, (0xe0, vec![code, 0]));
         self.is_closed().await;
     }
 
