@@ -418,4 +418,8 @@ fn a_server_that_is_away_is_waited_for_and_named_in_the_status() {
         "{status}"
     );
     assert_eq!(status["identity"]["device"], "meter-1", "the certificate is still there");
+    assert!(
+        status["next_try_at"].as_str() < status["renew_at"].as_str(),
+        "it tries on before the time: {status}"
+    );
 }

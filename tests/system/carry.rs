@@ -11,7 +11,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use muster_agent::carry::mqtt::packet::{Kind, Packet, PacketReader};
-use muster_agent::carry::{Mode, RelayWritten};
+use muster_agent::carry::{Mode, RelayWritten, TelemetryWritten};
 use muster_agent::identity::{Held, Verdict};
 use muster_tests::carrying::{Carrying, relay, within};
 use muster_tests::fleet::Fleet;
@@ -256,6 +256,34 @@ async fn a_refusal_in_use_is_told_in_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_whose_connect_the_broker_refuses_is_refused_in_those_words() {
+    let fleet = Fleet::new();
+    let broker = fleet.broker().await;
+    let telemetry = TelemetryWritten {
+        broker: format!("mqtts://localhost:{}", broker.address.port()),
+        server_name: None,
+        ca: None,
+        alpn: Vec::new(),
+        prefix: None,
+        client_suffix: String::new(),
+        interval_s: None,
+        commands: false,
+    };
+    let mut carrying = Carrying::start(&[], Some(&telemetry)).await;
+    for generation in 1..=5 {
+        carrying.hold(Held { in_use: None, candidate: Some(fleet.identity(generation, HOUR)) });
+        let (mut up, _) = within(broker.accept()).await;
+        Packets::new().expect(&mut up, Kind::Connect).await;
+        send(&mut up, &[0x20, 2, 0, 5]).await;
+        drop(up);
+        match carrying.verdict().await {
+            Verdict::Refused { why, .. } => assert!(why.contains("NotAuthorized"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_the_broker_keeps_moves_with_what_was_not_acknowledged() {
     let fleet = Fleet::new();
     let broker = fleet.broker().await;
@@ -315,7 +343,7 @@ async fn a_session_that_the_broker_lost_in_an_exactly_once_exchange_ends_in_orde
     drop(up);
     Packets::new().expect(&mut next, Kind::Connect).await;
     send(&mut next, &[0x20, 3, 0, 0, 0]).await;
-    assert_eq!(at_client.expect(&mut client, Kind::Disconnect).await.body(), [0x8b]);
+    assert_eq!(at_client.expect(&mut client, Kind::Disconnect).await.body(), [0x8b, 0]);
     assert!(at_client.next(&mut client).await.is_none());
     let error = carrying.health.status().relays[0].last_error.clone().expect("an error");
     assert!(error.contains("QoS 2"), "{error}");

@@ -6,6 +6,7 @@
 //! the session leaves in order, comes back with the candidate, and a CONNACK accepts it; refused or
 //! unreachable, it comes back with the one in use.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,16 +193,28 @@ impl Telemetry {
         let carrying = bridge.carry(stream);
         let polling = poll(events, sender);
         tokio::pin!(carrying, polling);
-        let session = Box::pin(self.session(&mut live, tried, identity, is_candidate, is_taken));
-        let (end, is_open) = tokio::select! {
-            end = session => (end, true),
+        let mut session = Box::pin(self.session(&mut live, tried, identity, is_candidate, is_taken));
+        // The session first: after an error of rumqttc the bytes end too, and only the error has the reason.
+        let (mut end, is_open) = tokio::select! {
+            biased;
+            end = &mut session => (end, true),
             carried = &mut carrying => (of_carried(carried), false),
-            () = &mut polling => (End::Failed("the MQTT client ended".to_owned()), false),
+            never = &mut polling => match never {},
         };
+        if !is_open && matches!(end, End::Failed(_)) {
+            // What the broker said before it closed is with rumqttc still; it may be why.
+            let last = async {
+                tokio::select! { end = &mut session => end, never = &mut polling => match never {} }
+            };
+            if let Ok(refused @ End::Refused(_)) = tokio::time::timeout(LEAVE_TIMEOUT, last).await {
+                end = refused;
+            }
+        }
+        drop(session);
         // Leave in order, so that no will is published; the broker may be gone already.
         if is_open && live.client.try_disconnect().is_ok() {
             let leaving = async {
-                tokio::select! { _ = carrying => {}, () = polling => {} }
+                tokio::select! { _ = carrying => {}, never = polling => match never {} }
             };
             let _ = tokio::time::timeout(LEAVE_TIMEOUT, leaving).await;
         }
@@ -359,14 +372,18 @@ impl Live {
 }
 
 /// Drive rumqttc until the first error: its own reconnecting would use the same socket again.
-async fn poll(mut events: EventLoop, sender: mpsc::Sender<Result<Event, ConnectionError>>) {
+///
+/// Does not end then, so that whoever receives the events is not overtaken by that.
+async fn poll(mut events: EventLoop, sender: mpsc::Sender<Result<Event, ConnectionError>>) -> Infallible {
     loop {
         let event = events.poll().await;
         let is_over = event.is_err();
         if sender.send(event).await.is_err() || is_over {
-            return;
+            break;
         }
     }
+    drop(events);
+    std::future::pending().await
 }
 
 async fn at(time: Option<Instant>) {

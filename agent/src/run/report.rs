@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use muster_proto::enrollment::State;
+
 use crate::carry::Health;
 use crate::clock::Clock;
 use crate::enroll::{Device, News, Outlook, state_name};
@@ -111,7 +113,9 @@ impl Reporter {
             self.status.since = now.as_secs();
         }
         self.status.generation = device.in_use().map(|identity| identity.generation);
-        let renews_in = device.window().map_or(Duration::ZERO, |window| window.renew_at().since(now));
+        // Once it renews, only the pause after a failure counts: it may have been asked to before the time.
+        let window = device.window().filter(|_| device.state() == State::Holding);
+        let renews_in = window.map_or(Duration::ZERO, |window| window.renew_at().since(now));
         self.status.next_try_at = Some(now.plus(device.retry_in().max(renews_in)).as_secs());
     }
 

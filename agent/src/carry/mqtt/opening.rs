@@ -244,7 +244,9 @@ pub fn unavailable(version: Version) -> Bytes {
 pub const OTHER_VERSION: &[u8] = &[0x20, 0x02, 0x00, 0x01];
 
 /// The 5.0 DISCONNECT that asks a client to come again: 0x8B, server shutting down.
-pub const COME_AGAIN: &[u8] = &[0xe0, 0x01, 0x8b];
+///
+/// The length of no properties may be left out (§3.14.2.2.1), but rumqttc then does not read the packet.
+pub const COME_AGAIN: &[u8] = &[0xe0, 0x02, 0x8b, 0x00];
 
 fn welcome_v5(packet: &Packet, asked_s: u32) -> Result<Welcome, PacketFault> {
     let connack = packet.parse(v5_0::Connack::parse)?;
