@@ -3,7 +3,8 @@
 //! [`Server`] is the real `muster` binary on free ports, [`Agent`] the real `muster-agent`; [`Est`] is a
 //! client that sends the bytes it is told to; [`Turned`] is a server whose clock a test turns; [`request`]
 //! makes PKCS#10 requests of any content. [`fleet`] and [`carrying`] are for what the agent
-//! carries; [`MqttBroker`] is a broker alone, without its edge.
+//! carries; [`local`] has programs that know nothing of the agent; [`MqttBroker`] is a broker alone, without
+//! its edge.
 //! Nothing sleeps for a fixed time to let something happen: waits are on lines and answers, and every wait
 //! has an end.
 
@@ -11,6 +12,7 @@ pub mod agent;
 pub mod carrying;
 pub mod est;
 pub mod fleet;
+pub mod local;
 pub mod mqtt;
 pub mod program;
 pub mod request;

@@ -1,7 +1,7 @@
 //! A `muster serve` of its own: made, started, killed, started again.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -12,6 +12,8 @@ use serde_json::Value;
 
 use crate::est::Est;
 
+/// A port that the system chooses.
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// Longest wait for the ready line.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -47,8 +49,7 @@ impl Server {
     /// Makes an account and sets its configuration; nothing serves it yet.
     pub fn made(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let none = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Self { folder, child: None, est: none, admin: none, https: none, mqtt: none };
+        let server = Self::at(folder);
         let dir = server.dir();
         let made = Command::new(program())
             .args(["init", &dir.display().to_string(), "--zone", "example.test", "--json"])
@@ -59,9 +60,27 @@ impl Server {
         server
     }
 
+    /// Another server of the same account as this one is now: an edge beside its CA. Neither must run.
+    pub fn twin(&self) -> Self {
+        let twin = Self::at(tempfile::tempdir().expect("a folder"));
+        let copied = Command::new("cp").arg("-a").arg(self.dir()).arg(twin.dir()).status();
+        assert!(copied.expect("cp runs").success());
+        twin
+    }
+
+    const fn at(folder: tempfile::TempDir) -> Self {
+        Self { folder, child: None, est: ANYWHERE, admin: ANYWHERE, https: ANYWHERE, mqtt: ANYWHERE }
+    }
+
     /// Starts the server on its directory and waits until it is ready.
     pub fn serve(&mut self) {
-        self.start_by(Command::new(program()));
+        self.start_by(Command::new(program()), [ANYWHERE; 4]);
+    }
+
+    /// Starts the server again where it was: at the addresses that it had.
+    pub fn serve_again(&mut self) {
+        let addresses = [self.admin, self.est, self.https, self.mqtt];
+        self.start_by(Command::new(program()), addresses);
     }
 
     /// The same for a server that meets its limit on file sizes as an error, as it would a full disk.
@@ -70,13 +89,15 @@ impl Server {
     pub fn serve_without_signal_of_file_size(&mut self) {
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(program());
-        self.start_by(command);
+        self.start_by(command, [ANYWHERE; 4]);
     }
 
-    fn start_by(&mut self, mut command: Command) {
+    fn start_by(&mut self, mut command: Command, addresses: [SocketAddr; 4]) {
         command.arg("serve").arg(self.dir());
-        command.args(["--listen-admin", "127.0.0.1:0", "--listen-est", "127.0.0.1:0"]);
-        command.args(["--listen-https", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0"]);
+        let options = ["--listen-admin", "--listen-est", "--listen-https", "--listen-mqtt"];
+        for (option, address) in options.iter().zip(addresses) {
+            command.arg(option).arg(address.to_string());
+        }
         let log = std::fs::File::create(self.log()).expect("a log");
         command.stdout(Stdio::piped()).stderr(log).stdin(Stdio::null());
         let mut child = command.spawn().expect("muster runs");
