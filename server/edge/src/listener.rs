@@ -35,7 +35,7 @@ use crate::metrics::{ConnectionRefusal, Metrics};
 use crate::sources::{Claim, Sources};
 use crate::state::State;
 use crate::tls::alert::{self, HandshakeFault};
-use crate::tls::config::{ALPN_H2, ALPN_MQTT, ListenerKind, with_small_records};
+use crate::tls::config::{ALPN_H2, ALPN_MQTT, ListenerKind, suited};
 use crate::tls::hello::{Hello, HelloFault, read_hello};
 use crate::tls::verifier::{Examiner, Verified};
 
@@ -196,10 +196,7 @@ impl Shared {
                 return turn_away(stream, &alert::UNRECOGNIZED_NAME).await;
             }
         };
-        let config = match hello.fragment_limit {
-            Some(limit) => with_small_records(&config, limit),
-            None => config,
-        };
+        let config = suited(config, &hello);
         let slot = timeout(self.limits.slot_timeout, self.handshakes.acquire()).await;
         let Ok(Ok(slot)) = slot else { return self.give_up(ConnectionRefusal::HandshakeLimit) };
         let handshake =

@@ -16,6 +16,7 @@ use muster_policy::host::{HostMode, Protocol};
 use muster_policy::reason::Reason;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
 use rig::{ACCOUNT, NOW, OTHER_ACCOUNT, Pair, Rig, TestCa, at, device_params, host};
+use rustls::crypto::CryptoProvider;
 
 #[tokio::test]
 async fn a_device_is_known_to_the_origin_by_every_header() {
@@ -407,5 +408,28 @@ impl rustls::client::danger::ServerCertVerifier for Trusting {
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
         vec![rustls::SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
+
+#[tokio::test]
+async fn aes_128_is_spoken_unless_a_client_would_rather_not_do_aes_or_does_not_offer_it() {
+    use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
+
+    let rig = Rig::start().await;
+    let [aes_128, aes_256, chacha20] = [
+        cipher_suite::TLS13_AES_128_GCM_SHA256,
+        cipher_suite::TLS13_AES_256_GCM_SHA384,
+        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    ];
+    for (offered, spoken) in [
+        (vec![aes_256, aes_128, chacha20], aes_128),
+        (vec![chacha20, aes_128, aes_256], chacha20),
+        (vec![aes_256, chacha20], aes_256),
+        (vec![aes_256], aes_256),
+    ] {
+        let provider = CryptoProvider { cipher_suites: offered, ..default_provider() };
+        let config = rig.client_of(provider, Some(&rig.ca.device("meter-1", 7)), &[b"http/1.1"]);
+        let stream = rig.tls(rig.https, "api.example.com", config).await.expect("connected");
+        assert_eq!(stream.get_ref().1.negotiated_cipher_suite(), Some(spoken));
     }
 }

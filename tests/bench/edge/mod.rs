@@ -104,7 +104,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Goals> {
     let (nginx, mosquitto) = (nginx(&site, origin).await?, mosquitto(&site).await?);
     let servers = Servers { muster, nginx, mosquitto };
     servers.round(&site, warm, warm, &arguments).await?;
-    println!("CPU ms    https  known  nginx  bound   mqtt  mosq.  proxied  nginx   load");
+    println!("CPU ms    https  known  nginx  bound   mqtt  mosq. origin  nginx  proxied  nginx   load");
     for round in devices.chunks_exact(each).take(arguments.rounds) {
         let (https, mqtt) = round.split_at(arguments.https);
         let found = servers.round(&site, https, mqtt, &arguments).await?;
@@ -131,7 +131,7 @@ async fn https_only(
     println!("muster is process {}", muster.pid());
     for devices in devices.chunks(arguments.https) {
         let callers = site.callers(devices)?;
-        println!("https {:.4} ms", https(&muster, &callers, DOOR_STATUS, arguments).await?);
+        println!("https {:.4} ms", https(&muster, &callers, (DOOR, DOOR_STATUS), arguments).await?);
     }
     muster.stop().await?;
     Ok(Goals::Met)
@@ -150,6 +150,8 @@ struct Round {
     known: f64,
     nginx: f64,
     bound: f64,
+    through: f64,
+    through_nginx: f64,
     mqtt: f64,
     mosquitto: f64,
     proxied: f64,
@@ -168,9 +170,11 @@ impl Servers {
         let kept = https_callers.get(..KEPT.min(https_callers.len())).context("callers")?;
         Ok(Round {
             bound: bound::measure()?.handshake,
-            https: https(&self.muster, &https_callers, DOOR_STATUS, arguments).await?,
-            nginx: https(&self.nginx, &https_callers, OK, arguments).await?,
-            known: https(&self.muster, &https_callers, DOOR_STATUS, arguments).await?,
+            https: https(&self.muster, &https_callers, (DOOR, DOOR_STATUS), arguments).await?,
+            nginx: https(&self.nginx, &https_callers, (DOOR, OK), arguments).await?,
+            known: https(&self.muster, &https_callers, (DOOR, DOOR_STATUS), arguments).await?,
+            through: https(&self.muster, &https_callers, (PROXY, OK), arguments).await?,
+            through_nginx: https(&self.nginx, &https_callers, (PROXY, OK), arguments).await?,
             mqtt: mqtt(&self.muster, &mqtt_callers, arguments).await?,
             mosquitto: mqtt(&self.mosquitto, &mqtt_callers, arguments).await?,
             proxied: proxied(&self.muster, kept).await?,
@@ -188,10 +192,22 @@ impl Servers {
 impl Round {
     #[expect(clippy::print_stdout, reason = "the report of a bench")]
     fn print(&self) {
-        let Self { https, known, nginx, bound, mqtt, mosquitto, proxied, proxied_nginx } = self;
+        let Self {
+            https,
+            known,
+            nginx,
+            bound,
+            mqtt,
+            mosquitto,
+            proxied,
+            proxied_nginx,
+            through,
+            through_nginx,
+        } = self;
         let load = load_average();
         println!(
-            "       {https:8.3}{known:7.3}{nginx:7.3}{bound:7.3}{mqtt:7.3}{mosquitto:7.3}{proxied:9.4}\
+            "       {https:8.3}{known:7.3}{nginx:7.3}{bound:7.3}{mqtt:7.3}{mosquitto:7.3}{through:7.3}\
+             {through_nginx:7.3}{proxied:9.4}\
              {proxied_nginx:7.4}   {load}"
         );
     }
@@ -223,11 +239,11 @@ impl Figures {
 async fn https(
     server: &Server,
     callers: &[Caller],
-    status: u16,
+    (host, status): (&'static str, u16),
     arguments: &Arguments,
 ) -> anyhow::Result<f64> {
     let address = server.address;
-    let visit = |caller: Caller| async move { caller.visit(address, DOOR, status).await };
+    let visit = |caller: Caller| async move { caller.visit(address, host, status).await };
     cpu_each(server, arguments.at_once, callers.iter().cloned().map(visit).collect()).await
 }
 

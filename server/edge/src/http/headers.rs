@@ -5,6 +5,7 @@
 //! RFC 9440 `Client-Cert` and `Client-Cert-Chain`, the `Cf-Client-Cert-*` and `cf-cert-*` names, on
 //! every request and not only the first of a connection, and only for a certificate that is good.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use base64::Engine as _;
@@ -70,8 +71,9 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
 
 fn is_own(name: &HeaderName) -> bool {
     // Names in a HeaderMap are lower case already. Servers behind us may read `_` as `-`.
-    let name = name.as_str().replace('_', "-");
-    OWN_NAMES.contains(&name.as_str()) || OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    let spelled = name.as_str();
+    let name = if spelled.contains('_') { Cow::from(spelled.replace('_', "-")) } else { Cow::from(spelled) };
+    OWN_NAMES.contains(&&*name) || OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Removes what speaks of one connection, with all that `Connection` names.
@@ -142,19 +144,21 @@ pub(crate) fn of_holder(verified: &Verified) -> HeaderMap {
     add("cf-cert-verified", "true".to_owned());
     add("cf-cert-revoked", "false".to_owned());
     add("cf-cert-fingerprint-sha256", verified.leaf.fingerprint.to_string());
-    add("cf-cert-fingerprint-sha1", hex_lower(sha1(&verified.der).as_ref()));
-    add("cf-cert-issuer-serial", hex_upper(&verified.issuer.serial));
-    add("cf-cert-issuer-ski", hex_upper(&verified.issuer.key_id));
+    add("cf-cert-fingerprint-sha1", hex::encode(sha1(&verified.der).as_ref()));
+    add("cf-cert-issuer-serial", hex::encode_upper(&verified.issuer.serial));
+    add("cf-cert-issuer-ski", hex::encode_upper(&verified.issuer.key_id));
     if let Ok(certificate) = parse(&verified.der) {
-        add("cf-cert-serial", hex_upper(certificate.raw_serial()));
-        add("cf-cert-ski", hex_upper(&crate::tls::anchors::IssuerFacts::of(&certificate).key_id));
+        add("cf-cert-serial", hex::encode_upper(certificate.raw_serial()));
+        add("cf-cert-ski", hex::encode_upper(&crate::tls::anchors::IssuerFacts::of(&certificate).key_id));
         add("cf-cert-not-before", openssl_time(&certificate.validity().not_before));
         add("cf-cert-not-after", openssl_time(&certificate.validity().not_after));
         let (subject, issuer) = (certificate.subject(), certificate.issuer());
-        add("cf-cert-subject-dn", rfc2253(subject));
-        add("cf-cert-issuer-dn", rfc2253(issuer));
-        add("cf-cert-subject-dn-rfc2253", rfc2253(subject));
-        add("cf-cert-issuer-dn-rfc2253", rfc2253(issuer));
+        for (name, value) in [
+            (["cf-cert-subject-dn", "cf-cert-subject-dn-rfc2253"], rfc2253(subject)),
+            (["cf-cert-issuer-dn", "cf-cert-issuer-dn-rfc2253"], rfc2253(issuer)),
+        ] {
+            name.into_iter().for_each(|name| add(name, value.clone()));
+        }
         add("cf-cert-subject-dn-legacy", legacy(subject));
         add("cf-cert-issuer-dn-legacy", legacy(issuer));
     }
@@ -163,14 +167,6 @@ pub(crate) fn of_holder(verified: &Verified) -> HeaderMap {
 
 fn sha1(der: &[u8]) -> aws_lc_rs::digest::Digest {
     aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, der)
-}
-
-fn hex_lower(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
-}
-
-fn hex_upper(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02X}")).collect()
 }
 
 /// `Mar 21 13:35:00 2022 GMT`, as OpenSSL prints times.
@@ -202,7 +198,7 @@ fn attributes<'a>(name: &'a X509Name<'_>, escape: fn(&str) -> String) -> impl It
         match attribute.as_str() {
             Ok(text) => format!("{key}={}", escape(text)),
             // RFC 2253 §2.4: what has no string form is `#` and its octets.
-            Err(_) => format!("{key}=#{}", hex_upper(attribute.as_slice())),
+            Err(_) => format!("{key}=#{}", hex::encode_upper(attribute.as_slice())),
         }
     })
 }

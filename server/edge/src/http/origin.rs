@@ -148,7 +148,8 @@ impl Origins {
         let mut order = self.order(Instant::now()).into_iter();
         let mut endpoint = order.next().ok_or(Reason::OriginMissing)?;
         loop {
-            let again = request.body().is_empty().then(|| copy(&request));
+            let has_more = !order.as_slice().is_empty();
+            let again = (has_more && request.body().is_empty()).then(|| copy(&request));
             *request.uri_mut() = at(endpoint, request.uri());
             let error = match self.client()?.request(request).await {
                 Ok(response) => {
@@ -168,6 +169,11 @@ impl Origins {
             }
             return Err(reason);
         }
+    }
+
+    /// Whether there is anybody to send a request to.
+    pub(crate) fn are_missing(&self) -> bool {
+        self.endpoints.is_empty()
     }
 
     /// All origins, beginning with the one whose turn it is; the avoided ones last.

@@ -84,6 +84,9 @@ impl Visit {
         if to_broker {
             return websocket::welcome(self, request);
         }
+        if door.origins.are_missing() {
+            return Err(Reason::OriginMissing);
+        }
         let upgrade = Upgrade::of(&mut request)?;
         let host = HeaderValue::try_from(authority.as_str()).map_err(|_| Reason::RequestMalformed)?;
         self.rewrite(request.headers_mut(), host, &permit);

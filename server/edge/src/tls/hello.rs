@@ -6,6 +6,7 @@
 
 use std::io;
 
+use rustls::CipherSuite;
 use rustls::server::{Accepted, Acceptor};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -18,6 +19,30 @@ const READ_BYTES: usize = 2048;
 pub(crate) struct Hello {
     pub(crate) accepted: Accepted,
     pub(crate) fragment_limit: Option<FragmentLimit>,
+}
+
+impl Hello {
+    /// Whether the client puts ChaCha20 before AES, as those do that have no instructions for AES.
+    pub(crate) fn avoids_aes(&self) -> bool {
+        let first_known = self.accepted.client_hello().cipher_suites().iter().find_map(is_chacha20);
+        first_known == Some(true)
+    }
+}
+
+/// Whether it is ChaCha20; None for what is not spoken here.
+const fn is_chacha20(suite: &CipherSuite) -> Option<bool> {
+    match suite {
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+        | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => Some(true),
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+        | CipherSuite::TLS13_AES_256_GCM_SHA384
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+        | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        | CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => Some(false),
+        _ => None,
+    }
 }
 
 /// Why there is none.

@@ -34,6 +34,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
@@ -283,12 +284,21 @@ impl Rig {
 
     /// A client configuration that trusts the edge and shows this certificate.
     pub(crate) fn client(&self, pair: Option<&Pair>, alpn: &[&[u8]]) -> ClientConfig {
+        self.client_of(rustls::crypto::aws_lc_rs::default_provider(), pair, alpn)
+    }
+
+    /// The same with algorithms of its own.
+    pub(crate) fn client_of(
+        &self,
+        provider: CryptoProvider,
+        pair: Option<&Pair>,
+        alpn: &[&[u8]],
+    ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from(self.server_ca.der.clone())).expect("a CA");
         let now = Arc::clone(&self.clock);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let clock = Clock::from_fn(move || UnixTime::from_secs(now.load(Ordering::Relaxed)));
-        let builder = ClientConfig::builder_with_details(provider, Arc::new(clock))
+        let builder = ClientConfig::builder_with_details(Arc::new(provider), Arc::new(clock))
             .with_safe_default_protocol_versions()
             .expect("versions")
             .with_root_certificates(roots);
