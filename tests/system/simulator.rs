@@ -1,5 +1,6 @@
 //! `muster-sim` against the real server: a fleet enrolls, is interrupted, goes on, and renews.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -8,6 +9,9 @@ use muster_tests::Server;
 use serde_json::Value;
 
 const DEVICES: u32 = 200;
+/// Where records begin in a file of identities, after its magic, and less than any record is long.
+const RECORDS_FROM: usize = 8;
+const HALF_RECORD: usize = 40;
 /// For an interrupted run to get somewhere, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -47,11 +51,11 @@ impl Fleet {
         self.command(more).output().expect("muster-sim runs")
     }
 
-    /// How many devices the server knows to hold a certificate.
+    /// How many certificates the server holds.
     fn issued(&self) -> usize {
         let metrics = self.server.metrics();
-        let line = metrics.lines().find(|line| line.starts_with("muster_certificates_issued_total"));
-        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or(0.0) as usize
+        let line = metrics.lines().find_map(|line| line.strip_prefix("muster_certificates "));
+        line.expect("the metric is there").parse().expect("a number")
     }
 
     fn bytes(&self) -> u64 {
@@ -92,11 +96,12 @@ fn killed_after(fleet: &Fleet, bytes: u64) {
 fn a_fleet_goes_on_after_it_was_killed_and_no_device_enrolls_twice() {
     let fleet = Fleet::new();
     killed_after(&fleet, 40_000);
-    // A record that was cut off.
+    // A record that was being written: the start of another one, so that nothing that was whole is harmed. A
+    // request goes out only after its record, so what a kill cuts off was never sent.
     let file = fleet.identities().join("shard-0000.ids");
-    let length = std::fs::metadata(&file).expect("there").len();
-    let handle = std::fs::OpenOptions::new().write(true).open(&file).expect("opens");
-    handle.set_len(length - 7).expect("cut");
+    let half = std::fs::read(&file).expect("there")[RECORDS_FROM..][..HALF_RECORD].to_vec();
+    let mut handle = std::fs::OpenOptions::new().append(true).open(&file).expect("opens");
+    handle.write_all(&half).expect("appended");
     let json = fleet.server.scratch().join("fleet.json");
     let token = fleet.token.clone();
     // The token is good for as many devices as there are: nobody took a second certificate.
@@ -105,6 +110,7 @@ fn a_fleet_goes_on_after_it_was_killed_and_no_device_enrolls_twice() {
     let results = read(&json);
     assert_eq!(results["facts"]["identities"], f64::from(DEVICES));
     assert!(count(&results, "enroll") < u64::from(DEVICES), "some were there already");
+    assert_eq!(fleet.issued(), DEVICES as usize, "each has one certificate");
     let listed = fleet.server.muster_json(&["device", "list"]);
     assert!(listed.to_string().contains("sim-0000199"), "{listed}");
     succeeded(&fleet.run(&["--token", &token]));
