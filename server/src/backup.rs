@@ -1,8 +1,10 @@
 //! Backup and restore: one file with everything that can't be made again.
 //!
 //! A backup is a gzipped tar of the ledger (a consistent snapshot, also while the server runs), the
-//! CA keys as they lie on the disk (encrypted if they are), the configuration, and a manifest with
-//! the SHA-256 of each member. `restore` checks all of it before the first file is moved in place.
+//! CA keys as they lie on the disk (encrypted if they are), the configuration, the certificates that the
+//! operator put there for hostnames, and a manifest with the SHA-256 of each member. `restore` checks all of
+//! it before the first file is moved in place. Retained messages and sessions of the broker are not in it:
+//! they are of the moment.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -29,6 +31,24 @@ const LEDGER: &str = "ledger.redb";
 const MEMBER_MAX_BYTES: u64 = 1 << 40;
 /// A manifest names some dozens of files.
 const MANIFEST_MAX_BYTES: u64 = 1 << 20;
+
+/// A folder whose files are members: its name in the archive, what the files end with, where it lies.
+struct Folder {
+    name: &'static str,
+    endings: &'static [&'static str],
+    at: fn(&DataDir) -> PathBuf,
+}
+
+const FOLDERS: [Folder; 2] = [
+    Folder { name: "keys", endings: &[".key"], at: DataDir::keys },
+    Folder { name: "hosts", endings: &[".crt", ".key"], at: DataDir::host_tls },
+];
+
+impl Folder {
+    fn holds(&self, file: &str) -> bool {
+        self.endings.iter().any(|ending| file.ends_with(ending))
+    }
+}
 
 #[derive(Debug, Deserialize, Serialize)]
 struct Manifest {
@@ -83,10 +103,17 @@ fn pack(dir: &DataDir, snapshot: &Path, file: File) -> anyhow::Result<()> {
     if dir.config().exists() {
         members.push(("muster.toml".to_owned(), dir.config()));
     }
-    for entry in std::fs::read_dir(dir.keys()).context("can't read the key folder")? {
-        let entry = entry?;
-        if entry.path().extension().is_some_and(|extension| extension == "key") {
-            members.push((format!("keys/{}", entry.file_name().to_string_lossy()), entry.path()));
+    for folder in &FOLDERS {
+        let path = (folder.at)(dir);
+        if !path.exists() {
+            continue;
+        }
+        for entry in std::fs::read_dir(&path).with_context(|| format!("can't read {}", path.display()))? {
+            let entry = entry?;
+            let file = entry.file_name().to_string_lossy().into_owned();
+            if folder.holds(&file) {
+                members.push((format!("{}/{file}", folder.name), entry.path()));
+            }
         }
     }
     let mut sha256 = BTreeMap::new();
@@ -133,9 +160,12 @@ pub fn restore(dir: &DataDir, backup: &Path) -> anyhow::Result<()> {
     Ledger::check(&ledger)
         .map_err(|error| anyhow::anyhow!("the ledger in {} is broken: {error}", backup.display()))?;
     dir.create()?;
-    for entry in std::fs::read_dir(staging.0.join("keys"))? {
-        let entry = entry?;
-        write_file(&dir.keys().join(entry.file_name()), &std::fs::read(entry.path())?, Readers::Owner)?;
+    for folder in &FOLDERS {
+        let target = (folder.at)(dir);
+        for entry in std::fs::read_dir(staging.0.join(folder.name))? {
+            let entry = entry?;
+            write_file(&target.join(entry.file_name()), &std::fs::read(entry.path())?, Readers::Owner)?;
+        }
     }
     if let Ok(config) = std::fs::read(staging.0.join("muster.toml")) {
         write_file(&dir.config(), &config, Readers::Owner)?;
@@ -154,7 +184,10 @@ impl Staging {
     fn new(dir: &DataDir) -> anyhow::Result<Self> {
         let path = std::path::absolute(dir.path())?.with_extension("restoring");
         let _ = std::fs::remove_dir_all(&path);
-        DataDir::new(&path).create().with_context(|| format!("can't make {}", path.display()))?;
+        let made = DataDir::new(&path).create().and_then(|()| {
+            FOLDERS.iter().try_for_each(|folder| std::fs::create_dir_all(path.join(folder.name)))
+        });
+        made.with_context(|| format!("can't make {}", path.display()))?;
         Ok(Self(path))
     }
 }
@@ -192,12 +225,14 @@ fn unpack(file: File, target: &Path) -> anyhow::Result<()> {
 fn is_member_name(name: &str) -> bool {
     let plain = |text: &str| {
         !text.is_empty()
-            && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.'))
+            && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_'))
             && !text.starts_with('.')
     };
     match name.split_once('/') {
         None => matches!(name, LEDGER | "muster.toml"),
-        Some((folder, file)) => folder == "keys" && file.ends_with(".key") && plain(file),
+        Some((name, file)) => {
+            plain(file) && FOLDERS.iter().any(|folder| folder.name == name && folder.holds(file))
+        }
     }
 }
 
@@ -226,9 +261,22 @@ mod tests {
         assert!(
             is_member_name("ledger.redb") && is_member_name("muster.toml") && is_member_name("keys/a-1.key")
         );
-        for wrong in
-            ["../x", "/etc/passwd", "keys/../../x.key", "keys/.x.key", "keys/a", "keys/a/b.key", "x", ""]
-        {
+        assert!(is_member_name("hosts/_.example.com.crt") && is_member_name("hosts/api.example.com.key"));
+        for wrong in [
+            "../x",
+            "/etc/passwd",
+            "hosts/a.pem",
+            "hosts/../x.crt",
+            "hosts/.x.crt",
+            "keys/a.crt",
+            "tls/a.key",
+            "keys/../../x.key",
+            "keys/.x.key",
+            "keys/a",
+            "keys/a/b.key",
+            "x",
+            "",
+        ] {
             assert!(!is_member_name(wrong), "{wrong}");
         }
     }

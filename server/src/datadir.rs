@@ -33,7 +33,7 @@ impl DataDir {
     /// # Errors
     /// When the file system refuses.
     pub fn create(&self) -> io::Result<()> {
-        for directory in [self.0.clone(), self.keys(), self.tls()] {
+        for directory in [self.0.clone(), self.keys(), self.tls(), self.host_tls()] {
             DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
         Ok(())

@@ -211,6 +211,7 @@ fn undo(dir: &DataDir) {
         let _ = std::fs::remove_file(file);
     }
     let _ = std::fs::remove_dir_all(dir.keys());
+    let _ = std::fs::remove_dir(dir.host_tls());
     let _ = std::fs::remove_dir(dir.tls());
     let _ = std::fs::remove_dir(dir.path());
 }

@@ -242,6 +242,11 @@ fn stopping_is_orderly() {
 fn a_backup_made_while_serving_is_restored_elsewhere_and_a_broken_one_is_not() {
     let server = Server::start();
     let _ = enrolled(&server, "meter-1");
+    // What an operator put there for a hostname can't be made again.
+    let placed = ["tls/hosts/_.example.test.crt", "tls/hosts/_.example.test.key"];
+    for file in placed {
+        std::fs::write(server.dir().join(file), file).expect("placed");
+    }
     let backup = server.scratch().join("backup");
     server.muster(&["backup", &backup.display().to_string()]);
     let target = server.scratch().join("restored");
@@ -252,6 +257,9 @@ fn a_backup_made_while_serving_is_restored_elsewhere_and_a_broken_one_is_not() {
             .expect("muster runs")
     };
     assert!(restore(&target, &backup).status.success());
+    for file in placed {
+        assert_eq!(std::fs::read_to_string(target.join(file)).expect(file), file);
+    }
     let listed = std::process::Command::new(muster_tests::server::program())
         .args(["-C", &target.display().to_string(), "device", "list", "--json"])
         .output()

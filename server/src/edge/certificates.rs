@@ -40,6 +40,7 @@ impl Certificates {
     /// When the file system refuses.
     pub(super) fn new(dir: &DataDir, authority: Arc<Authority>, clock: Clock) -> std::io::Result<Self> {
         let folder = dir.host_tls();
+        // A directory made by an older version has no such folder.
         std::fs::create_dir_all(&folder)?;
         Ok(Self { folder, authority, clock, used: Mutex::default() })
     }
