@@ -91,7 +91,8 @@ impl Edge {
     /// [`Edge::apply`], unless it has a last known good state, which it then starts from.
     ///
     /// # Errors
-    /// [`StartError`] when that state is there and can't be opened or read.
+    /// [`StartError`] when the folder of that state can't be opened. A state that can't be read counts as
+    /// none: whoever keeps the ledger tells it again.
     pub fn start(
         config: EdgeConfig,
         handover: Arc<dyn MqttHandover>,
@@ -127,7 +128,11 @@ impl Edge {
             sources: Arc::new(Sources::new(limits.new_per_source_per_s, limits.new_per_source_burst)),
         });
         let last_known_good = config.last_known_good.map(|path| LastKnownGood::open(&path)).transpose()?;
-        if let Some(snapshot) = last_known_good.as_ref().map(LastKnownGood::load).transpose()?.flatten() {
+        let unreadable =
+            |error: &LastKnownGoodError| tracing::error!(%error, "the last known good state is not used");
+        let kept =
+            last_known_good.as_ref().and_then(|kept| kept.load().inspect_err(unreadable).ok().flatten());
+        if let Some(snapshot) = kept {
             tracing::info!(change = snapshot.change, made_at = %snapshot.made_at, "starting from the last known good state");
             let change = snapshot.change;
             for fault in shared.state.update(&Update::Snapshot(Box::new(snapshot))).unwrap_or_default() {

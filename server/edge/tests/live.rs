@@ -299,6 +299,18 @@ async fn an_edge_starts_from_its_last_known_good_state() {
     drop(pair);
 }
 
+/// It can be told anew; an edge that does not start can't.
+#[tokio::test]
+async fn a_last_known_good_state_that_cant_be_read_is_no_reason_not_to_start() {
+    let temp = tempfile::tempdir().expect("a folder");
+    let folder = temp.path().join("edge");
+    let spoiled = sled::open(&folder).expect("a database");
+    spoiled.insert("head", &b"spoiled"[..]).expect("written");
+    drop(spoiled);
+    let rig = Rig::with(|_| {}, |config| config.last_known_good = Some(folder)).await;
+    assert_eq!(rig.get("off.example.com", None).await.expect("served").status, 200);
+}
+
 #[tokio::test]
 async fn a_delta_with_a_gap_is_refused_and_changes_nothing() {
     let rig = Rig::start().await;
