@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -140,8 +140,7 @@ impl Edge {
             }
             shared.metrics.stands_at(change);
         }
-        let ends = watch_ends(Arc::clone(&shared));
-        shared.tasks.spawn(ends);
+        shared.tasks.spawn(watch_ends(Arc::downgrade(&shared), shared.stop.clone()));
         Ok(Self { shared, last_known_good: last_known_good.map(Arc::new), applying: Arc::default() })
     }
 
@@ -236,15 +235,16 @@ impl Edge {
     }
 }
 
-/// Ends connections whose certificate, or the CA above it, has ended.
-async fn watch_ends(shared: Arc<Shared>) {
+/// Ends connections whose certificate, or the CA above it, has ended. Ends itself with the edge.
+async fn watch_ends(edge: Weak<Shared>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(ENDS_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = shared.stop.cancelled() => return,
+            () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
+        let Some(shared) = edge.upgrade() else { return };
         for guest in shared.live.ended(shared.state.now()) {
             if guest.cut.give(Reason::CertificateExpired) {
                 shared.metrics.cut(Reason::CertificateExpired);

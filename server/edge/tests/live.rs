@@ -276,7 +276,7 @@ async fn an_edge_starts_from_its_last_known_good_state() {
         rig.tell(vec![Event::Revoked(rig.ca.key(66))]);
         (rig.snapshot.clone(), rig.ca.device("meter-1", 66), rig.clock.clone())
     };
-    // sled gives the folder free with the last clone of the edge, which its watch holds.
+    // sled gives the folder free with the last clone of the edge, which the listeners' tasks hold.
     let deadline = Instant::now() + PATIENCE;
     let edge = loop {
         let clock = clock.clone();
@@ -309,6 +309,30 @@ async fn a_last_known_good_state_that_cant_be_read_is_no_reason_not_to_start() {
     drop(spoiled);
     let rig = Rig::with(|_| {}, |config| config.last_known_good = Some(folder)).await;
     assert_eq!(rig.get("off.example.com", None).await.expect("served").status, 200);
+}
+
+/// Whoever drops an edge without draining it leaves nothing behind that goes on for ever.
+#[tokio::test]
+async fn an_edge_that_is_dropped_is_gone() {
+    let mark = std::sync::Arc::new(());
+    let clock = {
+        let mark = mark.clone();
+        muster_edge::Clock::from_fn(move || {
+            let _held = &mark;
+            muster_policy::time::UnixTime::from_secs(NOW)
+        })
+    };
+    let config = EdgeConfig { clock, ..EdgeConfig::default() };
+    let mut registry = prometheus_client::registry::Registry::default();
+    let edge = muster_edge::Edge::start(config, std::sync::Arc::new(muster_edge::NoBroker), &mut registry)
+        .expect("an edge");
+    drop(edge);
+    let gone = async {
+        while std::sync::Arc::strong_count(&mark) > 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("nothing holds its clock");
 }
 
 #[tokio::test]
