@@ -133,14 +133,17 @@ impl Visit {
         let mut response = loop {
             tokio::select! {
                 answer = answer.as_mut() => break answer?,
+        let mut frames_before = None;
                 () = tokio::time::sleep(self.shared.limits.answer_timeout) => {
-                    // A long upload is no slow origin.
-                    if progress.is_done() {
+                    // A long upload is no slow origin, as long as the origin takes something of it.
+                    let frames = progress.frames();
+                    if frames.is_none() || frames == frames_before {
                         return Err(Reason::OriginTimeout);
                     }
                 }
             }
         };
+                    frames_before = frames;
         let accepted = upgrade::accept(&mut response, upgrade, self)?;
         headers::strip_hop_by_hop(response.headers_mut());
         if let Some(accepted) = accepted {
