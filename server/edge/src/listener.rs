@@ -140,8 +140,8 @@ pub(crate) async fn accept(
     }
 }
 
-/// What a connection holds for as long as it is open.
-type Slots = (Claim, OwnedSemaphorePermit);
+/// What a connection holds for as long as it is open, and what a WebSocket on it keeps after that.
+pub(crate) type Slots = (Claim, OwnedSemaphorePermit);
 
 impl Shared {
     fn slots(&self, peer: SocketAddr) -> Option<Slots> {
@@ -165,9 +165,8 @@ impl Shared {
     /// an idle connection keeps no room for it.
     async fn attend(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, kind: ListenerKind, slots: Slots) {
         if let Some(arrived) = Box::pin(self.handshake(stream, peer, kind)).await {
-            self.serve(arrived, peer).await;
+            self.serve(arrived, peer, slots).await;
         }
-        drop(slots);
     }
 
     async fn handshake(
@@ -269,7 +268,7 @@ impl Shared {
         Some(Arrived { stream, name, door, verified, protocol })
     }
 
-    async fn serve(self: Arc<Self>, arrived: Arrived, peer: SocketAddr) {
+    async fn serve(self: Arc<Self>, arrived: Arrived, peer: SocketAddr, slots: Slots) {
         let Arrived { stream, name, door, verified, protocol } = arrived;
         let holder = verified.as_ref().map(|verified| {
             let mut holder = verified.holder(&door.anchors);
@@ -283,13 +282,14 @@ impl Shared {
             Protocol::Https => {
                 let is_h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
                 let version = if is_h2 { Version::Http2 } else { Version::Http1 };
-                let visit = Arc::new(Visit::new(Arc::clone(&self), Arc::new(place), verified, peer));
+                let visit = Visit::new(Arc::clone(&self), Arc::new(place), Arc::new(slots), verified, peer);
                 // Boxed, as it is by far the largest: MQTT connections wait in the same task type.
-                Box::pin(http::serve(stream, version, visit)).await;
+                Box::pin(http::serve(stream, version, Arc::new(visit))).await;
             }
             Protocol::Mqtt => {
                 drop(verified);
                 self.hand_over(Box::new(stream), place, peer, Carrier::Tls).await;
+                drop(slots);
             }
         }
     }

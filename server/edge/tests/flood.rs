@@ -96,6 +96,41 @@ async fn one_address_has_only_its_share() {
     tokio::time::timeout(Duration::from_secs(5), again).await.expect("the share comes back");
 }
 
+/// A WebSocket outlives the HTTP connection that it began as, and is still a connection.
+#[tokio::test]
+async fn a_websocket_keeps_its_share_until_it_ends() {
+    let rig = Rig::with(|_| {}, |config| config.limits.connections_per_source = 1).await;
+    let pair = rig.ca.device("meter-1", 7);
+    for (name, protocol) in [("api.example.com", "chat"), ("mqtt.example.com", "mqtt")] {
+        let config = rig.client(Some(&pair), &[b"http/1.1"]);
+        let mut stream = rig.tls(rig.https, name, config).await.expect("connected");
+        let wish = format!(
+            "GET /ws HTTP/1.1\r\nHost: {name}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: {protocol}\r\n\r\n"
+        );
+        stream.write_all(wish.as_bytes()).await.expect("written");
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.expect("a head");
+        assert_eq!(&head, b"HTTP/1.1 101");
+        if protocol == "mqtt" {
+            // The place of the HTTP connection is given up, and that of the stream is taken.
+            rig.until(|counters| (counters.connections_https, counters.connections_mqtt) == (0, 1)).await;
+        }
+        for _ in 0..20 {
+            assert!(rig.h1("off.example.com", None).await.is_err(), "{name}: the share is used up");
+        }
+        drop(stream);
+        let again = async {
+            while rig.h1("off.example.com", None).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), again).await.expect("the share comes back");
+        rig.until(|counters| counters.connections_https == 0).await;
+    }
+}
+
 #[tokio::test]
 async fn arrivals_above_the_rate_are_turned_away_before_any_work() {
     let rig = Rig::with(
