@@ -96,11 +96,15 @@ impl LastKnownGood {
     /// Keeps an update that the edge has taken.
     ///
     /// # Errors
-    /// [`LastKnownGoodError`]; the state then is an older one, or none.
+    /// [`LastKnownGoodError`]; the state then is an older one, or none, and stays so until the next
+    /// snapshot: what it lacks is not made up for by later changes.
     pub(crate) fn keep(&self, update: &Update) -> Outcome<()> {
         match update {
             Update::Snapshot(snapshot) => self.keep_snapshot(snapshot),
             Update::Delta(delta) => {
+                if self.change()? != Some(delta.from) {
+                    return Ok(());
+                }
                 for event in &delta.events {
                     self.keep_event(event)?;
                 }
@@ -134,6 +138,13 @@ impl LastKnownGood {
             Event::Reactivated(key) => Ok(self.revoked.remove(certificate_name(key)).map(drop)?),
             Event::Revoked(key) => put(&self.revoked, &certificate_name(key), key),
         }
+    }
+
+    /// The last change that is in the state, if there is one.
+    fn change(&self) -> Outcome<Option<u64>> {
+        let Some(head) = self.database.get(HEAD)? else { return Ok(None) };
+        let (_, change, _): (u8, u64, UnixTime) = decode(&head)?;
+        Ok(Some(change))
     }
 
     fn put_head(&self, change: u64, made_at: UnixTime) -> Outcome<()> {
@@ -226,5 +237,24 @@ mod tests {
         let loaded = LastKnownGood::open(&folder).expect("opened").load().expect("read").expect("a state");
         assert_eq!((loaded.change, loaded.made_at), (9, UnixTime::from_secs(200)));
         assert_eq!(loaded.revoked, [key(2)]);
+    }
+
+    #[test]
+    fn a_change_that_was_missed_is_not_made_up_for_by_later_ones() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let kept = LastKnownGood::open(temp.path()).expect("opened");
+        let delta = |from, serial| {
+            let events = vec![Event::Revoked(key(serial))];
+            Update::Delta(Delta { from, change: from + 1, made_at: UnixTime::from_secs(200), events })
+        };
+        kept.keep(&delta(7, 2)).expect("kept");
+        assert!(kept.load().expect("read").is_none(), "a delta alone is no state");
+        kept.keep(&Update::Snapshot(Box::new(snapshot()))).expect("kept");
+        // From 7 to 8 is missing.
+        kept.keep(&delta(8, 3)).expect("kept");
+        let loaded = kept.load().expect("read").expect("a state");
+        assert_eq!((loaded.change, loaded.made_at), (7, UnixTime::from_secs(100)));
+        kept.keep(&delta(7, 2)).expect("kept");
+        assert_eq!(kept.load().expect("read").expect("a state").change, 8);
     }
 }
