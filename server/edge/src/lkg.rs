@@ -167,7 +167,12 @@ impl LastKnownGood {
 
     fn put_device(&self, entry: &DeviceEntry) -> Outcome<()> {
         let name = [entry.account.as_bytes(), entry.device.as_str().as_bytes()].concat();
-        put(&self.devices, &name, entry)
+        // A fleet of plain devices leaves no trace here, as it leaves none in a snapshot.
+        if entry.is_plain() {
+            Ok(self.devices.remove(name).map(drop)?)
+        } else {
+            put(&self.devices, &name, entry)
+        }
     }
 }
 
@@ -198,7 +203,8 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Outcome<T> {
 
 #[cfg(test)]
 mod tests {
-    use muster_policy::identity::{CaId, Serial};
+    use muster_policy::enrol::DeviceStatus;
+    use muster_policy::identity::{AccountId, CaId, Serial};
 
     use super::*;
     use crate::snapshot::Delta;
@@ -256,5 +262,25 @@ mod tests {
         assert_eq!((loaded.change, loaded.made_at), (7, UnixTime::from_secs(100)));
         kept.keep(&delta(7, 2)).expect("kept");
         assert_eq!(kept.load().expect("read").expect("a state").change, 8);
+    }
+
+    #[test]
+    fn a_device_that_is_plain_again_leaves_no_entry() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let kept = LastKnownGood::open(temp.path()).expect("opened");
+        kept.keep(&Update::Snapshot(Box::new(snapshot()))).expect("kept");
+        for (change, status) in [(8, DeviceStatus::Suspended), (9, DeviceStatus::Active)] {
+            let entry = DeviceEntry {
+                account: AccountId::from_bytes([1; 16]),
+                device: "meter-1".parse().expect("an id"),
+                status,
+                groups: Default::default(),
+            };
+            let events = vec![Event::Device(entry)];
+            let made_at = UnixTime::from_secs(200);
+            kept.keep(&Update::Delta(Delta { from: change - 1, change, made_at, events })).expect("kept");
+            let devices = kept.load().expect("read").expect("a state").devices;
+            assert_eq!(devices.is_empty(), status == DeviceStatus::Active);
+        }
     }
 }

@@ -187,6 +187,13 @@ pub struct DeviceEntry {
     pub groups: BTreeSet<String>,
 }
 
+impl DeviceEntry {
+    /// Whether there is nothing to know of it: active, and in no group. Such a device needs no entry.
+    pub fn is_plain(&self) -> bool {
+        self.status == DeviceStatus::Active && self.groups.is_empty()
+    }
+}
+
 /// Something to make the edge's own.
 #[derive(Clone, Debug)]
 pub enum Update {
