@@ -100,8 +100,9 @@ pub struct CaEntry {
 pub struct HostEntry {
     /// The rule.
     pub rule: HostRule,
-    /// The server certificate.
-    pub certificate: TlsIdentity,
+    /// The server certificate; none when there is none usable. The hostname is then a fault that nobody
+    /// answers, not even a wildcard above it.
+    pub certificate: Option<TlsIdentity>,
     /// How its `https://` origins are spoken to.
     #[serde(default)]
     pub origin_tls: OriginTls,

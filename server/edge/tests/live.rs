@@ -235,7 +235,7 @@ async fn a_new_server_certificate_breaks_no_connection() {
     let config = rig.client(Some(&pair), &[]);
     let new = rig.tls(rig.https, "api.example.com", config).await.expect("connected");
     let shown = new.get_ref().1.peer_certificates().expect("shown")[0].to_vec();
-    assert_eq!(shown, entry.certificate.chain[0].to_vec());
+    assert_eq!(shown, entry.certificate.expect("there").chain[0].to_vec());
 }
 
 #[tokio::test(flavor = "multi_thread")]

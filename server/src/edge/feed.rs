@@ -60,7 +60,7 @@ impl Feed {
                 })
                 .collect(),
             cas: cas.iter().filter_map(ca_entry).collect(),
-            hosts: reader.hosts(self.account)?.into_iter().filter_map(|host| self.host_entry(host)).collect(),
+            hosts: reader.hosts(self.account)?.into_iter().map(|host| self.host_entry(host)).collect(),
             revoked,
             devices: self.noted_devices(&reader)?,
         })
@@ -129,20 +129,14 @@ impl Feed {
 
     fn host_event(&self, reader: &Reader, host: &HostPattern) -> Result<Option<Event>, Fault> {
         let held = reader.host(host)?.filter(|held| held.rule.account == self.account);
-        Ok(held.and_then(|held| self.host_entry(held)).map(|entry| Event::Host(Box::new(entry))))
+        Ok(held.map(|held| Event::Host(Box::new(self.host_entry(held)))))
     }
 
-    /// None when there is no certificate for it; the log says why.
-    fn host_entry(&self, host: Host) -> Option<HostEntry> {
-        match self.certificates.of(&host.rule.host) {
-            Ok(certificate) => {
-                Some(HostEntry { rule: host.rule, certificate, origin_tls: OriginTls::default() })
-            }
-            Err(error) => {
-                tracing::error!(host = %host.rule.host, %error, "a hostname has no usable server certificate");
-                None
-            }
-        }
+    /// The rule as it is now, also where there is no certificate to go with it: an older rule may demand
+    /// less.
+    fn host_entry(&self, host: Host) -> HostEntry {
+        let certificate = self.certificates.of(&host.rule.host);
+        HostEntry { rule: host.rule, certificate, origin_tls: OriginTls::default() }
     }
 
     /// The devices that are not plain active ones.
