@@ -5,12 +5,12 @@
 //! what holds now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_edge::{
     AccountEntry, CaEntry, CertificateKey, Delta, DeviceEntry, Event, HostEntry, OriginTls, Snapshot, Update,
 };
 use muster_enroll::{Clock, Registrar};
-use muster_policy::enrol::DeviceStatus;
 use muster_policy::host::HostPattern;
 use muster_policy::identity::AccountId;
 use muster_policy::time::UnixTime;
@@ -21,6 +21,8 @@ use super::certificates::Certificates;
 
 /// Changes read at a time.
 const CHANGES_MAX: usize = 1_000;
+/// How far an edge's clock may be behind before it needs to hear that an ended certificate was revoked.
+const CLOCK_BEHIND_MAX: Duration = Duration::from_secs(86_400);
 
 /// Reads the ledger for the edge; blocks the thread.
 pub(super) struct Feed {
@@ -42,14 +44,17 @@ impl Feed {
     /// When the ledger can't be read.
     pub(super) fn snapshot(&self) -> Result<Snapshot, Fault> {
         let reader = self.ledger.reader()?;
+        let now = self.now();
         let mut revoked = Vec::new();
         reader.for_each_revoked(self.account, |entry| {
-            revoked.push(CertificateKey { ca: entry.ca, serial: entry.serial });
+            if entry.not_after.plus(CLOCK_BEHIND_MAX) >= now {
+                revoked.push(CertificateKey { ca: entry.ca, serial: entry.serial });
+            }
         })?;
         let cas = reader.cas(self.account)?;
         Ok(Snapshot {
             change: reader.newest_change()?,
-            made_at: self.clock.now(),
+            made_at: now,
             accounts: reader
                 .accounts()?
                 .into_iter()
@@ -143,8 +148,9 @@ impl Feed {
     fn noted_devices(&self, reader: &Reader) -> Result<Vec<DeviceEntry>, Fault> {
         let mut noted = Vec::new();
         reader.for_each_device(self.account, |device| {
-            if device.status != DeviceStatus::Active || !device.groups.is_empty() {
-                noted.push(entry_of(device));
+            let entry = entry_of(device);
+            if !entry.is_plain() {
+                noted.push(entry);
             }
         })?;
         Ok(noted)

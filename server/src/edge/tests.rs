@@ -5,17 +5,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use muster_enroll::Clock;
+use muster_enroll::{Clock, Csr, Identified, KeySource, Order, Outcome, Registrar, decode_request};
 use muster_policy::host::HostPattern;
+use muster_policy::identity::CertificateId;
+use muster_store::act::{By, RevokeCertificate};
+use muster_store::record::{Actor, RevocationReason};
 use prometheus_client::registry::Registry;
 
 use super::certificates::{Certificates, RETRY_AFTER};
+use super::feed::Feed;
 use crate::config::ConfigWritten;
 use crate::datadir::DataDir;
 use crate::init::{InitPlan, init};
 
+const DAY: u64 = 86_400;
+/// Lifetime of a leaf of the default profile.
+const LIFETIME: u64 = 90 * DAY;
+
 struct Rig {
     temp: tempfile::TempDir,
+    registrar: Arc<Registrar>,
     certificates: Certificates,
     ahead: Arc<AtomicU64>,
 }
@@ -35,7 +44,7 @@ impl Rig {
         let registrar = crate::serve::open(&dir, &config, &clock, &mut Registry::default()).expect("opened");
         let certificates =
             Certificates::new(&dir, Arc::clone(registrar.authority()), clock).expect("a folder");
-        Self { temp, certificates, ahead }
+        Self { temp, registrar, certificates, ahead }
     }
 
     /// Sets the clock so far from the true time.
@@ -64,6 +73,29 @@ impl Rig {
 
     fn is_due(&self) -> bool {
         self.certificates.due() == [self.host()]
+    }
+
+    /// Issues a certificate and revokes it.
+    async fn revoke_one(&self) {
+        let registrar = &self.registrar;
+        let csr_der = decode_request(include_bytes!("../cli/testdata/meter-1.csr.pem")).expect("a request");
+        let order = Order {
+            csr: Csr::parse(&csr_der).expect("a request"),
+            csr_der,
+            identified: Identified::operator("meter-1".parse().expect("an id"), Actor::Local),
+            profile: registrar.profile(registrar.default_profile()).expect("read").expect("there"),
+            key: KeySource::Device,
+            source: None,
+        };
+        let Ok(Outcome::Issued(issued)) = registrar.issue(order).await else { panic!("not issued") };
+        let certificate: CertificateId = issued.certificate.id;
+        let by = By { actor: Actor::Local, at: registrar.clock().now() };
+        let (account, reason) = (registrar.account(), RevocationReason::KeyCompromise);
+        registrar
+            .ledger()
+            .transact(RevokeCertificate { account, certificate, reason, by })
+            .await
+            .expect("revoked");
     }
 }
 
@@ -112,4 +144,19 @@ async fn a_services_ca_that_cant_make_one_is_asked_again_after_a_while() {
     std::fs::remove_dir(rig.path("api.example.com.pem")).expect("removed");
     assert!(rig.certificates.of(&rig.host()).is_some());
     assert!(!rig.is_due());
+}
+
+/// With a day for clocks that are behind.
+#[tokio::test]
+async fn an_edge_is_not_told_of_revoked_certificates_that_ended() {
+    let rig = Rig::new().await;
+    rig.revoke_one().await;
+    let Rig { temp: _held, registrar, certificates, ahead } = rig;
+    let feed = Feed::new(&registrar, certificates);
+    let revoked = |seconds| {
+        ahead.store(seconds, Ordering::Relaxed);
+        feed.snapshot().expect("read").revoked.len()
+    };
+    let told = [0, LIFETIME - DAY, LIFETIME + DAY / 2, LIFETIME + 2 * DAY].map(revoked);
+    assert_eq!(told, [1, 1, 1, 0]);
 }
