@@ -341,7 +341,21 @@ impl Shared {
         drop(place);
     }
 
-    /// Asks again for a live connection, and orders its end when it has lost its right.
+    /// Orders the end of those who have lost their right; how many.
+    pub(crate) fn cut_denied(&self, guests: &[Arc<Guest>]) -> usize {
+        let is_lost = |guest: &&Arc<Guest>| {
+            self.review(guest).is_some_and(|reason| {
+                let first = guest.cut.give(reason);
+                if first {
+                    self.metrics.cut(reason);
+                }
+                first
+            })
+        };
+        guests.iter().filter(is_lost).count()
+    }
+
+    /// Asks again for a live connection: the reason why it has lost its right, if it has.
     pub(crate) fn review(&self, guest: &Guest) -> Option<Reason> {
         let doors = self.state.doors();
         let Some(door) = doors.resolve(guest.name.as_str()) else { return Some(Reason::HostUnknown) };
@@ -349,10 +363,8 @@ impl Shared {
             return Some(Reason::HostMisdirected);
         }
         let holder = guest.holder.as_deref();
-        match self.state.access(door, holder, guest.protocol).map(drop) {
-            // Staleness keeps people out who come; it does not throw out a whole fleet.
-            Ok(()) | Err(Reason::RevocationsStale) => {}
-            Err(reason) => return Some(reason),
+        if let Err(reason) = self.state.access(door, holder, guest.protocol) {
+            return Some(reason);
         }
         // The broker's rules go by groups, and it has those of the day of the connection.
         let has_changed = |holder: &Holder| {
