@@ -18,6 +18,7 @@ use muster_policy::access::Holder;
 use muster_policy::host::{HostMode, Protocol};
 use muster_policy::name::Hostname;
 use muster_policy::reason::Reason;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -60,6 +61,9 @@ pub struct ListenerLimits {
     pub handshake_timeout: Duration,
     /// How long an origin may think after it has the whole request.
     pub answer_timeout: Duration,
+    /// How long a peer may take nothing of what is sent to it, on Linux; elsewhere the system's own time
+    /// holds. Not much less than devices sleep between two looks at their radio.
+    pub write_timeout: Duration,
     /// How long open connections get to finish when the edge stops.
     pub drain_timeout: Duration,
 }
@@ -78,6 +82,7 @@ impl Default for ListenerLimits {
             slot_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -85,6 +90,9 @@ impl Default for ListenerLimits {
 
 /// How long the loop pauses when the system has no file descriptor left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// How long an HTTP client may be silent before the system asks, and how often until it is gone.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_PROBES: u32 = 4;
 /// How long a refused peer is listened to, so that a reset does not overtake the alert.
 const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
 /// What a refused peer may have sent meanwhile; a request or two.
@@ -175,8 +183,9 @@ impl Shared {
         peer: SocketAddr,
         kind: ListenerKind,
     ) -> Option<Arrived> {
-        // Answers are small writes; without this the last segment would wait for an ACK.
-        let _ = stream.set_nodelay(true);
+        if let Err(error) = set_options(&stream, self.limits.write_timeout) {
+            tracing::debug!(%peer, %error, "a socket does not take its options");
+        }
         let hello = match timeout(self.limits.hello_timeout, read_hello(&mut stream)).await {
             Ok(Ok(hello)) => hello,
             Ok(Err(HelloFault::Malformed(alert))) => {
@@ -280,6 +289,7 @@ impl Shared {
         drop(door);
         match protocol {
             Protocol::Https => {
+                ask_whether_there(stream.get_ref().0);
                 let is_h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
                 let version = if is_h2 { Version::Http2 } else { Version::Http1 };
                 let visit = Visit::new(Arc::clone(&self), Arc::new(place), Arc::new(slots), verified, peer);
@@ -372,6 +382,31 @@ impl Shared {
         };
         let changed = guest.protocol == Protocol::Mqtt && holder.is_some_and(has_changed);
         changed.then_some(Reason::GroupsChanged)
+    }
+}
+
+/// Sets what the system does for a connection.
+///
+/// It is the system that sees whether a peer still takes what it is sent, whatever is spoken: HTTP, MQTT
+/// or a WebSocket's other protocol. Writes then fail, and with them the connection.
+fn set_options(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
+    // Answers are small writes; without this the last segment would wait for an ACK.
+    stream.set_nodelay(true)?;
+    // RFC 5482; for probes of a closed window too.
+    #[cfg(target_os = "linux")]
+    SockRef::from(stream).set_tcp_user_timeout(Some(write_timeout))?;
+    Ok(())
+}
+
+/// Has the system ask whether an HTTP client is there: one whose WebSocket is silent shows it by nothing
+/// else. MQTT has its own keep alive, and devices that sleep for longer than this.
+fn ask_whether_there(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_IDLE / KEEPALIVE_PROBES)
+        .with_retries(KEEPALIVE_PROBES);
+    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&keepalive) {
+        tracing::debug!(%error, "a socket does not take its options");
     }
 }
 
