@@ -1,7 +1,10 @@
-//! The server certificate of each hostname: made by the services CA, or taken from files.
+//! The server certificate of each hostname: made by the services CA, or taken from files. And the client
+//! certificate that origins are shown.
 //!
 //! `DIR/tls/hosts/NAME.pem` holds what is made here. An operator's own certificate is put beside it as
 //! `NAME.crt` and `NAME.key`, and goes before; of a wildcard, `NAME` begins with `_.` instead of `*.`.
+//! What origins are shown is `DIR/tls/outbound.crt` and `outbound.key`, always an operator's: by a CA of
+//! ours a device could pose as the edge.
 //! Files are read again when they change. While they can't be used, the certificate before stays.
 
 use std::collections::HashMap;
@@ -26,9 +29,18 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// Looks after the certificates of all hostnames.
 pub(super) struct Certificates {
     folder: PathBuf,
+    outbound_files: [PathBuf; 2],
     authority: Arc<Authority>,
     clock: Clock,
     used: Mutex<HashMap<HostPattern, Used>>,
+    outbound: Mutex<Outbound>,
+}
+
+/// What origins were last shown, and the files that it was looked for in.
+#[derive(Default)]
+struct Outbound {
+    identity: Option<TlsIdentity>,
+    stamps: [Option<Stamp>; 2],
 }
 
 /// What a hostname was last given.
@@ -64,7 +76,9 @@ impl Certificates {
         let folder = dir.host_tls();
         // A directory made by an older version has no such folder.
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { folder, authority, clock, used: Mutex::default() })
+        let outbound_files = dir.outbound_tls();
+        let (used, outbound) = (Mutex::default(), Mutex::default());
+        Ok(Self { folder, outbound_files, authority, clock, used, outbound })
     }
 
     /// The certificate of a hostname as it should be now, or the one before while that can't be had.
@@ -103,6 +117,27 @@ impl Certificates {
                 (Due::Time { at: self.clock.now().plus(RETRY_AFTER), issuer }, Err(error))
             }
         }
+    }
+
+    /// What origins are shown now, or the one before while its files can't be used. None without files.
+    pub(super) fn outbound(&self) -> Option<TlsIdentity> {
+        let [chain, key] = &self.outbound_files;
+        let mut outbound = self.outbound.lock().unwrap_or_else(PoisonError::into_inner);
+        outbound.stamps = stamps(chain, key);
+        match outbound.stamps {
+            [None, _] => outbound.identity = None,
+            [Some(_), _] => match of_files(chain, key) {
+                Ok(identity) => outbound.identity = Some(identity),
+                Err(error) => tracing::error!(%error, "the certificate for origins can't be used"),
+            },
+        }
+        outbound.identity.clone()
+    }
+
+    /// Whether what origins are shown has to be looked at again.
+    pub(super) fn outbound_is_due(&self) -> bool {
+        let [chain, key] = &self.outbound_files;
+        self.outbound.lock().unwrap_or_else(PoisonError::into_inner).stamps != stamps(chain, key)
     }
 
     /// Forgets a hostname that is not served any more.

@@ -14,7 +14,7 @@ use muster_enroll::{Clock, Registrar};
 use muster_policy::host::HostPattern;
 use muster_policy::identity::AccountId;
 use muster_policy::time::UnixTime;
-use muster_store::record::{Ca, CaRole, CaState, Certificate, ChangeKind, Device, Host};
+use muster_store::record::{Account, Ca, CaRole, CaState, Certificate, ChangeKind, Device, Host};
 use muster_store::{Fault, Ledger, Reader};
 
 use super::certificates::Certificates;
@@ -55,15 +55,7 @@ impl Feed {
         Ok(Snapshot {
             change: reader.newest_change()?,
             made_at: now,
-            accounts: reader
-                .accounts()?
-                .into_iter()
-                .map(|account| AccountEntry {
-                    id: account.id,
-                    trust_domain: account.trust_domain,
-                    outbound: None,
-                })
-                .collect(),
+            accounts: reader.accounts()?.into_iter().map(|account| self.account_entry(account)).collect(),
             cas: cas.iter().filter_map(ca_entry).collect(),
             hosts: reader.hosts(self.account)?.into_iter().map(|host| self.host_entry(host)).collect(),
             revoked,
@@ -106,17 +98,22 @@ impl Feed {
         Ok(Update::Delta(Delta { from: at, change, made_at: self.now(), events }))
     }
 
-    /// The hostnames that get another certificate now, as events without a change.
+    /// The hostnames that get another certificate now, and the account when what origins are shown is
+    /// another one, as events without a change.
     ///
     /// # Errors
     /// When the ledger can't be read.
     pub(super) fn due_certificates(&self, at: u64) -> Result<Option<Update>, Fault> {
-        let due = self.certificates.due();
-        if due.is_empty() {
+        let (due, outbound_is_due) = (self.certificates.due(), self.certificates.outbound_is_due());
+        if due.is_empty() && !outbound_is_due {
             return Ok(None);
         }
         let reader = self.ledger.reader()?;
         let mut events = Vec::new();
+        if outbound_is_due {
+            let account = reader.account(self.account)?;
+            events.extend(account.map(|account| Event::Account(self.account_entry(account))));
+        }
         for host in due {
             events.extend(self.host_event(&reader, &host)?);
         }
@@ -141,7 +138,14 @@ impl Feed {
     /// less.
     fn host_entry(&self, host: Host) -> HostEntry {
         let certificate = self.certificates.of(&host.rule.host);
-        HostEntry { rule: host.rule, certificate, origin_tls: OriginTls::default() }
+        let tls = host.origin_tls;
+        let origin_tls = OriginTls { anchors: tls.cas, server_name: tls.name, identify: tls.identify };
+        HostEntry { rule: host.rule, certificate, origin_tls }
+    }
+
+    fn account_entry(&self, account: Account) -> AccountEntry {
+        let outbound = if account.id == self.account { self.certificates.outbound() } else { None };
+        AccountEntry { id: account.id, trust_domain: account.trust_domain, outbound }
     }
 
     /// The devices that are not plain active ones.
