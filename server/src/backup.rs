@@ -39,8 +39,9 @@ struct Folder {
     at: fn(&DataDir) -> PathBuf,
 }
 
-const FOLDERS: [Folder; 2] = [
+const FOLDERS: [Folder; 3] = [
     Folder { name: "keys", endings: &[".key"], at: DataDir::keys },
+    Folder { name: "tls", endings: &["outbound.crt", "outbound.key"], at: DataDir::tls },
     Folder { name: "hosts", endings: &[".crt", ".key"], at: DataDir::host_tls },
 ];
 
@@ -262,6 +263,7 @@ mod tests {
             is_member_name("ledger.redb") && is_member_name("muster.toml") && is_member_name("keys/a-1.key")
         );
         assert!(is_member_name("hosts/_.example.com.crt") && is_member_name("hosts/api.example.com.key"));
+        assert!(is_member_name("tls/outbound.crt") && is_member_name("tls/outbound.key"));
         for wrong in [
             "../x",
             "/etc/passwd",
@@ -270,6 +272,7 @@ mod tests {
             "hosts/.x.crt",
             "keys/a.crt",
             "tls/a.key",
+            "tls/est.pem",
             "keys/../../x.key",
             "keys/.x.key",
             "keys/a",

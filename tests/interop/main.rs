@@ -10,6 +10,7 @@ mod carry;
 mod curl;
 mod mqtt_clients;
 mod mqtt_upstream;
+mod origin;
 mod python;
 mod strongswan;
 
