@@ -399,6 +399,31 @@ async fn large_retained_messages_come_whole_through_a_queue_of_few_octets() {
 }
 
 #[tokio::test]
+async fn a_filter_many_times_in_one_packet_is_read_once() {
+    let broker = broker(OPEN);
+    let mut client = connected(&broker, connect(5, "one")).await;
+    for topic in ["r/1", "r/2", "s"] {
+        client.send(&publish(5, 3, topic, 1, &[], b"x")).await;
+        client.receive().await;
+    }
+    let filters: Vec<_> = (0..1000).map(|number| if number == 500 { ("s", 0) } else { ("r/+", 0) }).collect();
+    client.send(&subscribe_with(5, 1, &[], &filters)).await;
+    assert_eq!(client.receive().await.1.len(), 2 + 1 + 1000);
+    let mut topics = Vec::new();
+    for _ in 0..3 {
+        topics.push(client.receive().await.1[1..].to_vec());
+    }
+    topics.sort();
+    assert!(topics[0].starts_with(b"\x01s") && topics[1].starts_with(b"\x03r/1"), "{topics:02x?}");
+    client.receive_nothing().await;
+    // Another packet reads it again (§3.8.4).
+    client.subscribe(5, "r/+", 0).await;
+    client.receive().await;
+    client.receive().await;
+    client.receive_nothing().await;
+}
+
+#[tokio::test]
 async fn many_retained_messages_come_whole_through_a_short_queue() {
     let broker = broker(&format!("{OPEN}[quotas]\nqueued = 40\nqueued_qos0 = 40"));
     let mut client = connected(&broker, connect(4, "one")).await;

@@ -27,6 +27,8 @@ use crate::wire::{Broken, Code, Packet, kind};
 
 /// Messages taken out of the session at one go.
 const TAKE_AT_ONCE: usize = 16;
+/// Pages of retained messages that are looked through at one go.
+const PAGES_AT_ONCE: usize = 4;
 /// How long a client that takes a session over with a clean start has to send what it does not wait to send: the
 /// time from one TLS record to the next, and a delay that nobody minds.
 const PIPELINE_WAIT: Duration = Duration::from_millis(100);
@@ -177,9 +179,10 @@ impl<S: Stream> Connection<'_, S> {
 
     async fn run(&mut self, cut: &mut Cut) -> Over {
         loop {
-            if let Err(code) = self.fill() {
-                return Over::Ours(code);
-            }
+            let has_more = match self.fill() {
+                Ok(has_more) => has_more,
+                Err(code) => return Over::Ours(code),
+            };
             let reading = self.reading();
             let deadline = self.deadline();
             let ticket = self.held.front().map(|held| held.ticket).into_iter().chain(self.brake).min();
@@ -192,6 +195,7 @@ impl<S: Stream> Connection<'_, S> {
                     self.release();
                     continue;
                 }
+                () = tokio::task::yield_now(), if has_more => continue,
                 () = sleep_until(deadline) => {
                     match self.overdue() {
                         Some(over) => return over,
@@ -284,16 +288,24 @@ impl<S: Stream> Connection<'_, S> {
         is_silent.then_some(Over::Ours(Code::KEEP_ALIVE_TIMEOUT))
     }
 
-    /// Moves messages from the session to the output, as far as it has room.
-    fn fill(&mut self) -> Result<(), Code> {
+    /// Moves messages from the session to the output, as far as it has room. Returns whether others should run
+    /// before it goes on.
+    fn fill(&mut self) -> Result<bool, Code> {
         let hub = Arc::clone(self.hub);
+        let mut pages = 0;
         loop {
             let room = OUTPUT_HIGH_BYTES.saturating_sub(self.packets.waiting_bytes());
             let (session, link) = (&self.seat.session, self.seat.link);
             // Asked even without room: the session may be another connection's by now.
             let taken = session.take(link, (TAKE_AT_ONCE, room), hub.clock.now(), hub.surroundings())?;
-            if taken.is_empty() && (room == 0 || !self.fetch_retained()) {
-                return Ok(());
+            if taken.is_empty() {
+                if room == 0 || !self.fetch_retained() {
+                    return Ok(false);
+                }
+                pages += 1;
+                if pages == PAGES_AT_ONCE {
+                    return Ok(true);
+                }
             }
             for outgoing in taken {
                 self.send(outgoing);

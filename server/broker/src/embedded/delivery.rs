@@ -42,6 +42,11 @@ impl Replay {
     pub(crate) const fn is_wanted(&self) -> bool {
         self.filter.is_some()
     }
+
+    /// Whether it is for the same filter and has not begun, so that another takes its place.
+    pub(crate) fn is_superseded_by(&self, other: &Self) -> bool {
+        self.after.is_none() && self.filter == other.filter
+    }
 }
 
 /// Pushes a message into the session of these subscriptions, which are all its own.

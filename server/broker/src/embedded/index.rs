@@ -123,13 +123,17 @@ fn leave(list: &mut Vec<Subscriber>, session: &Session) {
 
 impl Node {
     fn group(&mut self, name: &str) -> &mut Vec<Subscriber> {
-        let place = self.groups.iter().position(|group| group.name.as_ref() == name);
-        let place = place.unwrap_or_else(|| {
-            self.groups.push(Group { name: name.into(), members: Vec::new(), turn: 0.into() });
-            self.groups.len().saturating_sub(1)
+        let place = self.group_place(name).unwrap_or_else(|place| {
+            self.groups.insert(place, Group { name: name.into(), members: Vec::new(), turn: 0.into() });
+            place
         });
         #[expect(clippy::indexing_slicing, reason = "the place was just found or made")]
         &mut self.groups[place].members
+    }
+
+    /// Where a group is, or belongs: groups are in the order of their names.
+    fn group_place(&self, name: &str) -> Result<usize, usize> {
+        self.groups.binary_search_by(|group| group.name.as_ref().cmp(name))
     }
 
     fn is_empty(&self) -> bool {
@@ -141,10 +145,14 @@ impl Node {
             match share {
                 None => leave(&mut self.subscribers, session),
                 Some(name) => {
-                    for group in self.groups.iter_mut().filter(|group| group.name.as_ref() == name) {
+                    if let Ok(place) = self.group_place(name)
+                        && let Some(group) = self.groups.get_mut(place)
+                    {
                         leave(&mut group.members, session);
+                        if group.members.is_empty() {
+                            self.groups.remove(place);
+                        }
                     }
-                    self.groups.retain(|group| !group.members.is_empty());
                 }
             }
             return;

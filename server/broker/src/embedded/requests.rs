@@ -139,6 +139,8 @@ impl<S: Stream> Connection<'_, S> {
                 Ok(replay) => {
                     codes.push(Code(replay.qos.bits()));
                     if replay.is_wanted() {
+                        // The same filter many times over in one packet is not many times the work.
+                        self.replays.retain(|earlier| !earlier.is_superseded_by(&replay));
                         self.replays.push_back(replay);
                     }
                 }
