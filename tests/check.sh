@@ -30,6 +30,8 @@ debian=(
     "libssl-dev /usr/include/openssl/ssl.h"
     "pkg-config /usr/bin/pkg-config"
     "nats-server /usr/sbin/nats-server"
+    "nodejs /usr/bin/node"
+    "node-mqtt /usr/share/nodejs/mqtt/package.json"
 )
 python=(cryptography==45.0.7 pyOpenSSL==25.3.0 acme2certifier==0.46.3 paho-mqtt==2.1.0)
 

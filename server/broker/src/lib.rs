@@ -15,10 +15,7 @@
 //!
 //! The crate may import `muster-policy` and no other package of the workspace.
 //!
-//! # WebSocket
-//!
-//! The edge answers the HTTP upgrade (subprotocol `mqtt`) and hands the upgraded stream to
-//! [`websocket::adapt`], whose result is a byte stream for [`Broker::serve`].
+//! MQTT in WebSockets is the edge's: it answers the upgrade and hands over the octets inside the messages.
 //!
 //! # Decisions
 //!
@@ -60,7 +57,6 @@ mod store;
 mod stream;
 mod topic;
 mod upstream;
-pub mod websocket;
 mod wire;
 
 pub use crate::config::{

@@ -9,7 +9,7 @@ use super::rewrite::{self, Bounds};
 use crate::config::{OnCutSession, OnCutWill, Settings};
 use crate::cut::{Cut, CutReason};
 use crate::engine::Client;
-use crate::gate::{Aliases, Gate};
+use crate::gate::{self, Aliases, Gate};
 use crate::metrics::Metrics;
 use crate::serve::Ended;
 use crate::stream::{Event, OUTPUT_HIGH_BYTES, Packets, Reading, Stream, StreamError};
@@ -151,7 +151,7 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
             return Ok(());
         };
         self.metrics.publish_refused.up();
-        if self.version == Version::V311 {
+        if !gate::may_go_on(self.version, &publish.topic) {
             return Err(Over::Ours(code));
         }
         let kind = match publish.qos {
@@ -186,7 +186,7 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
 
     fn unsubscribe(&mut self, frame: &Frame, unsubscribe: Unsubscribe) -> Result<(), Over> {
         let packet_id = unsubscribe.packet_id;
-        let checked = self.gate.check_unsubscribe(&unsubscribe);
+        let checked = self.gate.check_unsubscribe(&unsubscribe)?;
         let refusals: Vec<_> = checked.iter().map(|filter| filter.as_ref().err().copied()).collect();
         if !self.note(packet_id, &refusals)? {
             forward(frame, self.upstream.output());
@@ -260,8 +260,8 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
         if let Some(alias) = publish.alias {
             self.aliases.resolve(alias, &mut publish.topic)?;
         }
-        let topic = TopicName::parse(&publish.topic)
-            .map_err(|error| Broken::new(Code::TOPIC_NAME_INVALID, error.0))?;
+        let topic =
+            TopicName::parse(&publish.topic).map_err(|error| error.broken(Code::TOPIC_NAME_INVALID))?;
         if self.gate.rules.may_read(topic) {
             self.metrics.delivered.up();
             forward(frame, self.client.output());
