@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use muster_admin::{EdgeFigures, ReadEdge};
 use muster_broker::Broker;
 use muster_edge::{Edge, EdgeConfig, ListenerKind, Update};
 use muster_enroll::{Clock, Registrar};
@@ -77,6 +78,25 @@ impl EdgeRole {
     /// Up to which change the edge goes by the ledger.
     pub(crate) fn is_at(&self) -> watch::Receiver<u64> {
         self.is_at.subscribe()
+    }
+
+    /// Reads what the edge counts.
+    pub(crate) fn figures(&self) -> ReadEdge {
+        let edge = self.edge.clone();
+        Arc::new(move || {
+            let counted = edge.counters();
+            let by_reason = counted.refused_by_reason.into_iter();
+            EdgeFigures {
+                connections_https: counted.connections_https,
+                connections_mqtt: counted.connections_mqtt,
+                certificates_connected: counted.certificates_connected,
+                handshakes: counted.handshakes,
+                handshakes_refused: counted.handshakes_refused,
+                requests: counted.requests,
+                cut: counted.cut,
+                refused_by_reason: by_reason.map(|(reason, count)| (reason.code(), count)).collect(),
+            }
+        })
     }
 
     /// Serves until `stop`, then drains.
