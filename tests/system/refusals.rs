@@ -391,7 +391,7 @@ fn who_would_wait_too_long_for_a_key_is_told_to_come_back() {
     let der = request_by(&key, "meter-1");
     let token = server.muster(&["token", "new", "--device", "meter-1", "--uses", "1000"]);
     let authorization = basic("meter-1", token.trim());
-    let (seen, replies) = std::sync::mpsc::channel();
+    let (seen, replies) = std::sync::mpsc::sync_channel(ASKING);
     let first_refused = std::thread::scope(|scope| {
         for _ in 0..ASKING {
             let (est, seen) = (server.est(), seen.clone());
