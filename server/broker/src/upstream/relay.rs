@@ -311,16 +311,19 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
             Ended::Ours(Code::SERVER_SHUTTING_DOWN) => self.leave(OnCutWill::Drop, OnCutSession::Keep),
             _ => {}
         }
-        if ended != Ended::Closed {
-            self.upstream.finish().await;
-        }
         if !self.is_connected && ended == Ended::Upstream && self.client.waiting_bytes() == 0 {
             crate::wire::connect::write_refused(self.client.output(), self.version, Code::SERVER_UNAVAILABLE);
         }
         if let Some(code) = goodbye {
             write_disconnect(self.client.output(), self.version, code);
         }
-        self.client.finish().await;
+        if ended == Ended::Closed {
+            // Without a goodbye, so that the broker fires the will.
+            drop(self.upstream);
+            self.client.finish().await;
+        } else {
+            tokio::join!(self.upstream.finish(), self.client.finish());
+        }
         ended
     }
 
