@@ -56,7 +56,7 @@ cargo_tool() { # name version
     cargo "$1" --version 2>/dev/null | grep -qF "$2" || cargo install --quiet --locked "cargo-$1@$2"
 }
 
-part_packages() { install_packages; }
+part_packages() { install_packages && tests/size/size.sh packages; }
 part_format() { cargo fmt --all --check; }
 part_clippy() { cargo clippy --workspace --all-targets --all-features -- -D warnings; }
 part_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items; }

@@ -11,6 +11,7 @@ mod curl;
 mod mqtt_clients;
 mod mqtt_edge;
 mod mqtt_upstream;
+mod origin;
 mod python;
 mod strongswan;
 

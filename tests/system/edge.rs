@@ -167,6 +167,34 @@ fn a_certificate_from_files_goes_before_the_one_made_here() {
     assert_eq!(anonymous(&server, "api.example.test"), None, "the old certificate is gone");
 }
 
+/// Neither an older rule nor that of a wildcard above answers for a hostname without a certificate.
+#[test]
+fn a_rule_holds_whatever_becomes_of_its_hostnames_certificate() {
+    let server = Server::start();
+    let to = format!("http://{}", origin());
+    let device = enrolled(&server, "meter-1");
+    let files = server.dir().join("tls/hosts/api.example.test.crt");
+    std::fs::write(&files, "no certificate").expect("written");
+    set(&server, "*.example.test", &["--mode", "off", "--origin", &to]);
+    assert_eq!(anonymous(&server, "www.example.test"), Some(200));
+    assert_eq!(anonymous(&server, "api.example.test"), Some(200));
+    set(&server, "api.example.test", &["--origin", &to]);
+    assert_eq!(anonymous(&server, "api.example.test"), None);
+    assert_eq!(device.visits(&server, "api.example.test"), None);
+    std::fs::remove_file(&files).expect("removed");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while device.visits(&server, "api.example.test") != Some(200) {
+        assert!(Instant::now() < deadline, "the certificate made here is not used");
+    }
+    // Files that turn bad leave the certificate before, and the rule is the new one all the same.
+    std::fs::write(&files, "no certificate").expect("written");
+    for (mode, status) in [("off", Some(200)), ("require", None)] {
+        set(&server, "api.example.test", &["--mode", mode]);
+        assert_eq!(anonymous(&server, "api.example.test"), status, "{mode}");
+        assert_eq!(device.visits(&server, "api.example.test"), Some(200), "{mode}");
+    }
+}
+
 #[test]
 fn a_revocation_ends_live_mqtt_connections_and_disturbs_nobody_else() {
     let server = Server::start();

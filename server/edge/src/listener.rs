@@ -18,6 +18,7 @@ use muster_policy::access::Holder;
 use muster_policy::host::{HostMode, Protocol};
 use muster_policy::name::Hostname;
 use muster_policy::reason::Reason;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -60,6 +61,9 @@ pub struct ListenerLimits {
     pub handshake_timeout: Duration,
     /// How long an origin may think after it has the whole request.
     pub answer_timeout: Duration,
+    /// How long a peer may take nothing of what is sent to it, on Linux; elsewhere the system's own time
+    /// holds. Not much less than devices sleep between two looks at their radio.
+    pub write_timeout: Duration,
     /// How long open connections get to finish when the edge stops.
     pub drain_timeout: Duration,
 }
@@ -78,6 +82,7 @@ impl Default for ListenerLimits {
             slot_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -85,6 +90,9 @@ impl Default for ListenerLimits {
 
 /// How long the loop pauses when the system has no file descriptor left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// How long an HTTP client may be silent before the system asks, and how often until it is gone.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_PROBES: u32 = 4;
 /// How long a refused peer is listened to, so that a reset does not overtake the alert.
 const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
 /// What a refused peer may have sent meanwhile; a request or two.
@@ -140,8 +148,8 @@ pub(crate) async fn accept(
     }
 }
 
-/// What a connection holds for as long as it is open.
-type Slots = (Claim, OwnedSemaphorePermit);
+/// What a connection holds for as long as it is open, and what a WebSocket on it keeps after that.
+pub(crate) type Slots = (Claim, OwnedSemaphorePermit);
 
 impl Shared {
     fn slots(&self, peer: SocketAddr) -> Option<Slots> {
@@ -165,9 +173,8 @@ impl Shared {
     /// an idle connection keeps no room for it.
     async fn attend(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, kind: ListenerKind, slots: Slots) {
         if let Some(arrived) = Box::pin(self.handshake(stream, peer, kind)).await {
-            self.serve(arrived, peer).await;
+            self.serve(arrived, peer, slots).await;
         }
-        drop(slots);
     }
 
     async fn handshake(
@@ -176,8 +183,9 @@ impl Shared {
         peer: SocketAddr,
         kind: ListenerKind,
     ) -> Option<Arrived> {
-        // Answers are small writes; without this the last segment would wait for an ACK.
-        let _ = stream.set_nodelay(true);
+        if let Err(error) = set_options(&stream, self.limits.write_timeout) {
+            tracing::debug!(%peer, %error, "a socket does not take its options");
+        }
         let hello = match timeout(self.limits.hello_timeout, read_hello(&mut stream)).await {
             Ok(Ok(hello)) => hello,
             Ok(Err(HelloFault::Malformed(alert))) => {
@@ -269,7 +277,7 @@ impl Shared {
         Some(Arrived { stream, name, door, verified, protocol })
     }
 
-    async fn serve(self: Arc<Self>, arrived: Arrived, peer: SocketAddr) {
+    async fn serve(self: Arc<Self>, arrived: Arrived, peer: SocketAddr, slots: Slots) {
         let Arrived { stream, name, door, verified, protocol } = arrived;
         let holder = verified.as_ref().map(|verified| {
             let mut holder = verified.holder(&door.anchors);
@@ -281,15 +289,17 @@ impl Shared {
         drop(door);
         match protocol {
             Protocol::Https => {
+                ask_whether_there(stream.get_ref().0);
                 let is_h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
                 let version = if is_h2 { Version::Http2 } else { Version::Http1 };
-                let visit = Arc::new(Visit::new(Arc::clone(&self), Arc::new(place), verified, peer));
+                let visit = Visit::new(Arc::clone(&self), Arc::new(place), Arc::new(slots), verified, peer);
                 // Boxed, as it is by far the largest: MQTT connections wait in the same task type.
-                Box::pin(http::serve(stream, version, visit)).await;
+                Box::pin(http::serve(stream, version, Arc::new(visit))).await;
             }
             Protocol::Mqtt => {
                 drop(verified);
                 self.hand_over(Box::new(stream), place, peer, Carrier::Tls).await;
+                drop(slots);
             }
         }
     }
@@ -341,7 +351,21 @@ impl Shared {
         drop(place);
     }
 
-    /// Asks again for a live connection, and orders its end when it has lost its right.
+    /// Orders the end of those who have lost their right; how many.
+    pub(crate) fn cut_denied(&self, guests: &[Arc<Guest>]) -> usize {
+        let is_lost = |guest: &&Arc<Guest>| {
+            self.review(guest).is_some_and(|reason| {
+                let first = guest.cut.give(reason);
+                if first {
+                    self.metrics.cut(reason);
+                }
+                first
+            })
+        };
+        guests.iter().filter(is_lost).count()
+    }
+
+    /// Asks again for a live connection: the reason why it has lost its right, if it has.
     pub(crate) fn review(&self, guest: &Guest) -> Option<Reason> {
         let doors = self.state.doors();
         let Some(door) = doors.resolve(guest.name.as_str()) else { return Some(Reason::HostUnknown) };
@@ -349,10 +373,8 @@ impl Shared {
             return Some(Reason::HostMisdirected);
         }
         let holder = guest.holder.as_deref();
-        match self.state.access(door, holder, guest.protocol).map(drop) {
-            // Staleness keeps people out who come; it does not throw out a whole fleet.
-            Ok(()) | Err(Reason::RevocationsStale) => {}
-            Err(reason) => return Some(reason),
+        if let Err(reason) = self.state.access(door, holder, guest.protocol) {
+            return Some(reason);
         }
         // The broker's rules go by groups, and it has those of the day of the connection.
         let has_changed = |holder: &Holder| {
@@ -360,6 +382,31 @@ impl Shared {
         };
         let changed = guest.protocol == Protocol::Mqtt && holder.is_some_and(has_changed);
         changed.then_some(Reason::GroupsChanged)
+    }
+}
+
+/// Sets what the system does for a connection.
+///
+/// It is the system that sees whether a peer still takes what it is sent, whatever is spoken: HTTP, MQTT
+/// or a WebSocket's other protocol. Writes then fail, and with them the connection.
+fn set_options(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
+    // Answers are small writes; without this the last segment would wait for an ACK.
+    stream.set_nodelay(true)?;
+    // RFC 5482; for probes of a closed window too.
+    #[cfg(target_os = "linux")]
+    SockRef::from(stream).set_tcp_user_timeout(Some(write_timeout))?;
+    Ok(())
+}
+
+/// Has the system ask whether an HTTP client is there: one whose WebSocket is silent shows it by nothing
+/// else. MQTT has its own keep alive, and devices that sleep for longer than this.
+fn ask_whether_there(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_IDLE / KEEPALIVE_PROBES)
+        .with_retries(KEEPALIVE_PROBES);
+    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&keepalive) {
+        tracing::debug!(%error, "a socket does not take its options");
     }
 }
 
