@@ -66,8 +66,11 @@ const READ_BYTES: usize = 4096;
 pub(crate) const OUTPUT_HIGH_BYTES: usize = 32 * 1024;
 /// How long a client may take nothing of what waits for it.
 pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the last words may take.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the last words may take, and the peer's close after them: less than the second after which the edge
+/// closes what it has cut, so that the end is counted as what it was.
+const FINISH_TIMEOUT: Duration = Duration::from_millis(800);
+/// How much of what a peer sends after our last words is read: a few packets that crossed them.
+const LINGER_BYTES: usize = 64 * 1024;
 /// Buffers above this are given back when they are empty; smaller ones too when the stream is idle.
 const KEEP_BYTES: usize = 512;
 
@@ -118,11 +121,25 @@ impl<S: Stream> Packets<S> {
         tokio::time::timeout(wait, whole).await.ok().flatten()
     }
 
-    /// Sends what waits and closes, for a second at most.
+    /// Sends what waits and closes, for a moment at most.
+    ///
+    /// What the peer still sends is read and dropped until it closes too: a socket that is closed with input unread
+    /// is reset, and takes the last words along; a WebSocket has a handshake of its own (RFC 6455 §7.1.1).
     pub(crate) async fn finish(mut self) {
+        let mut left = LINGER_BYTES;
         let end = core::future::poll_fn(|cx| {
             ready!(self.poll_output(cx))?;
-            Pin::new(&mut self.stream).poll_shutdown(cx)
+            if left == LINGER_BYTES {
+                ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            }
+            while left > 0 {
+                self.input.clear();
+                match ready!(self.poll_input(cx))? {
+                    0 => break,
+                    count => left = left.saturating_sub(count),
+                }
+            }
+            Poll::Ready(Ok::<_, std::io::Error>(()))
         });
         // The peer may be gone or deaf: nothing hangs on its reading this.
         let _ = tokio::time::timeout(FINISH_TIMEOUT, end).await;

@@ -8,6 +8,8 @@ use muster_broker::{Code, CutReason, Ended};
 use rig::{
     GOODBYE, PUBACK, PUBREC, broker, connect, counted, dial, dial_account, holder, packet, publish, text,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 /// The answer to a CONNECT: the code, in the terms of its version.
 async fn answer(client: &mut rig::Client, connect: &rig::Connect) -> u8 {
@@ -78,6 +80,27 @@ async fn a_client_that_the_edge_does_not_let_in_is_told_so() {
     client.send(&[0xc0, 0]).await;
     client.is_closed().await;
     assert_eq!(broker.metrics().connections, 0);
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let broker = broker("");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let mut client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connects");
+    let (theirs, _) = listener.accept().await.expect("accepts");
+    let crossing = publish(5, 0, "devices/meter/x", 0, &[], &[b'x'; 20_000]);
+    let octets = [connect(5, "other").octets(), crossing].concat();
+    client.write_all(&octets).await.expect("sent");
+    let peer = rig::peer(Some(holder("meter", &[])), 1, muster_broker::Cut::never());
+    let served = tokio::spawn(async move { broker.serve(theirs, peer).await });
+    let mut answer = [0; 5];
+    client.read_exact(&mut answer).await.expect("a CONNACK");
+    assert_eq!(answer, [0x20, 3, 0, 0x85, 0]);
+    // The end, and no reset: a client that still writes would take that for a broken connection.
+    assert_eq!(client.read(&mut answer).await.expect("an end"), 0);
+    client.write_all(&GOODBYE).await.expect("not reset");
+    drop(client);
+    assert_eq!(served.await.expect("no panic"), Ended::Refused(Code::CLIENT_ID_NOT_VALID));
 }
 
 #[tokio::test]

@@ -151,6 +151,28 @@ async fn a_shared_subscription_gives_each_message_to_one_member() {
 }
 
 #[tokio::test]
+async fn a_shared_message_goes_to_a_member_that_has_room() {
+    let broker = broker(&format!("{OPEN}[quotas]\ninflight = 1\nqueued = 1\nwhen_full = 'refuse'"));
+    let mut quick = connected(&broker, connect(4, "quick")).await;
+    let mut stuck = connected(&broker, connect(4, "stuck")).await;
+    for member in [&mut quick, &mut stuck] {
+        assert_eq!(member.subscribe(4, "$share/g/a", 1).await, 1);
+    }
+    let mut writer = connected(&broker, connect(5, "writer")).await;
+    let mut came = 0;
+    for _ in 0..10 {
+        writer.send(&publish(5, 2, "a", 1, &[], b"x")).await;
+        assert_eq!(writer.receive().await, (PUBACK, vec![0, 1]));
+        while let Ok((_, body)) = tokio::time::timeout(Duration::from_millis(20), quick.receive()).await {
+            quick.send(&ack(PUBACK, u16::from_be_bytes([body[3], body[4]]))).await;
+            came += 1;
+        }
+    }
+    // The other has one under way and one that waits.
+    assert_eq!(came, 8);
+}
+
+#[tokio::test]
 async fn no_more_is_in_flight_than_the_client_takes() {
     let broker = broker(OPEN);
     // Receive maximum 2.

@@ -210,7 +210,8 @@ async fn a_connection_whose_task_is_dropped_leaves_its_session() {
         } else {
             watcher.receive_nothing().await;
         }
-        assert_eq!(broker.metrics().sessions, 1);
+        let metrics = broker.metrics();
+        assert_eq!((metrics.sessions, metrics.connections), (1, 1));
     }
 }
 

@@ -136,12 +136,26 @@ impl Hub {
             }
         }
         for shared in &matches.shared {
-            let has_link = |member: &&Subscriber| member.session.state().link.is_some();
-            let member = shared.members.iter().find(has_link).or_else(|| shared.members.first());
-            if let Some(member) = member {
-                self.push(message, core::slice::from_ref(member), published);
+            self.push_to_one(message, &shared.members, published);
+        }
+    }
+
+    /// Pushes into the first of these sessions that takes it: those with a connection come before others.
+    fn push_to_one(&self, message: &Arc<Message>, members: &[Subscriber], published: &mut Published) {
+        let has_link = |member: &&Subscriber| member.session.state().link.is_some();
+        let (linked, away): (Vec<_>, Vec<_>) = members.iter().partition(has_link);
+        let mut was_full = false;
+        for member in linked.into_iter().chain(away) {
+            match offer(message, core::slice::from_ref(member), self.surroundings()) {
+                Pushed::Queued(ticket) => {
+                    published.ticket = published.ticket.max(ticket);
+                    return;
+                }
+                Pushed::Full => was_full = true,
+                Pushed::Dropped => {}
             }
         }
+        published.was_refused |= was_full;
     }
 
     fn push(&self, message: &Arc<Message>, subscribers: &[Subscriber], published: &mut Published) {
