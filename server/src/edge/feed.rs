@@ -60,7 +60,12 @@ impl Feed {
                 })
                 .collect(),
             cas: cas.iter().filter_map(ca_entry).collect(),
-            hosts: reader.hosts(self.account)?.into_iter().filter_map(|host| self.host_entry(host)).collect(),
+            hosts: reader
+                .hosts(self.account)?
+                .into_iter()
+                .filter(|host| is_answered(&reader, host))
+                .filter_map(|host| self.host_entry(host))
+                .collect(),
             revoked,
             devices: self.noted_devices(&reader)?,
         })
@@ -82,6 +87,15 @@ impl Feed {
                 ChangeKind::CaAdded(id) | ChangeKind::CaStateSet(id, _) => {
                     events.extend(reader.ca(id)?.and_then(|ca| ca_event(&ca)));
                 }
+                ChangeKind::CaRemoved(id) => events.push(Event::CaRemoved(id)),
+                ChangeKind::ZoneSet(zone) => {
+                    for host in reader.hosts(self.account)? {
+                        if host.rule.zone == zone {
+                            let name = host.rule.host;
+                            events.push(self.host_event(&reader, &name)?.unwrap_or_else(|| self.gone(name)));
+                        }
+                    }
+                }
                 ChangeKind::CertificateReactivated(id) | ChangeKind::CertificateRevoked(id) => {
                     events.extend(reader.certificate(self.account, id)?.map(|found| standing(&found)));
                 }
@@ -90,9 +104,8 @@ impl Feed {
                         reader.device(self.account, &id)?.map(|device| Event::Device(entry_of(device))),
                     );
                 }
-                ChangeKind::HostSet(host) => events.extend(self.host_event(&reader, &host)?),
-                ChangeKind::HostRemoved(host) => {
-                    // It may have been set again since.
+                ChangeKind::HostSet(host) | ChangeKind::HostRemoved(host) => {
+                    // It may have been set again since, or its zone is paused.
                     events.push(self.host_event(&reader, &host)?.unwrap_or_else(|| self.gone(host)));
                 }
                 _ => {}
@@ -129,6 +142,7 @@ impl Feed {
 
     fn host_event(&self, reader: &Reader, host: &HostPattern) -> Result<Option<Event>, Fault> {
         let held = reader.host(host)?.filter(|held| held.rule.account == self.account);
+        let held = held.filter(|held| is_answered(reader, held));
         Ok(held.and_then(|held| self.host_entry(held)).map(|entry| Event::Host(Box::new(entry))))
     }
 
@@ -155,6 +169,11 @@ impl Feed {
         })?;
         Ok(noted)
     }
+}
+
+/// Nothing of a paused zone is; one that can't be read is not paused as far as anybody knows.
+fn is_answered(reader: &Reader, host: &Host) -> bool {
+    !reader.zone(host.rule.zone).ok().flatten().is_some_and(|zone| zone.paused)
 }
 
 fn entry_of(device: Device) -> DeviceEntry {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
-use muster_policy::host::{HostMode, HostPattern, HostRule, MinTls, Protocol, WhenStale};
+use muster_policy::host::{DefaultCas, HostMode, HostPattern, HostRule, MinTls, Protocol, WhenStale};
 use muster_policy::identity::{AccountId, CaId, ZoneId};
 use muster_policy::time::UnixTime;
 use muster_store::act::{RemoveHost, SetHost};
@@ -31,9 +31,11 @@ struct HostView {
     mode: HostMode,
     protocols: BTreeSet<Protocol>,
     cas: BTreeSet<CaId>,
+    default_cas: DefaultCas,
     min_tls: MinTls,
     origins: Vec<String>,
     when_stale: WhenStale,
+    forward_certificate: bool,
     created_at: UnixTime,
     changed_at: UnixTime,
 }
@@ -47,9 +49,11 @@ impl From<Host> for HostView {
             mode: rule.mode,
             protocols: rule.protocols,
             cas: rule.cas,
+            default_cas: rule.default_cas,
             min_tls: rule.min_tls,
             origins: rule.origins,
             when_stale: rule.when_stale,
+            forward_certificate: rule.forward_certificate,
             created_at: host.created_at,
             changed_at: host.changed_at,
         }
@@ -63,9 +67,11 @@ pub(crate) struct HostWish {
     mode: Option<HostMode>,
     protocols: Option<BTreeSet<Protocol>>,
     cas: Option<BTreeSet<CaId>>,
+    default_cas: Option<DefaultCas>,
     min_tls: Option<MinTls>,
     origins: Option<Vec<String>>,
     when_stale: Option<WhenStale>,
+    forward_certificate: Option<bool>,
 }
 
 impl HostWish {
@@ -73,10 +79,17 @@ impl HostWish {
         HostRule {
             mode: self.mode.unwrap_or(rule.mode),
             protocols: self.protocols.unwrap_or(rule.protocols),
+            default_cas: match (self.default_cas, &self.cas) {
+                (Some(default_cas), _) => default_cas,
+                // A new list of CAs means what it says, whatever was associated before.
+                (None, Some(_)) => DefaultCas::default(),
+                (None, None) => rule.default_cas,
+            },
             cas: self.cas.unwrap_or(rule.cas),
             min_tls: self.min_tls.unwrap_or(rule.min_tls),
             origins: self.origins.unwrap_or(rule.origins),
             when_stale: self.when_stale.unwrap_or(rule.when_stale),
+            forward_certificate: self.forward_certificate.unwrap_or(rule.forward_certificate),
             ..rule
         }
     }
@@ -145,9 +158,11 @@ async fn before(api: &Api, account: AccountId, host: &HostPattern) -> Result<Hos
         mode: HostMode::default(),
         protocols: BTreeSet::from([Protocol::Https]),
         cas: BTreeSet::new(),
+        default_cas: DefaultCas::default(),
         min_tls: MinTls::default(),
         origins: Vec::new(),
         when_stale: WhenStale::default(),
+        forward_certificate: true,
     })
 }
 
