@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole test command: format, lints, docs, licences, unit, system, interop, fuzz smoke.
-# Installs the Debian packages and Python packages it lacks; where it may not, it says which are missing
+# Installs the Debian, Python and npm packages it lacks; where it may not, it says which are missing
 # and fails. Every part that ran is named at the end with its time; nothing is skipped in silence.
 #
 #   tests/check.sh            everything
@@ -11,6 +11,7 @@ root=$PWD
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
 venv=$CARGO_TARGET_DIR/check-venv
+clients=$CARGO_TARGET_DIR/check-clients
 
 parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(packages format clippy docs deny test interop power fuzz size)
@@ -32,8 +33,10 @@ debian=(
     "nats-server /usr/sbin/nats-server"
     "nodejs /usr/bin/node"
     "node-mqtt /usr/share/nodejs/mqtt/package.json"
+    "npm /usr/bin/npm"
 )
-python=(cryptography==45.0.7 pyOpenSSL==25.3.0 acme2certifier==0.46.3 paho-mqtt==2.1.0)
+python=(cryptography==45.0.7 pyOpenSSL==25.3.0 acme2certifier==0.46.3 paho-mqtt==2.1.0
+    cloudflare==5.9.0)
 
 install_packages() {
     local missing=() entry
@@ -50,6 +53,10 @@ install_packages() {
     fi
     [ -x "$venv/bin/python" ] || /usr/bin/python3 -m venv "$venv"
     "$venv/bin/pip" install -q --disable-pip-version-check "${python[@]}"
+    mkdir -p "$clients"
+    cp tests/interop/cloudflare/package.json "$clients"
+    # Their install scripts fetch what their commands for other things need.
+    npm install --prefix "$clients" --ignore-scripts --no-audit --no-fund --silent
 }
 
 cargo_tool() { # name version
@@ -67,7 +74,7 @@ part_deny() {
 }
 part_test() { cargo test --workspace; }
 part_interop() {
-    MUSTER_TEST_PYTHON=$venv/bin/python cargo test -p muster-tests -p muster-ca -p muster-edge \
+    MUSTER_TEST_PYTHON=$venv/bin/python MUSTER_TEST_NODE_FOLDER=$clients cargo test -p muster-tests -p muster-ca -p muster-edge \
         --features muster-tests/interop,muster-ca/interop,muster-edge/interop --test interop
 }
 part_power() { tests/power_cut.sh; }

@@ -156,7 +156,7 @@ async fn add_zones(
     let mut zones = Vec::new();
     for name in names {
         let id = ZoneId::from_bytes(random()?);
-        let zone = Zone { id, account, name: name.clone(), created_at: by.at };
+        let zone = Zone::new(id, account, name.clone(), by.at);
         ledger
             .transact(AddZone { zone, by: by.clone() })
             .await
@@ -169,6 +169,7 @@ async fn add_zones(
 async fn add_admin_token(ledger: &Ledger, clock: &Clock, by: &By) -> anyhow::Result<String> {
     let secret = new_secret("msa_")?;
     let token = AdminToken {
+        permissions: None,
         id: TokenId::new(clock.unix_millis(), random()?),
         hash: hash_secret(&secret),
         name: "init".parse()?,

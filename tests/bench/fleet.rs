@@ -96,6 +96,7 @@ async fn first_certificate(registrar: Arc<Registrar>, name: String) -> anyhow::R
         profile: profile.context("no default profile")?,
         key: KeySource::Device,
         source: None,
+        client: None,
     };
     let Ok(Outcome::Issued(issued)) = registrar.issue(order).await else {
         anyhow::bail!("{name} got no certificate");

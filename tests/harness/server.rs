@@ -57,6 +57,7 @@ impl Server {
             .output()
             .expect("muster runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        std::fs::write(server.initialised(), &made.stdout).expect("a note");
         std::fs::write(dir.join("muster.toml"), config).expect("a configuration");
         server
     }
@@ -130,6 +131,23 @@ impl Server {
         self.mqtt = address("edge_mqtt", "");
         self.crl = ready["crl"].is_string().then(|| address("crl", "http://"));
         self.child = Some(child);
+    }
+
+    /// Base of the API.
+    pub fn api_url(&self) -> String {
+        format!("http://{}/client/v4", self.admin)
+    }
+
+    /// The account's id, and the token that `init` made.
+    pub fn account_and_token(&self) -> (String, String) {
+        let made = std::fs::read_to_string(self.initialised()).expect("what `init` said");
+        let made: Value = serde_json::from_str(&made).expect("JSON");
+        let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+        (text("account_id"), text("admin_token"))
+    }
+
+    fn initialised(&self) -> PathBuf {
+        self.folder.path().join("initialised.json")
     }
 
     /// Ends it as a power cut would, without a word.

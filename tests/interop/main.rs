@@ -3,10 +3,12 @@
 //!
 //! `tests/check.sh` installs them: openssl, curl, strongSwan, mosquitto, nats-server, Node and mqtt.js from Debian;
 //! `cryptography`, `pyOpenSSL`, `paho-mqtt` and acme2certifier's EST handler from PyPI, in the interpreter that
-//! `MUSTER_TEST_PYTHON` names; the crate est-ca is built when its test runs.
+//! `MUSTER_TEST_PYTHON` names; the Cloudflare clients from npm, in the folder that
+//! `MUSTER_TEST_NODE_FOLDER` names; the crate est-ca is built when its test runs.
 
 mod agent;
 mod carry;
+mod cloudflare;
 mod curl;
 mod mqtt_clients;
 mod mqtt_edge;

@@ -4,25 +4,26 @@
 //! process's own secret is compared in constant time. Wrong tokens are answered slowly, and only so
 //! many at once wait; a right token is never held up by wrong ones.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 use muster_enroll::hash_secret;
 use muster_policy::identity::{SecretHash, TokenId};
 use muster_policy::time::UnixTime;
 use muster_store::act::By;
-use muster_store::record::{Actor, AdminRole, AdminToken};
+use muster_store::record::{Actor, AdminRole, AdminToken, Level, Permission};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
-use crate::Api;
 use crate::error::{ApiError, CODE_AUTHENTICATION, CODE_PERMISSION};
+use crate::{Api, permission};
 
 /// How long the answer to a wrong token takes; tokens have 256 random bits, so this is about the log.
 const WRONG_TOKEN_DELAY: Duration = Duration::from_millis(250);
@@ -45,6 +46,8 @@ impl Default for Slowdown {
 pub(crate) struct Caller {
     pub(crate) actor: Actor,
     role: AdminRole,
+    /// The only things it may do; none when its role alone decides.
+    permissions: Option<BTreeSet<Permission>>,
     /// None for the process's own secret.
     pub(crate) token: Option<AdminToken>,
 }
@@ -62,6 +65,7 @@ impl Caller {
         Ok(good.map(|token| Self {
             actor: Actor::AdminToken(token.id),
             role: token.role,
+            permissions: token.permissions.clone(),
             token: Some(token),
         }))
     }
@@ -71,20 +75,29 @@ impl Caller {
         self.token.as_ref().map(|token| token.id)
     }
 
-    /// Refuses a reader what only an administrator may do.
+    /// Refuses everybody but an administrator without limits: what else it did could grow its own right.
     pub(crate) fn require_admin(&self) -> Result<(), ApiError> {
-        match self.role {
-            AdminRole::Admin => Ok(()),
-            AdminRole::Reader => Err(ApiError::new(
-                StatusCode::FORBIDDEN,
-                CODE_PERMISSION,
-                "the token lacks the permission `admin`: it may only read",
-            )),
+        if self.role == AdminRole::Admin && self.permissions.is_none() {
+            return Ok(());
         }
+        let message = "the token lacks the permission for this: only one of the role `admin` without a list \
+                       of permissions may";
+        Err(ApiError::new(StatusCode::FORBIDDEN, CODE_PERMISSION, message))
+    }
+
+    /// Refuses who lacks a permission, and names it.
+    fn require(&self, needed: Permission) -> Result<(), ApiError> {
+        let by_role = self.role == AdminRole::Admin || needed.level == Level::Read;
+        let listed = |permissions: &BTreeSet<Permission>| permissions.iter().any(|held| held.covers(needed));
+        if by_role && self.permissions.as_ref().is_none_or(listed) {
+            return Ok(());
+        }
+        let message = format!("the token lacks the permission \"{}\" ({needed})", needed.title());
+        Err(ApiError::new(StatusCode::FORBIDDEN, CODE_PERMISSION, message))
     }
 
     const fn local() -> Self {
-        Self { actor: Actor::Local, role: AdminRole::Admin, token: None }
+        Self { actor: Actor::Local, role: AdminRole::Admin, permissions: None, token: None }
     }
 }
 
@@ -99,10 +112,13 @@ impl FromRequestParts<Arc<Api>> for Caller {
 
 /// Lets a request through when its token is good and may use the method.
 pub(crate) async fn authenticate(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    // Every guarded route has a path of its own; without one nothing but the most would do.
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let needed = permission::needed(route, request.method());
     // Only the dashboard puts a caller there, in process, for a session that it checked.
     let admitted = match request.extensions().get::<Caller>() {
-        Some(caller) => permit(caller.clone(), request.method()),
-        None => admit(&api, request.headers(), request.method()).await,
+        Some(caller) => permit(caller.clone(), needed),
+        None => admit(&api, request.headers(), needed).await,
     };
     match admitted {
         Ok(caller) => {
@@ -114,18 +130,18 @@ pub(crate) async fn authenticate(State(api): State<Arc<Api>>, mut request: Reque
     }
 }
 
-async fn admit(api: &Api, headers: &HeaderMap, method: &Method) -> Result<Caller, ApiError> {
+async fn admit(api: &Api, headers: &HeaderMap, needed: Option<Permission>) -> Result<Caller, ApiError> {
     let token = bearer(headers).ok_or_else(unauthenticated)?;
     let Some(caller) = identify(api, token)? else {
         slow_down(api).await?;
         return Err(unauthenticated());
     };
-    permit(caller, method)
+    permit(caller, needed)
 }
 
-fn permit(caller: Caller, method: &Method) -> Result<Caller, ApiError> {
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        caller.require_admin()?;
+fn permit(caller: Caller, needed: Option<Permission>) -> Result<Caller, ApiError> {
+    if let Some(needed) = needed {
+        caller.require(needed)?;
     }
     Ok(caller)
 }

@@ -5,8 +5,8 @@
 //! always agree.
 
 use axum::response::{IntoResponse, Response};
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, StatusCode};
+use http::header::{CONTENT_TYPE, ETAG};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -15,7 +15,11 @@ use crate::paging::PageInfo;
 
 /// A successful answer.
 #[derive(Debug)]
-pub(crate) struct Answer(Envelope);
+pub(crate) struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    envelope: Envelope,
+}
 
 #[derive(Debug, Serialize)]
 struct Envelope {
@@ -30,19 +34,37 @@ struct Envelope {
 impl Answer {
     /// One object.
     pub(crate) fn one(result: &impl Serialize) -> Result<Self, ApiError> {
-        Ok(Self(Envelope::success(serde_json::to_value(result).map_err(ApiError::internal)?)))
+        Ok(Self::of(Envelope::success(serde_json::to_value(result).map_err(ApiError::internal)?)))
     }
 
     /// A page of a list.
     pub(crate) fn list(result: &impl Serialize, info: PageInfo) -> Result<Self, ApiError> {
         let result = serde_json::to_value(result).map_err(ApiError::internal)?;
-        Ok(Self(Envelope { result_info: Some(info), ..Envelope::success(result) }))
+        Ok(Self::of(Envelope { result_info: Some(info), ..Envelope::success(result) }))
+    }
+
+    fn of(envelope: Envelope) -> Self {
+        Self { status: StatusCode::OK, headers: HeaderMap::new(), envelope }
+    }
+
+    /// Says that something was made.
+    #[must_use]
+    pub(crate) const fn created(mut self) -> Self {
+        self.status = StatusCode::CREATED;
+        self
+    }
+
+    /// Says which state of the object this is, for `If-Match`.
+    #[must_use]
+    pub(crate) fn tagged(mut self, tag: HeaderValue) -> Self {
+        self.headers.insert(ETAG, tag);
+        self
     }
 
     /// Adds a message for people.
     #[must_use]
     pub(crate) fn with_message(mut self, code: u16, message: &str) -> Self {
-        self.0.messages.push(json!({ "code": code, "message": message }));
+        self.envelope.messages.push(json!({ "code": code, "message": message }));
         self
     }
 }
@@ -55,7 +77,9 @@ impl Envelope {
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        respond(StatusCode::OK, &self.0)
+        let mut response = respond(self.status, &self.envelope);
+        response.headers_mut().extend(self.headers);
+        response
     }
 }
 

@@ -39,6 +39,14 @@ pub(crate) const CODE_CONFLICT: u16 = 1_409;
 pub(crate) const CODE_REFUSED: u16 = 1_450;
 /// Too many requests.
 pub(crate) const CODE_TOO_OFTEN: u16 = 1_429;
+/// The object is not in the state that the request was written for.
+pub(crate) const CODE_PRECONDITION: u16 = 1_412;
+/// The same certificate was uploaded before.
+pub(crate) const CODE_CERTIFICATE_EXISTS: u16 = 1_471;
+/// There is no such uploaded certificate.
+pub(crate) const CODE_CERTIFICATE: u16 = 1_472;
+/// There is no such Access certificate.
+pub(crate) const CODE_ACCESS_CERTIFICATE: u16 = 12_135;
 /// We failed.
 pub(crate) const CODE_INTERNAL: u16 = 1_500;
 /// We can't now.
@@ -78,6 +86,23 @@ impl ApiError {
     pub(crate) fn no_route_to(what: &str) -> Self {
         let message = format!("Could not route to the {what}: there is none of this id");
         Self::new(StatusCode::NOT_FOUND, CODE_IDENTIFIER, message)
+    }
+
+    /// There is no such uploaded certificate.
+    pub(crate) fn no_certificate() -> Self {
+        Self::new(StatusCode::NOT_FOUND, CODE_CERTIFICATE, "Certificate not found")
+    }
+
+    /// There is no such Access certificate.
+    pub(crate) fn no_access_certificate() -> Self {
+        let message = "access.api.error.not_found: Access certificate not found";
+        Self::new(StatusCode::NOT_FOUND, CODE_ACCESS_CERTIFICATE, message)
+    }
+
+    /// It was changed since the caller read it.
+    pub(crate) fn precondition() -> Self {
+        let message = "it was changed since it was read: read it again, and send the new ETag as If-Match";
+        Self::new(StatusCode::PRECONDITION_FAILED, CODE_PRECONDITION, message)
     }
 
     pub(crate) fn conflict(message: impl Into<String>) -> Self {
@@ -143,6 +168,12 @@ impl From<Rejected> for ApiError {
         match rejected {
             Rejected::AccountUnknown => Self::no_route_to("account"),
             Rejected::CaUnknown => Self::not_found("CA"),
+            Rejected::CertificateExists(_) => {
+                Self::new(StatusCode::CONFLICT, CODE_CERTIFICATE_EXISTS, message).at("/certificates")
+            }
+            Rejected::DocumentUnknown => Self::not_found("object"),
+            Rejected::RevisionDiffers => Self::precondition(),
+            Rejected::ZoneUnknown => Self::no_route_to("zone"),
             Rejected::CertificateUnknown => Self::not_found("certificate"),
             Rejected::DeviceUnknown(_) => Self::not_found("device"),
             Rejected::HostOutsideZone(_) => Self::argument("/host", message),
@@ -201,6 +232,7 @@ impl From<AuthorityError> for ApiError {
             AuthorityError::Import(refused) => {
                 Self::new(StatusCode::BAD_REQUEST, CODE_NOT_A_CA, refused.to_string()).at("/pem")
             }
+            AuthorityError::Rejected(rejected) => rejected.into(),
             AuthorityError::NoActiveCa(_) => Self::conflict(error.to_string()),
             AuthorityError::Ledger(what) => Self::unavailable("the ledger can't be used now", what),
             other => Self::internal(other),

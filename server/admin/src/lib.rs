@@ -20,11 +20,13 @@ mod error;
 mod health;
 mod metrics;
 mod paging;
+mod permission;
 mod request;
 mod routes;
 mod service;
 #[cfg(test)]
 mod tests;
+mod x509;
 
 pub use routes::{crl_router, router};
 pub use service::{Api, Backup, EdgeFigures, Hooks, ReadEdge, ZonesChanged};

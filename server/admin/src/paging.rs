@@ -17,6 +17,8 @@ const PER_PAGE_DEFAULT: u32 = 20;
 pub(crate) struct PageWish {
     page: u32,
     per_page: u32,
+    /// From `offset`, which wins over `page`.
+    offset: Option<u64>,
     cursor: Option<Cursor>,
 }
 
@@ -35,24 +37,43 @@ pub(crate) struct PageInfo {
 impl PageWish {
     /// Reads `page`, `per_page` and `cursor`.
     pub(crate) fn from_query(query: &Query) -> Result<Self, ApiError> {
+        Self::with_default(query, PER_PAGE_DEFAULT)
+    }
+
+    /// The same, with another size of page when none is given.
+    pub(crate) fn with_default(query: &Query, default: u32) -> Result<Self, ApiError> {
         let page = query.get("page").map_or(Ok(1), |text| number(text, "page", u32::MAX))?;
-        let per_page = query
-            .get("per_page")
-            .map_or(Ok(PER_PAGE_DEFAULT), |text| number(text, "per_page", PER_PAGE_MAX))?;
+        let per_page =
+            query.get("per_page").map_or(Ok(default), |text| number(text, "per_page", PER_PAGE_MAX))?;
         let cursor = match query.get("cursor") {
             None | Some("") => None,
             Some(text) => Some(
                 text.parse().map_err(|_| ApiError::argument("/cursor", "cursor: not one of this list's"))?,
             ),
         };
-        Ok(Self { page, per_page, cursor })
+        Ok(Self { page, per_page, offset: None, cursor })
+    }
+
+    /// Reads `limit` and `offset`, which win, or else as [`PageWish::from_query`] does.
+    pub(crate) fn with_offset(query: &Query) -> Result<Self, ApiError> {
+        let wish = Self::from_query(query)?;
+        let limit = query.get("limit").map(|text| number(text, "limit", PER_PAGE_MAX)).transpose()?;
+        let offset = query.get("offset").map(|text| offset(text, "offset")).transpose()?;
+        if limit.is_none() && offset.is_none() {
+            return Ok(wish);
+        }
+        let per_page = limit.unwrap_or(wish.per_page);
+        let offset = offset.unwrap_or(0);
+        let page = u32::try_from(offset / u64::from(per_page)).unwrap_or(u32::MAX).saturating_add(1);
+        Ok(Self { page, per_page, offset: Some(offset), cursor: None })
     }
 
     /// The same for the ledger.
     pub(crate) fn paging(&self) -> Paging {
-        match &self.cursor {
-            Some(cursor) => Paging::After { cursor: Some(cursor.clone()), limit: self.per_page },
-            None => Paging::Numbered { page: self.page, per_page: self.per_page },
+        match (&self.cursor, self.offset) {
+            (Some(cursor), _) => Paging::After { cursor: Some(cursor.clone()), limit: self.per_page },
+            (None, Some(offset)) => Paging::From { offset, limit: self.per_page },
+            (None, None) => Paging::Numbered { page: self.page, per_page: self.per_page },
         }
     }
 
@@ -66,8 +87,8 @@ impl PageWish {
     pub(crate) fn cut<T>(&self, items: Vec<T>) -> (Vec<T>, PageInfo) {
         let total = u64::try_from(items.len()).unwrap_or(u64::MAX);
         let per_page = usize::try_from(self.per_page).unwrap_or(usize::MAX);
-        let skip =
-            usize::try_from(self.page.saturating_sub(1)).unwrap_or(usize::MAX).saturating_mul(per_page);
+        let before = u64::from(self.page.saturating_sub(1)).saturating_mul(u64::from(self.per_page));
+        let skip = usize::try_from(self.offset.unwrap_or(before)).unwrap_or(usize::MAX);
         let items: Vec<T> = items.into_iter().skip(skip).take(per_page).collect();
         let info = self.describe(items.len(), total, None);
         (items, info)
@@ -77,6 +98,15 @@ impl PageWish {
         let total_pages = total_count.div_ceil(u64::from(self.per_page));
         PageInfo { page: self.page, per_page: self.per_page, count, total_count, total_pages, cursor }
     }
+}
+
+/// Reads a whole number from 0, as [`number`] does.
+fn offset(text: &str, name: &str) -> Result<u64, ApiError> {
+    let zero = matches!(text.split_once('.').map_or(text, |(whole, _)| whole), "0");
+    if zero && text.bytes().all(|octet| matches!(octet, b'0' | b'.')) && !text.ends_with('.') {
+        return Ok(0);
+    }
+    number(text, name, u32::MAX).map(u64::from)
 }
 
 /// Reads a whole number from 1; SDKs type pages as floats, so `2.0` is 2.
@@ -104,6 +134,18 @@ mod tests {
         for wrong in ["0", "-1", "1.5", "1.", "1001", "", "+1", "x", "1e2", "NaN", "99999999999999"] {
             assert!(number(wrong, "per_page", 1000).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn limit_and_offset_win() {
+        let query = [("page", "9"), ("per_page", "9"), ("limit", "2.0"), ("offset", "3")];
+        let wish = PageWish::with_offset(&Query::from_pairs(&query)).expect("in range");
+        let (items, info) = wish.cut(vec![1, 2, 3, 4]);
+        assert_eq!((items, info.page, info.per_page), (vec![4], 2, 2));
+        for (name, wrong) in [("offset", "-1"), ("offset", "0.5"), ("limit", "0"), ("limit", "1001")] {
+            assert!(PageWish::with_offset(&Query::from_pairs(&[(name, wrong)])).is_err(), "{name}={wrong}");
+        }
+        assert!(PageWish::with_offset(&Query::from_pairs(&[("offset", "0.0")])).is_ok());
     }
 
     #[test]

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
-use http::StatusCode;
 use http::request::Parts;
+use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use muster_policy::identity::AccountId;
+use muster_policy::identity::{AccountId, ZoneId};
+use muster_store::record::{self, AssociationScope};
 use serde::de::DeserializeOwned;
 
 use crate::Api;
@@ -81,9 +82,9 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     text
 }
 
-/// The query parameters; of repeated ones the last counts, unknown ones are ignored.
+/// The query parameters; of repeated ones the last counts where one is wanted, unknown ones are ignored.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Query(HashMap<String, String>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     #[cfg(test)]
@@ -93,7 +94,14 @@ impl Query {
 
     /// A parameter as sent.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All values of a parameter that is a list: repeated, or joined by commas.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        let values =
+            self.0.iter().filter(|(known, _)| known == name || known.strip_suffix("[]") == Some(name));
+        values.flat_map(|(_, value)| value.split(',')).filter(|value| !value.is_empty()).collect()
     }
 
     /// A parameter of a checked type.
@@ -120,7 +128,7 @@ impl FromRequestParts<Arc<Api>> for Query {
     async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, ApiError> {
         let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
             .map_err(|error| ApiError::argument("", format!("the query string: {error}")))?;
-        Ok(Self(pairs.0.into_iter().collect()))
+        Ok(Self(pairs.0))
     }
 }
 
@@ -137,6 +145,74 @@ impl FromRequestParts<Arc<Api>> for Account {
         let named = segments.get("account_id").and_then(|text| text.parse::<AccountId>().ok());
         if named == Some(account) { Ok(Self(account)) } else { Err(ApiError::no_route_to("account")) }
     }
+}
+
+/// The zone of a path; one of another account looks missing.
+pub(crate) struct Zone(pub(crate) record::Zone);
+
+impl FromRequestParts<Arc<Api>> for Zone {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let Path(segments) = segments(parts, api).await?;
+        let account = api.registrar().account();
+        let missing = || ApiError::no_route_to("zone");
+        let id: ZoneId = segments.get("zone_id").and_then(|text| text.parse().ok()).ok_or_else(missing)?;
+        let zone = api.read(move |reader| reader.zone(id)).await?;
+        zone.filter(|zone| zone.account == account).map(Self).ok_or_else(missing)
+    }
+}
+
+/// The account or the zone of a path that can have either.
+pub(crate) struct Scope(pub(crate) AssociationScope);
+
+impl FromRequestParts<Arc<Api>> for Scope {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let Path(segments) = segments(parts, api).await?;
+        if segments.contains_key("account_id") {
+            let Account(account) = Account::from_request_parts(parts, api).await?;
+            return Ok(Self(AssociationScope::Account(account)));
+        }
+        let Zone(zone) = Zone::from_request_parts(parts, api).await?;
+        Ok(Self(AssociationScope::Zone { account: zone.account, zone: zone.id }))
+    }
+}
+
+/// The tags of `If-Match` (RFC 9110 §13.1.1); none without the header, or for `*`.
+pub(crate) struct IfMatch(pub(crate) Option<Vec<String>>);
+
+impl FromRequestParts<Arc<Api>> for IfMatch {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, ApiError> {
+        let mut tags = Vec::new();
+        for value in parts.headers.get_all(http::header::IF_MATCH) {
+            let text = value.to_str().map_err(|_| ApiError::argument("/If-Match", "If-Match: not ASCII"))?;
+            tags.extend(text.split(',').map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()));
+        }
+        Ok(Self((!tags.is_empty() && !tags.iter().any(|tag| tag == "*")).then_some(tags)))
+    }
+}
+
+impl IfMatch {
+    /// Refuses when the caller wrote for another state than `tag`.
+    pub(crate) fn check(&self, tag: &HeaderValue) -> Result<(), ApiError> {
+        match &self.0 {
+            Some(tags) if !tags.iter().any(|wanted| wanted.as_bytes() == tag.as_bytes()) => {
+                Err(ApiError::precondition())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The tag of a state, from what makes it.
+pub(crate) fn tag(state: &str) -> HeaderValue {
+    let hash = muster_enroll::hash_secret(state).to_string();
+    let short = hash.get(..32).unwrap_or(&hash);
+    HeaderValue::from_str(&format!("\"{short}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
 /// The object of a path, under the name `{id}`; one that can't be read as an id is not there.

@@ -14,8 +14,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
 use crate::api::{
-    accounts, admin_tokens, approvals, audit, backup, cas, certificates, devices, host_test, hosts, lapsing,
-    profiles, signing, status, tokens, zones,
+    access_certificates, accounts, admin_tokens, approvals, associations, audit, backup, cas, certificates,
+    client_certificates, devices, host_test, hosts, lapsing, mtls_certificates, profiles, signing, status,
+    tokens, zones,
 };
 use crate::error::{ApiError, CODE_METHOD, CODE_ROUTE};
 use crate::{Api, auth, dashboard, health};
@@ -52,7 +53,53 @@ fn cloudflare() -> Router<Arc<Api>> {
         .route("/accounts/{account_id}", get(accounts::get))
         .route("/accounts/{account_id}/tokens/verify", get(accounts::verify_account_token))
         .route("/zones", get(zones::list).post(zones::create))
-        .route("/zones/{id}", get(zones::get))
+        .route("/zones/{zone_id}", get(zones::get).patch(zones::edit).delete(zones::remove))
+        .route("/user", get(accounts::user))
+        .route("/memberships", get(accounts::memberships))
+        .route(
+            "/zones/{zone_id}/client_certificates",
+            get(client_certificates::list).post(client_certificates::create),
+        )
+        .route(
+            "/zones/{zone_id}/client_certificates/{id}",
+            get(client_certificates::get)
+                .patch(client_certificates::edit)
+                .delete(client_certificates::revoke),
+        )
+        .route(
+            "/zones/{zone_id}/certificate_authorities/hostname_associations",
+            get(associations::get).put(associations::set),
+        )
+        .route(
+            "/accounts/{account_id}/mtls_certificates",
+            get(mtls_certificates::list).post(mtls_certificates::upload),
+        )
+        .route(
+            "/accounts/{account_id}/mtls_certificates/{id}",
+            get(mtls_certificates::get).delete(mtls_certificates::remove),
+        )
+        .route(
+            "/accounts/{account_id}/mtls_certificates/{id}/associations",
+            get(mtls_certificates::associations),
+        )
+        .nest("/accounts/{account_id}/access", access())
+        .nest("/zones/{zone_id}/access", access())
+}
+
+/// Zero Trust Access, of an account or of a zone.
+fn access() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/certificates", get(access_certificates::list).post(access_certificates::create))
+        .route(
+            "/certificates/settings",
+            get(access_certificates::settings).put(access_certificates::set_settings),
+        )
+        .route(
+            "/certificates/{id}",
+            get(access_certificates::get)
+                .put(access_certificates::update)
+                .delete(access_certificates::remove),
+        )
 }
 
 /// What only Muster has.

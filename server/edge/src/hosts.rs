@@ -258,13 +258,14 @@ impl Doors {
         Ok(Arc::new(Door { rule, anchors, origins, certified_key, https, mqtt }))
     }
 
-    /// The CAs that a rule accepts: those it names, or the default ones of its account.
+    /// The CAs that a rule accepts: those it names, and the default ones of its account if it does.
     fn wanted(&self, rule: &HostRule) -> BTreeSet<CaId> {
-        if !rule.cas.is_empty() {
-            return rule.cas.clone();
+        let mut wanted = rule.cas.clone();
+        if rule.accepts_default_cas() {
+            let own = self.cas.values().filter(|ca| ca.entry.is_default && ca.entry.account == rule.account);
+            wanted.extend(own.map(|ca| ca.entry.id));
         }
-        let default = self.cas.values().filter(|ca| ca.entry.is_default && ca.entry.account == rule.account);
-        default.map(|ca| ca.entry.id).collect()
+        wanted
     }
 }
 

@@ -233,6 +233,21 @@ impl Identified {
         }
     }
 
+    /// A client of the API who asks for one more certificate each time.
+    ///
+    /// `once` is new for each request, or the same for those that are one.
+    pub const fn client(device: DeviceId, actor: Actor, once: [u8; 32]) -> Self {
+        Self {
+            tag: once,
+            token: None,
+            replaces: None,
+            how: How::Operator,
+            note: None,
+            caller: Caller::Operator { device },
+            actor,
+        }
+    }
+
     /// Names this request, so that it gets the same certificate when it is repeated.
     ///
     /// A renewal is named by its exact bytes. A first enrollment is named by key and device: ECDSA

@@ -5,6 +5,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use muster_policy::identity::Fingerprint;
 use muster_policy::reason::{Reason, Refusal};
 
 /// Columns of a wrapped answer (RFC 2045 §6.8).
@@ -21,6 +22,11 @@ pub(crate) enum Lines {
     One,
     /// Lines of 76 columns; libest reads nothing else.
     Wrapped,
+}
+
+/// SHA-256 of a certificate.
+pub fn fingerprint(der: &[u8]) -> Fingerprint {
+    Fingerprint::from_bytes(crate::secret::sha256(der))
 }
 
 /// Reads the body of an enrolment request into DER.

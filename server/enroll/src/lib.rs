@@ -42,7 +42,7 @@ pub use muster_ca::file_key::{CaAlgorithm, Passphrase};
 
 pub use caller::Identified;
 pub use clock::Clock;
-pub use encoding::decode_request;
+pub use encoding::{decode_request, fingerprint};
 pub use front::{ListenerLimits, Presented, TlsSource, serve, server_config};
 pub use metrics::Metrics;
 pub use presentation::manufacturer_serial;

@@ -16,14 +16,16 @@ use muster_ca::keygen::GeneratedKey;
 use muster_ca::leaf::Prepared;
 use muster_ca::signer::SignError;
 use muster_ca::subject_key::SubjectKey;
-use muster_policy::enrol::{DeviceStatus, Grant, OID_COMMON_NAME, Setting, SubjectAttribute, Wish, enrol};
+use muster_policy::enrol::{
+    DeviceStatus, Grant, OID_COMMON_NAME, San, Setting, SubjectAttribute, Wish, enrol,
+};
 use muster_policy::identity::{AccountId, CertificateId, RequestKey, Serial};
 use muster_policy::name::{DeviceId, Label};
 use muster_policy::profile::{Approval, Profile};
 use muster_policy::reason::{Reason, Refusal};
 use muster_policy::time::UnixTime;
 use muster_store::act::{AbandonIssue, BeginIssue, Begun, By, CompleteIssue, IssueRefused, Signed};
-use muster_store::record::{Certificate, How};
+use muster_store::record::{Certificate, ClientRequest, How};
 use muster_store::{Error as LedgerError, Fault, Ledger, Reader};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -89,6 +91,20 @@ pub struct Order {
     pub key: KeySource,
     /// The address it came from.
     pub source: Option<IpAddr>,
+    /// The zone's request, for a client certificate of a zone. Names that policy does not give are left
+    /// out then, and not refused.
+    pub client: Option<Box<ClientRequest>>,
+}
+
+impl Order {
+    fn wish(&self) -> Wish {
+        let mut wish = self.csr.wish().clone();
+        if self.client.is_some() {
+            let device = self.identified.caller.device().as_str();
+            wish.sans.retain(|san| matches!(san, San::Dns(name) if name.eq_ignore_ascii_case(device)));
+        }
+        wish
+    }
 }
 
 /// A durable answer.
@@ -171,7 +187,7 @@ impl Registrar {
     /// What policy, or the certificate's own rules, would refuse.
     pub fn rehearse(&self, order: &Order) -> Result<Grant, Refusal> {
         let issuing = self.authority.trust().issuing.clone().ok_or_else(ca_unavailable)?;
-        let grant = self.grant(order, order.csr.wish(), &issuing)?;
+        let grant = self.grant(order, &order.wish(), &issuing)?;
         self.prepare(&grant, order.csr.subject_key(), &issuing)?;
         Ok(grant)
     }
@@ -184,10 +200,10 @@ impl Registrar {
 
     /// The key to certify: the request's, or one made here.
     async fn material(&self, order: &Order) -> Result<Material, Refusal> {
-        let wish = order.csr.wish();
+        let wish = order.wish();
         if order.key == KeySource::Device {
             let key = order.csr.subject_key().clone();
-            return Ok(Material { wish: wish.clone(), key, private_key: None });
+            return Ok(Material { wish, key, private_key: None });
         }
         let slot = tokio::time::timeout(KEYGEN_WAIT, self.keygen.acquire()).await;
         let Ok(Ok(_slot)) = slot else { return Err(Refusal::new(Reason::Overloaded, "/")) };
@@ -196,7 +212,7 @@ impl Registrar {
         let weak = || Refusal::new(Reason::KeyWeak, "/csr/subjectPublicKeyInfo");
         let generated = made.map_err(|_| ca_unavailable())?.map_err(|error| weak().with_detail(error))?;
         let key = generated.subject_key().clone();
-        let wish = Wish { key: generated.wished_key(), key_fingerprint: key.fingerprint(), ..wish.clone() };
+        let wish = Wish { key: generated.wished_key(), key_fingerprint: key.fingerprint(), ..wish };
         let private_key = Some(generated.pkcs8_der().map_err(|_| ca_unavailable())?);
         Ok(Material { wish, key, private_key })
     }
@@ -470,6 +486,7 @@ impl Draft {
             replaces: self.order.identified.replaces,
             revoked: None,
             der: issued.der.into(),
+            client: self.order.client,
         };
         Ok((certificate, self.private_key))
     }

@@ -118,7 +118,7 @@ pub fn access<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::MinTls;
+    use crate::host::{DefaultCas, MinTls};
     use crate::identity::ZoneId;
 
     const ACCOUNT: AccountId = AccountId::from_bytes([1; 16]);
@@ -131,9 +131,11 @@ mod tests {
             mode,
             protocols: [Protocol::Https].into(),
             cas: BTreeSet::new(),
+            default_cas: DefaultCas::default(),
             min_tls: MinTls::Tls13,
             origins: Vec::new(),
             when_stale: WhenStale::Closed,
+            forward_certificate: true,
         }
     }
 

@@ -121,6 +121,19 @@ pub enum WhenStale {
     Open,
 }
 
+/// Whether a hostname accepts the account's devices CAs: those it names and those that come after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DefaultCas {
+    /// Beside the named ones.
+    Always,
+    /// When it names none.
+    #[default]
+    IfNoneNamed,
+    /// Not unless it names them; without any named, it accepts nobody.
+    Never,
+}
+
 /// The rule of a hostname.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRule {
@@ -135,9 +148,12 @@ pub struct HostRule {
     pub mode: HostMode,
     /// What it speaks.
     pub protocols: BTreeSet<Protocol>,
-    /// The CAs whose certificates it accepts; empty for the account's devices CAs.
+    /// The CAs whose certificates it accepts, see also `default_cas`.
     #[serde(default)]
     pub cas: BTreeSet<CaId>,
+    /// Whether the account's devices CAs are accepted beside the named ones.
+    #[serde(default)]
+    pub default_cas: DefaultCas,
     /// The oldest TLS it speaks.
     #[serde(default)]
     pub min_tls: MinTls,
@@ -147,6 +163,24 @@ pub struct HostRule {
     /// What it does without fresh news of revocations.
     #[serde(default)]
     pub when_stale: WhenStale,
+    /// Whether origins are sent the certificate in the `Cf-Client-Cert-*` headers too.
+    #[serde(default = "HostRule::forwards")]
+    pub forward_certificate: bool,
+}
+
+impl HostRule {
+    /// Whether the account's devices CAs are accepted.
+    pub fn accepts_default_cas(&self) -> bool {
+        match self.default_cas {
+            DefaultCas::Always => true,
+            DefaultCas::IfNoneNamed => self.cas.is_empty(),
+            DefaultCas::Never => false,
+        }
+    }
+
+    const fn forwards() -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

@@ -57,7 +57,12 @@ impl Feed {
             made_at: now,
             accounts: reader.accounts()?.into_iter().map(|account| self.account_entry(account)).collect(),
             cas: cas.iter().filter_map(ca_entry).collect(),
-            hosts: reader.hosts(self.account)?.into_iter().map(|host| self.host_entry(host)).collect(),
+            hosts: reader
+                .hosts(self.account)?
+                .into_iter()
+                .filter(|host| is_answered(&reader, host))
+                .map(|host| self.host_entry(host))
+                .collect(),
             revoked,
             devices: self.noted_devices(&reader)?,
         })
@@ -79,6 +84,15 @@ impl Feed {
                 ChangeKind::CaAdded(id) | ChangeKind::CaStateSet(id, _) => {
                     events.extend(reader.ca(id)?.and_then(|ca| ca_event(&ca)));
                 }
+                ChangeKind::CaRemoved(id) => events.push(Event::CaRemoved(id)),
+                ChangeKind::ZoneSet(zone) => {
+                    for host in reader.hosts(self.account)? {
+                        if host.rule.zone == zone {
+                            let name = host.rule.host;
+                            events.push(self.host_event(&reader, &name)?.unwrap_or_else(|| self.gone(name)));
+                        }
+                    }
+                }
                 ChangeKind::CertificateReactivated(id) | ChangeKind::CertificateRevoked(id) => {
                     events.extend(reader.certificate(self.account, id)?.map(|found| standing(&found)));
                 }
@@ -87,9 +101,8 @@ impl Feed {
                         reader.device(self.account, &id)?.map(|device| Event::Device(entry_of(device))),
                     );
                 }
-                ChangeKind::HostSet(host) => events.extend(self.host_event(&reader, &host)?),
-                ChangeKind::HostRemoved(host) => {
-                    // It may have been set again since.
+                ChangeKind::HostSet(host) | ChangeKind::HostRemoved(host) => {
+                    // It may have been set again since, or its zone is paused.
                     events.push(self.host_event(&reader, &host)?.unwrap_or_else(|| self.gone(host)));
                 }
                 _ => {}
@@ -131,6 +144,7 @@ impl Feed {
 
     fn host_event(&self, reader: &Reader, host: &HostPattern) -> Result<Option<Event>, Fault> {
         let held = reader.host(host)?.filter(|held| held.rule.account == self.account);
+        let held = held.filter(|held| is_answered(reader, held));
         Ok(held.map(|held| Event::Host(Box::new(self.host_entry(held)))))
     }
 
@@ -159,6 +173,11 @@ impl Feed {
         })?;
         Ok(noted)
     }
+}
+
+/// Nothing of a paused zone is; one that can't be read is not paused as far as anybody knows.
+fn is_answered(reader: &Reader, host: &Host) -> bool {
+    !reader.zone(host.rule.zone).ok().flatten().is_some_and(|zone| zone.paused)
 }
 
 fn entry_of(device: Device) -> DeviceEntry {

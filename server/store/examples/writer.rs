@@ -108,6 +108,7 @@ fn found(ledger: &Ledger) -> Result<(), Failure> {
         subject: "CN=devices".to_owned(),
         rollover: Vec::new(),
         created_at: now(),
+        upload: None,
     };
     ledger.transact_blocking(AddCa { ca, by })?;
     Ok(())
@@ -204,6 +205,7 @@ fn certificate(begin: &BeginIssue) -> Result<Box<Certificate>, Failure> {
         replaces: None,
         revoked: None,
         der: ByteBuf::from(der),
+        client: None,
     }))
 }
 

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use muster_policy::identity::AccountId;
+use muster_policy::identity::{AccountId, ZoneId};
 use muster_policy::profile::ProfileWritten;
 use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 use serde::Serialize;
@@ -23,8 +23,8 @@ use crate::ledger::{Ledger, OpenError, open_error};
 use crate::migration::SCHEMA_VERSION;
 use crate::reader::Reader;
 use crate::record::{
-    Account, AdminToken, Ca, Certificate, Change, Counters, CrlState, Device, Host, Intent, Request,
-    RevokedEntry, Token, Zone,
+    Account, AdminToken, Association, Ca, Certificate, Change, Counters, CrlState, Device, Document, Host,
+    Intent, OutboundLeaf, Request, RevokedEntry, Token, Zone,
 };
 use crate::tables::{META_SCHEMA, Record, TableName};
 use crate::transaction::Fault;
@@ -156,6 +156,15 @@ impl Reader {
         self.each(|key, _: &CrlState| {
             holds(TableName::Crls, cas.get(key)?.is_some(), "a list belongs to no CA")
         })?;
+        self.each(|_, _: &Association| Ok(()))?;
+        self.each(|key, leaf: &OutboundLeaf| {
+            let expected = keys::outbound_leaf(leaf.account, leaf.id);
+            holds(TableName::OutboundLeaves, key == expected, KEY_DIFFERS)
+        })?;
+        self.each(|key, document: &Document| {
+            let expected = keys::document(document.account, document.kind, document.id);
+            holds(TableName::Documents, key == expected, KEY_DIFFERS)
+        })?;
         self.each(|_, _: &ProfileWritten| Ok(()))
     }
 
@@ -192,6 +201,7 @@ impl Reader {
 
     fn check_certificates(&self) -> Result<(), CheckError> {
         let mut revoked = 0_u64;
+        let mut in_zones: BTreeMap<ZoneId, u64> = BTreeMap::new();
         let revoked_table = self.table(TableName::Revoked)?;
         let by_device_table = self.table(TableName::DeviceCertificates)?;
         self.each(|key, certificate: &Certificate| {
@@ -205,6 +215,11 @@ impl Reader {
             let listed = listed.is_some_and(|request| request.value().len() == REQUEST_KEY_BYTES);
             holds(TableName::DeviceCertificates, listed, "a record is not in the index as it is")?;
             self.names(TableName::Expiry, &keys::expiry(*not_after, *account, *id), &[])?;
+            if let Some(client) = &certificate.client {
+                self.names(TableName::ZoneCertificates, &keys::zone_certificate(client.zone, *id), &[])?;
+                let number = in_zones.entry(client.zone).or_default();
+                *number = number.saturating_add(1);
+            }
             let Some(revocation) = certificate.revoked else { return Ok(()) };
             revoked = revoked.saturating_add(1);
             let entry = revoked_table.get(key)?;
@@ -218,6 +233,15 @@ impl Reader {
         for index in [TableName::Serials, TableName::DeviceCertificates, TableName::Expiry] {
             self.same_length(TableName::Certificates, index)?;
         }
+        self.has_length(TableName::ZoneCertificates, in_zones.values().sum())?;
+        self.each(|_, zone: &Zone| {
+            let counted = in_zones.get(&zone.id).copied().unwrap_or_default();
+            holds(
+                TableName::Zones,
+                zone.client_certificates == counted,
+                "the numbers differ from the records",
+            )
+        })?;
         self.has_length(TableName::Revoked, revoked)
     }
 

@@ -10,6 +10,8 @@ use muster_policy::identity::{
 use muster_policy::name::{DeviceId, Hostname, Label};
 use muster_policy::time::UnixTime;
 
+use crate::record::{AssociationScope, DocumentKind};
+
 pub(crate) fn join(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
 }
@@ -28,6 +30,32 @@ pub(crate) fn zone_name(name: &Hostname) -> Vec<u8> {
 
 pub(crate) fn host(host: &HostPattern) -> Vec<u8> {
     host.to_string().into_bytes()
+}
+
+/// The hostnames of a CA, none for the managed ones, in a zone or in the whole account.
+pub(crate) fn association(scope: AssociationScope, ca: Option<CaId>) -> Vec<u8> {
+    let ca = ca.map_or([0; 16], |ca| *ca.as_bytes());
+    match scope {
+        AssociationScope::Account(account) => join(&[account.as_bytes(), &ca]),
+        AssociationScope::Zone { zone, .. } => join(&[zone.as_bytes(), &ca]),
+    }
+}
+
+pub(crate) fn outbound_leaf(account: AccountId, id: CaId) -> Vec<u8> {
+    join(&[account.as_bytes(), id.as_bytes()])
+}
+
+/// The start of all keys of a kind of document.
+pub(crate) fn documents(account: AccountId, kind: DocumentKind) -> Vec<u8> {
+    join(&[account.as_bytes(), &[kind.octet()]])
+}
+
+pub(crate) fn document(account: AccountId, kind: DocumentKind, id: CaId) -> Vec<u8> {
+    join(&[account.as_bytes(), &[kind.octet()], id.as_bytes()])
+}
+
+pub(crate) fn zone_certificate(zone: ZoneId, id: CertificateId) -> Vec<u8> {
+    join(&[zone.as_bytes(), id.as_bytes()])
 }
 
 pub(crate) fn ca(id: CaId) -> Vec<u8> {

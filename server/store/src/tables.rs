@@ -47,6 +47,8 @@ macro_rules! tables {
 tables! {
     /// account -> `Account`
     Accounts, "accounts";
+    /// zone or account, ca or zeros -> `Association`
+    Associations, "associations";
     /// secret hash -> admin token
     AdminTokenHashes, "admin-token-hashes";
     /// admin token -> `AdminToken`
@@ -75,6 +77,10 @@ tables! {
     Intents, "intents";
     /// account, manufacturer serial -> device id
     ManufacturerSerials, "manufacturer-serials";
+    /// account, leaf -> `OutboundLeaf`
+    OutboundLeaves, "outbound-leaves";
+    /// account, kind, id -> `Document`
+    Documents, "documents";
     /// name -> whatever the name says
     Meta, "meta";
     /// account, label -> `ProfileWritten`
@@ -95,6 +101,8 @@ tables! {
     Tokens, "tokens";
     /// account, since, request -> nothing
     Waiting, "waiting";
+    /// zone, certificate -> nothing
+    ZoneCertificates, "zone-certificates";
     /// hostname -> zone
     ZoneNames, "zone-names";
     /// zone -> `Zone`

@@ -14,7 +14,7 @@ use muster_edge::{
     NoBroker, OriginTls, SecretKey, Snapshot, TlsIdentity, Update,
 };
 use muster_enroll::{Clock, random};
-use muster_policy::host::{HostRule, MinTls, Protocol};
+use muster_policy::host::{DefaultCas, HostRule, MinTls, Protocol};
 use muster_policy::identity::{AccountId, CaId, Serial, ZoneId};
 use prometheus_client::registry::Registry;
 use rcgen::{CertificateParams, Issuer, KeyPair};
@@ -118,9 +118,11 @@ fn host_entry(issuer: &Issuer<'_, KeyPair>, number: usize) -> anyhow::Result<Hos
             mode: Default::default(),
             protocols: [Protocol::Https].into(),
             cas: Default::default(),
+            default_cas: DefaultCas::default(),
             min_tls: MinTls::default(),
             origins: Vec::new(),
             when_stale: Default::default(),
+            forward_certificate: true,
         },
         certificate: Some(TlsIdentity {
             chain: vec![certificate.der().to_vec().into()],

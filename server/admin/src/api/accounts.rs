@@ -40,6 +40,46 @@ struct AccountView<'a> {
 #[derive(Serialize)]
 struct AccountSettings {
     enforce_twofactor: bool,
+    abuse_contact_email: Option<String>,
+}
+
+/// Who calls, as far as a token is a person.
+#[derive(Serialize)]
+struct UserView {
+    id: String,
+    email: String,
+    first_name: Option<String>,
+    last_name: Option<String>,
+    two_factor_authentication_enabled: bool,
+    suspended: bool,
+}
+
+impl UserView {
+    fn new(caller: &Caller, account: &record::Account) -> Self {
+        // An id of a token without its hyphens has the form of a user's.
+        let id = caller.token_id().map_or_else(|| "0".repeat(32), |id| id.to_string().replace('-', ""));
+        let email = format!("{id}@{}", account.trust_domain);
+        Self {
+            id,
+            email,
+            first_name: None,
+            last_name: None,
+            two_factor_authentication_enabled: false,
+            suspended: false,
+        }
+    }
+}
+
+/// A user's place in an account.
+#[derive(Serialize)]
+struct MembershipView<'a> {
+    id: String,
+    status: &'static str,
+    account: AccountView<'a>,
+    roles: [&'static str; 1],
+    permissions: serde_json::Value,
+    api_access_enabled: bool,
+    code: &'static str,
 }
 
 impl<'a> AccountView<'a> {
@@ -49,7 +89,7 @@ impl<'a> AccountView<'a> {
             name: account.name.as_str(),
             kind: "standard",
             created_on: account.created_at,
-            settings: AccountSettings { enforce_twofactor: false },
+            settings: AccountSettings { enforce_twofactor: false, abuse_contact_email: None },
             trust_domain: account.trust_domain.as_str(),
         }
     }
@@ -68,6 +108,31 @@ pub(crate) async fn verify_token(caller: Caller) -> Outcome {
 /// `GET /accounts/{account_id}/tokens/verify`
 pub(crate) async fn verify_account_token(_: Account, caller: Caller) -> Outcome {
     verify_token(caller).await
+}
+
+/// `GET /user`
+pub(crate) async fn user(State(api): State<Arc<Api>>, caller: Caller) -> Outcome {
+    Answer::one(&UserView::new(&caller, &own(&api).await?))
+}
+
+/// `GET /memberships`
+pub(crate) async fn memberships(State(api): State<Arc<Api>>, caller: Caller, query: Query) -> Outcome {
+    let page = PageWish::from_query(&query)?;
+    let account = own(&api).await?;
+    let name = query.get("account.name").or_else(|| query.get("name"));
+    let wanted = name.is_none_or(|name| name == account.name.as_str())
+        && query.get("status").is_none_or(|status| status == "accepted");
+    let membership = MembershipView {
+        id: UserView::new(&caller, &account).id,
+        status: "accepted",
+        account: AccountView::new(&account),
+        roles: ["Administrator"],
+        permissions: serde_json::json!({}),
+        api_access_enabled: true,
+        code: "",
+    };
+    let (memberships, info) = page.cut(if wanted { vec![membership] } else { Vec::new() });
+    Answer::list(&memberships, info)
 }
 
 /// `GET /accounts`

@@ -1,5 +1,6 @@
 //! Tokens of this API.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use muster_policy::identity::TokenId;
 use muster_policy::name::Title;
 use muster_policy::time::UnixTime;
 use muster_store::act::{CreateAdminToken, RevokeAdminToken};
-use muster_store::record::{AdminRole, AdminToken};
+use muster_store::record::{AdminRole, AdminToken, Permission};
 use serde::{Deserialize, Serialize};
 
 use crate::Api;
@@ -30,6 +31,8 @@ struct AdminTokenView {
     id: TokenId,
     name: Title,
     role: AdminRole,
+    /// The only things it may do, within its role; null when the role alone decides.
+    permissions: Option<BTreeSet<Permission>>,
     status: &'static str,
     created_at: UnixTime,
     expires_at: Option<UnixTime>,
@@ -50,6 +53,7 @@ impl AdminTokenView {
             id: token.id,
             name: token.name,
             role: token.role,
+            permissions: token.permissions,
             status,
             created_at: token.created_at,
             expires_at: token.expires_at,
@@ -74,6 +78,7 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, _: Account, query: Query) 
 pub(crate) struct NewAdminToken {
     name: Title,
     role: Option<AdminRole>,
+    permissions: Option<BTreeSet<Permission>>,
     ttl_s: Option<u64>,
 }
 
@@ -84,6 +89,7 @@ pub(crate) async fn create(
     caller: Caller,
     Json(wanted): Json<NewAdminToken>,
 ) -> Outcome {
+    caller.require_admin()?;
     if wanted.ttl_s.is_some_and(|ttl| !(1..=TTL_MAX).contains(&ttl)) {
         return Err(ApiError::argument("/ttl_s", "ttl_s: one second to ten years"));
     }
@@ -95,6 +101,7 @@ pub(crate) async fn create(
         hash: hash_secret(&secret),
         name: wanted.name,
         role: wanted.role.unwrap_or(AdminRole::Admin),
+        permissions: wanted.permissions,
         created_at: by.at,
         expires_at: wanted.ttl_s.map(|ttl| by.at.plus(Duration::from_secs(ttl))),
         revoked_at: None,
@@ -111,6 +118,9 @@ pub(crate) async fn revoke(
     Id(token): Id<TokenId>,
     caller: Caller,
 ) -> Outcome {
+    if caller.token_id() != Some(token) {
+        caller.require_admin()?;
+    }
     let now = api.now();
     let token = api.registrar().ledger().transact(RevokeAdminToken { token, by: caller.by(now) }).await?;
     Answer::one(&AdminTokenView::new(token, now))

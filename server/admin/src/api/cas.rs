@@ -243,6 +243,7 @@ pub(crate) async fn import(
         passphrase: import.passphrase.map(Passphrase::new),
         manufacturer: import.purpose == Use::Manufacturer,
         title: import.name,
+        upload: None,
     };
     let ca = api.registrar().authority().import(plan, caller.by(api.now())).await?;
     follow_up(&api).await?;

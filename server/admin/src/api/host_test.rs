@@ -84,7 +84,7 @@ fn find(
     let ca = reader.ca(certificate.ca)?.filter(|ca| ca.state != CaState::Retired);
     // A hostname without CAs of its own takes those that issue to devices.
     let ca_accepted = ca.is_some_and(|ca| match ca.role {
-        CaRole::Devices => host.rule.cas.is_empty() || host.rule.cas.contains(&ca.id),
+        CaRole::Devices => host.rule.accepts_default_cas() || host.rule.cas.contains(&ca.id),
         CaRole::VerifyOnly => host.rule.cas.contains(&ca.id),
         CaRole::Manufacturer | CaRole::Root | CaRole::Services => false,
     });

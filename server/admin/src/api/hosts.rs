@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use muster_enroll::CaCertificate;
-use muster_policy::host::{HostMode, HostPattern, HostRule, MinTls, Protocol, WhenStale};
+use muster_policy::host::{DefaultCas, HostMode, HostPattern, HostRule, MinTls, Protocol, WhenStale};
 use muster_policy::identity::{AccountId, CaId, ZoneId};
 use muster_policy::name::Hostname;
 use muster_policy::time::UnixTime;
@@ -38,6 +38,7 @@ struct HostView {
     mode: HostMode,
     protocols: BTreeSet<Protocol>,
     cas: BTreeSet<CaId>,
+    default_cas: DefaultCas,
     min_tls: MinTls,
     origins: Vec<String>,
     /// The only CAs that may vouch for the origins, PEM; empty for those that the machine trusts.
@@ -47,6 +48,7 @@ struct HostView {
     /// Whether the origins are shown the account's outbound certificate.
     origin_client_cert: bool,
     when_stale: WhenStale,
+    forward_certificate: bool,
     created_at: UnixTime,
     changed_at: UnixTime,
 }
@@ -60,12 +62,14 @@ impl From<Host> for HostView {
             mode: rule.mode,
             protocols: rule.protocols,
             cas: rule.cas,
+            default_cas: rule.default_cas,
             min_tls: rule.min_tls,
             origins: rule.origins,
             origin_ca: pem::certificates(tls.cas.iter().map(|der| der.as_slice())),
             origin_name: tls.name,
             origin_client_cert: tls.identify,
             when_stale: rule.when_stale,
+            forward_certificate: rule.forward_certificate,
             created_at: host.created_at,
             changed_at: host.changed_at,
         }
@@ -79,6 +83,7 @@ pub(crate) struct HostWish {
     mode: Option<HostMode>,
     protocols: Option<BTreeSet<Protocol>>,
     cas: Option<BTreeSet<CaId>>,
+    default_cas: Option<DefaultCas>,
     min_tls: Option<MinTls>,
     origins: Option<Vec<String>>,
     /// PEM; empty for the CAs that the machine trusts.
@@ -87,6 +92,7 @@ pub(crate) struct HostWish {
     origin_name: Option<String>,
     origin_client_cert: Option<bool>,
     when_stale: Option<WhenStale>,
+    forward_certificate: Option<bool>,
 }
 
 impl HostWish {
@@ -99,10 +105,17 @@ impl HostWish {
         let rule = HostRule {
             mode: self.mode.unwrap_or(rule.mode),
             protocols: self.protocols.unwrap_or(rule.protocols),
+            default_cas: match (self.default_cas, &self.cas) {
+                (Some(default_cas), _) => default_cas,
+                // A new list of CAs means what it says, whatever was associated before.
+                (None, Some(_)) => DefaultCas::default(),
+                (None, None) => rule.default_cas,
+            },
             cas: self.cas.unwrap_or(rule.cas),
             min_tls: self.min_tls.unwrap_or(rule.min_tls),
             origins: self.origins.unwrap_or(rule.origins),
             when_stale: self.when_stale.unwrap_or(rule.when_stale),
+            forward_certificate: self.forward_certificate.unwrap_or(rule.forward_certificate),
             ..rule
         };
         Ok((rule, tls))
@@ -176,9 +189,11 @@ async fn before(
         mode: HostMode::default(),
         protocols: BTreeSet::from([Protocol::Https]),
         cas: BTreeSet::new(),
+        default_cas: DefaultCas::default(),
         min_tls: MinTls::default(),
         origins: Vec::new(),
         when_stale: WhenStale::default(),
+        forward_certificate: true,
     };
     Ok((rule, OriginTls::default()))
 }

@@ -2,17 +2,21 @@
 //!
 //! A view is a struct of its own, never a stored record: what is not listed in a view can't leak.
 
+pub(crate) mod access_certificates;
 pub(crate) mod accounts;
 pub(crate) mod admin_tokens;
 pub(crate) mod approvals;
+pub(crate) mod associations;
 pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod cas;
 pub(crate) mod certificates;
+pub(crate) mod client_certificates;
 pub(crate) mod devices;
 pub(crate) mod host_test;
 pub(crate) mod hosts;
 pub(crate) mod lapsing;
+pub(crate) mod mtls_certificates;
 pub(crate) mod pem;
 pub(crate) mod profiles;
 pub(crate) mod signing;

@@ -107,17 +107,17 @@ fn order(api: &Api, sign: Sign, caller: &Caller) -> Result<Order, Refusal> {
     let device = sign.device.map_or_else(|| named_device(csr.wish()), Ok)?;
     let profile = profile(api, sign.profile)?;
     let identified = Identified::operator(device, caller.actor.clone());
-    Ok(Order { csr, csr_der, identified, profile, key: KeySource::Device, source: None })
+    Ok(Order { csr, csr_der, identified, profile, key: KeySource::Device, source: None, client: None })
 }
 
-fn profile(api: &Api, label: Option<Label>) -> Result<Profile, Refusal> {
+pub(super) fn profile(api: &Api, label: Option<Label>) -> Result<Profile, Refusal> {
     let label = label.unwrap_or_else(|| api.registrar().default_profile().clone());
     let found = api.registrar().profile(&label)?;
     found.ok_or_else(|| Refusal::new(Reason::ProfileUnknown, "/profile").with_detail(&label))
 }
 
 /// The device that a request names.
-fn named_device(wish: &Wish) -> Result<DeviceId, Refusal> {
+pub(super) fn named_device(wish: &Wish) -> Result<DeviceId, Refusal> {
     let mut names = wish.subject.iter().filter(|attribute| attribute.oid == OID_COMMON_NAME);
     let name = names.next().ok_or_else(|| Refusal::new(Reason::SubjectEmpty, FIELD_CN))?;
     name.text.parse().map_err(|_| Refusal::new(Reason::NameMalformed, FIELD_CN).with_detail(&name.text))

@@ -3,24 +3,31 @@
 //! Every field that SDKs take for granted is there; what Muster has no idea of (plans, name servers)
 //! is empty.
 
+mod filter;
+
 use std::sync::Arc;
 
 use axum::extract::State;
 use muster_policy::identity::{AccountId, ZoneId};
 use muster_policy::name::Hostname;
 use muster_policy::time::UnixTime;
-use muster_store::act::{AddZone, Rejected};
+use muster_store::act::{AddZone, EditZone, Rejected, RemoveZone};
+use muster_store::record::ZoneKind;
 use muster_store::{Error as LedgerError, record};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::filter::Filter;
 use crate::Api;
 use crate::api::{Outcome, accounts};
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
 use crate::paging::PageWish;
-use crate::request::{Json, Query};
+use crate::request::{Json, Query, Zone};
+
+/// Most name servers that a zone tells of.
+const NAME_SERVERS_MAX: usize = 16;
 
 #[derive(Serialize)]
 struct ZoneView {
@@ -29,7 +36,7 @@ struct ZoneView {
     account: Owner,
     status: &'static str,
     #[serde(rename = "type")]
-    kind: &'static str,
+    kind: ZoneKind,
     paused: bool,
     created_on: UnixTime,
     modified_on: UnixTime,
@@ -43,6 +50,7 @@ struct ZoneView {
     owner: Value,
     plan: Value,
     permissions: [&'static str; 0],
+    vanity_name_servers: Vec<Hostname>,
 }
 
 #[derive(Clone, Serialize)]
@@ -58,10 +66,10 @@ impl ZoneView {
             name: zone.name,
             account: owner.clone(),
             status: "active",
-            kind: "full",
-            paused: false,
+            kind: zone.kind,
+            paused: zone.paused,
             created_on: zone.created_at,
-            modified_on: zone.created_at,
+            modified_on: zone.modified_at.unwrap_or(zone.created_at),
             activated_on: zone.created_at,
             development_mode: 0,
             meta: json!({}),
@@ -72,6 +80,7 @@ impl ZoneView {
             owner: json!({}),
             plan: json!({}),
             permissions: [],
+            vanity_name_servers: zone.vanity_name_servers,
         }
     }
 }
@@ -84,43 +93,73 @@ async fn owner(api: &Api) -> Result<Owner, ApiError> {
 /// `GET /zones`
 pub(crate) async fn list(State(api): State<Arc<Api>>, query: Query) -> Outcome {
     let page = PageWish::from_query(&query)?;
+    let filter = Filter::from_query(&query)?;
     let owner = owner(&api).await?;
     let account = owner.id;
     let mut zones = api.read(move |reader| reader.zones(account)).await?;
-    if let Some(name) = query.get("name") {
-        let name = name.to_ascii_lowercase();
-        zones.retain(|zone| zone.name.as_str() == name);
-    }
-    // A filter by another account, or by a status that no zone has, finds nothing.
-    let other = query.get("account.id").is_some_and(|id| id.parse() != Ok(account))
-        || query.get("account.name").is_some_and(|name| name != owner.name)
-        || query.get("status").is_some_and(|status| status != "active");
-    if other {
-        zones.clear();
-    }
+    zones.retain(|zone| filter.matches(zone, &owner));
+    filter.sort(&mut zones);
     let (zones, info) = page.cut(zones);
     let views: Vec<ZoneView> = zones.into_iter().map(|zone| ZoneView::new(zone, &owner)).collect();
     Answer::list(&views, info)
 }
 
-/// `GET /zones/{id}`
-pub(crate) async fn get(
+/// `GET /zones/{zone_id}`
+pub(crate) async fn get(State(api): State<Arc<Api>>, Zone(zone): Zone) -> Outcome {
+    Answer::one(&ZoneView::new(zone, &owner(&api).await?))
+}
+
+/// Fields that are not there stay.
+#[derive(Deserialize)]
+pub(crate) struct Edit {
+    paused: Option<bool>,
+    #[serde(rename = "type")]
+    kind: Option<ZoneKind>,
+    vanity_name_servers: Option<Vec<Hostname>>,
+}
+
+/// `PATCH /zones/{zone_id}`
+pub(crate) async fn edit(
     State(api): State<Arc<Api>>,
-    axum::extract::Path(id): axum::extract::Path<String>,
+    Zone(zone): Zone,
+    caller: Caller,
+    Json(edit): Json<Edit>,
 ) -> Outcome {
-    let missing = || ApiError::no_route_to("zone");
-    let id: ZoneId = id.parse().map_err(|_| missing())?;
-    let owner = owner(&api).await?;
-    let account = owner.id;
-    let zone = api.read(move |reader| reader.zone(id)).await?;
-    let zone = zone.filter(|zone| zone.account == account).ok_or_else(missing)?;
-    Answer::one(&ZoneView::new(zone, &owner))
+    if edit.vanity_name_servers.as_ref().is_some_and(|names| names.len() > NAME_SERVERS_MAX) {
+        let message = format!("vanity_name_servers: at most {NAME_SERVERS_MAX}");
+        return Err(ApiError::argument("/vanity_name_servers", message));
+    }
+    let edit = EditZone {
+        account: zone.account,
+        zone: zone.id,
+        paused: edit.paused,
+        kind: edit.kind,
+        vanity_name_servers: edit.vanity_name_servers,
+        by: caller.by(api.now()),
+    };
+    let zone = api.registrar().ledger().transact(edit).await?;
+    Answer::one(&ZoneView::new(zone, &owner(&api).await?))
+}
+
+#[derive(Serialize)]
+struct Removed {
+    id: ZoneId,
+}
+
+/// `DELETE /zones/{zone_id}`; refused while hostnames lie in it.
+pub(crate) async fn remove(State(api): State<Arc<Api>>, Zone(zone): Zone, caller: Caller) -> Outcome {
+    let remove = RemoveZone { account: zone.account, zone: zone.id, by: caller.by(api.now()) };
+    api.registrar().ledger().transact(remove).await?;
+    (api.hooks().zones_changed)();
+    Answer::one(&Removed { id: zone.id })
 }
 
 #[derive(Deserialize)]
 pub(crate) struct NewZone {
     account: Option<AccountReference>,
     name: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<ZoneKind>,
 }
 
 #[derive(Deserialize)]
@@ -145,7 +184,10 @@ pub(crate) async fn create(
     let by = caller.by(api.now());
     let id =
         ZoneId::from_bytes(muster_enroll::random().ok_or_else(|| ApiError::internal("no random numbers"))?);
-    let zone = record::Zone { id, account: owner.id, name, created_at: by.at };
+    let zone = record::Zone {
+        kind: wanted.kind.unwrap_or_default(),
+        ..record::Zone::new(id, owner.id, name, by.at)
+    };
     let added = api.registrar().ledger().transact(AddZone { zone: zone.clone(), by }).await;
     added.map_err(|error| match error {
         LedgerError::Refused(Rejected::Exists(_)) => {

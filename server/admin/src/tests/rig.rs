@@ -178,6 +178,24 @@ impl Rig {
         answer(self.router().oneshot(request.expect("a request")).await.expect("an answer")).await
     }
 
+    pub(super) async fn send_with(
+        &self,
+        headers: &[(&str, &str)],
+        method: &str,
+        path: &str,
+        text: &str,
+    ) -> Answer {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("/client/v4{path}"))
+            .header("authorization", format!("Bearer {SECRET}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::from(text.to_owned())).expect("a request");
+        answer(self.router().oneshot(request).await.expect("an answer")).await
+    }
+
     /// The result of a GET that must succeed.
     pub(super) async fn get(&self, path: &str) -> Value {
         let answer = self.send("GET", &self.own(path), "").await;
@@ -250,7 +268,7 @@ impl Rig {
         add_account(ledger, account, "other", &by).await;
         let zone = ZoneId::from_bytes([9; 16]);
         let name = "other.example".parse().expect("a name");
-        let added = Zone { id: zone, account, name, created_at: by.at };
+        let added = Zone::new(zone, account, name, by.at);
         ledger.transact(AddZone { zone: added, by: by.clone() }).await.expect("a zone");
         let own = ledger.reader().and_then(|reader| reader.cas(self.registrar.account())).expect("CAs");
         let mut ca = own.first().expect("one").clone();

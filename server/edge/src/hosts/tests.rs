@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use muster_policy::host::{HostMode, MinTls, Protocol, WhenStale};
+use muster_policy::host::{DefaultCas, HostMode, MinTls, Protocol, WhenStale};
 use muster_policy::identity::ZoneId;
 use proptest::prelude::*;
 use rcgen::{CertificateParams, KeyPair};
@@ -50,9 +50,11 @@ fn entry(name: &str, (der, key): &(ByteBuf, SecretKey)) -> HostEntry {
             mode: HostMode::Require,
             protocols: [Protocol::Https].into(),
             cas: BTreeSet::new(),
+            default_cas: DefaultCas::default(),
             min_tls: MinTls::Tls13,
             origins: Vec::new(),
             when_stale: WhenStale::Closed,
+            forward_certificate: true,
         },
         certificate: Some(TlsIdentity { chain: vec![der.clone()], key: key.clone() }),
         origin_tls: OriginTls::default(),

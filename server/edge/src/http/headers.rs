@@ -102,6 +102,13 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
+/// Takes back the names that a hostname can turn off; `Client-Cert` stays.
+pub(crate) fn withhold_certificate(headers: &mut HeaderMap) {
+    for name in ["cf-client-cert-der-base64", "cf-client-cert-sha256"] {
+        headers.remove(name);
+    }
+}
+
 /// Adds where a request came from. Removing what a client said of it comes before.
 pub(crate) fn add_forwarded(headers: &mut HeaderMap, source: IpAddr, host: &HeaderValue) {
     if let Ok(address) = HeaderValue::try_from(source.to_canonical().to_string()) {

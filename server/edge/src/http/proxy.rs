@@ -93,6 +93,9 @@ impl Visit {
         let upgrade = Upgrade::of(&mut request)?;
         let host = HeaderValue::try_from(authority.as_str()).map_err(|_| Reason::RequestMalformed)?;
         self.rewrite(request.headers_mut(), host, &permit);
+        if !door.rule.forward_certificate {
+            headers::withhold_certificate(request.headers_mut());
+        }
         self.forward(&door, request, upgrade).await
     }
 

@@ -25,7 +25,7 @@ use muster_edge::{
     Update, Work,
 };
 use muster_policy::enrol::DeviceStatus;
-use muster_policy::host::{HostMode, HostRule, MinTls, Protocol, WhenStale};
+use muster_policy::host::{DefaultCas, HostMode, HostRule, MinTls, Protocol, WhenStale};
 use muster_policy::identity::{AccountId, CaId, Serial, ZoneId};
 use muster_policy::reason::Reason;
 use muster_policy::time::UnixTime;
@@ -445,9 +445,11 @@ pub(crate) fn host(
             mode,
             protocols: [protocol].into(),
             cas: Default::default(),
+            default_cas: DefaultCas::default(),
             min_tls: MinTls::Tls13,
             origins: vec![format!("http://{origin}")],
             when_stale: WhenStale::Closed,
+            forward_certificate: true,
         },
         certificate: Some(identity(&pair)),
         origin_tls: OriginTls::default(),

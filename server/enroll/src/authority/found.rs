@@ -275,6 +275,7 @@ pub(super) fn record_of(
         subject: certificate.subject().to_owned(),
         rollover: Vec::new(),
         created_at,
+        upload: None,
     }
 }
 

@@ -4,11 +4,12 @@
 //! verifies. A manufacturer's CA proves first enrollments and issues nothing here.
 
 use muster_ca::byo::import;
-use muster_ca::file_key::Passphrase;
+use muster_ca::file_key::{FileKey, Passphrase};
+use muster_ca::signer::Signer as _;
 use muster_policy::identity::CaId;
 use muster_policy::name::Title;
-use muster_store::act::{AddCa, By};
-use muster_store::record::{Ca, CaKind, CaRole};
+use muster_store::act::{AddCa, By, RemoveCa};
+use muster_store::record::{Ca, CaKind, CaRole, Upload};
 
 use super::found::record_of;
 use super::{Authority, AuthorityError};
@@ -24,6 +25,8 @@ pub struct ImportPlan {
     pub manufacturer: bool,
     /// What to call it; else its subject.
     pub title: Option<Title>,
+    /// What the uploader reads back, when it comes through the API of uploaded certificates.
+    pub upload: Option<Upload>,
 }
 
 impl Authority {
@@ -49,6 +52,7 @@ impl Authority {
         if let (CaRole::Devices, Some(key)) = (role, &imported.key) {
             record.key_file = Some(self.keys.write(id, key)?);
         }
+        record.upload = plan.upload;
         let before = self.ledger.reader()?.cas(self.account)?;
         self.ledger.transact(AddCa { ca: record.clone(), by: by.clone() }).await?;
         if role == CaRole::Devices {
@@ -56,6 +60,41 @@ impl Authority {
         }
         self.reload()?;
         Ok(record)
+    }
+
+    /// Removes a CA that was brought along and only verifies.
+    ///
+    /// # Errors
+    /// When it is in use, or is no such CA.
+    pub async fn remove_ca(&self, ca: CaId, by: By) -> Result<Ca, AuthorityError> {
+        let removed = self.ledger.transact(RemoveCa { account: self.account, ca, by }).await?;
+        self.reload()?;
+        Ok(removed)
+    }
+
+    /// Keeps the key of a leaf that is shown to others; returns its file name for the record.
+    ///
+    /// # Errors
+    /// When it can't be read, is not the key of `spki_der`, or can't be stored.
+    pub fn keep_outbound_key(
+        &self,
+        leaf: CaId,
+        pem: &str,
+        spki_der: &[u8],
+    ) -> Result<String, AuthorityError> {
+        let key = FileKey::read_pem(pem, None)?;
+        if key.spki_der() != spki_der {
+            return Err(muster_ca::byo::ImportError::KeyMismatch.into());
+        }
+        Ok(self.keys.write(leaf, &key)?)
+    }
+
+    /// Removes the file of such a key.
+    ///
+    /// # Errors
+    /// When the file is there and stays.
+    pub fn forget_outbound_key(&self, file: &str) -> std::io::Result<()> {
+        self.keys.remove(file)
     }
 }
 

@@ -26,6 +26,14 @@ impl KeyFolder {
         Ok(name)
     }
 
+    /// Removes a key; one that is gone is no error.
+    pub(crate) fn remove(&self, name: &str) -> std::io::Result<()> {
+        match std::fs::remove_file(self.folder.join(name)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
     /// Reads the key of a record.
     pub(crate) fn read(&self, name: &str) -> Result<FileKey, FileKeyError> {
         FileKey::read_file(&self.folder.join(name), self.passphrase.as_ref())

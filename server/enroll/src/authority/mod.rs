@@ -113,6 +113,9 @@ pub enum AuthorityError {
     /// No random numbers.
     #[error("the system gives no random numbers")]
     NoRandom,
+    /// The ledger's rules say no.
+    #[error(transparent)]
+    Rejected(Rejected),
     /// A server certificate could not be made.
     #[error(transparent)]
     Prepare(#[from] muster_ca::leaf::PrepareError),
@@ -130,7 +133,7 @@ impl From<Fault> for AuthorityError {
 impl From<LedgerError<Rejected>> for AuthorityError {
     fn from(error: LedgerError<Rejected>) -> Self {
         match error {
-            LedgerError::Refused(rejected) => Self::Ledger(rejected.to_string()),
+            LedgerError::Refused(rejected) => Self::Rejected(rejected),
             other => Self::Ledger(other.to_string()),
         }
     }

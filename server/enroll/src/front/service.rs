@@ -162,7 +162,8 @@ impl EstService {
             _ => KeySource::Device,
         };
         let identified = proof.identify(&csr, &profile, self.registrar.now())?;
-        let order = Order { csr, csr_der, identified, profile, key, source: Some(connection.source) };
+        let order =
+            Order { csr, csr_der, identified, profile, key, source: Some(connection.source), client: None };
         match self.registrar.issue(order).await? {
             Outcome::Issued(issued) => {
                 self.registrar.metrics().issued(operation, started.elapsed().as_secs_f64());

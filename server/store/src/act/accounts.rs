@@ -1,8 +1,11 @@
 //! Accounts and zones.
 
-use crate::act::{By, Rejected, log};
+use muster_policy::identity::{AccountId, ZoneId};
+use muster_policy::name::Hostname;
+
+use crate::act::{By, Rejected, hosts, log};
 use crate::keys;
-use crate::record::{Account, Action, ChangeKind, Subjects, Zone};
+use crate::record::{Account, Action, ChangeKind, Subjects, Zone, ZoneKind};
 use crate::tables::{TableName, Tables};
 use crate::transaction::{Failed, Transaction};
 
@@ -60,4 +63,83 @@ impl Transaction for AddZone {
         let subjects = Subjects { account: Some(*account), zone: Some(*id), ..Subjects::default() };
         Ok(log(tables, &self.by, Action::ZoneAdded, subjects, ChangeKind::ZoneAdded(*id))?)
     }
+}
+
+/// Sets fields of a zone; what is none stays.
+#[derive(Clone, Debug)]
+pub struct EditZone {
+    /// The owner.
+    pub account: AccountId,
+    /// The zone.
+    pub zone: ZoneId,
+    /// Whether its hostnames are not answered.
+    pub paused: Option<bool>,
+    /// How its DNS is served.
+    pub kind: Option<ZoneKind>,
+    /// Its name servers as told.
+    pub vanity_name_servers: Option<Vec<Hostname>>,
+    /// Who sets it.
+    pub by: By,
+}
+
+impl Transaction for EditZone {
+    const NAME: &'static str = "edit_zone";
+    type Output = Zone;
+    type Refused = Rejected;
+
+    fn apply(&self, tables: &mut Tables<'_>) -> Result<Zone, Failed<Rejected>> {
+        let before = own_zone(tables, self.account, self.zone)?;
+        let mut zone = before.clone();
+        zone.paused = self.paused.unwrap_or(zone.paused);
+        zone.kind = self.kind.unwrap_or(zone.kind);
+        if let Some(names) = &self.vanity_name_servers {
+            zone.vanity_name_servers.clone_from(names);
+        }
+        if zone == before {
+            return Ok(zone);
+        }
+        zone.modified_at = Some(self.by.at);
+        tables.put(&keys::zone(zone.id), &zone)?;
+        let subjects = subjects(&zone);
+        log(tables, &self.by, Action::ZoneSet, subjects, ChangeKind::ZoneSet(zone.id))?;
+        Ok(zone)
+    }
+}
+
+/// Removes a zone without hostnames. Client certificates made in it stay what they are.
+#[derive(Clone, Debug)]
+pub struct RemoveZone {
+    /// The owner.
+    pub account: AccountId,
+    /// The zone.
+    pub zone: ZoneId,
+    /// Who removes it.
+    pub by: By,
+}
+
+impl Transaction for RemoveZone {
+    const NAME: &'static str = "remove_zone";
+    type Output = ();
+    type Refused = Rejected;
+
+    fn apply(&self, tables: &mut Tables<'_>) -> Result<(), Failed<Rejected>> {
+        let zone = own_zone(tables, self.account, self.zone)?;
+        let lying_in = hosts::named(tables, |rule| rule.zone == zone.id)?;
+        if !lying_in.is_empty() {
+            return Err(Failed::Refused(Rejected::ZoneInUse(lying_in)));
+        }
+        tables.remove(TableName::Zones, &keys::zone(zone.id))?;
+        tables.remove(TableName::ZoneNames, &keys::zone_name(&zone.name))?;
+        let subjects = subjects(&zone);
+        Ok(log(tables, &self.by, Action::ZoneRemoved, subjects, ChangeKind::ZoneRemoved(zone.id))?)
+    }
+}
+
+fn own_zone(tables: &mut Tables<'_>, account: AccountId, id: ZoneId) -> Result<Zone, Failed<Rejected>> {
+    let zone: Option<Zone> = tables.get(&keys::zone(id))?;
+    zone.filter(|zone| zone.account == account).ok_or(Failed::Refused(Rejected::ZoneUnknown))
+}
+
+fn subjects(zone: &Zone) -> Subjects {
+    Subjects { account: Some(zone.account), zone: Some(zone.id), ..Subjects::default() }
 }

@@ -1,10 +1,11 @@
 //! CAs, their state, and their revocation lists.
 
-use muster_policy::identity::CaId;
+use muster_policy::identity::{AccountId, CaId};
 
-use crate::act::{By, Rejected, log};
+use crate::act::{By, Rejected, hosts, log};
+use crate::codec;
 use crate::keys;
-use crate::record::{Action, Ca, CaState, ChangeKind, CrlState, Subjects};
+use crate::record::{Action, Ca, CaKind, CaRole, CaState, ChangeKind, CrlState, Subjects, Upload};
 use crate::tables::{TableName, Tables};
 use crate::transaction::{Failed, Transaction};
 
@@ -30,9 +31,100 @@ impl Transaction for AddCa {
         if tables.contains(TableName::Cas, &keys::ca(*id))? {
             return Err(Failed::Refused(Rejected::Exists("the CA")));
         }
+        if let Some(upload) = &self.ca.upload {
+            self.refuse_second_upload(tables, upload)?;
+        }
         tables.put(&keys::ca(*id), &self.ca)?;
         let subjects = Subjects { account: Some(*account), ca: Some(*id), ..Subjects::default() };
         Ok(log(tables, &self.by, Action::CaAdded, subjects, ChangeKind::CaAdded(*id))?)
+    }
+}
+
+impl AddCa {
+    /// The same certificate comes through each door once.
+    fn refuse_second_upload(&self, tables: &mut Tables<'_>, upload: &Upload) -> Result<(), Failed<Rejected>> {
+        for (_, value) in tables.rows(TableName::Cas, &[], None, usize::MAX)? {
+            let ca: Ca = codec::decode(TableName::Cas, &value)?;
+            let same = ca.account == self.ca.account
+                && ca.fingerprint == self.ca.fingerprint
+                && ca.upload.as_ref().is_some_and(|before| before.kind == upload.kind);
+            if same {
+                return Err(Failed::Refused(Rejected::CertificateExists(ca.id)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes a CA that was brought along and only verifies, when no hostname accepts it.
+#[derive(Clone, Debug)]
+pub struct RemoveCa {
+    /// The owner.
+    pub account: AccountId,
+    /// The CA.
+    pub ca: CaId,
+    /// Who removes it.
+    pub by: By,
+}
+
+impl Transaction for RemoveCa {
+    const NAME: &'static str = "remove_ca";
+    type Output = Ca;
+    type Refused = Rejected;
+
+    fn apply(&self, tables: &mut Tables<'_>) -> Result<Ca, Failed<Rejected>> {
+        let key = keys::ca(self.ca);
+        let held: Option<Ca> = tables.get(&key)?;
+        let Some(ca) = held.filter(|ca| ca.account == self.account && ca.kind == CaKind::Byo) else {
+            return Err(Failed::Refused(Rejected::CaUnknown));
+        };
+        if ca.role != CaRole::VerifyOnly {
+            return Err(Failed::Refused(Rejected::CaInUse("It issues, or proves manufacturers.".to_owned())));
+        }
+        let accepted_by = hosts::named(tables, |rule| rule.cas.contains(&self.ca))?;
+        if !accepted_by.is_empty() {
+            return Err(Failed::Refused(Rejected::CaInUse(format!("Hostnames: {accepted_by}"))));
+        }
+        tables.remove(TableName::Cas, &key)?;
+        let subjects = Subjects { account: Some(ca.account), ca: Some(ca.id), ..Subjects::default() };
+        log(tables, &self.by, Action::CaRemoved, subjects, ChangeKind::CaRemoved(ca.id))?;
+        Ok(ca)
+    }
+}
+
+/// Gives an uploaded CA another name.
+#[derive(Clone, Debug)]
+pub struct RenameUpload {
+    /// The owner.
+    pub account: AccountId,
+    /// The CA.
+    pub ca: CaId,
+    /// Its name from now on.
+    pub name: String,
+    /// Who names it.
+    pub by: By,
+}
+
+impl Transaction for RenameUpload {
+    const NAME: &'static str = "rename_upload";
+    type Output = Ca;
+    type Refused = Rejected;
+
+    fn apply(&self, tables: &mut Tables<'_>) -> Result<Ca, Failed<Rejected>> {
+        let key = keys::ca(self.ca);
+        let held: Option<Ca> = tables.get(&key)?;
+        let Some(mut ca) = held.filter(|ca| ca.account == self.account) else {
+            return Err(Failed::Refused(Rejected::CaUnknown));
+        };
+        let Some(upload) = &mut ca.upload else { return Err(Failed::Refused(Rejected::CaUnknown)) };
+        if upload.name.as_ref() == Some(&self.name) {
+            return Ok(ca);
+        }
+        upload.name = Some(self.name.clone());
+        tables.put(&key, &ca)?;
+        let subjects = Subjects { account: Some(ca.account), ca: Some(ca.id), ..Subjects::default() };
+        log(tables, &self.by, Action::CaStateSet, subjects, ChangeKind::CaStateSet(ca.id, ca.state))?;
+        Ok(ca)
     }
 }
 

@@ -4,10 +4,11 @@ use muster_policy::host::{HostPattern, HostRule};
 use muster_policy::identity::AccountId;
 
 use crate::act::{By, Rejected, log};
+use crate::codec;
 use crate::keys;
 use crate::record::{Action, Ca, CaRole, CaState, ChangeKind, Host, OriginTls, Subjects, Zone};
-use crate::tables::Tables;
-use crate::transaction::{Failed, Transaction};
+use crate::tables::{TableName, Tables};
+use crate::transaction::{Failed, Fault, Transaction};
 
 /// Sets the whole rule of a hostname, new or not; setting what is set changes nothing.
 ///
@@ -62,11 +63,11 @@ impl Transaction for SetHost {
 }
 
 /// Whether client certificates can be verified with a CA at the edge.
-fn verifies_clients(ca: &Ca) -> bool {
+pub(super) fn verifies_clients(ca: &Ca) -> bool {
     matches!(ca.role, CaRole::Devices | CaRole::VerifyOnly) && ca.state != CaState::Retired
 }
 
-fn subjects(account: AccountId, host: &HostPattern) -> Subjects {
+pub(super) fn subjects(account: AccountId, host: &HostPattern) -> Subjects {
     Subjects { account: Some(account), host: Some(host.clone()), ..Subjects::default() }
 }
 
@@ -92,9 +93,70 @@ impl Transaction for RemoveHost {
         let Some(host) = held.filter(|host| host.rule.account == self.account) else {
             return Err(Failed::Refused(Rejected::HostUnknown));
         };
-        tables.remove(crate::tables::TableName::Hosts, &key)?;
+        tables.remove(TableName::Hosts, &key)?;
         let subjects = subjects(self.account, &self.host);
         log(tables, &self.by, Action::HostRemoved, subjects, ChangeKind::HostRemoved(self.host.clone()))?;
         Ok(host)
     }
 }
+
+/// Sets, for hostnames that are there, whether origins are sent the certificate in headers of its own.
+#[derive(Clone, Debug)]
+pub struct SetForwarding {
+    /// Their owner.
+    pub account: AccountId,
+    /// Each hostname with what holds for it from now on; others stay as they are.
+    pub hosts: Vec<(HostPattern, bool)>,
+    /// Who sets it.
+    pub by: By,
+}
+
+impl Transaction for SetForwarding {
+    const NAME: &'static str = "set_forwarding";
+    type Output = ();
+    type Refused = Rejected;
+
+    fn apply(&self, tables: &mut Tables<'_>) -> Result<(), Failed<Rejected>> {
+        let mut changed = Vec::new();
+        for (name, forward) in &self.hosts {
+            let held: Option<Host> = tables.get(&keys::host(name))?;
+            let Some(mut host) = held.filter(|host| host.rule.account == self.account) else {
+                return Err(Failed::Refused(Rejected::HostUnknown));
+            };
+            if host.rule.forward_certificate != *forward {
+                host.rule.forward_certificate = *forward;
+                host.changed_at = self.by.at;
+                changed.push(host);
+            }
+        }
+        for host in changed {
+            let name = host.rule.host.clone();
+            tables.put(&keys::host(&name), &host)?;
+            let subjects = subjects(self.account, &name);
+            log(tables, &self.by, Action::HostSet, subjects, ChangeKind::HostSet(name))?;
+        }
+        Ok(())
+    }
+}
+
+/// All hostnames, by name; there are as many as an operator sets.
+pub(super) fn all(tables: &mut Tables<'_>) -> Result<Vec<Host>, Fault> {
+    let rows = tables.rows(TableName::Hosts, &[], None, usize::MAX)?;
+    rows.iter().map(|(_, value)| codec::decode(TableName::Hosts, value)).collect()
+}
+
+/// The first names of the hostnames whose rules are like this, for people.
+pub(super) fn named(tables: &mut Tables<'_>, like: impl Fn(&HostRule) -> bool) -> Result<String, Fault> {
+    let hosts = all(tables)?;
+    let names: Vec<String> =
+        hosts.iter().filter(|host| like(&host.rule)).map(|host| host.rule.host.to_string()).collect();
+    let more = names.len().saturating_sub(NAMED_MAX);
+    let mut text = names.into_iter().take(NAMED_MAX).collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    Ok(text)
+}
+
+/// Names that a message lists.
+const NAMED_MAX: usize = 20;

@@ -7,7 +7,9 @@
 use core::time::Duration;
 
 use muster_policy::enrol::DeviceStatus;
-use muster_policy::identity::{AccountId, CaId, CertificateId, KeyFingerprint, RequestKey, Serial, TokenId};
+use muster_policy::identity::{
+    AccountId, CaId, CertificateId, KeyFingerprint, RequestKey, Serial, TokenId, ZoneId,
+};
 use muster_policy::name::{DeviceId, Label};
 use muster_policy::profile::Approval;
 use muster_policy::reason::Reason;
@@ -19,7 +21,7 @@ use crate::act::{By, audit, devices, requests};
 use crate::keys;
 use crate::record::{
     Action, Ca, CaState, Certificate, CertificateStatus, ChangeKind, Device, Intent, Request, Revocation,
-    Subjects, Token, WaitingRequest,
+    Subjects, Token, WaitingRequest, Zone,
 };
 use crate::tables::{TableName, Tables};
 use crate::transaction::{Failed, Fault, Transaction};
@@ -429,7 +431,25 @@ fn store(tables: &mut Tables<'_>, request: RequestKey, certificate: &Certificate
     let by_device = keys::device_certificate(*account, device, *id);
     tables.put_raw(TableName::DeviceCertificates, &by_device, request.as_bytes())?;
     tables.put_raw(TableName::Expiry, &keys::expiry(*not_after, *account, *id), &[])?;
+    if let Some(client) = &certificate.client {
+        tables.put_raw(TableName::ZoneCertificates, &keys::zone_certificate(client.zone, *id), &[])?;
+        count_in_zone(tables, client.zone, |number| number.saturating_add(1))?;
+    }
     tables.count(*account, |counters| counters.certificates = counters.certificates.saturating_add(1))
+}
+
+/// Moves a zone's number of client certificates; the zone may be gone.
+pub(super) fn count_in_zone(
+    tables: &mut Tables<'_>,
+    zone: ZoneId,
+    change: impl FnOnce(u64) -> u64,
+) -> Result<(), Fault> {
+    let key = keys::zone(zone);
+    if let Some(mut zone) = tables.get::<Zone>(&key)? {
+        zone.client_certificates = change(zone.client_certificates);
+        tables.put(&key, &zone)?;
+    }
+    Ok(())
 }
 
 fn subjects_of(intent: &Intent, certificate: &Certificate) -> Subjects {

@@ -5,11 +5,14 @@
 //! for [`BeginIssue`], whose intent becomes both with [`CompleteIssue`].
 
 mod accounts;
+pub(crate) mod associations;
 mod cas;
 mod decide;
 mod devices;
+mod documents;
 mod hosts;
 mod issue;
+mod outbound;
 mod profiles;
 pub(crate) mod recount;
 pub(crate) mod recover;
@@ -20,6 +23,7 @@ mod tidy;
 mod tokens;
 
 use muster_policy::host::HostPattern;
+use muster_policy::identity::CaId;
 use muster_policy::name::DeviceId;
 use muster_policy::profile::ProfileError;
 use muster_policy::time::UnixTime;
@@ -28,16 +32,19 @@ use crate::record::{Action, Actor, AuditDraft, ChangeKind, DeviceTextError, Subj
 use crate::tables::Tables;
 use crate::transaction::Fault;
 
-pub use accounts::{AddZone, CreateAccount};
-pub use cas::{AddCa, SetCaState, StoreCrl};
+pub use accounts::{AddZone, CreateAccount, EditZone, RemoveZone};
+pub use associations::SetAssociation;
+pub use cas::{AddCa, RemoveCa, RenameUpload, SetCaState, StoreCrl};
 pub use decide::{DecideRequest, Decision};
 pub use devices::{
     DeviceImport, IMPORT_MAX, ImportDevices, Imported, OnExisting, SetDevice, SetDeviceStatus,
 };
-pub use hosts::{RemoveHost, SetHost};
+pub use documents::{RemoveDocument, SetDocument};
+pub use hosts::{RemoveHost, SetForwarding, SetHost};
 pub use issue::{
     AbandonIssue, BeginIssue, Begun, CompleteIssue, CompleteRefused, INTENT_STALE_AFTER, IssueRefused, Signed,
 };
+pub use outbound::{AddOutboundLeaf, RemoveOutboundLeaf};
 pub use profiles::SetProfile;
 pub use refusals::{NoteRefusals, REFUSALS_PER_HOUR_MAX, RefusalNote};
 pub use revoke::{ReactivateCertificate, RevokeCertificate};
@@ -54,6 +61,12 @@ pub enum Rejected {
     /// There is no such CA in the account.
     #[error("there is no such CA")]
     CaUnknown,
+    /// The CA is associated with hostnames, or issues.
+    #[error("Certificate cannot be deleted while in use. {0}")]
+    CaInUse(String),
+    /// The same certificate was uploaded before.
+    #[error("a certificate with these contents already exists, as {0}")]
+    CertificateExists(CaId),
     /// There is no such certificate in the account.
     #[error("there is no such certificate")]
     CertificateUnknown,
@@ -77,6 +90,9 @@ pub enum Rejected {
     /// There is no such device in the account.
     #[error("there is no device {0}")]
     DeviceUnknown(DeviceId),
+    /// There is no such document.
+    #[error("there is no such object")]
+    DocumentUnknown,
     /// An object of this id or name exists.
     #[error("{0} exists already")]
     Exists(&'static str),
@@ -97,12 +113,21 @@ pub enum Rejected {
     /// The profile's fields contradict their rules.
     #[error("the profile's {0}")]
     Profile(ProfileError),
+    /// Another writer was faster.
+    #[error("it was changed since it was read")]
+    RevisionDiffers,
     /// There is no such request.
     #[error("there is no such request, or it does not wait")]
     RequestNotWaiting,
     /// There is no such token in the account.
     #[error("there is no such token")]
     TokenUnknown,
+    /// There is no such zone in the account.
+    #[error("there is no such zone")]
+    ZoneUnknown,
+    /// Hostnames lie in the zone.
+    #[error("hostnames lie in the zone: {0}; remove them first")]
+    ZoneInUse(String),
     /// More at once than one transaction takes.
     #[error("at most {max} at once")]
     TooMany {

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use muster_policy::time::UnixTime;
 
-use crate::act::issue::{INTENT_STALE_AFTER, release};
+use crate::act::issue::{INTENT_STALE_AFTER, count_in_zone, release};
 use crate::act::{By, audit, requests};
 use crate::codec;
 use crate::keys;
@@ -98,6 +98,10 @@ impl Tidy {
             tables.remove(TableName::Serials, &keys::serial(*ca, *serial))?;
             let by_device = keys::device_certificate(*account, device, *id);
             tables.remove(TableName::DeviceCertificates, &by_device)?;
+            if let Some(client) = &stored.client {
+                tables.remove(TableName::ZoneCertificates, &keys::zone_certificate(client.zone, *id))?;
+                count_in_zone(tables, client.zone, |number| number.saturating_sub(1))?;
+            }
             if stored.revoked.is_some() {
                 tables.remove(TableName::Revoked, certificate)?;
             }

@@ -13,7 +13,7 @@ use crate::keys;
 use crate::reader::page::{List, Order};
 use crate::reader::{Page, Paging, Reader};
 use crate::record::{
-    Certificate, CertificateStatus, Device, Request, RevokedEntry, Token, TokenState, WaitingRequest,
+    Certificate, CertificateStatus, Device, Request, RevokedEntry, Token, TokenState, WaitingRequest, Zone,
 };
 use crate::tables::TableName;
 use crate::transaction::Fault;
@@ -128,6 +128,32 @@ impl Reader {
             prefix: account.as_bytes().to_vec(),
             order: Order::Descending,
             length,
+            select: &select,
+        }
+        .page(paging)
+    }
+
+    /// The client certificates of a zone, newest first: all, or those that are revoked, or are not.
+    ///
+    /// # Errors
+    /// See [`Reader::certificates`].
+    pub fn client_certificates(
+        &self,
+        zone: &Zone,
+        revoked: Option<bool>,
+        paging: &Paging,
+    ) -> Result<Page<Certificate>, Fault> {
+        let select = |key: &[u8], _: &[u8]| {
+            let id = key.get(zone.id.as_bytes().len()..).unwrap_or_default();
+            let certificate: Option<Certificate> = self.get(&keys::join(&[zone.account.as_bytes(), id]))?;
+            Ok(certificate
+                .filter(|certificate| revoked.is_none_or(|revoked| certificate.revoked.is_some() == revoked)))
+        };
+        List {
+            table: self.table(TableName::ZoneCertificates)?,
+            prefix: zone.id.as_bytes().to_vec(),
+            order: Order::Descending,
+            length: revoked.is_none().then_some(zone.client_certificates),
             select: &select,
         }
         .page(paging)

@@ -28,6 +28,13 @@ pub enum Paging {
         /// Most items, at most [`PER_PAGE_MAX`].
         limit: u32,
     },
+    /// Some items from a place that is counted from the start.
+    From {
+        /// How many are left out.
+        offset: u64,
+        /// Most items, at most [`PER_PAGE_MAX`].
+        limit: u32,
+    },
     /// A numbered page; one past the end is empty.
     Numbered {
         /// From 1.
@@ -39,13 +46,15 @@ pub enum Paging {
 
 impl Paging {
     fn limit(&self) -> usize {
-        let (Self::After { limit, .. } | Self::Numbered { per_page: limit, .. }) = self;
+        let (Self::After { limit, .. } | Self::From { limit, .. } | Self::Numbered { per_page: limit, .. }) =
+            self;
         usize::try_from((*limit).min(PER_PAGE_MAX)).unwrap_or(usize::MAX)
     }
 
     fn skip(&self) -> usize {
         match self {
             Self::After { .. } => 0,
+            Self::From { offset, .. } => usize::try_from(*offset).unwrap_or(usize::MAX),
             Self::Numbered { page, .. } => {
                 usize::try_from(page.saturating_sub(1)).unwrap_or(usize::MAX).saturating_mul(self.limit())
             }
@@ -55,7 +64,7 @@ impl Paging {
     const fn cursor(&self) -> Option<&Cursor> {
         match self {
             Self::After { cursor, .. } => cursor.as_ref(),
-            Self::Numbered { .. } => None,
+            Self::From { .. } | Self::Numbered { .. } => None,
         }
     }
 }

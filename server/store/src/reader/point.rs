@@ -8,12 +8,13 @@ use muster_policy::name::{DeviceId, Hostname, Label};
 use muster_policy::profile::ProfileWritten;
 use redb::ReadableTable;
 
+use crate::act::associations::in_order;
 use crate::codec;
 use crate::keys;
 use crate::reader::{Reader, page};
 use crate::record::{
-    Account, AdminToken, Ca, Certificate, Counters, CrlState, Device, Host, Intent, Request, RevokedEntry,
-    Token, Zone,
+    Account, AdminToken, Association, AssociationScope, Ca, Certificate, Counters, CrlState, Device,
+    Document, DocumentKind, Host, Intent, OutboundLeaf, Request, RevokedEntry, Token, Zone,
 };
 use crate::tables::TableName;
 use crate::transaction::Fault;
@@ -89,6 +90,44 @@ impl Reader {
         let mut hosts: Vec<Host> = self.all(&[])?.into_iter().map(|(_, host)| host).collect();
         hosts.retain(|host| host.rule.account == account);
         Ok(hosts)
+    }
+
+    /// The hostnames that accept a CA, none for the managed ones, in the order they were given in.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn association(&self, scope: AssociationScope, ca: Option<CaId>) -> Result<Vec<HostPattern>, Fault> {
+        let order: Association = self.get(&keys::association(scope, ca))?.unwrap_or_default();
+        Ok(in_order(&order, scope, ca, &self.hosts(scope.account())?))
+    }
+
+    /// A document.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn document(
+        &self,
+        account: AccountId,
+        kind: DocumentKind,
+        id: CaId,
+    ) -> Result<Option<Document>, Fault> {
+        self.get(&keys::document(account, kind, id))
+    }
+
+    /// The documents of a kind, newest first.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn documents(&self, account: AccountId, kind: DocumentKind) -> Result<Vec<Document>, Fault> {
+        Ok(self.all(&keys::documents(account, kind))?.into_iter().rev().map(|(_, found)| found).collect())
+    }
+
+    /// The uploaded leaves of an account, newest first.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn outbound_leaves(&self, account: AccountId) -> Result<Vec<OutboundLeaf>, Fault> {
+        Ok(self.all(account.as_bytes())?.into_iter().rev().map(|(_, leaf)| leaf).collect())
     }
 
     /// A CA.

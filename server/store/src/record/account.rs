@@ -31,6 +31,53 @@ pub struct Zone {
     pub name: Hostname,
     /// When it was added.
     pub created_at: UnixTime,
+    /// How its DNS is served; nothing here goes by it.
+    #[serde(default)]
+    pub kind: ZoneKind,
+    /// While it is, the edge answers none of its hostnames.
+    #[serde(default)]
+    pub paused: bool,
+    /// The names of its name servers, as its owner wants them told.
+    #[serde(default)]
+    pub vanity_name_servers: Vec<Hostname>,
+    /// When one of the fields above was last set.
+    #[serde(default)]
+    pub modified_at: Option<UnixTime>,
+    /// How many client certificates made in it are stored; kept with every change.
+    #[serde(default)]
+    pub client_certificates: u64,
+}
+
+impl Zone {
+    /// A zone of an account that begins now.
+    pub const fn new(id: ZoneId, account: AccountId, name: Hostname, created_at: UnixTime) -> Self {
+        Self {
+            id,
+            account,
+            name,
+            created_at,
+            kind: ZoneKind::Full,
+            paused: false,
+            vanity_name_servers: Vec::new(),
+            modified_at: None,
+            client_certificates: 0,
+        }
+    }
+}
+
+/// How a zone's DNS is served, in the words of the API we follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ZoneKind {
+    /// Whole.
+    #[default]
+    Full,
+    /// Inside only.
+    Internal,
+    /// By CNAMEs from elsewhere.
+    Partial,
+    /// As a copy.
+    Secondary,
 }
 
 /// How many of each an account has; kept with every change, so that totals need no scan.

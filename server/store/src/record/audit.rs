@@ -89,8 +89,22 @@ pub enum Action {
     TokenCreated,
     /// A token was revoked.
     TokenRevoked,
+    /// A CA was removed.
+    CaRemoved,
+    /// A document was removed; the details say which.
+    DocumentRemoved,
+    /// A document was set; the details say which.
+    DocumentSet,
+    /// A leaf was uploaded; the details say which.
+    OutboundLeafAdded,
+    /// An uploaded leaf was removed; the details say which.
+    OutboundLeafRemoved,
     /// A zone was added.
     ZoneAdded,
+    /// A zone was removed.
+    ZoneRemoved,
+    /// A zone's fields were set.
+    ZoneSet,
 }
 
 impl fmt::Display for Action {

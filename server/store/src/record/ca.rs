@@ -87,6 +87,30 @@ pub struct Ca {
     pub rollover: Vec<ByteBuf>,
     /// When it was added.
     pub created_at: UnixTime,
+    /// How it was uploaded, when it was through the API of uploaded certificates.
+    #[serde(default)]
+    pub upload: Option<Upload>,
+}
+
+/// What of an upload its owner reads back as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upload {
+    /// Through which door it came.
+    pub kind: UploadKind,
+    /// What people call it; its length and characters are the uploader's door's business.
+    pub name: Option<String>,
+    /// The text, octet for octet.
+    pub pem: String,
+}
+
+/// Through which door a CA was uploaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UploadKind {
+    /// As an Access certificate.
+    Access,
+    /// As an mTLS certificate.
+    Custom,
 }
 
 /// The newest certificate revocation list of a CA (RFC 5280 §5).

@@ -1,7 +1,7 @@
 //! Issued certificates and their revocation.
 
 use muster_policy::enrol::{RenewalWindow, San, SubjectAttribute};
-use muster_policy::identity::{AccountId, CaId, CertificateId, Fingerprint, KeyFingerprint, Serial};
+use muster_policy::identity::{AccountId, CaId, CertificateId, Fingerprint, KeyFingerprint, Serial, ZoneId};
 use muster_policy::name::{DeviceId, Label};
 use muster_policy::time::UnixTime;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,22 @@ pub struct Certificate {
     pub revoked: Option<Revocation>,
     /// The certificate itself.
     pub der: ByteBuf,
+    /// The request of a zone's client certificate.
+    #[serde(default)]
+    pub client: Option<Box<ClientRequest>>,
+}
+
+/// What was asked for when a certificate was made as a zone's client certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientRequest {
+    /// The zone.
+    pub zone: ZoneId,
+    /// The request, PEM, as it came.
+    pub csr: String,
+    /// The subject of the request, which need not be that of the certificate.
+    pub subject: Vec<SubjectAttribute>,
+    /// Its lifetime in days.
+    pub validity_days: u32,
 }
 
 /// What led to a certificate.

@@ -7,7 +7,7 @@ use muster_policy::name::{DeviceId, Label};
 use muster_policy::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
-use crate::record::CaState;
+use crate::record::{CaState, DocumentKind};
 use crate::tables::{Record, TableName};
 
 /// One change; numbers start at 1 and have no gaps.
@@ -56,8 +56,18 @@ pub enum ChangeKind {
     ProfileSet(Label),
     /// A token was made or revoked.
     TokenSet(TokenId),
+    /// A CA is gone.
+    CaRemoved(CaId),
+    /// A document of this kind was set or removed.
+    DocumentSet(DocumentKind, CaId),
+    /// A leaf was uploaded or removed.
+    OutboundLeafSet(CaId),
     /// A zone was added.
     ZoneAdded(ZoneId),
+    /// A zone is gone.
+    ZoneRemoved(ZoneId),
+    /// A zone's fields were set.
+    ZoneSet(ZoneId),
 }
 
 impl Record for Change {

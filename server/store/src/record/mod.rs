@@ -5,21 +5,31 @@
 //! kept as hashes, CA keys in files of their own.
 
 mod account;
+mod association;
 mod audit;
 mod ca;
 mod certificate;
 mod change;
 mod device;
+mod document;
 mod host;
+mod outbound;
+mod permission;
 mod request;
 mod token;
 
-pub use account::{Account, Counters, Zone};
+pub use account::{Account, Counters, Zone, ZoneKind};
+pub use association::{Association, AssociationScope};
 pub use audit::{Action, Actor, AuditDraft, AuditEntry, Subjects};
-pub use ca::{Ca, CaKind, CaRole, CaState, CrlState};
-pub use certificate::{Certificate, CertificateStatus, How, Revocation, RevocationReason, RevokedEntry};
+pub use ca::{Ca, CaKind, CaRole, CaState, CrlState, Upload, UploadKind};
+pub use certificate::{
+    Certificate, CertificateStatus, ClientRequest, How, Revocation, RevocationReason, RevokedEntry,
+};
 pub use change::{Change, ChangeKind};
 pub use device::{DEVICE_GROUPS_MAX, DEVICE_LABELS_MAX, DEVICE_TEXT_MAX_BYTES, Device, DeviceTextError};
+pub use document::{Document, DocumentKind};
 pub use host::{Host, OriginTls};
+pub use outbound::OutboundLeaf;
+pub use permission::{Area, Level, Permission, PermissionError};
 pub use request::{Intent, Request, WaitingRequest};
 pub use token::{AdminRole, AdminToken, Token, TokenState};

@@ -1,11 +1,14 @@
 //! Enrollment tokens and admin tokens, kept as hashes.
 
+use std::collections::BTreeSet;
+
 use muster_policy::identity::{AccountId, KeyFingerprint, SecretHash, TokenId};
 use muster_policy::name::{DeviceId, Label, Title};
 use muster_policy::reason::Reason;
 use muster_policy::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
+use crate::record::Permission;
 use crate::tables::{Record, TableName};
 
 /// What lets a device enroll the first time.
@@ -105,6 +108,9 @@ pub struct AdminToken {
     pub name: Title,
     /// What it may do.
     pub role: AdminRole,
+    /// The only things it may do, within its role; none when the role alone decides.
+    #[serde(default)]
+    pub permissions: Option<BTreeSet<Permission>>,
     /// When it was made.
     pub created_at: UnixTime,
     /// When it ends, if ever.

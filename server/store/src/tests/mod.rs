@@ -7,6 +7,7 @@ mod issuing;
 mod lists;
 mod operators;
 mod simulation;
+mod zones;
 
 use core::time::Duration;
 
@@ -150,6 +151,7 @@ fn ca(id: CaId) -> Ca {
         subject: "CN=devices".to_owned(),
         rollover: Vec::new(),
         created_at: START,
+        upload: None,
     }
 }
 
@@ -224,6 +226,7 @@ fn certificate(begin: &BeginIssue) -> Certificate {
         replaces: begin.replaces,
         revoked: None,
         der: ByteBuf::from(der),
+        client: None,
     }
 }
 

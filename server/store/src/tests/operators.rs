@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_policy::enrol::DeviceStatus;
-use muster_policy::host::{HostMode, HostRule, MinTls, Protocol, WhenStale};
+use muster_policy::host::{DefaultCas, HostMode, HostRule, MinTls, Protocol, WhenStale};
 use muster_policy::identity::{CaId, ZoneId};
 use muster_policy::profile::ProfileWritten;
 use muster_policy::reason::Reason;
@@ -44,12 +44,8 @@ fn import(id: &str) -> DeviceImport {
 #[test]
 fn a_domain_is_a_zone_once() {
     let mut rig = Rig::new();
-    let zone = Zone {
-        id: ZoneId::from_bytes([1; 16]),
-        account: ACCOUNT,
-        name: "example.com".parse().expect("a hostname"),
-        created_at: START,
-    };
+    let zone =
+        Zone::new(ZoneId::from_bytes([1; 16]), ACCOUNT, "example.com".parse().expect("a hostname"), START);
     rig.ledger().transact_blocking(AddZone { zone: zone.clone(), by: rig.by() }).expect("added");
     let again = Zone { id: ZoneId::from_bytes([2; 16]), ..zone.clone() };
     assert_eq!(rejected(&rig, AddZone { zone: again, by: rig.by() }), Rejected::Exists("the zone"));
@@ -65,12 +61,8 @@ fn a_domain_is_a_zone_once() {
 #[test]
 fn a_hostname_lies_in_a_zone_of_its_account_and_belongs_to_nobody_else() {
     let mut rig = Rig::new();
-    let zone = Zone {
-        id: ZoneId::from_bytes([1; 16]),
-        account: ACCOUNT,
-        name: "example.com".parse().expect("a hostname"),
-        created_at: START,
-    };
+    let zone =
+        Zone::new(ZoneId::from_bytes([1; 16]), ACCOUNT, "example.com".parse().expect("a hostname"), START);
     rig.ledger().transact_blocking(AddZone { zone: zone.clone(), by: rig.by() }).expect("added");
     let rule = |host: &str| HostRule {
         host: host.parse().expect("a hostname"),
@@ -79,9 +71,11 @@ fn a_hostname_lies_in_a_zone_of_its_account_and_belongs_to_nobody_else() {
         mode: HostMode::Require,
         protocols: BTreeSet::from([Protocol::Mqtt]),
         cas: BTreeSet::from([CA]),
+        default_cas: DefaultCas::default(),
         min_tls: MinTls::Tls13,
         origins: Vec::new(),
         when_stale: WhenStale::Closed,
+        forward_certificate: true,
     };
     let set = |rule: HostRule| SetHost { rule, origin_tls: OriginTls::default(), by: rig.by() };
     let outside = rule("mqtt.example.org");
@@ -253,6 +247,7 @@ fn a_device_field_can_be_set_and_taken_away() {
 fn admin_tokens_end_when_revoked() {
     let mut rig = Rig::new();
     let token = AdminToken {
+        permissions: None,
         id: TokenId::new(1, [1; 10]),
         hash: SecretHash::from_bytes([7; 32]),
         name: "ci".parse().expect("a title"),

@@ -1,0 +1,52 @@
+// The official TypeScript SDK, with another base URL and token, on every resource we have of its API.
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import Cloudflare from 'cloudflare';
+
+const [baseURL, apiToken, account_id, folder] = process.argv.slice(2);
+const client = new Cloudflare({ baseURL, apiToken });
+const file = (name) => readFileSync(`${folder}/${name}`, 'utf8');
+const all = async (pages) => {
+  const found = [];
+  for await (const one of pages) found.push(one);
+  return found;
+};
+
+assert.equal((await client.user.tokens.verify()).status, 'active');
+assert.deepEqual((await all(client.accounts.list())).map(({ id }) => id), [account_id]);
+assert.equal((await all(client.memberships.list()))[0].account.id, account_id);
+const zone = await client.zones.create({ account: { id: account_id }, name: 'ts.example', type: 'full' });
+const zone_id = zone.id;
+assert.deepEqual((await all(client.zones.list({ name: 'ts.example', account: { id: account_id } }))).map(({ id }) => id), [zone_id]);
+
+const made = [];
+for (let number = 0; number < 7; number += 1) {
+  made.push(await client.clientCertificates.create({ zone_id, csr: file('csr.pem'), validity_days: 30 }));
+}
+const listed = (await all(client.clientCertificates.list({ zone_id, per_page: 5 }))).map(({ id }) => id);
+assert.deepEqual(listed.sort(), made.map(({ id }) => id).sort());
+const first = made[0].id;
+assert.equal((await client.clientCertificates.delete(first, { zone_id })).status, 'pending_revocation');
+assert.equal((await client.clientCertificates.get(first, { zone_id })).status, 'revoked');
+assert.equal((await client.clientCertificates.edit(first, { zone_id, reactivate: true })).status, 'pending_reactivation');
+
+const ca = await client.mtlsCertificates.create({ account_id, ca: true, certificates: file('ca.pem'), name: 'ts ca' });
+assert.equal(ca.certificates, file('ca.pem'));
+await assert.rejects(client.mtlsCertificates.create({ account_id, ca: true, certificates: file('ca.pem') }), Cloudflare.ConflictError);
+const associations = client.certificateAuthorities.hostnameAssociations;
+assert.deepEqual((await associations.update({ zone_id, hostnames: ['a.ts.example'], mtls_certificate_id: ca.id })).hostnames, ['a.ts.example']);
+assert.deepEqual((await associations.get({ zone_id, mtls_certificate_id: ca.id })).hostnames, ['a.ts.example']);
+assert.deepEqual((await all(client.mtlsCertificates.associations.get(ca.id, { account_id }))).map(({ service }) => service), ['a.ts.example']);
+await associations.update({ zone_id, hostnames: [], mtls_certificate_id: ca.id });
+assert.equal((await client.mtlsCertificates.delete(ca.id, { account_id })).id, ca.id);
+await assert.rejects(client.mtlsCertificates.get(ca.id, { account_id }), Cloudflare.NotFoundError);
+
+const access = client.zeroTrust.access.certificates;
+const made_access = await access.create({ account_id, certificate: file('ca.pem'), name: 'ts', associated_hostnames: ['x.ts.example'] });
+const setting = { hostname: 'x.ts.example', china_network: false, client_certificate_forwarding: true };
+const answered = await all(access.settings.update({ zone_id, settings: [setting] }));
+assert.deepEqual(answered, [setting]);
+await access.update(made_access.id, { account_id, associated_hostnames: [] });
+await access.delete(made_access.id, { account_id });
+assert.equal((await client.zones.delete({ zone_id })).id, zone_id);
+console.log('everything passed');

@@ -1,0 +1,142 @@
+"""The official Python SDK, with another base URL and token, on every resource we have of its API."""
+import datetime
+import os
+import sys
+
+import cloudflare
+from cloudflare import Cloudflare
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+base_url, token, account_id = sys.argv[1:4]
+folder = sys.argv[4]
+for name in list(os.environ):
+    if name.startswith("CLOUDFLARE_"):
+        del os.environ[name]
+client = Cloudflare(base_url=base_url, api_token=token)
+
+
+def key():
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def pem(thing):
+    return thing.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def name(common_name):
+    return x509.Name([
+        x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+        x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Acme"),
+        x509.NameAttribute(NameOID.COUNTRY_NAME, "DE"),
+    ])
+
+
+def csr(common_name):
+    return pem(x509.CertificateSigningRequestBuilder().subject_name(name(common_name)).sign(key(), hashes.SHA256()))
+
+
+def certificate(common_name, of_ca, signer=None):
+    own = key()
+    now = datetime.datetime.now(datetime.timezone.utc)
+    issuer, issuer_key = signer or (name(common_name), own)
+    made = (x509.CertificateBuilder().subject_name(name(common_name)).issuer_name(issuer)
+            .public_key(own.public_key()).serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=300))
+            .add_extension(x509.BasicConstraints(ca=of_ca, path_length=None), critical=True)
+            .sign(issuer_key, hashes.SHA256()))
+    private = own.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return pem(made), private.decode()
+
+
+def fails(error, call, *args, **named):
+    try:
+        call(*args, **named)
+    except error as raised:
+        return raised
+    raise AssertionError(f"{error.__name__} was not raised")
+
+
+# Token, account, memberships, zones.
+verified = client.user.tokens.verify()
+assert verified.status == "active", verified
+assert client.accounts.tokens.verify(account_id=account_id).status == "active"
+assert [account.id for account in client.accounts.list()] == [account_id]
+assert client.accounts.get(account_id=account_id).id == account_id
+assert [membership.account.id for membership in client.memberships.list()] == [account_id]
+zone = client.zones.create(account={"id": account_id}, name="sdk.example", type="full")
+assert isinstance(zone.created_on, datetime.datetime) and zone.owner is not None and zone.plan is not None
+assert [found.id for found in client.zones.list(name="sdk.example", account={"id": account_id})] == [zone.id]
+assert client.zones.get(zone_id=zone.id).name == "sdk.example"
+other = client.zones.create(account={"id": account_id}, name="other.example")
+assert client.zones.edit(zone_id=other.id, paused=True).paused is True
+assert client.zones.delete(zone_id=other.id).id == other.id
+fails(cloudflare.NotFoundError, client.zones.get, zone_id=other.id)
+
+# Client certificates: made, listed over several pages, revoked, reactivated.
+made = [client.client_certificates.create(zone_id=zone.id, csr=csr(f"sdk-{number}"), validity_days=365) for number in range(12)]
+first = made[0]
+assert first.status == "active" and first.organization == "Acme" and first.country == "DE" and first.common_name == "sdk-0"
+parsed = x509.load_pem_x509_certificate(first.certificate.encode())
+assert format(parsed.serial_number, "x").zfill(len(first.serial_number)) == first.serial_number
+assert parsed.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ") == first.expires_on
+listed = [found.id for found in client.client_certificates.list(zone_id=zone.id, per_page=5)]
+assert listed == [found.id for found in reversed(made)], listed
+assert len(client.client_certificates.list(zone_id=zone.id, limit=3, offset=10).result) == 2
+assert client.client_certificates.delete(client_certificate_id=first.id, zone_id=zone.id).status == "pending_revocation"
+assert client.client_certificates.get(client_certificate_id=first.id, zone_id=zone.id).status == "revoked"
+assert [found.id for found in client.client_certificates.list(zone_id=zone.id, status="revoked")] == [first.id]
+assert client.client_certificates.edit(client_certificate_id=first.id, zone_id=zone.id, reactivate=True).status == "pending_reactivation"
+assert client.client_certificates.get(client_certificate_id=first.id, zone_id=zone.id).status == "active"
+refused = fails(cloudflare.BadRequestError, client.client_certificates.create, zone_id=zone.id, csr="x", validity_days=1)
+assert refused.body["errors"][0]["source"]["pointer"] == "/csr", refused.body
+
+# A CA that was brought along, and hostnames.
+ca_pem, _ = certificate("SDK CA", of_ca=True)
+ca = client.mtls_certificates.create(account_id=account_id, ca=True, certificates=ca_pem, name="sdk ca")
+assert ca.certificates == ca_pem and ca.ca is True and isinstance(ca.expires_on, datetime.datetime)
+twice = fails(cloudflare.ConflictError, client.mtls_certificates.create, account_id=account_id, ca=True, certificates=ca_pem)
+assert twice.body["errors"][0]["code"] == 1471
+assert [found.id for found in client.mtls_certificates.list(account_id=account_id, type=["custom"])] == [ca.id]
+hosts = client.certificate_authorities.hostname_associations
+assert hosts.update(zone_id=zone.id, hostnames=["B.sdk.example", "a.sdk.example"], mtls_certificate_id=ca.id).hostnames == ["b.sdk.example", "a.sdk.example"]
+assert hosts.get(zone_id=zone.id, mtls_certificate_id=ca.id).hostnames == ["b.sdk.example", "a.sdk.example"]
+assert hosts.update(zone_id=zone.id, hostnames=["m.sdk.example"]).hostnames == ["m.sdk.example"]
+assert hosts.get(zone_id=zone.id).hostnames == ["m.sdk.example"]
+uses = client.mtls_certificates.associations.get(mtls_certificate_id=ca.id, account_id=account_id)
+assert sorted(found.service for found in uses) == ["a.sdk.example", "b.sdk.example"]
+in_use = fails(cloudflare.ConflictError, client.mtls_certificates.delete, mtls_certificate_id=ca.id, account_id=account_id)
+assert "in use" in in_use.body["errors"][0]["message"]
+hosts.update(zone_id=zone.id, hostnames=[], mtls_certificate_id=ca.id)
+assert client.mtls_certificates.delete(mtls_certificate_id=ca.id, account_id=account_id).id == ca.id
+fails(cloudflare.NotFoundError, client.mtls_certificates.get, mtls_certificate_id=ca.id, account_id=account_id)
+
+# A leaf with its key.
+leaf_pem, leaf_key = certificate("sdk leaf", of_ca=False)
+leaf = client.mtls_certificates.create(account_id=account_id, ca=False, certificates=leaf_pem, private_key=leaf_key)
+assert leaf.ca is False and "PRIVATE" not in str(leaf)
+fails(cloudflare.BadRequestError, client.mtls_certificates.create, account_id=account_id, ca=False,
+      certificates=certificate("x", of_ca=False)[0], private_key=leaf_key)
+fails(cloudflare.BadRequestError, hosts.update, zone_id=zone.id, hostnames=[], mtls_certificate_id=leaf.id)
+client.mtls_certificates.delete(mtls_certificate_id=leaf.id, account_id=account_id)
+
+# Access certificates, of the account and of the zone.
+access = client.zero_trust.access.certificates
+for scope in [{"account_id": account_id}, {"zone_id": zone.id}]:
+    made_access = access.create(certificate=certificate("Access CA", of_ca=True)[0], name="access", associated_hostnames=["x.sdk.example"], **scope)
+    assert made_access.associated_hostnames == ["x.sdk.example"]
+    assert access.get(certificate_id=made_access.id, **scope).name == "access"
+    assert [found.id for found in access.list(**scope)] == [made_access.id]
+    setting = {"hostname": "x.sdk.example", "china_network": False, "client_certificate_forwarding": False}
+    answered = access.settings.update(settings=[setting], **scope)
+    assert [found.client_certificate_forwarding for found in answered] == [False], answered
+    assert any(found.hostname == "x.sdk.example" for found in access.settings.get(**scope))
+    fails(cloudflare.ConflictError, access.delete, certificate_id=made_access.id, **scope)
+    assert access.update(certificate_id=made_access.id, associated_hostnames=[], **scope).associated_hostnames == []
+    assert access.delete(certificate_id=made_access.id, **scope).id == made_access.id
+
+# Who may not, and who is unknown.
+fails(cloudflare.AuthenticationError, Cloudflare(base_url=base_url, api_token="wrong", max_retries=0).zones.list)
+print("everything passed")
