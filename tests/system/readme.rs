@@ -18,6 +18,7 @@ fn every_refusal_reason_is_listed_with_its_status_and_sentence() {
             Fault::TooOften => 429,
             Fault::Unavailable => 503,
             Fault::Misdirected => 421,
+            Fault::Origin if *reason == Reason::OriginTimeout => 504,
             Fault::Origin => 502,
         };
         let row = format!("| `{}` | {status} | {} |", reason.code(), reason.sentence());

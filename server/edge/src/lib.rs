@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Promises: no peer can hold up another, whatever it sends or keeps back; nothing is served without
-//! a permit; a revoked certificate ends its connections before [`Edge::apply`] returns the news.
+//! a permit; when [`Edge::apply`] returns the news of a revocation, its connections were told to end.
 
 mod clock;
 mod edge;

@@ -55,7 +55,8 @@ pub struct ListenerLimits {
     pub handshakes: usize,
     /// How long a peer may take to send its ClientHello.
     pub hello_timeout: Duration,
-    /// How long a finished ClientHello may wait for a handshake slot.
+    /// How long a finished ClientHello may wait for a handshake slot; longer than handshakes may take while
+    /// others wait, so that who comes honestly outlasts who stalls.
     pub slot_timeout: Duration,
     /// How long the rest of a handshake may take.
     pub handshake_timeout: Duration,
@@ -81,7 +82,7 @@ impl Default for ListenerLimits {
             new_per_source_burst: 4000,
             handshakes: 1024,
             hello_timeout: Duration::from_secs(5),
-            slot_timeout: Duration::from_secs(2),
+            slot_timeout: Duration::from_secs(5),
             handshake_timeout: Duration::from_secs(10),
             crowded_handshake_timeout: Duration::from_secs(3),
             answer_timeout: Duration::from_secs(60),

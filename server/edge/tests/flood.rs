@@ -151,34 +151,13 @@ async fn one_address_has_only_its_share() {
     tokio::time::timeout(Duration::from_secs(5), again).await.expect("the share comes back");
 }
 
-/// An origin whose answer never ends.
-async fn endless() -> std::net::SocketAddr {
-    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = socket.local_addr().expect("an address");
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = socket.accept().await {
-            tokio::spawn(async move {
-                // An answer before the request would be none.
-                while stream.read_u8().await? != b'\n' {}
-                stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await?;
-                loop {
-                    stream.write_all(&[b'x'; 16 * 1024]).await?;
-                }
-                #[expect(unreachable_code, reason = "it says what the errors above are")]
-                Ok::<_, std::io::Error>(())
-            });
-        }
-    });
-    address
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_nothing_of_its_answer_is_sent_away() {
     let rig = Rig::with(|_| {}, |config| config.limits.write_timeout = Duration::from_secs(1)).await;
     let pair = rig.ca.device("meter-1", 7);
     let https = muster_policy::host::Protocol::Https;
     let mode = muster_policy::host::HostMode::Off;
-    let entry = rig::host(&rig.server_ca, "endless.example.com", mode, https, endless().await);
+    let entry = rig::host(&rig.server_ca, "endless.example.com", mode, https, rig::endless().await);
     rig.tell(vec![muster_edge::Event::Host(Box::new(entry))]);
     let config = rig.client(None, &[b"http/1.1"]);
     let mut http = rig.tls(rig.https, "endless.example.com", config).await.expect("connected");

@@ -116,3 +116,51 @@ async fn a_client_that_makes_us_reset_its_streams_is_sent_away() {
     }
     assert_eq!(rig.get("off.example.com", None).await.expect("served").status, 200);
 }
+
+#[tokio::test]
+async fn streams_and_heads_have_bounds() {
+    let rig = Rig::start().await;
+    let config = rig.client(None, &[b"h2"]);
+    let stream = rig.tls(rig.https, "off.example.com", config).await.expect("connected");
+    let (mut sender, connection) = h2::client::handshake(stream).await.expect("h2");
+    tokio::spawn(connection);
+    for (length, served) in [(30 * 1024, true), (33 * 1024, false)] {
+        let request = Request::get("https://off.example.com/").header("x-long", "a".repeat(length));
+        sender = sender.ready().await.expect("open");
+        let (answer, _) = sender.send_request(request.body(()).expect("a request"), true).expect("sent");
+        let answer = tokio::time::timeout(Duration::from_secs(10), answer).await.expect("in time");
+        assert_eq!(answer.is_ok_and(|answer| answer.status() == 200), served, "{length} octets");
+    }
+    assert_eq!(sender.current_max_send_streams(), 100);
+}
+
+/// It answers pings all the while, and opens no window.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_of_a_stream_is_sent_away() {
+    let rig = Rig::with(|_| {}, |config| config.limits.write_timeout = Duration::from_secs(1)).await;
+    let origin = rig::endless().await;
+    let entry = host(&rig.server_ca, "endless.example.com", HostMode::Off, Protocol::Https, origin);
+    rig.tell(vec![Event::Host(Box::new(entry))]);
+    let connect = async || {
+        let config = rig.client(None, &[b"h2"]);
+        let stream = rig.tls(rig.https, "endless.example.com", config).await.expect("connected");
+        let (sender, connection) = h2::client::handshake(stream).await.expect("h2");
+        (sender.ready().await.expect("open"), tokio::spawn(connection))
+    };
+    let ask = || Request::get("https://endless.example.com/").body(()).expect("a request");
+    let ((mut reads, mut kept), (mut stalls, ended)) = (connect().await, connect().await);
+    let (answer, _) = stalls.send_request(ask(), true).expect("sent");
+    let _held = answer.await.expect("answered");
+    let (answer, _) = reads.send_request(ask(), true).expect("sent");
+    let mut body = answer.await.expect("answered").into_body();
+    let reading = async {
+        while let Some(Ok(piece)) = body.data().await {
+            body.flow_control().release_capacity(piece.len()).expect("taken");
+        }
+    };
+    tokio::select! {
+        ended = tokio::time::timeout(Duration::from_secs(10), ended) => assert!(ended.is_ok(), "it goes on"),
+        () = reading => panic!("who reads is served"),
+        _ = &mut kept => panic!("who reads is served"),
+    }
+}

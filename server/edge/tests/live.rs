@@ -11,11 +11,13 @@ mod rig;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use muster_edge::{DeviceEntry, EdgeConfig, Event, Gap, Update};
 use muster_policy::host::HostMode;
 use muster_policy::reason::Reason;
 use rig::{ACCOUNT, NOW, Rig, at, device_params, line};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_tungstenite::tungstenite::Message;
 
 /// What ends a wait that should have ended long before.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,14 +91,11 @@ async fn a_device_that_changes_its_groups_connects_anew() {
     assert_eq!(rig.tell(vec![entry("north")]), 0, "the same groups again");
 }
 
-/// As a browser's MQTT client does it, with the identity and the cuts of the MQTT port.
-#[tokio::test]
-async fn mqtt_in_a_websocket_has_the_same_door() {
-    use futures_util::{SinkExt as _, StreamExt as _};
-    use tokio_tungstenite::tungstenite::Message;
+type WebSocket = tokio_tungstenite::WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
 
-    let rig = Rig::start().await;
-    let config = rig.client(Some(&rig.ca.device("meter-1", 66)), &[b"http/1.1"]);
+/// MQTT in a WebSocket, as a browser's client opens it.
+async fn websocket(rig: &Rig, serial: u8) -> WebSocket {
+    let config = rig.client(Some(&rig.ca.device("meter-1", serial)), &[b"http/1.1"]);
     let mut stream = rig.tls(rig.https, "mqtt.example.com", config).await.expect("connected");
     let wish = "GET /mqtt HTTP/1.1\r\nHost: mqtt.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -109,11 +108,22 @@ async fn mqtt_in_a_websocket_has_the_same_door() {
     let head = String::from_utf8_lossy(&head).to_lowercase();
     assert!(head.starts_with("http/1.1 101") && head.contains("sec-websocket-protocol: mqtt\r\n"), "{head}");
     let role = tokio_tungstenite::tungstenite::protocol::Role::Client;
-    let mut socket = tokio_tungstenite::WebSocketStream::from_raw_socket(stream, role, None).await;
-    let said = async |socket: &mut tokio_tungstenite::WebSocketStream<_>| match socket.next().await {
+    tokio_tungstenite::WebSocketStream::from_raw_socket(stream, role, None).await
+}
+
+/// The text of the next message.
+async fn said(socket: &mut WebSocket) -> String {
+    match socket.next().await {
         Some(Ok(Message::Binary(octets))) => String::from_utf8_lossy(&octets).into_owned(),
         other => panic!("{other:?}"),
-    };
+    }
+}
+
+/// With the identity and the cuts of the MQTT port.
+#[tokio::test]
+async fn mqtt_in_a_websocket_has_the_same_door() {
+    let rig = Rig::start().await;
+    let mut socket = websocket(&rig, 66).await;
     assert_eq!(said(&mut socket).await, "welcome meter-1 WebSocket\n");
     for half in ["pi", "ng\n"] {
         socket.send(Message::Binary(half.into())).await.expect("sent");
@@ -123,6 +133,24 @@ async fn mqtt_in_a_websocket_has_the_same_door() {
     rig.tell(vec![Event::Revoked(rig.ca.key(66))]);
     assert_eq!(said(&mut socket).await, "cut certificate_revoked\n");
     assert!(matches!(socket.next().await, Some(Ok(Message::Close(_))) | None));
+}
+
+/// MQTT 5 §6: a text message closes the connection; and one that is larger than is kept here.
+#[tokio::test]
+async fn a_websocket_message_that_is_text_or_too_large_ends_the_connection() {
+    let rig = Rig::start().await;
+    let (most, more) = (vec![0; 256 * 1024], vec![0; 256 * 1024 + 1]);
+    for wrong in [Message::Text("ping".into()), Message::Binary(more.into())] {
+        let mut socket = websocket(&rig, 7).await;
+        assert!(said(&mut socket).await.starts_with("welcome"));
+        socket.send(Message::Binary(most.clone().into())).await.expect("sent");
+        let mut echoed = 0;
+        while echoed < most.len() {
+            echoed += said(&mut socket).await.len();
+        }
+        let _ = socket.send(wrong).await;
+        rig.until(|counters| counters.connections_mqtt == 0).await;
+    }
 }
 
 #[tokio::test]

@@ -3,9 +3,10 @@
 //! A request's body is watched on its way: a client that stops sending is given up, and trailers
 //! that would pass for our own headers are taken out (RFC 9110 §6.5.1). Nothing is collected.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -30,6 +31,77 @@ pub(crate) enum BodyError {
     Broken(#[from] hyper::Error),
     #[error("the client paused for too long")]
     Paused,
+}
+
+/// The answers of one connection that have handed out a piece which the client has not taken yet.
+///
+/// An h2 client that opens no window can hold an answer, and the connection to the origin with it, for as
+/// long as it answers pings: the system sees nothing wrong with such a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Offers(Mutex<Pending>);
+
+#[derive(Debug, Default)]
+struct Pending {
+    last_id: u64,
+    since: BTreeMap<u64, Instant>,
+}
+
+impl Offers {
+    /// Since when the first of them waits.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.pending().since.values().min().copied()
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The body of an origin's answer on its way to a client.
+pub(crate) struct AnswerBody {
+    body: Incoming,
+    offers: Arc<Offers>,
+    id: u64,
+}
+
+impl AnswerBody {
+    pub(crate) fn new(body: Incoming, offers: &Arc<Offers>) -> Self {
+        let mut pending = offers.pending();
+        pending.last_id += 1;
+        Self { body, offers: Arc::clone(offers), id: pending.last_id }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    /// Being asked for the next piece means that the one before was taken.
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.offers.pending().since.remove(&self.id);
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if matches!(frame, Some(Ok(_))) && !self.body.is_end_stream() {
+            self.offers.pending().since.insert(self.id, Instant::now());
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.offers.pending().since.remove(&self.id);
+    }
 }
 
 /// The body of a request on its way to an origin.

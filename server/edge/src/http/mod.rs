@@ -108,6 +108,7 @@ where
     tokio::select! {
         ended = connection.as_mut() => return log(ended),
         _ = cut.wait() => {}
+        () = visit.stalled() => return tracing::debug!(peer = %visit.source, "a client stopped reading"),
         () = visit.stopping() => {
             // What is under way may finish; the listener's drain time bounds it.
             finish(connection.as_mut());

@@ -18,7 +18,7 @@ use muster_policy::access::Permit;
 use muster_policy::host::Protocol;
 use muster_policy::reason::Reason;
 
-use super::body::{BodyError, Progress, RequestBody, ResponseBody};
+use super::body::{AnswerBody, Offers, Progress, RequestBody, ResponseBody};
 use super::upgrade::{self, Upgrade};
 use super::{headers, websocket};
 use crate::errors;
@@ -26,6 +26,9 @@ use crate::hosts::Door;
 use crate::listener::{Shared, Slots};
 use crate::live::{Cut, Place};
 use crate::tls::verifier::Verified;
+
+/// How often within the time of a write a connection is looked at.
+const STALL_LOOKS: u32 = 4;
 
 /// A connection that speaks HTTP, with who is on it.
 pub(crate) struct Visit {
@@ -37,17 +40,18 @@ pub(crate) struct Visit {
     pub(crate) source: SocketAddr,
     /// The headers that speak of the holder; made by the first request.
     identity: OnceLock<HeaderMap>,
+    offers: Arc<Offers>,
 }
 
 impl Visit {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         shared: Arc<Shared>,
         place: Arc<Place>,
         slots: Arc<Slots>,
         verified: Option<Arc<Verified>>,
         source: SocketAddr,
     ) -> Self {
-        Self { shared, place, slots, verified, source, identity: OnceLock::new() }
+        Self { shared, place, slots, verified, source, identity: OnceLock::new(), offers: Arc::default() }
     }
 
     /// Answers one request.
@@ -69,6 +73,17 @@ impl Visit {
     /// The order to end the connection.
     pub(crate) fn cut(&self) -> &Cut {
         &self.place.guest.cut
+    }
+
+    /// Waits until the client has taken nothing of an answer for too long.
+    pub(crate) async fn stalled(&self) {
+        let most = self.shared.limits.write_timeout;
+        loop {
+            tokio::time::sleep(most / STALL_LOOKS).await;
+            if self.offers.oldest().is_some_and(|since| since.elapsed() > most) {
+                return;
+            }
+        }
     }
 
     /// Waits until the listener stops.
@@ -155,7 +170,7 @@ impl Visit {
         if let Some(accepted) = accepted {
             accepted.confirm(response.headers_mut());
         }
-        Ok(response.map(|body| body.map_err(BodyError::from).boxed_unsync()))
+        Ok(response.map(|body| AnswerBody::new(body, &self.offers).boxed_unsync()))
     }
 }
 

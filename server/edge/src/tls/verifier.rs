@@ -370,6 +370,19 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_that_is_too_long_or_too_large_is_not_looked_at() {
+        let rig = Rig::new();
+        let (anchors, now) = (rig.anchors(ACCOUNT), UnixTime::from_secs(NOW));
+        let examine =
+            |others: &[CertificateDer<'_>]| rig.examiner.examine(&anchors, &rig.leaf, others, now).map(drop);
+        let most = CHAIN_MAX_CERTIFICATES - 1;
+        assert_eq!(examine(&vec![rig.leaf.clone(); most]), Ok(()));
+        assert_eq!(examine(&vec![rig.leaf.clone(); most + 1]), Err(Reason::ChainExcessive));
+        let large = CertificateDer::from(vec![0; CHAIN_MAX_BYTES]);
+        assert_eq!(examine(&[large]), Err(Reason::ChainExcessive));
+    }
+
+    #[test]
     fn a_ca_is_no_anchor_for_another_account() {
         let rig = Rig::new();
         let anchors = rig.anchors(AccountId::from_bytes([9; 16]));

@@ -479,6 +479,27 @@ pub(crate) async fn origin() -> SocketAddr {
     address
 }
 
+/// An origin whose answer never ends.
+pub(crate) async fn endless() -> SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = socket.accept().await {
+            tokio::spawn(async move {
+                // An answer before the request would be none.
+                while stream.read_u8().await? != b'\n' {}
+                stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await?;
+                loop {
+                    stream.write_all(&[b'x'; 16 * 1024]).await?;
+                }
+                #[expect(unreachable_code, reason = "it says what the errors above are")]
+                Ok::<_, std::io::Error>(())
+            });
+        }
+    });
+    address
+}
+
 async fn echo(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
     if request.headers().contains_key("upgrade") {
         let upgrade = hyper::upgrade::on(&mut request);
