@@ -35,6 +35,10 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// machine that wakes, makes it look old for a moment, and whoever vouches for it does so every second.
 const STALE_LOOKS: u32 = 5;
 
+/// One source may have this part of all handshakes in progress: a site that comes back from a power cut
+/// with all its devices is through in seconds, and one that dawdles leaves room for the others.
+const HANDSHAKE_SHARE: usize = 4;
+
 /// How an edge is run.
 #[derive(Clone, Debug)]
 pub struct EdgeConfig {
@@ -129,7 +133,11 @@ impl Edge {
             limits,
             connections: Arc::new(Semaphore::new(limits.connections)),
             handshakes: Semaphore::new(limits.handshakes),
-            sources: Arc::new(Sources::new(limits.new_per_source_per_s, limits.new_per_source_burst)),
+            sources: Arc::new(Sources::new(
+                limits.new_per_source_per_s,
+                limits.new_per_source_burst,
+                limits.handshakes / HANDSHAKE_SHARE,
+            )),
         });
         let last_known_good = config.last_known_good.map(|path| LastKnownGood::open(&path)).transpose()?;
         let unreadable =

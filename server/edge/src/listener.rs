@@ -21,8 +21,8 @@ use muster_policy::reason::Reason;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::server::{StartHandshake, TlsStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -51,7 +51,7 @@ pub struct ListenerLimits {
     pub new_per_source_per_s: u32,
     /// New connections from one address at once.
     pub new_per_source_burst: u32,
-    /// Handshakes in progress at once.
+    /// Handshakes in progress at once. One source has a quarter of them at most.
     pub handshakes: usize,
     /// How long a peer may take to send its ClientHello.
     pub hello_timeout: Duration,
@@ -59,6 +59,8 @@ pub struct ListenerLimits {
     pub slot_timeout: Duration,
     /// How long the rest of a handshake may take.
     pub handshake_timeout: Duration,
+    /// How long it may take while others wait for its slot. Small devices sign for a second.
+    pub crowded_handshake_timeout: Duration,
     /// How long an origin may think after it has the whole request.
     pub answer_timeout: Duration,
     /// How long a peer may take nothing of what is sent to it, on Linux; elsewhere the system's own time
@@ -81,6 +83,7 @@ impl Default for ListenerLimits {
             hello_timeout: Duration::from_secs(5),
             slot_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(10),
+            crowded_handshake_timeout: Duration::from_secs(3),
             answer_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(10),
@@ -88,6 +91,8 @@ impl Default for ListenerLimits {
     }
 }
 
+/// How often a handshake that is slow looks whether others wait for its slot.
+const CROWD_LOOK: Duration = Duration::from_millis(200);
 /// How long the loop pauses when the system has no file descriptor left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// How long an HTTP client may be silent before the system asks, and how often until it is gone.
@@ -172,7 +177,7 @@ impl Shared {
     /// From the first octet to the end. The handshake is boxed, and gone when the waiting begins:
     /// an idle connection keeps no room for it.
     async fn attend(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, kind: ListenerKind, slots: Slots) {
-        if let Some(arrived) = Box::pin(self.handshake(stream, peer, kind)).await {
+        if let Some(arrived) = Box::pin(self.handshake(stream, peer, kind, &slots)).await {
             self.serve(arrived, peer, slots).await;
         }
     }
@@ -182,6 +187,7 @@ impl Shared {
         mut stream: TcpStream,
         peer: SocketAddr,
         kind: ListenerKind,
+        slots: &Slots,
     ) -> Option<Arrived> {
         if let Err(error) = set_options(&stream, self.limits.write_timeout) {
             tracing::debug!(%peer, %error, "a socket does not take its options");
@@ -205,13 +211,22 @@ impl Shared {
             }
         };
         let config = suited(config, &hello);
-        let slot = timeout(self.limits.slot_timeout, self.handshakes.acquire()).await;
-        let Ok(Ok(slot)) = slot else { return self.give_up(ConnectionRefusal::HandshakeLimit) };
+        // The source's own slot first: who waits for that takes up none of the others'.
+        let slot = async {
+            Ok::<_, AcquireError>((slots.0.handshakes.acquire().await?, self.handshakes.acquire().await?))
+        };
+        let Ok(Ok(slot)) = timeout(self.limits.slot_timeout, slot).await else {
+            return self.give_up(ConnectionRefusal::HandshakeLimit);
+        };
         let handshake =
             StartHandshake::from_parts(hello.accepted, stream).into_stream(config).into_fallible();
-        match timeout(self.limits.handshake_timeout, handshake).await {
-            Ok(Ok(stream)) => self.arrived(stream, door, kind),
-            Ok(Err((error, stream))) => {
+        let ended = tokio::select! {
+            ended = handshake => Some(ended),
+            () = self.patience(slots) => None,
+        };
+        match ended {
+            Some(Ok(stream)) => self.arrived(stream, door, kind),
+            Some(Err((error, stream))) => {
                 drop(slot);
                 match alert::fault_of(&error) {
                     HandshakeFault::Refused(reason) => {
@@ -226,7 +241,19 @@ impl Shared {
                 linger(stream).await;
                 None
             }
-            Err(_) => self.give_up(ConnectionRefusal::HandshakeTimeout),
+            None => self.give_up(ConnectionRefusal::HandshakeTimeout),
+        }
+    }
+
+    /// Waits for as long as a handshake may take: longer while there is room for all.
+    async fn patience(&self, slots: &Slots) {
+        let (most, crowded) = (self.limits.handshake_timeout, self.limits.crowded_handshake_timeout);
+        let begun = Instant::now();
+        tokio::time::sleep(crowded.min(most)).await;
+        let has_room =
+            || [&self.handshakes, &*slots.0.handshakes].iter().all(|all| all.available_permits() > 0);
+        while has_room() && begun.elapsed() < most {
+            tokio::time::sleep(CROWD_LOOK).await;
         }
     }
 

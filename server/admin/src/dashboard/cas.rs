@@ -101,6 +101,7 @@ fn import_form(visit: &Visit) -> Markup {
                 } }
                 label for="pem" { "PEM: the CA's certificate, those above it, and its key if it is to sign" }
                 textarea #pem name="pem" rows="10" required {}
+                input name="username" type="text" value="ca" autocomplete="username" hidden;
                 label { "Passphrase of the key, if it is encrypted "
                     input name="passphrase" type="password" autocomplete="off"; }
                 button type="submit" { "Import" }

@@ -30,6 +30,8 @@ fn form(wrong: Option<&str>) -> Markup {
                     code { "muster admin-token new" } " makes more." }
                 @if let Some(wrong) = wrong { p.flash.failed role="alert" { (wrong) } }
                 form method="post" action="/login" {
+                    // Password keepers file the token under a name.
+                    input name="username" type="text" value="muster" autocomplete="username" hidden;
                     label for="token" { "Admin token" }
                     input #token name="token" type="password" autocomplete="current-password" required autofocus;
                     button.primary type="submit" { "Log in" }
