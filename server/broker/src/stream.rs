@@ -132,12 +132,18 @@ impl<S: Stream> Packets<S> {
     ///
     /// What the peer still sends is read and dropped until it closes too: a socket that is closed with input unread
     /// is reset, and takes the last words along; a WebSocket has a handshake of its own (RFC 6455 §7.1.1).
-    pub(crate) async fn finish(mut self) {
-        let mut left = LINGER_BYTES;
+    pub(crate) async fn finish(self) {
+        self.finish_within(FINISH_TIMEOUT).await;
+    }
+
+    /// The same with a time of its own.
+    pub(crate) async fn finish_within(mut self, wait: Duration) {
+        let (mut left, mut is_shut) = (LINGER_BYTES, false);
         let end = core::future::poll_fn(|cx| {
             ready!(self.poll_output(cx))?;
-            if left == LINGER_BYTES {
+            if !is_shut {
                 ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+                is_shut = true;
             }
             while left > 0 {
                 self.input.clear();
@@ -149,7 +155,7 @@ impl<S: Stream> Packets<S> {
             Poll::Ready(Ok::<_, std::io::Error>(()))
         });
         // The peer may be gone or deaf: nothing hangs on its reading this.
-        let _ = tokio::time::timeout(FINISH_TIMEOUT, end).await;
+        let _ = tokio::time::timeout(wait, end).await;
     }
 
     /// Octets that wait to be sent.
