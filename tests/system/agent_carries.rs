@@ -117,6 +117,8 @@ struct Load {
     asking: JoinHandle<(Vec<Instant>, Vec<String>)>,
     /// At the same device, through the same relay.
     own: Program,
+    /// The same with a clean session of 3.1.1, which no state of can move.
+    clean: Program,
     /// At another device, whose certificate does not change.
     watcher: Program,
     stop: CancellationToken,
@@ -132,8 +134,8 @@ struct Outcome {
 impl Load {
     async fn start(device: &Device, watcher: &Device) -> Self {
         let stop = CancellationToken::new();
-        // A clean session of 3.1.1 has no state that could move: see the limits in agent/README.md.
         let own = Program::v5(device.mqtt, "meter-1/own").listening("devices/meter-1/+").await;
+        let clean = Program::v311(device.mqtt, "meter-1/clean").listening("devices/meter-1/+").await;
         let watcher = Program::v311(watcher.mqtt, "watcher/load").listening("devices/meter-1/+").await;
         let v311 = Program::v311(device.mqtt, "meter-1/v311");
         let v5 = Program::v5(device.mqtt, "meter-1/v5");
@@ -142,6 +144,7 @@ impl Load {
             v5: tokio::spawn(publish(v5, V5, stop.clone())),
             asking: tokio::spawn(ask(Asker::new(device.http), stop.clone())),
             own,
+            clean,
             watcher,
             stop,
         }
@@ -153,12 +156,12 @@ impl Load {
         let (mut v311, last_v311) = within(self.v311).await.expect("no panic");
         let (mut v5, last_v5) = within(self.v5).await.expect("no panic");
         let (times, wrong) = within(self.asking).await.expect("no panic");
-        let (mut own, mut watcher) = (self.own, self.watcher);
+        let (mut own, mut clean, mut watcher) = (self.own, self.clean, self.watcher);
         for (program, last) in [(&mut v311, last_v311), (&mut v5, last_v5)] {
             program.until("every PUBACK", |seen| seen.acknowledged >= last as usize).await;
         }
         for (topic, last) in [(V311, last_v311), (V5, last_v5)] {
-            for (place, program) in [("watcher", &mut watcher), ("own", &mut own)] {
+            for (place, program) in [("watcher", &mut watcher), ("own", &mut own), ("clean", &mut clean)] {
                 let seen = program.until("the last message", |seen| {
                     seen.numbers(topic).iter().any(|(number, _)| *number == last)
                 });
@@ -169,7 +172,7 @@ impl Load {
         println!("{name}: http: {} requests, longest gap {:?}", times.len(), longest(&times));
         assert_eq!(wrong, Vec::<String>::new(), "every request is answered 200");
         assert!(longest(&times) <= GAP_MAX, "http: {:?}", longest(&times));
-        for program in [&v311, &v5, &own, &watcher] {
+        for program in [&v311, &v5, &own, &clean, &watcher] {
             let seen = program.seen();
             assert_eq!((seen.connected, &seen.broken), (1, &Vec::new()), "no program notices a renewal");
         }

@@ -278,8 +278,10 @@ impl Settings {
         if quotas.packet_bytes < 128 || quotas.packet_bytes > 268_435_455 {
             return Err(ConfigError::Range("quotas.packet_bytes is 128 to 268435455 (MQTT 5 §1.5.5)"));
         }
-        if quotas.inflight == 0 || quotas.connect_timeout_s == 0 {
-            return Err(ConfigError::Range("quotas.inflight and quotas.connect_timeout_s are at least 1"));
+        if quotas.inflight == 0 || quotas.connect_timeout_s == 0 || quotas.sessions_per_device == 0 {
+            return Err(ConfigError::Range(
+                "quotas.inflight, quotas.connect_timeout_s and quotas.sessions_per_device are at least 1",
+            ));
         }
         let rules = if config.rules.is_empty() { vec![default_rule()] } else { config.rules.clone() };
         let rules = rules.into_iter().map(CheckedRule::check).collect::<Result<_, _>>()?;
@@ -358,5 +360,23 @@ mod tests {
         assert!(matches!(Settings::check(&config), Err(ConfigError::Pattern { .. })));
         let config: BrokerConfig = toml::from_str("[[rules]]\npublish = ['x%i/+']").expect("reads");
         assert!(Settings::check(&config).is_ok());
+    }
+
+    #[test]
+    fn quotas_have_a_range() {
+        for (quota, is_good) in [
+            ("packet_bytes = 127", false),
+            ("packet_bytes = 128", true),
+            ("packet_bytes = 268435455", true),
+            ("packet_bytes = 268435456", false),
+            ("inflight = 0", false),
+            ("inflight = 1", true),
+            ("connect_timeout_s = 0", false),
+            ("sessions_per_device = 0", false),
+            ("topic_aliases = 0", true),
+        ] {
+            let config: BrokerConfig = toml::from_str(&format!("[quotas]\n{quota}")).expect("reads");
+            assert_eq!(Settings::check(&config).is_ok(), is_good, "{quota}");
+        }
     }
 }

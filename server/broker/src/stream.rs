@@ -29,8 +29,10 @@ pub(crate) struct Packets<S> {
     sent: usize,
     needs_flush: bool,
     max_bytes: usize,
-    /// When output last moved, or began to wait.
+    /// When the peer last took as much as it must, or output began to wait.
     moved_at: Instant,
+    /// What it took since.
+    moved: usize,
 }
 
 /// What happened on a stream.
@@ -64,8 +66,11 @@ pub(crate) enum StreamError {
 const READ_BYTES: usize = 4096;
 /// Output beyond which a client gets no more messages, and is not read, until it took some.
 pub(crate) const OUTPUT_HIGH_BYTES: usize = 32 * 1024;
-/// How long a client may take nothing of what waits for it.
+/// How long a client may take for the next [`PROGRESS_BYTES`] of what waits for it.
 pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a client takes at least in that time: 34 octets in a second, below any link that carries TLS. Without
+/// it, one octet now and then would hold a full buffer for ever.
+const PROGRESS_BYTES: usize = 1024;
 /// How long the last words may take, and the peer's close after them: less than the second after which the edge
 /// closes what it has cut, so that the end is counted as what it was.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(800);
@@ -84,6 +89,7 @@ impl<S: Stream> Packets<S> {
             needs_flush: false,
             max_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
             moved_at: Instant::now(),
+            moved: 0,
         }
     }
 
@@ -91,6 +97,7 @@ impl<S: Stream> Packets<S> {
     pub(crate) fn output(&mut self) -> &mut Vec<u8> {
         if self.output.is_empty() {
             self.moved_at = Instant::now();
+            self.moved = 0;
         }
         &mut self.output
     }
@@ -125,12 +132,18 @@ impl<S: Stream> Packets<S> {
     ///
     /// What the peer still sends is read and dropped until it closes too: a socket that is closed with input unread
     /// is reset, and takes the last words along; a WebSocket has a handshake of its own (RFC 6455 §7.1.1).
-    pub(crate) async fn finish(mut self) {
-        let mut left = LINGER_BYTES;
+    pub(crate) async fn finish(self) {
+        self.finish_within(FINISH_TIMEOUT).await;
+    }
+
+    /// The same with a time of its own.
+    pub(crate) async fn finish_within(mut self, wait: Duration) {
+        let (mut left, mut is_shut) = (LINGER_BYTES, false);
         let end = core::future::poll_fn(|cx| {
             ready!(self.poll_output(cx))?;
-            if left == LINGER_BYTES {
+            if !is_shut {
                 ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+                is_shut = true;
             }
             while left > 0 {
                 self.input.clear();
@@ -142,7 +155,7 @@ impl<S: Stream> Packets<S> {
             Poll::Ready(Ok::<_, std::io::Error>(()))
         });
         // The peer may be gone or deaf: nothing hangs on its reading this.
-        let _ = tokio::time::timeout(FINISH_TIMEOUT, end).await;
+        let _ = tokio::time::timeout(wait, end).await;
     }
 
     /// Octets that wait to be sent.
@@ -187,7 +200,11 @@ impl<S: Stream> Packets<S> {
                 return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
             }
             self.sent = self.sent.saturating_add(count);
-            self.moved_at = Instant::now();
+            self.moved = self.moved.saturating_add(count);
+            if self.moved >= PROGRESS_BYTES {
+                self.moved_at = Instant::now();
+                self.moved = 0;
+            }
             self.needs_flush = true;
         }
         self.sent = 0;

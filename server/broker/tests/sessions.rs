@@ -9,6 +9,7 @@ use rig::{
     Client, GOODBYE, OPEN, PING, PUBACK, PUBCOMP, PUBREC, PUBREL, ack, broker, connect, connected, dial,
     holder, publish,
 };
+use tokio::io::AsyncReadExt;
 use tokio::time::Duration;
 
 /// Connects and says whether a session was there.
@@ -365,4 +366,28 @@ async fn a_client_that_takes_nothing_is_given_up() {
     writer.receive().await;
     tokio::time::sleep(Duration::from_secs(31)).await;
     assert_eq!(deaf.served.await.expect("no panic"), Ended::Stalled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_an_octet_now_and_then_is_given_up_and_a_slow_one_is_not() {
+    for (octets, is_served) in [(1_usize, false), (2000, true)] {
+        let broker = broker(OPEN);
+        let mut slow = connected(&broker, connect(4, "slow")).await;
+        slow.subscribe(4, "#", 0).await;
+        let mut writer = connected(&broker, connect(4, "writer")).await;
+        for _ in 0..100 {
+            writer.send(&publish(4, 0, "a", 0, &[], &[b'x'; 1000])).await;
+        }
+        writer.send(&PING).await;
+        writer.receive().await;
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            // What was written before the end may still be there.
+            let _ = slow.stream.read_exact(&mut vec![0; octets]).await;
+        }
+        assert_eq!(slow.served.is_finished(), !is_served, "{octets}");
+        if !is_served {
+            assert_eq!(slow.served.await.expect("no panic"), Ended::Stalled);
+        }
+    }
 }

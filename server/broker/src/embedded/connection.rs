@@ -32,6 +32,9 @@ const PAGES_AT_ONCE: usize = 4;
 /// How long a client that takes a session over with a clean start has to send what it does not wait to send: the
 /// time from one TLS record to the next, and a delay that nobody minds.
 const PIPELINE_WAIT: Duration = Duration::from_millis(100);
+/// How long a client has to read what waited for it on a connection that it took over itself: it is busy with the
+/// other one, and may be on a slow link. The edge ends it sooner when it is cut.
+const TAKEN_OVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many SUBSCRIBE packets may come with CONNECT.
 const PIPELINED_MAX: usize = 64;
 
@@ -253,8 +256,10 @@ impl<S: Stream> Connection<'_, S> {
         if let Some(code) = goodbye {
             write_disconnect(self.packets.output(), self.terms.version, code);
         }
-        if ended != Ended::Closed && ended != Ended::Stalled {
-            self.packets.finish().await;
+        match ended {
+            Ended::Closed | Ended::Stalled => {}
+            Ended::Ours(Code::SESSION_TAKEN_OVER) => self.packets.finish_within(TAKEN_OVER_TIMEOUT).await,
+            _ => self.packets.finish().await,
         }
         ended
     }
