@@ -1,7 +1,8 @@
 //! The service: renews unattended, listens to signals and to local commands, and says how it is.
 //!
 //! SIGTERM and Ctrl-C end it once the disk is at rest; SIGHUP reads the configuration again, and a wrong
-//! one changes nothing. Under systemd it tells when it is ready, reloading, stopping and alive.
+//! one changes nothing. A local address that is taken keeps traffic from being carried and nothing else: the
+//! certificate must not lapse because of it. Under systemd it tells when it is ready, reloading, stopping and alive.
 
 mod carrying;
 mod report;
@@ -42,7 +43,15 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
 
-    let (carrying, publisher) = Carrying::start(&config, path).await?;
+    let mut reporter = Reporter::new(&settings.dir, Clock::start());
+    let (carrying, publisher) = match Carrying::start(&config, path).await {
+        Ok(started) => started,
+        Err(error) => {
+            reporter.uncarried(&error);
+            Carrying::nothing()
+        }
+    };
+    reporter.carries(carrying.health());
 
     let (wish, wishes) = mpsc::channel(1);
     match control::open(&settings.dir) {
@@ -61,9 +70,11 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         wishes,
         wish: None,
         watchdog: sd_notify::watchdog_enabled().map(|limit| tokio::time::interval(limit / 2)),
-        reporter: Reporter::new(&settings.dir, Clock::start(), carrying.health()),
+        reporter,
         carrying,
+        carry_again: tokio::time::interval(CARRY_INTERVAL),
         refresh: tokio::time::interval(STATUS_INTERVAL),
+        config,
     };
     let dir = settings.dir.clone();
     let ended = service.attend(settings, store, publisher).await;
@@ -87,12 +98,16 @@ struct Service {
     watchdog: Option<Interval>,
     reporter: Reporter,
     carrying: Carrying,
+    /// When what could not be carried is tried again.
+    carry_again: Interval,
     /// When the status file is due again, for what is carried.
     refresh: Interval,
+    config: Config,
 }
 
 /// Why the service lets go of a device.
 enum Turn {
+    Carry(Box<(Carrying, Publisher)>),
     Reload(Box<(Config, Settings)>),
     Stop,
 }
@@ -114,11 +129,14 @@ impl Service {
             let turn = self.serve(&mut device, &settings).await;
             publisher = device.finish().await;
             match turn {
+                Turn::Carry(started) => {
+                    (self.carrying, publisher) = *started;
+                    self.reporter.carries(self.carrying.health());
+                }
                 Turn::Reload(changed) => {
-                    let (config, checked) = *changed;
-                    settings = checked;
-                    if self.carrying.differs(&config, &self.path) {
-                        publisher = self.carry(&config).await;
+                    (self.config, settings) = *changed;
+                    if self.carrying.differs(&self.config, &self.path) {
+                        publisher = self.carry().await;
                     }
                 }
                 Turn::Stop => return Ok(()),
@@ -136,6 +154,12 @@ impl Service {
                 Some(wish) = self.wishes.recv() => self.renew(wish, device),
                 Command::Renew = self.carrying.command() => device.renew_now(),
                 _ = self.refresh.tick() => self.reporter.refresh(),
+                _ = self.carry_again.tick(), if self.carrying.differs(&self.config, &self.path) => {
+                    // Why not is known since the first try.
+                    if let Ok(started) = Carrying::start(&self.config, &self.path).await {
+                        return Turn::Carry(Box::new(started));
+                    }
+                }
                 () = alive(&mut self.watchdog) => tell_systemd(&[NotifyState::Watchdog]),
                 _ = self.signals.hang_up.recv() => {
                     if let Some(changed) = self.reload(settings) {
@@ -148,17 +172,17 @@ impl Service {
         }
     }
 
-    /// Carries by a changed configuration from now on; what can't be carried is in the log.
-    async fn carry(&mut self, config: &Config) -> Publisher {
+    /// Carries by a changed configuration from now on; what can't be carried is told, and tried again.
+    async fn carry(&mut self) -> Publisher {
         let (nothing, publisher) = Carrying::nothing();
         std::mem::replace(&mut self.carrying, nothing).finish().await;
-        let publisher = match Carrying::start(config, &self.path).await {
+        let publisher = match Carrying::start(&self.config, &self.path).await {
             Ok((carrying, publisher)) => {
                 self.carrying = carrying;
                 publisher
             }
             Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "local traffic is not carried now");
+                self.reporter.uncarried(&error);
                 publisher
             }
         };
@@ -248,4 +272,6 @@ fn tell_systemd(states: &[NotifyState<'_>]) {
 
 /// How old the figures of the status file may be.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a local address that was taken is tried again.
+const CARRY_INTERVAL: Duration = Duration::from_secs(5);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

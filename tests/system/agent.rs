@@ -242,6 +242,27 @@ fn a_revoked_device_says_what_is_wrong_and_comes_back_by_a_new_token() {
 }
 
 #[test]
+fn a_local_address_that_is_taken_keeps_no_certificate_from_being_renewed() {
+    let server = Server::start();
+    let mut agent = Agent::enrolled(&server, "meter-1", &[]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound");
+    agent.configure(&format!(
+        "[[relay]]\nmode = \"http\"\nlisten = \"{address}\"\nupstream = \"https://127.0.0.1:1\""
+    ));
+    agent.run();
+    let status = agent.wait_for("the reason", |status| status["failures"][0].is_object());
+    let noted = status["failures"][0]["what"].as_str().unwrap_or_default();
+    assert!(noted.contains("not carried") && noted.contains(&address.to_string()), "{status}");
+    done(&agent.command(&["renew", "--json"]));
+    drop(taken);
+    agent.wait_for("traffic that is carried", |status| status["carry"].is_object());
+    assert!(std::net::TcpStream::connect(address).is_ok());
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), Some(0));
+}
+
+#[test]
 fn the_configuration_goes_where_it_is_asked_to_and_names_the_folder() {
     let server = Server::start();
     let agent = Agent::new();

@@ -22,8 +22,8 @@ const ENROLMENT_KILLS: u32 = 60;
 const DEVICES_MAX: u32 = 200;
 /// The moments of the kills follow from it; a failure names it.
 const SEED: u64 = 0x6d75_7374_6572;
-/// A start and two renewals take less than this.
-const LONGEST_LIFE: Duration = Duration::from_millis(250);
+/// What an agent that lives longest gets done.
+const RENEWALS_OF_A_LIFE: usize = 4;
 
 #[test]
 fn two_hundred_kills_while_renewing_lose_no_identity_and_no_certificate() {
@@ -33,9 +33,10 @@ fn two_hundred_kills_while_renewing_lose_no_identity_and_no_certificate() {
     ));
     let mut agent = Agent::enrolled(&server, "meter-1", &[]);
     let verifier = verifier(&server);
+    let longest = longest_life(&mut agent);
     let mut random = SEED;
     for kill in 0..KILLS {
-        let life = LONGEST_LIFE.mul_f64(next(&mut random));
+        let life = longest.mul_f64(next(&mut random));
         live(&mut agent, life);
         check(&agent, &server, verifier.as_ref(), &format!("seed {SEED:#x}, kill {kill} after {life:?}"));
     }
@@ -46,8 +47,8 @@ fn two_hundred_kills_while_renewing_lose_no_identity_and_no_certificate() {
     assert_eq!(held.len(), 1, "one identity, and no key beside it");
     let issued = server.muster_json(&["cert", "list"]).as_array().map_or(0, Vec::len);
     let generation = usize::try_from(held[0].generation).expect("few");
-    println!("{KILLS} kills, {generation} renewals");
-    assert!(generation > 20, "the kills met renewals: {generation}");
+    println!("{KILLS} kills within {longest:?}, {generation} renewals");
+    assert!(generation > 20 + RENEWALS_OF_A_LIFE, "the kills met renewals: {generation} within {longest:?}");
     assert_eq!(issued, generation + 1, "seed {SEED:#x}: a certificate for each generation and no other");
 }
 
@@ -97,6 +98,24 @@ fn kills_during_the_first_enrolment_cost_neither_the_token_nor_a_certificate() {
         );
     }
     println!("{kills} kills before a certificate was stored, {device} devices");
+}
+
+/// How long a start and some renewals take is up to the machine, and to what else it does.
+fn longest_life(agent: &mut Agent) -> Duration {
+    let begin = Instant::now();
+    agent.run();
+    let mut renewals = 0;
+    while renewals < RENEWALS_OF_A_LIFE {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{renewals} renewals: {}", agent.log());
+        match agent.ask_to_renew() {
+            Some(outcome) if outcome["outcome"] == "renewed" => renewals += 1,
+            // Not there yet.
+            _ => pass(Duration::from_millis(2)),
+        }
+    }
+    let longest = begin.elapsed();
+    agent.kill();
+    longest
 }
 
 /// Runs the agent for a while, asking it to renew without pause, and kills it.

@@ -20,8 +20,15 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    pub(super) fn new(dir: &Path, clock: Clock, carry: Option<Health>) -> Self {
-        Self { dir: dir.to_owned(), clock, status: Status::default(), carry }
+    pub(super) fn new(dir: &Path, clock: Clock) -> Self {
+        Self { dir: dir.to_owned(), clock, status: Status::default(), carry: None }
+    }
+
+    /// Traffic is not carried, and why.
+    pub(super) fn uncarried(&mut self, why: &anyhow::Error) {
+        let words = format!("local traffic is not carried: {why:#}");
+        tracing::error!("{words}");
+        self.status.note(self.clock.wall().as_secs(), &words);
     }
 
     /// Something else is carried from now on.
