@@ -3,8 +3,7 @@
 use anyhow::Context as _;
 
 use super::args::MergeArgs;
-use super::write_reports;
-use crate::report;
+use super::{write_page, write_reports};
 use crate::results::Results;
 
 pub(super) fn run(args: &MergeArgs) -> anyhow::Result<bool> {
@@ -15,7 +14,7 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<bool> {
             Some(all) => {
                 anyhow::ensure!(
                     all.command == results.command && all.target == results.target,
-                    "{} is a run of another kind or target; to set runs side by side use --compare",
+                    "{} is a run of another kind or target; to set runs side by side use `muster-sim compare`",
                     file.display()
                 );
                 all.add(results);
@@ -31,13 +30,16 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<bool> {
 }
 
 /// Several runs side by side.
+#[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(super) fn compare(args: &super::args::CompareArgs) -> anyhow::Result<bool> {
-    let runs: Vec<Results> =
-        args.files.iter().map(|file| Results::read(file)).collect::<anyhow::Result<_>>()?;
     if let Some(path) = &args.report {
-        std::fs::write(path, report::html(&runs))
-            .with_context(|| format!("can't write {}", path.display()))?;
+        write_page(&args.files, &[], path)?;
     }
-    super::print_comparison(&args.files, &runs);
+    for file in &args.files {
+        for run in Results::read_all(file)? {
+            println!("{} {}", file.display(), run.label);
+            super::print_summary(&run);
+        }
+    }
     Ok(true)
 }

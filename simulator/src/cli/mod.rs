@@ -7,7 +7,9 @@ mod edge;
 mod fleet;
 mod limits;
 mod merge;
+mod place;
 mod scenario;
+mod taking_turns;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -78,20 +80,27 @@ async fn stop_on_signal(stop: CancellationToken) {
 
 /// Writes what was asked for and says how it went; `false` when a goal was missed.
 fn conclude(mut results: Results, args: &RunArgs) -> anyhow::Result<bool> {
-    let checks: Vec<Check> = args.slos.iter().map(|slo| slo.check(&results)).collect();
+    let output = &args.output;
+    let checks: Vec<Check> = output.slos.iter().map(|slo| slo.check(&results)).collect();
     results.checks.extend(checks);
-    write_reports(&results, args.json.as_deref(), None, args.hdr_log.as_deref())?;
-    if let Some(path) = &args.report {
-        let mut runs =
-            args.compare.iter().map(|file| Results::read(file)).collect::<anyhow::Result<Vec<_>>>()?;
-        runs.push(results.clone());
-        std::fs::write(path, report::html(&runs))
-            .with_context(|| format!("can't write {}", path.display()))?;
+    write_reports(&results, output.json.as_deref(), None, args.hdr_log.as_deref())?;
+    if let Some(path) = &output.report {
+        write_page(&args.compare, std::slice::from_ref(&results), path)?;
     }
-    if !args.quiet {
+    if !output.quiet {
         print_summary(&results);
     }
     Ok(results.checks.iter().all(|check| check.held))
+}
+
+/// Writes the report of runs, after those of earlier ones.
+fn write_page(earlier: &[PathBuf], runs: &[Results], path: &Path) -> anyhow::Result<()> {
+    let mut all = Vec::new();
+    for file in earlier {
+        all.extend(Results::read_all(file)?);
+    }
+    all.extend_from_slice(runs);
+    std::fs::write(path, report::html(&all)).with_context(|| format!("can't write {}", path.display()))
 }
 
 fn write_reports(
@@ -104,21 +113,12 @@ fn write_reports(
         results.write(path)?;
     }
     if let Some(path) = html {
-        let page = report::html(std::slice::from_ref(results));
-        std::fs::write(path, page).with_context(|| format!("can't write {}", path.display()))?;
+        write_page(&[], std::slice::from_ref(results), path)?;
     }
     if let Some(path) = hdr_log {
         report::write_hdr_log(results, path)?;
     }
     Ok(())
-}
-
-#[expect(clippy::print_stdout, reason = "this is the command's answer")]
-fn print_comparison(files: &[PathBuf], runs: &[Results]) {
-    for (file, results) in files.iter().zip(runs) {
-        println!("{} {}", file.display(), results.label);
-        print_summary(results);
-    }
 }
 
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
