@@ -11,6 +11,7 @@ mod place;
 mod scenario;
 mod taking_turns;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -121,16 +122,20 @@ fn write_reports(
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "this is the command's answer")]
+/// Prints a part of the command's answer. A reader that went away, as `head` does, has what it wanted.
+fn answer(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 fn print_summary(results: &Results) {
     let ms = |ms: f64| span::show(std::time::Duration::from_secs_f64(ms.max(0.0) / 1e3));
-    println!(
+    answer(format_args!(
         "{:<12} {:>9} {:>7} {:>9} {:>10} {:>10} {:>10} {:>10}",
         "", "done", "failed", "per s", "p50", "p99", "p99.9", "max"
-    );
+    ));
     for name in results.series.keys() {
         let Some(s) = results.summary(name) else { continue };
-        println!(
+        answer(format_args!(
             "{name:<12} {:>9} {:>7} {:>9.1} {:>10} {:>10} {:>10} {:>10}",
             s.count,
             s.failed,
@@ -139,18 +144,19 @@ fn print_summary(results: &Results) {
             ms(s.p99_ms),
             ms(s.p999_ms),
             ms(s.max_ms)
-        );
+        ));
     }
     for (name, series) in &results.series {
         for (reason, count) in &series.errors {
-            println!("  {name}: {count} x {reason}");
+            answer(format_args!("  {name}: {count} x {reason}"));
         }
     }
     for line in report::cost_lines(&results.costs) {
-        println!("{line}");
+        answer(format_args!("{line}"));
     }
     for check in &results.checks {
-        println!("{} {} ({})", if check.held { "held  " } else { "MISSED" }, check.name, check.detail);
+        let held = if check.held { "held  " } else { "MISSED" };
+        answer(format_args!("{held} {} ({})", check.name, check.detail));
     }
 }
 

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::EdgeArgs;
 use super::edge::{Comers, Party, edge_run};
-use super::{print_summary, write_page};
+use super::{answer, print_summary, write_page};
 use crate::edge::EdgeRun;
 use crate::results::{Check, Results};
 use crate::versus::{self, Spread};
@@ -74,17 +74,18 @@ fn finish(args: &EdgeArgs, mut runs: Vec<Results>) -> anyhow::Result<bool> {
     Ok(held)
 }
 
-#[expect(clippy::print_stdout, reason = "this is the command's answer")]
 fn print_table(runs: &[Results]) {
     for run in runs {
-        println!("{}  {}", run.label, run.target);
+        answer(format_args!("{}  {}", run.label, run.target));
         print_summary(run);
-        println!();
+        answer(format_args!(""));
     }
     let Some(first) = runs.first() else { return };
     let (rounds, unit) = (first.turns.len(), first.costs.unit.name());
-    println!("{rounds} rounds in turns; server CPU per {unit}, median [least..most] of the rounds");
-    println!(
+    answer(format_args!(
+        "{rounds} rounds in turns; server CPU per {unit}, median [least..most] of the rounds"
+    ));
+    answer(format_args!(
         "{:<12} {:>8} {:>7} {:>9} {:>9}  {:<24} {:<20} x {}",
         "",
         format!("{unit}s").replace("ys", "ies"),
@@ -94,12 +95,12 @@ fn print_table(runs: &[Results]) {
         "CPU ms",
         "x crypto bound",
         first.label
-    );
+    ));
     let show = |figure: Option<Spread>, digits| {
         figure.map_or_else(|| "not watched".to_owned(), |figure| figure.show(digits))
     };
     for row in versus::rows(runs) {
-        println!(
+        answer(format_args!(
             "{:<12} {:>8} {:>7} {:>9.2} {:>9.2}  {:<24} {:<20} {}",
             row.name,
             row.done,
@@ -109,6 +110,6 @@ fn print_table(runs: &[Results]) {
             show(row.server_ms, 3),
             show(row.bounds, 2),
             show(row.ratio, 2)
-        );
+        ));
     }
 }

@@ -131,7 +131,9 @@ impl EdgeRun {
                 () = stop.cancelled() => {}
             }
             let kib = cost::resident_kib().saturating_sub(memory_before);
-            results.costs.idle = Some(Idle { connections: shared.tally.open(), kib });
+            let idle = Idle { connections: shared.tally.open(), kib };
+            // Where devices talk, memory is of their talk.
+            results.costs.idle = (self.mode == Mode::Idle).then_some(idle);
         }
         while working.join_next().await.is_some() {}
         results.costs.client_cpu_ms = cost::own_cpu_ms() - own_before;
@@ -148,10 +150,13 @@ impl EdgeRun {
 /// What the CPU was spent on, and what of it is cryptography.
 fn count_work(costs: &mut Costs, mode: Mode, tally: &Tally, bound: Bound) {
     let (full, resumed) = (tally.count(HANDSHAKE), tally.count(RESUMED));
-    costs.least_ms = Some(full as f64 * bound.handshake_ms + resumed as f64 * bound.agree_ms);
     costs.bound = Some(bound);
     (costs.operations, costs.unit) = match mode {
-        Mode::Handshake | Mode::Idle | Mode::Resume => (full + resumed, Unit::Verification),
+        Mode::Handshake | Mode::Idle | Mode::Resume => {
+            costs.least_ms = Some(full as f64 * bound.handshake_ms + resumed as f64 * bound.agree_ms);
+            (full + resumed, Unit::Verification)
+        }
+        // A request on an open connection has no signature in it.
         Mode::KeepAlive | Mode::RoundTrip => (tally.count(mode.series()), Unit::Request),
     };
 }
