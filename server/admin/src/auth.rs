@@ -14,7 +14,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 use muster_enroll::hash_secret;
-use muster_policy::identity::TokenId;
+use muster_policy::identity::{SecretHash, TokenId};
 use muster_policy::time::UnixTime;
 use muster_store::act::By;
 use muster_store::record::{Actor, AdminRole, AdminToken};
@@ -55,6 +55,17 @@ impl Caller {
         By { actor: self.actor.clone(), at }
     }
 
+    /// The caller behind the hash of an admin token, when that token is good.
+    pub(crate) fn of_hash(api: &Api, hash: SecretHash) -> Result<Option<Self>, ApiError> {
+        let known = api.registrar().ledger().reader()?.admin_token_by_hash(hash)?;
+        let good = known.filter(|token| token.is_good(api.now()));
+        Ok(good.map(|token| Self {
+            actor: Actor::AdminToken(token.id),
+            role: token.role,
+            token: Some(token),
+        }))
+    }
+
     /// The id of its token.
     pub(crate) fn token_id(&self) -> Option<TokenId> {
         self.token.as_ref().map(|token| token.id)
@@ -88,7 +99,12 @@ impl FromRequestParts<Arc<Api>> for Caller {
 
 /// Lets a request through when its token is good and may use the method.
 pub(crate) async fn authenticate(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
-    match admit(&api, request.headers(), request.method()).await {
+    // Only the dashboard puts a caller there, in process, for a session that it checked.
+    let admitted = match request.extensions().get::<Caller>() {
+        Some(caller) => permit(caller.clone(), request.method()),
+        None => admit(&api, request.headers(), request.method()).await,
+    };
+    match admitted {
         Ok(caller) => {
             tracing::Span::current().record("actor", tracing::field::debug(&caller.actor));
             request.extensions_mut().insert(caller);
@@ -101,27 +117,34 @@ pub(crate) async fn authenticate(State(api): State<Arc<Api>>, mut request: Reque
 async fn admit(api: &Api, headers: &HeaderMap, method: &Method) -> Result<Caller, ApiError> {
     let token = bearer(headers).ok_or_else(unauthenticated)?;
     let Some(caller) = identify(api, token)? else {
-        let Ok(_place) = api.slowdown().0.try_acquire() else {
-            return Err(ApiError::too_often("too many wrong tokens at once"));
-        };
-        tracing::info!("a request with an unknown, revoked or expired token");
-        tokio::time::sleep(WRONG_TOKEN_DELAY).await;
+        slow_down(api).await?;
         return Err(unauthenticated());
     };
+    permit(caller, method)
+}
+
+fn permit(caller: Caller, method: &Method) -> Result<Caller, ApiError> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         caller.require_admin()?;
     }
     Ok(caller)
 }
 
+/// Holds up the answer to a wrong token; refuses at once when too many wait already.
+pub(crate) async fn slow_down(api: &Api) -> Result<(), ApiError> {
+    let Ok(_place) = api.slowdown().0.try_acquire() else {
+        return Err(ApiError::too_often("too many wrong tokens at once"));
+    };
+    tracing::info!("a request with an unknown, revoked or expired token");
+    tokio::time::sleep(WRONG_TOKEN_DELAY).await;
+    Ok(())
+}
+
 fn identify(api: &Api, token: &str) -> Result<Option<Caller>, ApiError> {
     if api.local_secret().as_bytes().ct_eq(token.as_bytes()).into() {
         return Ok(Some(Caller::local()));
     }
-    let reader = api.registrar().ledger().reader()?;
-    let known = reader.admin_token_by_hash(hash_secret(token))?;
-    let good = known.filter(|token| token.is_good(api.now()));
-    Ok(good.map(|token| Caller { actor: Actor::AdminToken(token.id), role: token.role, token: Some(token) }))
+    Caller::of_hash(api, hash_secret(token))
 }
 
 /// The token of exactly one well-formed header (RFC 6750 §2.1); the scheme's case does not matter.

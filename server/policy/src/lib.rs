@@ -10,12 +10,14 @@
 //! * [`key`]: the kinds of key that can be certified, and their floors.
 //! * [`profile`]: what may be issued, as written and as checked.
 //! * [`enrol`]: wish + caller + profile + now -> grant or refusal.
+//! * [`fragment`]: how large the records may be that a client takes.
 //! * [`host`]: what the edge demands at the door of a hostname.
 //! * [`access`]: who a client certificate speaks for at the edge, and whether it may come in.
 //! * [`reason`]: the one enum of refusal reasons that feeds answer, log, metric and audit.
 
 pub mod access;
 pub mod enrol;
+pub mod fragment;
 pub mod host;
 pub mod identity;
 pub mod key;

@@ -5,22 +5,24 @@
 //! what holds now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_edge::{
     AccountEntry, CaEntry, CertificateKey, Delta, DeviceEntry, Event, HostEntry, OriginTls, Snapshot, Update,
 };
 use muster_enroll::{Clock, Registrar};
-use muster_policy::enrol::DeviceStatus;
 use muster_policy::host::HostPattern;
 use muster_policy::identity::AccountId;
 use muster_policy::time::UnixTime;
-use muster_store::record::{Ca, CaRole, CaState, Certificate, ChangeKind, Device, Host};
+use muster_store::record::{Account, Ca, CaRole, CaState, Certificate, ChangeKind, Device, Host};
 use muster_store::{Fault, Ledger, Reader};
 
 use super::certificates::Certificates;
 
 /// Changes read at a time.
 const CHANGES_MAX: usize = 1_000;
+/// How far an edge's clock may be behind before it needs to hear that an ended certificate was revoked.
+const CLOCK_BEHIND_MAX: Duration = Duration::from_secs(86_400);
 
 /// Reads the ledger for the edge; blocks the thread.
 pub(super) struct Feed {
@@ -42,25 +44,20 @@ impl Feed {
     /// When the ledger can't be read.
     pub(super) fn snapshot(&self) -> Result<Snapshot, Fault> {
         let reader = self.ledger.reader()?;
+        let now = self.now();
         let mut revoked = Vec::new();
         reader.for_each_revoked(self.account, |entry| {
-            revoked.push(CertificateKey { ca: entry.ca, serial: entry.serial });
+            if entry.not_after.plus(CLOCK_BEHIND_MAX) >= now {
+                revoked.push(CertificateKey { ca: entry.ca, serial: entry.serial });
+            }
         })?;
         let cas = reader.cas(self.account)?;
         Ok(Snapshot {
             change: reader.newest_change()?,
-            made_at: self.clock.now(),
-            accounts: reader
-                .accounts()?
-                .into_iter()
-                .map(|account| AccountEntry {
-                    id: account.id,
-                    trust_domain: account.trust_domain,
-                    outbound: None,
-                })
-                .collect(),
+            made_at: now,
+            accounts: reader.accounts()?.into_iter().map(|account| self.account_entry(account)).collect(),
             cas: cas.iter().filter_map(ca_entry).collect(),
-            hosts: reader.hosts(self.account)?.into_iter().filter_map(|host| self.host_entry(host)).collect(),
+            hosts: reader.hosts(self.account)?.into_iter().map(|host| self.host_entry(host)).collect(),
             revoked,
             devices: self.noted_devices(&reader)?,
         })
@@ -101,17 +98,22 @@ impl Feed {
         Ok(Update::Delta(Delta { from: at, change, made_at: self.now(), events }))
     }
 
-    /// The hostnames that get another certificate now, as events without a change.
+    /// The hostnames that get another certificate now, and the account when what origins are shown is
+    /// another one, as events without a change.
     ///
     /// # Errors
     /// When the ledger can't be read.
     pub(super) fn due_certificates(&self, at: u64) -> Result<Option<Update>, Fault> {
-        let due = self.certificates.due();
-        if due.is_empty() {
+        let (due, outbound_is_due) = (self.certificates.due(), self.certificates.outbound_is_due());
+        if due.is_empty() && !outbound_is_due {
             return Ok(None);
         }
         let reader = self.ledger.reader()?;
         let mut events = Vec::new();
+        if outbound_is_due {
+            let account = reader.account(self.account)?;
+            events.extend(account.map(|account| Event::Account(self.account_entry(account))));
+        }
         for host in due {
             events.extend(self.host_event(&reader, &host)?);
         }
@@ -129,28 +131,30 @@ impl Feed {
 
     fn host_event(&self, reader: &Reader, host: &HostPattern) -> Result<Option<Event>, Fault> {
         let held = reader.host(host)?.filter(|held| held.rule.account == self.account);
-        Ok(held.and_then(|held| self.host_entry(held)).map(|entry| Event::Host(Box::new(entry))))
+        Ok(held.map(|held| Event::Host(Box::new(self.host_entry(held)))))
     }
 
-    /// None when there is no certificate for it; the log says why.
-    fn host_entry(&self, host: Host) -> Option<HostEntry> {
-        match self.certificates.of(&host.rule.host) {
-            Ok(certificate) => {
-                Some(HostEntry { rule: host.rule, certificate, origin_tls: OriginTls::default() })
-            }
-            Err(error) => {
-                tracing::error!(host = %host.rule.host, %error, "a hostname has no usable server certificate");
-                None
-            }
-        }
+    /// The rule as it is now, also where there is no certificate to go with it: an older rule may demand
+    /// less.
+    fn host_entry(&self, host: Host) -> HostEntry {
+        let certificate = self.certificates.of(&host.rule.host);
+        let tls = host.origin_tls;
+        let origin_tls = OriginTls { anchors: tls.cas, server_name: tls.name, identify: tls.identify };
+        HostEntry { rule: host.rule, certificate, origin_tls }
+    }
+
+    fn account_entry(&self, account: Account) -> AccountEntry {
+        let outbound = if account.id == self.account { self.certificates.outbound() } else { None };
+        AccountEntry { id: account.id, trust_domain: account.trust_domain, outbound }
     }
 
     /// The devices that are not plain active ones.
     fn noted_devices(&self, reader: &Reader) -> Result<Vec<DeviceEntry>, Fault> {
         let mut noted = Vec::new();
         reader.for_each_device(self.account, |device| {
-            if device.status != DeviceStatus::Active || !device.groups.is_empty() {
-                noted.push(entry_of(device));
+            let entry = entry_of(device);
+            if !entry.is_plain() {
+                noted.push(entry);
             }
         })?;
         Ok(noted)

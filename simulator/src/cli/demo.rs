@@ -34,7 +34,7 @@ pub(super) async fn run(args: DemoArgs, stop: CancellationToken) -> anyhow::Resu
     }
     answer(format_args!("report      {}", args.report.display()));
     if !args.exit {
-        answer(format_args!("admin API   {}   token {}", world.admin_url, world.admin_token));
+        answer(format_args!("dashboard   {}/   token {}", world.admin_url, world.admin_token));
         answer(format_args!(
             "edge        https {}   mqtt {}   trust {}",
             world.https,

@@ -449,7 +449,7 @@ pub(crate) fn host(
             origins: vec![format!("http://{origin}")],
             when_stale: WhenStale::Closed,
         },
-        certificate: identity(&pair),
+        certificate: Some(identity(&pair)),
         origin_tls: OriginTls::default(),
     }
 }

@@ -20,6 +20,6 @@ pub use ca::{Ca, CaKind, CaRole, CaState, CrlState};
 pub use certificate::{Certificate, CertificateStatus, How, Revocation, RevocationReason, RevokedEntry};
 pub use change::{Change, ChangeKind};
 pub use device::{DEVICE_GROUPS_MAX, DEVICE_LABELS_MAX, DEVICE_TEXT_MAX_BYTES, Device, DeviceTextError};
-pub use host::Host;
+pub use host::{Host, OriginTls};
 pub use request::{Intent, Request, WaitingRequest};
 pub use token::{AdminRole, AdminToken, Token, TokenState};
