@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The whole test command: format, lints, docs, licences, unit, system, interop, fuzz smoke.
+# The whole test command: format, lints, docs, licences, unit, system, interop, browser, fuzz smoke.
 # Installs the Debian, Python and npm packages it lacks; where it may not, it says which are missing
 # and fails. Every part that ran is named at the end with its time; nothing is skipped in silence.
 #
 #   tests/check.sh            everything
-#   tests/check.sh PART ...   only these parts: packages format clippy docs deny test interop power fuzz size
+#   tests/check.sh PART ...   only these parts: packages format clippy docs deny test interop browser power fuzz size
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -14,7 +14,7 @@ venv=$CARGO_TARGET_DIR/check-venv
 clients=$CARGO_TARGET_DIR/check-clients
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(packages format clippy docs deny test interop power fuzz size)
+[ ${#parts[@]} -gt 0 ] || parts=(packages format clippy docs deny test interop browser power fuzz size)
 
 # Debian package, and a file that shows it is there.
 debian=(
@@ -26,11 +26,13 @@ debian=(
     "python3-venv /usr/share/doc/python3-venv"
     "e2fsprogs /sbin/mkfs.ext4"
     "mosquitto /usr/sbin/mosquitto"
+    "nginx-light /usr/sbin/nginx"
     "mosquitto-clients /usr/bin/mosquitto_sub"
     "strace /usr/bin/strace"
     "libssl-dev /usr/include/openssl/ssl.h"
     "pkg-config /usr/bin/pkg-config"
     "nats-server /usr/sbin/nats-server"
+    "chromium /usr/bin/chromium"
     "nodejs /usr/bin/node"
     "node-mqtt /usr/share/nodejs/mqtt/package.json"
     "npm /usr/bin/npm"
@@ -76,6 +78,18 @@ part_test() { cargo test --workspace; }
 part_interop() {
     MUSTER_TEST_PYTHON=$venv/bin/python MUSTER_TEST_NODE_FOLDER=$clients cargo test -p muster-tests -p muster-ca -p muster-edge \
         --features muster-tests/interop,muster-ca/interop,muster-edge/interop --test interop
+}
+part_browser() {
+    local node='' each
+    # Debian's, which other tests use, is 18; what drives the browser needs 20.
+    for each in $(type -ap node); do
+        [ -n "$node" ] || [ "$("$each" -p 'process.versions.node.split(".")[0]')" -lt 20 ] || node=$each
+    done
+    [ -n "$node" ] || { echo "the browser's tests need Node.js 20 or later, with npm" >&2; return 1; }
+    PATH=$(dirname "$node"):$PATH npm ci --prefix tests/browser --silent
+    cargo build -p muster-simulator -p muster
+    MUSTER=$CARGO_TARGET_DIR/debug/muster MUSTER_SIM=$CARGO_TARGET_DIR/debug/muster-sim MUSTER_BROWSER_OUT=$CARGO_TARGET_DIR/browser \
+        "$node" --test --test-reporter spec tests/browser/
 }
 part_power() { tests/power_cut.sh; }
 part_fuzz() { tests/fuzz/smoke.sh; }

@@ -4,6 +4,7 @@
 //! run with the library that the simulator uses (aws-lc-rs): the least that any server must do for a full mTLS 1.3
 //! handshake over X25519 with P-256 and the issuing CA as anchor.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -29,11 +30,15 @@ const MESSAGE: [u8; 400] = [7; 400];
 pub(crate) struct Costs {
     /// CPU of the simulator, all shards.
     pub(crate) client_cpu_ms: f64,
-    /// CPU of the server, all its processes.
-    pub(crate) server_cpu_ms: Option<f64>,
-    /// What both are divided by: full handshakes whose client certificate the server verified.
-    pub(crate) verifications: u64,
-    /// The bound of one verification.
+    /// CPU of the server's processes, by their ids as `--pid` gave them: shards may watch one server or several.
+    pub(crate) server_cpu_ms: BTreeMap<String, f64>,
+    /// What both are divided by: those that went well.
+    pub(crate) operations: u64,
+    /// What an operation is.
+    pub(crate) unit: Unit,
+    /// What the server's cryptography alone takes for all of them.
+    pub(crate) least_ms: Option<f64>,
+    /// The primitives of that, measured in this run.
     pub(crate) bound: Option<Bound>,
     /// CPU per full handshake of a bare tokio-rustls client, and of this one, one after the other in this run.
     pub(crate) bare: Option<Bare>,
@@ -41,16 +46,32 @@ pub(crate) struct Costs {
     pub(crate) idle: Option<Idle>,
 }
 
+/// What CPU is told per.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Unit {
+    /// A connection of a device whose certificate the server verified, or whose session it took up again.
+    #[default]
+    Verification,
+    /// A request on a kept connection, with its share of the handshakes.
+    Request,
+    /// An enrollment or a renewal, with its handshake.
+    Certificate,
+}
+
 /// Milliseconds of CPU.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-pub(crate) struct Bound {
-    pub(crate) sign_ms: f64,
-    pub(crate) verify_ms: f64,
-    pub(crate) agree_ms: f64,
+pub struct Bound {
+    /// One signature.
+    pub sign_ms: f64,
+    /// One verification.
+    pub verify_ms: f64,
+    /// Making a key and agreeing.
+    pub agree_ms: f64,
     /// Agree, sign, and verify twice.
-    pub(crate) handshake_ms: f64,
+    pub handshake_ms: f64,
     /// Verify and sign: what issuing a certificate takes.
-    pub(crate) issue_ms: f64,
+    pub issue_ms: f64,
 }
 
 /// Two clients against the same server.
@@ -68,38 +89,71 @@ pub(crate) struct Idle {
     pub(crate) kib: u64,
 }
 
+impl Unit {
+    /// Its name.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Verification => "verification",
+            Self::Request => "request",
+            Self::Certificate => "certificate",
+        }
+    }
+}
+
+impl Bound {
+    /// A handshake in which the client shows no certificate.
+    pub(crate) fn one_sided_ms(&self) -> f64 {
+        self.agree_ms + self.sign_ms
+    }
+}
+
 impl Costs {
-    /// Adds another shard's. All shards see one server, so its CPU is the largest that one saw.
+    /// Adds another shard's. Every shard that watches a server sees all of its work: the longest look counts.
     pub(crate) fn add(&mut self, other: &Self) {
-        self.client_cpu_ms += other.client_cpu_ms;
-        self.server_cpu_ms = match (self.server_cpu_ms, other.server_cpu_ms) {
-            (Some(own), Some(others)) => Some(own.max(others)),
-            (own, others) => own.or(others),
-        };
-        self.verifications += other.verifications;
-        self.bound = self.bound.or(other.bound);
-        self.bare = self.bare.or(other.bare);
-        self.idle = match (self.idle, other.idle) {
-            (Some(own), Some(others)) => {
-                Some(Idle { connections: own.connections + others.connections, kib: own.kib + others.kib })
-            }
-            (own, others) => own.or(others),
-        };
+        self.join(other, f64::max);
     }
 
-    /// Of the server, per verification.
+    /// Adds those of a later turn at the same server.
+    pub(crate) fn then(&mut self, later: &Self) {
+        self.join(later, |own, later| own + later);
+    }
+
+    fn join(&mut self, later: &Self, of_one_server: fn(f64, f64) -> f64) {
+        self.client_cpu_ms += later.client_cpu_ms;
+        for (server, ms) in &later.server_cpu_ms {
+            let own = self.server_cpu_ms.entry(server.clone()).or_default();
+            *own = of_one_server(*own, *ms);
+        }
+        if self.operations == 0 {
+            self.unit = later.unit;
+        }
+        self.operations += later.operations;
+        self.least_ms = both(self.least_ms, later.least_ms, |own, others| own + others);
+        self.bound = self.bound.or(later.bound);
+        self.bare = self.bare.or(later.bare);
+        self.idle = both(self.idle, later.idle, |own, others| Idle {
+            connections: own.connections + others.connections,
+            kib: own.kib + others.kib,
+        });
+    }
+
+    /// Of the server, per operation.
     pub(crate) fn server_ms(&self) -> Option<f64> {
-        Some(self.server_cpu_ms? / self.some_verifications()?)
+        Some(self.server_total_ms()? / self.some_operations()?)
     }
 
-    /// Of the simulator, per verification.
+    fn server_total_ms(&self) -> Option<f64> {
+        (!self.server_cpu_ms.is_empty()).then(|| self.server_cpu_ms.values().sum())
+    }
+
+    /// Of the simulator, per operation.
     pub(crate) fn client_ms(&self) -> Option<f64> {
-        Some(self.client_cpu_ms / self.some_verifications()?)
+        Some(self.client_cpu_ms / self.some_operations()?)
     }
 
-    /// How many bounds the server took.
+    /// How many times its cryptography the server took.
     pub(crate) fn server_bounds(&self) -> Option<f64> {
-        Some(self.server_ms()? / self.bound?.handshake_ms)
+        Some(self.server_total_ms()? / self.least_ms.filter(|least| *least > 0.0)?)
     }
 
     /// KiB for one idle connection.
@@ -114,8 +168,15 @@ impl Costs {
         Some(bare.own_ms / bare.bare_ms)
     }
 
-    fn some_verifications(&self) -> Option<f64> {
-        (self.verifications > 0).then_some(self.verifications as f64)
+    fn some_operations(&self) -> Option<f64> {
+        (self.operations > 0).then_some(self.operations as f64)
+    }
+}
+
+fn both<T>(one: Option<T>, other: Option<T>, join: impl FnOnce(T, T) -> T) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(join(one, other)),
+        (one, other) => one.or(other),
     }
 }
 
@@ -123,7 +184,7 @@ impl Costs {
 ///
 /// # Errors
 /// When the system gives no random numbers or no CPU clock.
-pub(crate) fn bound() -> anyhow::Result<Bound> {
+pub fn bound() -> anyhow::Result<Bound> {
     let random = SystemRandom::new();
     let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)?;
     let public = Verifier::new(&ECDSA_P256_SHA256_ASN1, key.public_key().as_ref().to_vec());
@@ -172,7 +233,10 @@ fn cpu(clock: ClockId) -> anyhow::Result<Duration> {
 
 /// The processes of a server, whose CPU is watched.
 #[derive(Clone, Debug)]
-pub(crate) struct Watched(Vec<ClockId>);
+pub(crate) struct Watched {
+    name: String,
+    clocks: Vec<ClockId>,
+}
 
 impl Watched {
     /// Watches these processes and those that are their children now.
@@ -189,12 +253,19 @@ impl Watched {
             clocks
                 .push(clock_getcpuclockid(id).with_context(|| format!("there is no process {pid} (--pid)"))?);
         }
-        Ok(Some(Self(clocks)))
+        let name = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        Ok(Some(Self { name, clocks }))
     }
 
-    /// What they have used so far.
-    pub(crate) fn cpu_ms(&self) -> f64 {
-        self.0.iter().map(|clock| cpu(*clock).unwrap_or_default().as_secs_f64() * 1e3).sum()
+    /// What they have used so far; nothing once one of them has ended, and its CPU is gone with it.
+    pub(crate) fn cpu_ms(&self) -> Option<f64> {
+        self.clocks.iter().map(|clock| Some(cpu(*clock).ok()?.as_secs_f64() * 1e3)).sum()
+    }
+
+    /// What they have used since, as costs have it.
+    pub(crate) fn cpu_since(&self, before_ms: Option<f64>) -> BTreeMap<String, f64> {
+        let used = self.cpu_ms().zip(before_ms).map(|(now, before)| now - before);
+        used.map(|used| (self.name.clone(), used)).into_iter().collect()
     }
 }
 
@@ -221,6 +292,35 @@ mod tests {
         assert!(bound.sign_ms > 0.0 && bound.verify_ms > 0.0 && bound.agree_ms > 0.0);
         let sum = bound.agree_ms + bound.sign_ms + 2.0 * bound.verify_ms;
         assert!((bound.handshake_ms - sum).abs() < 1e-9);
+    }
+
+    #[test]
+    fn turns_add_up_and_shards_see_one_server() {
+        let turn = Costs {
+            client_cpu_ms: 2.0,
+            server_cpu_ms: BTreeMap::from([("7".to_owned(), 6.0)]),
+            operations: 4,
+            least_ms: Some(3.0),
+            ..Costs::default()
+        };
+        let (mut turns, mut shards) = (turn.clone(), turn.clone());
+        turns.then(&turn);
+        assert_eq!((turns.server_ms(), turns.server_bounds()), (Some(1.5), Some(2.0)));
+        shards.add(&turn);
+        assert_eq!((shards.server_ms(), shards.client_ms()), (Some(0.75), Some(0.5)));
+        // A third shard watched another server.
+        shards.add(&Costs { server_cpu_ms: BTreeMap::from([("8".to_owned(), 3.0)]), ..turn });
+        assert_eq!(shards.server_ms(), Some(0.75));
+    }
+
+    #[test]
+    fn the_cpu_of_a_process_that_ended_is_not_told() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep runs");
+        let watched = Watched::new(&[child.id()]).expect("it runs").expect("one process");
+        assert!(watched.cpu_ms().is_some());
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+        assert_eq!(watched.cpu_ms(), None);
     }
 
     #[test]

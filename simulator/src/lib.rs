@@ -25,7 +25,9 @@ mod slo;
 mod span;
 mod tally;
 mod tls;
+mod versus;
 mod view;
 mod workers;
 
 pub use cli::main;
+pub use cost::{Bound, bound};

@@ -13,11 +13,13 @@ use base64::prelude::BASE64_STANDARD;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer as HdrReader, Serializer as _, V2DeflateSerializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Value, json};
 
 use crate::cost::Costs;
+use crate::versus;
 
 /// The form of the file.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Three digits: a percentile is right to 0.1 %.
 const SIGNIFICANT_DIGITS: u8 = 3;
 /// A day in microseconds; what takes longer counts as that.
@@ -44,6 +46,9 @@ pub(crate) struct Results {
     pub(crate) intervals: BTreeMap<u64, Interval>,
     #[serde(default)]
     pub(crate) costs: Costs,
+    /// Of a run that took turns with others: what each turn cost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) turns: Vec<Costs>,
     #[serde(default)]
     pub(crate) checks: Vec<Check>,
     /// Facts that are no latency, e.g. how many devices there are.
@@ -123,26 +128,54 @@ impl Results {
             series: BTreeMap::new(),
             intervals: BTreeMap::new(),
             costs: Costs::default(),
+            turns: Vec::new(),
             checks: Vec::new(),
             facts: BTreeMap::new(),
         }
     }
 
-    /// Reads a file.
+    /// Reads a file of one run.
     ///
     /// # Errors
     /// In words.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        match Self::read_all(path)?.as_mut_slice() {
+            [one] => Ok(std::mem::replace(one, Self::new("", "", "", ""))),
+            several => anyhow::bail!("{} holds {} runs, and this takes one", path.display(), several.len()),
+        }
+    }
+
+    /// Reads a file of one run, or of several that took turns.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn read_all(path: &Path) -> anyhow::Result<Vec<Self>> {
+        let no_results = || format!("{} holds no results", path.display());
         let text = std::fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
-        let results: Self =
-            serde_json::from_slice(&text).with_context(|| format!("{} holds no results", path.display()))?;
+        let file: Value = serde_json::from_slice(&text).with_context(no_results)?;
+        let format = file.get("format").and_then(Value::as_u64);
         anyhow::ensure!(
-            results.format == FORMAT,
+            format == Some(u64::from(FORMAT)),
             "{} has form {}, and this program reads {FORMAT}",
             path.display(),
-            results.format
+            format.map_or_else(|| "none".to_owned(), |format| format.to_string())
         );
-        Ok(results)
+        let runs = match file.get("runs") {
+            Some(runs) => Vec::<Self>::deserialize(runs),
+            None => Self::deserialize(&file).map(|run| vec![run]),
+        };
+        runs.with_context(no_results)
+    }
+
+    /// Writes a file of several runs that took turns, with the comparison for its readers.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn write_all(runs: &[Self], path: &Path) -> anyhow::Result<()> {
+        let summarised: Vec<Self> = runs.iter().map(Self::summarised).collect();
+        let file = json!({ "format": FORMAT, "comparison": versus::rows(runs), "runs": summarised });
+        let text = serde_json::to_vec_pretty(&file)?;
+        std::fs::write(path, text).with_context(|| format!("can't write {}", path.display()))
     }
 
     /// Writes the file.
@@ -179,6 +212,23 @@ impl Results {
         for (name, value) in other.facts {
             *self.facts.entry(name).or_default() += value;
         }
+    }
+
+    /// Adds a later turn of the same run: its seconds come after those of the turns before.
+    pub(crate) fn then(&mut self, turn: Self) {
+        if self.turns.is_empty() {
+            self.started_at_ms = turn.started_at_ms;
+        }
+        let after = self.intervals.keys().next_back().map_or(0, |last| last + 1);
+        self.took_s += turn.took_s;
+        for (name, series) in turn.series {
+            self.series.entry(name).or_default().add(&series);
+        }
+        for (at, interval) in turn.intervals {
+            self.intervals.entry(after + at).or_default().add(interval);
+        }
+        self.costs.then(&turn.costs);
+        self.turns.push(turn.costs);
     }
 
     /// The usual numbers of a series.
@@ -383,6 +433,26 @@ mod tests {
         assert_eq!(merged.started_at_ms, 2_000);
         assert_eq!(merged.intervals.keys().copied().collect::<Vec<_>>(), [0, 3]);
         assert!((merged.took_s - 13.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn turns_come_one_after_the_other_and_a_file_of_several_runs_is_read_again() {
+        let mut run = results(0, &[]);
+        (run.intervals, run.took_s) = (BTreeMap::new(), 0.0);
+        for start in [7_000, 90_000] {
+            run.then(results(start, &[100, 200]));
+        }
+        assert_eq!((run.started_at_ms, run.turns.len()), (7_000, 2));
+        assert_eq!(run.intervals.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert!((run.took_s - 20.0).abs() < 1e-9);
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        Results::write_all(&[run.clone(), run.clone()], file.path()).expect("written");
+        assert_eq!(Results::read_all(file.path()).expect("read").len(), 2);
+        assert!(Results::read(file.path()).expect_err("two").to_string().contains("holds 2 runs"));
+        run.write(file.path()).expect("written");
+        assert_eq!(Results::read(file.path()).expect("read").series["handshake"].hdr.count(), 4);
+        std::fs::write(file.path(), "{}").expect("written");
+        assert!(Results::read(file.path()).expect_err("nothing").to_string().contains("form none"));
     }
 
     #[test]

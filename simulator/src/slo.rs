@@ -176,7 +176,11 @@ impl Slo {
             | Metric::Mean
             | Metric::Percentile(_)
             | Metric::Cost(Cost::Client | Cost::Server) => {
-                format!("{found:.3} ms")
+                match found {
+                    // Of what takes longer nobody counts milliseconds.
+                    1e4.. => span::show(std::time::Duration::from_secs_f64(found / 1e3)),
+                    _ => format!("{found:.3} ms"),
+                }
             }
             Metric::ErrorShare => format!("{:.3} %", found * 100.0),
             Metric::Errors | Metric::Count => format!("{found:.0}"),

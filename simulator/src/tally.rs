@@ -28,6 +28,7 @@ struct Inner {
     second: u64,
     current: Interval,
     done: BTreeMap<u64, Interval>,
+    phase: Option<String>,
 }
 
 /// What the last second looked like; one JSON line.
@@ -52,8 +53,21 @@ pub(crate) struct Glance {
 impl Tally {
     /// Starts to count.
     pub(crate) fn new() -> Self {
+        Self::of_phase(None)
+    }
+
+    /// Starts to count a part of a run.
+    pub(crate) fn of_phase(phase: Option<String>) -> Self {
         let started_at_ms = u64::try_from(clock::unix_now().as_millis()).unwrap_or(u64::MAX);
-        Self { inner: Mutex::default(), started: Instant::now(), started_at_ms, open: AtomicU64::new(0) }
+        let inner = Mutex::new(Inner { phase, ..Inner::default() });
+        Self { inner, started: Instant::now(), started_at_ms, open: AtomicU64::new(0) }
+    }
+
+    /// Another part of the run begins.
+    pub(crate) fn enter(&self, phase: String) {
+        let mut inner = self.at_present();
+        inner.current.phase = Some(phase.clone());
+        inner.phase = Some(phase);
     }
 
     /// Something went well, and took this long.
@@ -117,7 +131,7 @@ impl Tally {
         let all = inner.series.get(series).cloned().unwrap_or_default();
         Glance {
             at_s: inner.second,
-            phase: None,
+            phase: inner.phase.clone(),
             rate_per_s: interval.series.get(series).map_or(0, Latency::count),
             failed_per_s: interval.failed(),
             done: all.hdr.count(),

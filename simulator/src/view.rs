@@ -61,17 +61,17 @@ impl View {
     ) -> Self {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         ticks.tick().await;
-        let mut cpu = watched.as_ref().map(Watched::cpu_ms);
+        let mut cpu = watched.as_ref().and_then(Watched::cpu_ms);
         loop {
             let stopped = tokio::select! {
                 _ = ticks.tick() => false,
                 () = stop.cancelled() => true,
             };
-            if let (Some(watched), Some(before)) = (&watched, &mut cpu) {
-                let now = watched.cpu_ms();
-                tally.server_cpu(now - *before);
-                *before = now;
+            let now = watched.as_ref().and_then(Watched::cpu_ms);
+            if let (Some(now), Some(before)) = (now, cpu) {
+                tally.server_cpu(now - before);
             }
+            cpu = now;
             self.show(&tally.glance(series), stopped);
             if stopped {
                 return self;

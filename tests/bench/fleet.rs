@@ -4,8 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use muster::config::ConfigWritten;
 use muster::datadir::DataDir;
 use muster::init::{InitPlan, init};
@@ -105,11 +103,4 @@ async fn first_certificate(registrar: Arc<Registrar>, name: String) -> anyhow::R
     let issuing = trust.issuing.as_ref().context("no issuing CA")?;
     let chain = vec![issued.certificate.der.to_vec(), issuing.issuer.certificate().der().to_vec()];
     Ok(Device { name, key, chain, certificate: issued.certificate })
-}
-
-/// A P-256 key for the bound.
-pub(crate) fn signing_key() -> anyhow::Result<EcdsaKeyPair> {
-    let random = SystemRandom::new();
-    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)?;
-    Ok(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref())?)
 }

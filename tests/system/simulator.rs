@@ -1,6 +1,6 @@
 //! `muster-sim` against the real server: a fleet enrolls, is interrupted, goes on, and renews.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -178,11 +178,25 @@ fn the_demo_tells_its_whole_story_and_everything_holds() {
     let folder = tempfile::tempdir().expect("a folder");
     let (report, json) = (folder.path().join("report.html"), folder.path().join("demo.json"));
     let mut demo = Command::new(program());
-    demo.args(["demo", "--exit", "--devices", "60", "--report"]).arg(&report).arg("--json").arg(&json);
-    let output = demo.output().expect("muster-sim runs");
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
+    demo.args(["demo", "--devices", "60", "--report"]).arg(&report).arg("--json").arg(&json);
+    let mut demo = demo.stdout(Stdio::piped()).spawn().expect("muster-sim runs");
+    let mut told = String::new();
+    let mut lines = BufReader::new(demo.stdout.take().expect("a pipe"));
+    while !told.ends_with("Ctrl-C ends it.\n") {
+        assert!(lines.read_line(&mut told).expect("text") > 0, "{told}");
+    }
     assert!(!told.contains("FAILED") && told.contains("14 of 14 held"), "{told}");
+    // It stays up, and what it names is the dashboard.
+    let dashboard =
+        told.lines().find_map(|line| line.strip_prefix("dashboard   http://")).expect("its address");
+    let (address, _) = dashboard.split_once('/').expect("a path");
+    let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+    write!(stream, "GET /login HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut login = String::new();
+    stream.read_to_string(&mut login).expect("an answer");
+    assert!(login.starts_with("HTTP/1.1 200 ") && login.contains("<form"), "{login}");
+    let ended = Command::new("kill").args(["-INT", &demo.id().to_string()]).status().expect("kill runs");
+    assert!(ended.success() && demo.wait().expect("it ends").success(), "all held");
     let page = std::fs::read_to_string(&report).expect("a report");
     assert!(
         page.contains("<svg") && !page.contains("http://") && !page.contains("https://"),

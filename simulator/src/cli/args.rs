@@ -4,12 +4,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::edge::Target;
+use super::place::{EstUrl, Named, Target};
 use crate::arrival::Arrival;
 use crate::edge::Mode;
 use crate::slo::Slo;
@@ -45,13 +44,17 @@ pub(super) enum Command {
 /// Arguments of `edge`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct EdgeArgs {
-    /// The endpoint: `https://HOST[:PORT][/PATH]` or `mqtts://HOST[:PORT]`.
-    #[arg(long, value_name = "URL")]
-    pub(super) target: Target,
+    /// The endpoint: `https://HOST[:PORT][/PATH]` or `mqtts://HOST[:PORT]`. Several, each with a name before it
+    /// (`ours=https://...`), take turns and are compared with the first.
+    #[arg(long = "target", value_name = "[NAME=]URL", required = true)]
+    pub(super) targets: Vec<Named<Target>>,
     /// Address to connect to instead of looking the host up.
-    #[arg(long, value_name = "IP:PORT")]
-    pub(super) address: Option<SocketAddr>,
-    /// PEM file of the root CA that the devices trust.
+    #[arg(long = "address", value_name = "[NAME=]IP:PORT")]
+    pub(super) addresses: Vec<Named<SocketAddr>>,
+    /// With several targets: in how many turns each of them has its part of the time.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) rounds: u32,
+    /// PEM file of the root CAs that the devices trust.
     #[arg(long, value_name = "FILE")]
     pub(super) ca: PathBuf,
     /// Directory of identities, made by `muster-sim fleet`.
@@ -63,7 +66,7 @@ pub(super) struct EdgeArgs {
     /// What a device does once it was let in.
     #[arg(long, value_enum, default_value = "handshake")]
     pub(super) mode: Mode,
-    /// How long the run takes.
+    /// How long the run takes; of several targets each has this much.
     #[arg(long = "for", value_name = "SPAN", default_value = "30s", value_parser = span::parse)]
     pub(super) span: Duration,
     /// Between two requests of a device that stays.
@@ -128,21 +131,8 @@ pub(super) struct ScenarioArgs {
     /// Another number of devices than the file's.
     #[arg(long, value_name = "N")]
     pub(super) devices: Option<u32>,
-    /// Write an HTML report that needs nothing else to be read.
-    #[arg(long, value_name = "FILE")]
-    pub(super) report: Option<PathBuf>,
-    /// Write the results as JSON, with whole histograms.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
-    /// Write a JSON line now and then; `-` is standard output.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json_lines: Option<PathBuf>,
-    /// A goal beside those of the file. Repeatable.
-    #[arg(long = "slo", value_name = "GOAL")]
-    pub(super) slos: Vec<Slo>,
-    /// Show nothing but errors.
-    #[arg(long, short)]
-    pub(super) quiet: bool,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
 }
 
 /// Arguments of `demo`.
@@ -186,7 +176,7 @@ pub(super) struct MergeArgs {
 #[derive(Args, Clone, Debug)]
 pub(super) struct CompareArgs {
     /// Results of runs (`--json`).
-    #[arg(required = true, num_args = 2.., value_name = "FILE")]
+    #[arg(required = true, value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,
     /// Write an HTML report of all of them.
     #[arg(long, value_name = "FILE")]
@@ -215,28 +205,38 @@ pub(super) struct RunArgs {
     /// Most connections at once; default: what the limit on open files allows.
     #[arg(long, value_name = "N")]
     pub(super) most_at_once: Option<usize>,
-    /// Process of the server on this machine, whose CPU is measured; its children count too. Repeatable.
-    #[arg(long = "pid", value_name = "PID")]
-    pub(super) pids: Vec<u32>,
+    /// Process of the server on this machine, whose CPU is measured; its children count too. Repeatable; of several
+    /// targets it belongs to the one that is named.
+    #[arg(long = "pid", value_name = "[NAME=]PID")]
+    pub(super) pids: Vec<Named<u32>>,
     /// A name for this run, for comparisons.
     #[arg(long, default_value = "")]
     pub(super) label: String,
-    /// Write an HTML report that needs nothing else to be read.
-    #[arg(long, value_name = "FILE")]
-    pub(super) report: Option<PathBuf>,
     /// Earlier runs (`--json`) that the report sets beside this one.
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "report")]
     pub(super) compare: Vec<PathBuf>,
-    /// Write the results as JSON, with whole histograms.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
-    /// Write a JSON line for each second; `-` is standard output.
-    #[arg(long, value_name = "FILE")]
-    pub(super) json_lines: Option<PathBuf>,
     /// Write an HdrHistogram interval log.
     #[arg(long, value_name = "FILE")]
     pub(super) hdr_log: Option<PathBuf>,
-    /// A goal, e.g. 'p99<50ms', 'errors<0.1%', 'enroll.max<2s'; exit code 1 if it is missed. Repeatable.
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+/// What a run shows and writes.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Run and report")]
+pub(super) struct OutputArgs {
+    /// Write an HTML report that needs nothing else to be read.
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
+    /// Write the results as JSON, with whole histograms.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// Write a JSON line each second, or now and then in virtual time; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json_lines: Option<PathBuf>,
+    /// A goal, e.g. 'p99<50ms', 'errors<0.1%', 'enroll.max<2s'; exit code 1 if it is missed. Repeatable; of several
+    /// targets the first has to meet it.
     #[arg(long = "slo", value_name = "GOAL")]
     pub(super) slos: Vec<Slo>,
     /// Show nothing but errors.
@@ -296,50 +296,6 @@ pub(super) struct FleetArgs {
     pub(super) run: RunArgs,
 }
 
-/// Where an EST server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct EstUrl {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) label: Option<String>,
-}
-
-impl FromStr for EstUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}`: write https://HOST[:PORT][/LABEL]");
-        let rest = text.strip_prefix("https://").ok_or_else(wrong)?;
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (host, port) = host_and_port(authority, EST_PORT).ok_or_else(wrong)?;
-        let path = path.trim_matches('/');
-        let path = path.strip_prefix(".well-known/est").unwrap_or(path).trim_matches('/');
-        if path.contains('/') {
-            return Err(wrong());
-        }
-        Ok(Self { host, port, label: (!path.is_empty()).then(|| path.to_owned()) })
-    }
-}
-
-/// Splits `HOST[:PORT]`, IPv6 in brackets.
-pub(super) fn host_and_port(authority: &str, default: u16) -> Option<(String, u16)> {
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let (host, rest) = rest.split_once(']')?;
-            (host, rest.strip_prefix(':'))
-        }
-        None => match authority.rsplit_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        },
-    };
-    let port = port.map_or(Some(default), |port| port.parse().ok())?;
-    (!host.is_empty()).then(|| (host.to_owned(), port))
-}
-
-/// Where our server listens.
-const EST_PORT: u16 = 8443;
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -349,16 +305,5 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn addresses_of_est_servers_are_read() {
-        let read = |text: &str| text.parse::<EstUrl>().ok().map(|url| (url.host, url.port, url.label));
-        assert_eq!(read("https://ca.example:9"), Some(("ca.example".into(), 9, None)));
-        assert_eq!(read("https://ca.example/iot/"), Some(("ca.example".into(), 8443, Some("iot".into()))));
-        assert_eq!(read("https://[::1]:9/.well-known/est/x"), Some(("::1".into(), 9, Some("x".into()))));
-        for wrong in ["http://a", "https://", "https://a:b", "https://a/b/c"] {
-            assert_eq!(read(wrong), None, "{wrong}");
-        }
     }
 }

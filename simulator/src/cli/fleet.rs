@@ -46,10 +46,14 @@ pub(super) async fn run(args: FleetArgs, stop: CancellationToken) -> anyhow::Res
     if args.skip_csrattrs {
         enroller.wishes = AskWishes::Skip;
     }
+    let named = run.pids.iter().find_map(|pid| pid.name.as_deref());
+    anyhow::ensure!(named.is_none(), "--pid: here is one server, so it needs no name");
+    let pids: Vec<u32> = run.pids.iter().map(|pid| pid.value).collect();
     let target = format!("https://{}:{}", server.host, server.port);
     let mut results = Results::new("fleet", &run.label, &target, ENROLL);
-    results.facts.insert("devices".into(), f64::from(args.devices));
-    let view = View::new(Some(devices.len() as u64), run.quiet, run.json_lines.as_deref())?;
+    let of_this_shard = (0..args.devices).filter(|number| number % run.shards == run.shard).count();
+    results.facts.insert("devices".into(), of_this_shard as f64);
+    let view = View::new(Some(devices.len() as u64), run.output.quiet, run.output.json_lines.as_deref())?;
     let fleet = FleetRun {
         enroller,
         tokens,
@@ -59,7 +63,7 @@ pub(super) async fn run(args: FleetArgs, stop: CancellationToken) -> anyhow::Res
         shard: (run.shard, run.shards),
         seed: run.seed,
         most_at_once: run.most_at_once.unwrap_or_else(limits::connections),
-        watched: Watched::new(&run.pids)?,
+        watched: Watched::new(&pids)?,
         start_at: run.start_at()?,
     };
     let (results, view) = fleet.run(results, view, stop.clone()).await?;
@@ -67,7 +71,7 @@ pub(super) async fn run(args: FleetArgs, stop: CancellationToken) -> anyhow::Res
     let failed = results.series.get(ENROLL).map_or(0, crate::results::Series::failed);
     let held = conclude(results, run)?;
     anyhow::ensure!(!stop.is_cancelled(), "stopped before all were done; the same command goes on from here");
-    if failed > 0 && run.slos.is_empty() {
+    if failed > 0 && run.output.slos.is_empty() {
         anyhow::bail!("{failed} devices got no certificate; run the same command again to go on");
     }
     Ok(held)

@@ -3,8 +3,7 @@
 use anyhow::Context as _;
 
 use super::args::MergeArgs;
-use super::write_reports;
-use crate::report;
+use super::{answer, print_summary, write_page, write_reports};
 use crate::results::Results;
 
 pub(super) fn run(args: &MergeArgs) -> anyhow::Result<bool> {
@@ -14,8 +13,9 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<bool> {
         match &mut joined {
             Some(all) => {
                 anyhow::ensure!(
-                    all.command == results.command && all.target == results.target,
-                    "{} is a run of another kind or target; to set runs side by side use --compare",
+                    (&all.command, &all.target, &all.main_series)
+                        == (&results.command, &results.target, &results.main_series),
+                    "{} is a run of another kind, mode or target; to set runs side by side use `muster-sim compare`",
                     file.display()
                 );
                 all.add(results);
@@ -26,18 +26,20 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<bool> {
     let mut results = joined.context("no files")?;
     results.checks.extend(args.slos.iter().map(|slo| slo.check(&results)).collect::<Vec<_>>());
     write_reports(&results, args.json.as_deref(), args.report.as_deref(), args.hdr_log.as_deref())?;
-    super::print_summary(&results);
+    print_summary(&results);
     Ok(results.checks.iter().all(|check| check.held))
 }
 
 /// Several runs side by side.
 pub(super) fn compare(args: &super::args::CompareArgs) -> anyhow::Result<bool> {
-    let runs: Vec<Results> =
-        args.files.iter().map(|file| Results::read(file)).collect::<anyhow::Result<_>>()?;
     if let Some(path) = &args.report {
-        std::fs::write(path, report::html(&runs))
-            .with_context(|| format!("can't write {}", path.display()))?;
+        write_page(&args.files, &[], path)?;
     }
-    super::print_comparison(&args.files, &runs);
+    for file in &args.files {
+        for run in Results::read_all(file)? {
+            answer(format_args!("{} {}", file.display(), run.label));
+            print_summary(&run);
+        }
+    }
     Ok(true)
 }

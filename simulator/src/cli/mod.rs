@@ -7,8 +7,11 @@ mod edge;
 mod fleet;
 mod limits;
 mod merge;
+mod place;
 mod scenario;
+mod taking_turns;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -78,20 +81,27 @@ async fn stop_on_signal(stop: CancellationToken) {
 
 /// Writes what was asked for and says how it went; `false` when a goal was missed.
 fn conclude(mut results: Results, args: &RunArgs) -> anyhow::Result<bool> {
-    let checks: Vec<Check> = args.slos.iter().map(|slo| slo.check(&results)).collect();
+    let output = &args.output;
+    let checks: Vec<Check> = output.slos.iter().map(|slo| slo.check(&results)).collect();
     results.checks.extend(checks);
-    write_reports(&results, args.json.as_deref(), None, args.hdr_log.as_deref())?;
-    if let Some(path) = &args.report {
-        let mut runs =
-            args.compare.iter().map(|file| Results::read(file)).collect::<anyhow::Result<Vec<_>>>()?;
-        runs.push(results.clone());
-        std::fs::write(path, report::html(&runs))
-            .with_context(|| format!("can't write {}", path.display()))?;
+    write_reports(&results, output.json.as_deref(), None, args.hdr_log.as_deref())?;
+    if let Some(path) = &output.report {
+        write_page(&args.compare, std::slice::from_ref(&results), path)?;
     }
-    if !args.quiet {
+    if !output.quiet {
         print_summary(&results);
     }
     Ok(results.checks.iter().all(|check| check.held))
+}
+
+/// Writes the report of runs, after those of earlier ones.
+fn write_page(earlier: &[PathBuf], runs: &[Results], path: &Path) -> anyhow::Result<()> {
+    let mut all = Vec::new();
+    for file in earlier {
+        all.extend(Results::read_all(file)?);
+    }
+    all.extend_from_slice(runs);
+    std::fs::write(path, report::html(&all)).with_context(|| format!("can't write {}", path.display()))
 }
 
 fn write_reports(
@@ -104,8 +114,7 @@ fn write_reports(
         results.write(path)?;
     }
     if let Some(path) = html {
-        let page = report::html(std::slice::from_ref(results));
-        std::fs::write(path, page).with_context(|| format!("can't write {}", path.display()))?;
+        write_page(&[], std::slice::from_ref(results), path)?;
     }
     if let Some(path) = hdr_log {
         report::write_hdr_log(results, path)?;
@@ -113,24 +122,20 @@ fn write_reports(
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "this is the command's answer")]
-fn print_comparison(files: &[PathBuf], runs: &[Results]) {
-    for (file, results) in files.iter().zip(runs) {
-        println!("{} {}", file.display(), results.label);
-        print_summary(results);
-    }
+/// Prints a part of the command's answer. A reader that went away, as `head` does, has what it wanted.
+fn answer(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-#[expect(clippy::print_stdout, reason = "this is the command's answer")]
 fn print_summary(results: &Results) {
     let ms = |ms: f64| span::show(std::time::Duration::from_secs_f64(ms.max(0.0) / 1e3));
-    println!(
+    answer(format_args!(
         "{:<12} {:>9} {:>7} {:>9} {:>10} {:>10} {:>10} {:>10}",
         "", "done", "failed", "per s", "p50", "p99", "p99.9", "max"
-    );
+    ));
     for name in results.series.keys() {
         let Some(s) = results.summary(name) else { continue };
-        println!(
+        answer(format_args!(
             "{name:<12} {:>9} {:>7} {:>9.1} {:>10} {:>10} {:>10} {:>10}",
             s.count,
             s.failed,
@@ -139,18 +144,19 @@ fn print_summary(results: &Results) {
             ms(s.p99_ms),
             ms(s.p999_ms),
             ms(s.max_ms)
-        );
+        ));
     }
     for (name, series) in &results.series {
         for (reason, count) in &series.errors {
-            println!("  {name}: {count} x {reason}");
+            answer(format_args!("  {name}: {count} x {reason}"));
         }
     }
     for line in report::cost_lines(&results.costs) {
-        println!("{line}");
+        answer(format_args!("{line}"));
     }
     for check in &results.checks {
-        println!("{} {} ({})", if check.held { "held  " } else { "MISSED" }, check.name, check.detail);
+        let held = if check.held { "held  " } else { "MISSED" };
+        answer(format_args!("{held} {} ({})", check.name, check.detail));
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use super::args::{EstUrl, ScenarioArgs};
+use super::args::ScenarioArgs;
+use super::place::EstUrl;
 use super::{limits, print_summary, write_reports};
 use crate::device::{Enroller, KeyPool};
 use crate::edge::{Endpoint, Manner};
@@ -23,12 +24,15 @@ pub(super) async fn run(args: ScenarioArgs, stop: CancellationToken) -> anyhow::
     let mut scenario = checked.map_err(|error| anyhow::anyhow!("{}: {error}", args.file.display()))?;
     scenario.seed = args.seed.unwrap_or(scenario.seed);
     scenario.devices = args.devices.unwrap_or(scenario.devices);
-    let goals: Vec<_> = scenario.slos.iter().chain(&args.slos).cloned().collect();
+    let goals: Vec<_> = scenario.slos.iter().chain(&args.output.slos).cloned().collect();
     let total = args.live.is_none().then_some(scenario.span.as_secs());
-    let mut view = View::new(total, args.quiet, args.json_lines.as_deref())?;
+    let mut view = View::new(total, args.output.quiet, args.output.json_lines.as_deref())?;
     let mut results = match &args.live {
-        None => scenario::run(scenario, &mut view)?,
+        None => scenario::run(scenario, &mut view, &stop)?,
         Some(server) => {
+            for event in scenario::passed_over(&scenario).filter(|_| !args.output.quiet) {
+                eprintln!("muster-sim: only in virtual time, passed over here: {}", event.what);
+            }
             let live = Box::pin(live(&args, server, &scenario)).await?;
             let (results, shown) = Box::pin(scenario::run_live(scenario, live, view, stop)).await?;
             view = shown;
@@ -38,8 +42,8 @@ pub(super) async fn run(args: ScenarioArgs, stop: CancellationToken) -> anyhow::
     view.end();
     let checks: Vec<_> = goals.iter().map(|goal| goal.check(&results)).collect();
     results.checks.extend(checks);
-    write_reports(&results, args.json.as_deref(), args.report.as_deref(), None)?;
-    if !args.quiet {
+    write_reports(&results, args.output.json.as_deref(), args.output.report.as_deref(), None)?;
+    if !args.output.quiet {
         print_summary(&results);
     }
     Ok(results.checks.iter().all(|check| check.held))

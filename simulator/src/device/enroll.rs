@@ -219,7 +219,7 @@ impl AtWork<'_> {
                 return Ok(());
             }
             if todo.close {
-                self.stream = None;
+                self.hang_up().await;
             }
             if let Some(local) = todo.local {
                 self.answer(local).await;
@@ -258,7 +258,7 @@ impl AtWork<'_> {
                 Output::Send(bytes) => todo.send.extend_from_slice(bytes),
                 Output::Sign { slot, message } => todo.local = Some(Local::Signature(slot, message.to_vec())),
                 Output::Store(record) => {
-                    let stored = store(self.run, self.number, &self.keys, &record);
+                    let stored = store(self.run, self.number, &mut self.keys, &record);
                     todo.local = Some(if stored { Local::Stored } else { Local::Failed });
                 }
                 Output::WaitUntil(at) => {
@@ -401,14 +401,8 @@ impl AtWork<'_> {
     }
 }
 
-fn store(run: &Enroller, number: u32, keys: &[Option<DeviceKey>; 2], record: &Record<'_>) -> bool {
-    let [a, b] = keys;
-    let Some(key) = (match record.slot() {
-        Slot::A => a,
-        Slot::B => b,
-    }) else {
-        return false;
-    };
+fn store(run: &Enroller, number: u32, keys: &mut [Option<DeviceKey>; 2], record: &Record<'_>) -> bool {
+    let Some(key) = place(keys, record.slot()) else { return false };
     let scalar = *key.scalar();
     let written = match record {
         Record::Pair(pair) => {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::session::{Endpoint, Open, Wire};
 use super::{HANDSHAKE, HELD, REQUEST, RESUMED, ROUND_TRIP};
 use crate::arrival::Arrival;
-use crate::cost::{self, Idle, Watched};
+use crate::cost::{self, Bound, Costs, Idle, Unit, Watched};
 use crate::device::certified;
 use crate::fleet::wait_for;
 use crate::identities::Directory;
@@ -40,7 +40,7 @@ pub(crate) enum Mode {
 /// One run.
 pub(crate) struct EdgeRun {
     pub(crate) endpoint: Endpoint,
-    pub(crate) directory: Directory,
+    pub(crate) directory: Arc<Directory>,
     /// The devices of this shard; they come again when all have come.
     pub(crate) devices: Vec<u32>,
     pub(crate) mode: Mode,
@@ -57,12 +57,14 @@ pub(crate) struct EdgeRun {
     pub(crate) most_at_once: usize,
     pub(crate) watched: Option<Watched>,
     pub(crate) start_at: Option<Duration>,
+    /// What this is a part of, for the view.
+    pub(crate) phase: Option<String>,
 }
 
 /// What a device's task needs.
 struct Shared {
     endpoint: Endpoint,
-    directory: Directory,
+    directory: Arc<Directory>,
     tally: Tally,
     mode: Mode,
     every: Duration,
@@ -86,7 +88,7 @@ impl EdgeRun {
         let shared = Arc::new(Shared {
             endpoint: self.endpoint,
             directory: self.directory,
-            tally: Tally::new(),
+            tally: Tally::of_phase(self.phase),
             mode: self.mode,
             every: self.every,
             topic: self.topic,
@@ -95,7 +97,7 @@ impl EdgeRun {
         });
         let memory_before = cost::resident_kib();
         let own_before = cost::own_cpu_ms();
-        let server_before = self.watched.as_ref().map(Watched::cpu_ms);
+        let server_before = self.watched.as_ref().and_then(Watched::cpu_ms);
         let seen = stop.child_token();
         let showing =
             tokio::spawn(follow(view, Arc::clone(&shared), self.mode, self.watched.clone(), seen.clone()));
@@ -129,19 +131,34 @@ impl EdgeRun {
                 () = stop.cancelled() => {}
             }
             let kib = cost::resident_kib().saturating_sub(memory_before);
-            results.costs.idle = Some(Idle { connections: shared.tally.open(), kib });
+            let idle = Idle { connections: shared.tally.open(), kib };
+            // Where devices talk, memory is of their talk.
+            results.costs.idle = (self.mode == Mode::Idle).then_some(idle);
         }
         while working.join_next().await.is_some() {}
         results.costs.client_cpu_ms = cost::own_cpu_ms() - own_before;
         results.costs.server_cpu_ms =
-            self.watched.as_ref().zip(server_before).map(|(w, before)| w.cpu_ms() - before);
-        results.costs.bound = Some(bound);
-        results.costs.verifications = shared.tally.count(HANDSHAKE);
+            self.watched.as_ref().map(|watched| watched.cpu_since(server_before)).unwrap_or_default();
+        count_work(&mut results.costs, self.mode, &shared.tally, bound);
         seen.cancel();
         let view = showing.await?;
         shared.tally.finish(&mut results);
         Ok((results, view))
     }
+}
+
+/// What the CPU was spent on, and what of it is cryptography.
+fn count_work(costs: &mut Costs, mode: Mode, tally: &Tally, bound: Bound) {
+    let (full, resumed) = (tally.count(HANDSHAKE), tally.count(RESUMED));
+    costs.bound = Some(bound);
+    (costs.operations, costs.unit) = match mode {
+        Mode::Handshake | Mode::Idle | Mode::Resume => {
+            costs.least_ms = Some(full as f64 * bound.handshake_ms + resumed as f64 * bound.agree_ms);
+            (full + resumed, Unit::Verification)
+        }
+        // A request on an open connection has no signature in it.
+        Mode::KeepAlive | Mode::RoundTrip => (tally.count(mode.series()), Unit::Request),
+    };
 }
 
 async fn follow(

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::tokens::{TokenSource, Tokens};
 use crate::arrival::Arrival;
-use crate::cost::{self, Watched};
+use crate::cost::{self, Bound, Costs, Unit, Watched};
 use crate::device::{Enroller, Want};
 use crate::results::Results;
 use crate::tally::Tally;
@@ -52,7 +52,7 @@ impl FleetRun {
         let tally = Arc::new(Tally::new());
         let seen = stop.child_token();
         let showing = tokio::spawn(follow(view, Arc::clone(&tally), watched.clone(), seen.clone()));
-        let (own_before, server_before) = (cost::own_cpu_ms(), watched.as_ref().map(Watched::cpu_ms));
+        let (own_before, server_before) = (cost::own_cpu_ms(), watched.as_ref().and_then(Watched::cpu_ms));
         let shared = Arc::new((enroller, tokens));
         let slots = Arc::new(Semaphore::new(most_at_once));
         let mut working = JoinSet::new();
@@ -77,17 +77,29 @@ impl FleetRun {
         }
         results.costs.client_cpu_ms = cost::own_cpu_ms() - own_before;
         results.costs.server_cpu_ms =
-            watched.as_ref().zip(server_before).map(|(w, before)| w.cpu_ms() - before);
-        results.costs.bound = Some(bound);
+            watched.as_ref().map(|watched| watched.cpu_since(server_before)).unwrap_or_default();
+        count_work(&mut results.costs, want, tally.count(ENROLL), bound);
         seen.cancel();
         let view = showing.await?;
-        results.costs.verifications = tally.count(ENROLL);
         tally.finish(&mut results);
-        let directory = &shared.0.directory;
-        results.facts.insert("identities".into(), directory.enrolled().len() as f64);
-        results.facts.insert("identity_bytes".into(), directory.bytes() as f64);
+        let (directory, (own, shards)) = (&shared.0.directory, shard);
+        let identities =
+            directory.enrolled().into_iter().filter(|number| number % shards.max(1) == own).count();
+        results.facts.insert("identities".into(), identities as f64);
+        results.facts.insert("identity_bytes".into(), directory.own_bytes() as f64);
         Ok((results, view))
     }
+}
+
+/// What the CPU was spent on, and what of it is cryptography: a handshake and a certificate for each device.
+fn count_work(costs: &mut Costs, want: Want, certificates: u64, bound: Bound) {
+    let handshake_ms = match want {
+        Want::First => bound.one_sided_ms(),
+        Want::Next => bound.handshake_ms,
+    };
+    costs.least_ms = Some(certificates as f64 * (handshake_ms + bound.issue_ms));
+    costs.bound = Some(bound);
+    (costs.operations, costs.unit) = (certificates, Unit::Certificate);
 }
 
 async fn follow(view: View, tally: Arc<Tally>, watched: Option<Watched>, stop: CancellationToken) -> View {

@@ -239,9 +239,10 @@ impl Directory {
         Ok(())
     }
 
-    /// Bytes on disk.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.file.metadata().map_or(0, |data| data.len())).sum()
+    /// Bytes on disk that this shard wrote.
+    pub(crate) fn own_bytes(&self) -> u64 {
+        let own = |own: &Mutex<Appender>| own.lock().unwrap_or_else(PoisonError::into_inner).end;
+        self.own.as_ref().map_or(0, own)
     }
 
     fn entry(&self, number: u32) -> Entry {

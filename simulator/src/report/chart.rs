@@ -16,12 +16,21 @@ pub(super) struct Line {
 #[derive(Clone, Debug)]
 pub(super) struct LineChart<'t> {
     pub(super) title: &'t str,
-    pub(super) unit: &'t str,
+    pub(super) unit: Unit,
     /// Places and texts of the x axis.
     pub(super) x_ticks: Vec<(f64, String)>,
     pub(super) lines: Vec<Line>,
     /// A logarithmic y axis: for latencies, which differ by orders.
     pub(super) logarithmic: bool,
+}
+
+/// What the y axis measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// Milliseconds, shown with the unit that fits.
+    Latency,
+    /// Per second.
+    Rate,
 }
 
 /// Bars, from the left.
@@ -44,12 +53,12 @@ impl LineChart<'_> {
         let y_at = |y: f64| TOP + (1.0 - axis.share(y)) * (HEIGHT - TOP - BOTTOM);
         html! {
             figure {
-                figcaption { (self.title) span.unit { " in " (self.unit) } }
+                figcaption { (self.title) span.unit { (self.unit.caption()) } }
                 (legend(&self.lines))
                 svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(self.title) {
                     @for tick in axis.ticks() {
                         line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(round(y_at(tick))) y2=(round(y_at(tick))) {}
-                        text.tick x=(LEFT - 8.0) y=(round(y_at(tick) + 4.0)) text-anchor="end" { (number(tick)) }
+                        text.tick x=(LEFT - 8.0) y=(round(y_at(tick) + 4.0)) text-anchor="end" { (self.unit.show(tick)) }
                     }
                     @for (x, text) in &self.x_ticks {
                         text.tick x=(round(x_at(*x))) y=(HEIGHT - BOTTOM + 20.0) text-anchor="middle" { (text) }
@@ -62,13 +71,29 @@ impl LineChart<'_> {
                             @for (x, y) in &line.points {
                                 circle class=(format!("mark s{}", index % COLOURS)) r="3"
                                     cx=(round(x_at(*x))) cy=(round(y_at(*y))) {
-                                    title { (line.name) ": " (number(*y)) " " (self.unit) }
+                                    title { (line.name) ": " (self.unit.show(*y)) }
                                 }
                             }
                         }
                     }
                 }
             }
+        }
+    }
+}
+
+impl Unit {
+    const fn caption(self) -> &'static str {
+        match self {
+            Self::Latency => "",
+            Self::Rate => " per second",
+        }
+    }
+
+    fn show(self, value: f64) -> String {
+        match self {
+            Self::Latency => latency(value),
+            Self::Rate => number(value),
         }
     }
 }
@@ -179,10 +204,23 @@ fn round(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
+/// Milliseconds for people: in the unit that fits, with three digits that count.
+pub(super) fn latency(ms: f64) -> String {
+    match ms.abs() {
+        0.0 => "0".to_owned(),
+        v if v < 1.0 => format!("{} µs", number(ms * 1e3)),
+        v if v < 1e3 => format!("{} ms", number(ms)),
+        v if v < 1e6 => format!("{} s", number(ms / 1e3)),
+        v if v < 3.6e7 => format!("{} min", number(ms / 6e4)),
+        _ => format!("{} h", number(ms / 3.6e6)),
+    }
+}
+
 /// A number for people: three digits that count.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
+        v if v >= 1e7 => format!("{:.0} M", value / 1e6),
         v if v >= 10_000.0 => format!("{:.0} k", value / 1000.0),
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => trimmed(format!("{value:.1}")),
@@ -216,5 +254,21 @@ mod tests {
         assert_eq!(Axis::new([0.4, 87.0].into_iter(), true).ticks(), [0.1, 1.0, 10.0, 100.0]);
         assert_eq!(number(0.1570), "0.157");
         assert_eq!(number(12_345.0), "12 k");
+    }
+
+    #[test]
+    fn latencies_have_the_unit_that_fits() {
+        for (ms, text) in [
+            (0.0, "0"),
+            (0.25, "250 µs"),
+            (1.0, "1 ms"),
+            (999.4, "999 ms"),
+            (1171.0, "1.17 s"),
+            (100_000.0, "100 s"),
+            (13_489_000.0, "225 min"),
+            (1e8, "27.8 h"),
+        ] {
+            assert_eq!(latency(ms), text);
+        }
     }
 }

@@ -11,15 +11,16 @@ use crate::cost::Costs;
 /// CPU and memory in lines.
 pub(crate) fn cost_lines(costs: &Costs) -> Vec<String> {
     let mut lines = Vec::new();
+    let unit = costs.unit.name();
     if let Some(ms) = costs.client_ms() {
-        lines.push(format!("client CPU   {ms:.3} ms per verification"));
+        lines.push(format!("client CPU   {ms:.3} ms per {unit}"));
     }
     if let Some(ms) = costs.server_ms() {
         let bounds = costs
             .server_bounds()
-            .map(|bounds| format!(", {bounds:.2} x the crypto bound"))
+            .map(|bounds| format!(", {bounds:.2} x its cryptography"))
             .unwrap_or_default();
-        lines.push(format!("server CPU   {ms:.3} ms per verification{bounds}"));
+        lines.push(format!("server CPU   {ms:.3} ms per {unit}{bounds}"));
     }
     if let Some(bound) = costs.bound {
         lines.push(format!(

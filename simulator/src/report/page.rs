@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::chart::{BarChart, Line, LineChart, number};
+use super::chart::{BarChart, Line, LineChart, Unit, latency, number};
 use super::cost_lines;
 use crate::results::{Interval, Results, Summary};
 use crate::span;
+use crate::versus::{self, Spread};
 
 /// The page.
 pub(crate) fn html(runs: &[Results]) -> String {
@@ -54,10 +55,17 @@ fn comparison(runs: &[Results]) -> Markup {
         let named = runs.iter().enumerate();
         named.filter_map(|(n, run)| of(run).map(|ms| (name(run, n), ms, format!("{ms:.3} ms")))).collect()
     };
+    let unit = runs.first().map_or("", |run| run.costs.unit.name());
+    let mut server = cpu(|run| run.costs.server_ms());
+    if !server.is_empty()
+        && let Some(least) = runs.iter().find_map(least_ms)
+    {
+        server.push(("cryptography alone".to_owned(), least, format!("{least:.3} ms")));
+    }
     html! {
         section {
             h2 { "Comparison" }
-            table {
+            div.wide { table {
                 thead { tr { th { "run" } th { "series" } (summary_heads()) } }
                 tbody {
                     @for (number, run) in runs.iter().enumerate() {
@@ -66,11 +74,34 @@ fn comparison(runs: &[Results]) -> Markup {
                         }
                     }
                 }
-            }
+            } }
+            (turns(runs))
             (chart.draw())
-            (BarChart { title: "CPU of the server per verification", bars: cpu(|run| run.costs.server_ms()) }.draw())
-            (BarChart { title: "CPU of the client per verification", bars: cpu(|run| run.costs.client_ms()) }.draw())
+            (BarChart { title: &format!("CPU of the server per {unit}"), bars: server }.draw())
+            (BarChart { title: &format!("CPU of the client per {unit}"), bars: cpu(|run| run.costs.client_ms()) }.draw())
         }
+    }
+}
+
+/// What targets that took turns cost, each held against the first.
+fn turns(runs: &[Results]) -> Markup {
+    let rows = versus::rows(runs);
+    let (Some(first), Some(run)) = (rows.first(), runs.first()) else { return html! {} };
+    let show =
+        |figure: Option<Spread>, digits| figure.map_or_else(|| "not watched".to_owned(), |f| f.show(digits));
+    html! {
+        h3 { "CPU of the server per " (run.costs.unit.name()) }
+        p.facts {
+            "Median [least..most] of " (run.turns.len()) " rounds, in which the targets took turns. A ratio is taken inside a round."
+        }
+        div.wide { table {
+            thead { tr { th { "target" } th { "ms" } th { "x its cryptography" } th { "x " (first.name) } } }
+            tbody {
+                @for row in &rows {
+                    tr { td { (row.name) } td { (show(row.server_ms, 3)) } td { (show(row.bounds, 2)) } td { (show(row.ratio, 2)) } }
+                }
+            }
+        } }
     }
 }
 
@@ -93,7 +124,7 @@ fn section(run: &Results, name: &str, named: bool) -> Markup {
                 percentile_line(run, series, series.clone())
             }).collect()).draw())
             (errors(run).draw())
-            (cpu(run).draw())
+            (cpu(run))
             @let costs = cost_lines(&run.costs);
             @if !costs.is_empty() {
                 pre { @for line in &costs { (line) "\n" } }
@@ -107,12 +138,12 @@ fn tiles(run: &Results) -> Markup {
     html! {
         div.tiles {
             div { b { (number(summary.rate_per_s)) } span { (run.main_series) " per second" } }
-            div { b { (number(summary.p50_ms)) " ms" } span { "p50" } }
-            div { b { (number(summary.p99_ms)) " ms" } span { "p99" } }
-            div { b { (number(summary.p999_ms)) " ms" } span { "p99.9" } }
+            div { b { (latency(summary.p50_ms)) } span { "p50" } }
+            div { b { (latency(summary.p99_ms)) } span { "p99" } }
+            div { b { (latency(summary.p999_ms)) } span { "p99.9" } }
             div { b { (summary.failed) } span { "failed of " (summary.count + summary.failed) } }
             @if let Some(ms) = run.costs.server_ms() {
-                div { b { (number(ms)) " ms" } span { "server CPU per verification" } }
+                div { b { (latency(ms)) } span { "server CPU per " (run.costs.unit.name()) } }
             }
         }
     }
@@ -134,7 +165,7 @@ fn checks(run: &Results) -> Markup {
 
 fn table(run: &Results) -> Markup {
     html! {
-        table {
+        div.wide { table {
             thead { tr { th { "series" } (summary_heads()) } }
             tbody {
                 @for name in run.series.keys() {
@@ -143,18 +174,18 @@ fn table(run: &Results) -> Markup {
                     }
                 }
             }
-        }
+        } }
     }
 }
 
 fn summary_heads() -> Markup {
-    html! { th { "done" } th { "failed" } th { "per s" } th { "mean" } th { "p50" } th { "p90" } th { "p99" } th { "p99.9" } th { "max (ms)" } }
+    html! { th { "done" } th { "failed" } th { "per s" } th { "mean" } th { "p50" } th { "p90" } th { "p99" } th { "p99.9" } th { "max" } }
 }
 
 fn summary_cells(s: &Summary) -> Markup {
     html! {
-        td { (s.count) } td { (s.failed) } td { (number(s.rate_per_s)) } td { (number(s.mean_ms)) } td { (number(s.p50_ms)) }
-        td { (number(s.p90_ms)) } td { (number(s.p99_ms)) } td { (number(s.p999_ms)) } td { (number(s.max_ms)) }
+        td { (s.count) } td { (s.failed) } td { (number(s.rate_per_s)) } td { (latency(s.mean_ms)) } td { (latency(s.p50_ms)) }
+        td { (latency(s.p90_ms)) } td { (latency(s.p99_ms)) } td { (latency(s.p999_ms)) } td { (latency(s.max_ms)) }
     }
 }
 
@@ -171,7 +202,7 @@ fn over_time<'t>(run: &Results, points: &[(f64, Interval)]) -> LineChart<'t> {
     };
     LineChart {
         title: "Latency over time",
-        unit: "ms",
+        unit: Unit::Latency,
         x_ticks: time_ticks(points),
         lines: vec![percentile("p50", 50.0), percentile("p99", 99.0), percentile("p99.9", 99.9)],
         logarithmic: true,
@@ -194,13 +225,19 @@ fn rates<'t>(run: &Results, points: &[(f64, Interval)]) -> LineChart<'t> {
         let failed = points.iter().map(|(at, interval)| (*at, per_s(interval.failed())));
         lines.push(Line { name: "failed".to_owned(), points: failed.collect() });
     }
-    LineChart { title: "Rate over time", unit: "1/s", x_ticks: time_ticks(points), lines, logarithmic: false }
+    LineChart {
+        title: "Rate over time",
+        unit: Unit::Rate,
+        x_ticks: time_ticks(points),
+        lines,
+        logarithmic: false,
+    }
 }
 
 fn percentiles(title: &str, lines: Vec<Line>) -> LineChart<'_> {
     let x_ticks =
         PERCENTILES.iter().map(|percentile| (nines(*percentile), format!("p{percentile}"))).collect();
-    LineChart { title, unit: "ms", x_ticks, lines, logarithmic: true }
+    LineChart { title, unit: Unit::Latency, x_ticks, lines, logarithmic: true }
 }
 
 fn percentile_line(run: &Results, series: &str, name: String) -> Option<Line> {
@@ -230,16 +267,26 @@ fn errors<'t>(run: &Results) -> BarChart<'t> {
     BarChart { title: "Failures by reason", bars }
 }
 
-fn cpu<'t>(run: &Results) -> BarChart<'t> {
+fn cpu(run: &Results) -> Markup {
     let costs = &run.costs;
     let named = [
         ("server", costs.server_ms()),
         ("client", costs.client_ms()),
-        ("crypto bound", costs.bound.filter(|_| costs.client_ms().is_some()).map(|bound| bound.handshake_ms)),
+        ("cryptography of the server alone", least_ms(run)),
         ("bare client", costs.bare.map(|bare| bare.bare_ms)),
     ];
     let bar = |(name, ms): (&str, Option<f64>)| ms.map(|ms| (name.to_owned(), ms, format!("{ms:.3} ms")));
-    BarChart { title: "CPU per verification", bars: named.into_iter().filter_map(bar).collect() }
+    let title = format!("CPU per {}", costs.unit.name());
+    BarChart { title: &title, bars: named.into_iter().filter_map(bar).collect() }.draw()
+}
+
+/// What an operation's cryptography takes the server.
+fn least_ms(run: &Results) -> Option<f64> {
+    let costs = &run.costs;
+    costs
+        .least_ms
+        .filter(|least| costs.operations > 0 && *least > 0.0)
+        .map(|least| least / costs.operations as f64)
 }
 
 /// The intervals as at most [`POINTS_MAX`], each the exact sum of its seconds.

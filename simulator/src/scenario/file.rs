@@ -3,6 +3,7 @@
 //! A scenario is a fleet, a link, a server and a list of events over time. Everything has a default, so that a file
 //! says only what matters; what it says is checked before anything runs.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -170,6 +171,25 @@ pub(crate) enum What {
     Rotate { share: f64 },
     /// Links are this bad for a while.
     SlowLinks { share: f64, span: Duration, link: LinkQuality },
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |share: &f64| format!("{:.0} %", share * 100.0);
+        match self {
+            Self::CaAway { span } => write!(f, "CA away for {}", span::show(*span)),
+            Self::ClockSkew { share, seconds } => {
+                write!(f, "clocks of {} are {seconds} s off", percent(share))
+            }
+            Self::Lifetime { lifetime } => write!(f, "certificates live {}", span::show(*lifetime)),
+            Self::Reboot { share } => write!(f, "{} reboot", percent(share)),
+            Self::Revoke { share } => write!(f, "{} are revoked", percent(share)),
+            Self::Rotate { share } => write!(f, "{} renew at once", percent(share)),
+            Self::SlowLinks { share, span, .. } => {
+                write!(f, "links of {} are slow for {}", percent(share), span::show(*span))
+            }
+        }
+    }
 }
 
 impl ScenarioWritten {

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use rcgen::{CertificateParams, DnType};
 
 use super::crypto::ModelKey;
 use super::file::Scenario;
@@ -78,12 +79,22 @@ fn attempt(world: &World, number: u32, kind: Kind, chance: &mut Chance) -> bool 
             let garbage: Vec<u8> = (0..64).flat_map(|_| chance.number().to_be_bytes()).collect();
             enroll(&me, &token_of(&me), &garbage)
         }
-        Kind::WrongId => enroll(&victim, &token_of(&me), &[0x30, 0]),
+        // The request is sound, so that nothing but the token stands in its way.
+        Kind::WrongId => match request(&ModelKey::new(chance.number(), 1), &victim) {
+            Ok(der) => enroll(&victim, &token_of(&me), &der),
+            Err(_) => return false,
+        },
     };
     match server.answer(&request, None, now_ms) {
         Answer::Bytes(bytes) => bytes.starts_with(b"HTTP/1.1 200"),
         Answer::Lost => false,
     }
+}
+
+fn request(key: &ModelKey, device: &str) -> anyhow::Result<Vec<u8>> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name.push(DnType::CommonName, device);
+    Ok(params.serialize_request(key)?.der().to_vec())
 }
 
 fn enroll(device: &str, token: &str, der: &[u8]) -> Vec<u8> {
@@ -99,3 +110,25 @@ fn enroll(device: &str, token: &str, der: &[u8]) -> Vec<u8> {
 
 /// On average.
 const TRY_EVERY_MS: f64 = 3_600_000.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::ScenarioWritten;
+    use crate::scenario::server::ModelServer;
+
+    #[test]
+    fn only_the_token_stands_between_a_stolen_name_and_a_certificate() {
+        let scenario = ScenarioWritten::parse("name = 'x'\ndevices = 1\nfor = '1d'")
+            .and_then(ScenarioWritten::check)
+            .expect("a scenario");
+        let mut server = ModelServer::new(&scenario).expect("a server");
+        let der = request(&ModelKey::new(1, 1), "dev-0000000").expect("a request");
+        let mut status = |token: &str| match server.answer(&enroll("dev-0000000", token, &der), None, 0) {
+            Answer::Bytes(bytes) => String::from_utf8_lossy(&bytes[..12]).into_owned(),
+            Answer::Lost => String::new(),
+        };
+        assert_eq!(status(&token_of("bad-1")), "HTTP/1.1 401");
+        assert_eq!(status(&token_of("dev-0000000")), "HTTP/1.1 200");
+    }
+}

@@ -12,8 +12,9 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::hostile::Kind;
-use super::live::Shared;
+use super::live::{Shared, identity};
 use crate::chance::Chance;
+use crate::edge::Protocol;
 use crate::reason::Reason;
 
 /// One of them, until the run ends.
@@ -25,8 +26,8 @@ pub(super) async fn live(shared: Arc<Shared>, nth: u32, kind: Kind) {
         let outcome = match kind {
             Kind::ForeignCertificate => foreign(&shared, nth, &victim).await,
             Kind::HalfOpen => half_open(&shared, nth).await,
-            Kind::MalformedCsr => post(&shared, nth, &victim, b"no request at all").await,
-            Kind::WrongId => post(&shared, nth, &format!("{victim}-other"), &[0x30, 0]).await,
+            Kind::MalformedCsr => malformed(&shared, nth, &victim).await,
+            Kind::WrongId => wrong_id(&shared, nth, &victim).await,
         };
         match outcome {
             Ok(()) => {
@@ -70,10 +71,37 @@ async fn half_open(shared: &Shared, nth: u32) -> Result<(), Reason> {
     }
 }
 
-/// Asks for a certificate with somebody's token, in a name that it is not for or by what is no request.
-async fn post(shared: &Shared, nth: u32, device: &str, der: &[u8]) -> Result<(), Reason> {
+/// Has a good token, and sends what is no request.
+async fn malformed(shared: &Shared, nth: u32, victim: &str) -> Result<(), Reason> {
+    let token = shared.live.tokens.of(victim).await.ok().flatten().ok_or(Reason::Local)?;
+    post(shared, nth, victim, &token, b"no request at all").await
+}
+
+/// Comes to an MQTT edge with its own certificate and another's client id; where there is none, asks for a
+/// certificate in another's name with a token that it made up. Both are sound but for whose they are.
+async fn wrong_id(shared: &Shared, nth: u32, victim: &str) -> Result<(), Reason> {
+    let Some(edge) = shared.live.edge.as_ref().filter(|edge| edge.protocol == Protocol::Mqtt) else {
+        let der = request(victim).map_err(|_| Reason::Local)?;
+        return post(shared, nth, victim, "guess", &der).await;
+    };
+    let own = (nth + 1) % shared.scenario.devices.max(1);
+    let (device, identity) = identity(&shared.live.enroller, own).ok_or(Reason::Local)?;
+    if device == victim {
+        return Err(Reason::Local);
+    }
+    let wire = edge.wire(nth, victim.to_owned(), Some(identity), None);
+    Box::pin(edge.open(wire)).await.map(drop)
+}
+
+fn request(device: &str) -> anyhow::Result<Vec<u8>> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name.push(DnType::CommonName, device);
+    Ok(params.serialize_request(&KeyPair::generate()?)?.der().to_vec())
+}
+
+/// Asks for a certificate; `Ok` when there was one.
+async fn post(shared: &Shared, nth: u32, device: &str, token: &str, der: &[u8]) -> Result<(), Reason> {
     let enroller = &shared.live.enroller;
-    let token = shared.live.tokens.of(device).await.ok().flatten().unwrap_or_else(|| "guess".to_owned());
     let body = BASE64_STANDARD.encode(der);
     let basic = BASE64_STANDARD.encode(format!("{device}:{token}"));
     let request = format!(

@@ -218,7 +218,8 @@ async fn use_certificate(shared: &Shared, number: u32, revoked: bool) {
     }
 }
 
-fn identity(enroller: &Enroller, number: u32) -> Option<(String, Arc<CertifiedKey>)> {
+/// The certificate that a device uses.
+pub(super) fn identity(enroller: &Enroller, number: u32) -> Option<(String, Arc<CertifiedKey>)> {
     let (pair, intermediates) = enroller.directory.pair(number).ok()??;
     Some((enroller.directory.device(number), certified(&pair, &intermediates).ok()?))
 }
@@ -233,6 +234,7 @@ async fn happen(shared: &Arc<Shared>, event: &Event, posts: &[mpsc::Sender<Post>
             let _ = sender.try_send(post);
         }
     };
+    shared.tally.enter(event.what.to_string());
     match event.what {
         What::CaAway { span } => {
             hook(shared, "ca-away", "", 0).await;
@@ -258,6 +260,12 @@ async fn happen(shared: &Arc<Shared>, event: &Event, posts: &[mpsc::Sender<Post>
         }
         What::ClockSkew { .. } | What::SlowLinks { .. } => {}
     }
+}
+
+/// Events of a file that a live run passes over.
+pub(crate) fn passed_over(scenario: &Scenario) -> impl Iterator<Item = &Event> {
+    let passed = |what| matches!(what, What::ClockSkew { .. } | What::SlowLinks { .. });
+    scenario.events.iter().filter(move |event| passed(event.what))
 }
 
 /// Runs the operator's command for something; whether there is one and it worked.

@@ -16,7 +16,7 @@ mod server;
 mod world;
 
 pub use self::file::{Scenario, ScenarioWritten};
-pub(crate) use self::live::{Live, run as run_live};
+pub(crate) use self::live::{Live, passed_over, run as run_live};
 pub(crate) use self::world::run;
 
 #[cfg(test)]

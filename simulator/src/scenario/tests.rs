@@ -1,12 +1,15 @@
 //! Scenarios of a thousand devices: what holds, that it is the same again, and that faults put in are found.
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 use crate::results::Results;
 use crate::view::View;
 
 fn run_text(text: &str) -> Results {
     let scenario = ScenarioWritten::parse(text).and_then(ScenarioWritten::check).expect("a scenario");
-    run(scenario, &mut View::new(None, true, None).expect("a view")).expect("runs")
+    let mut view = View::new(None, true, None).expect("a view");
+    run(scenario, &mut view, &CancellationToken::new()).expect("runs")
 }
 
 fn missed(results: &Results) -> Vec<String> {

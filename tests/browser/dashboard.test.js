@@ -1,0 +1,226 @@
+// The dashboard in a browser, before a real server: the main job of a person at it, and every page in every look.
+//
+// MUSTER names the program. A device enrolls with openssl's request and Node's own TLS, so that what the pages show
+// was done by a stranger.
+
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import http from "node:http";
+import https from "node:https";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import { after, before, test } from "node:test";
+import { LOOKS, fitsItsWidth, openBrowser, textIsLegible, visit } from "./harness.js";
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const HOST = "api.example.test";
+/** What the tour of all pages shows; the story has its own. */
+const [SHOWN_DEVICE, SHOWN_HOST] = ["meter-0", "mqtt.example.test"];
+
+let browser;
+let folder;
+let origin;
+let ready;
+let server;
+let token;
+let ca;
+
+const muster = (...args) => execFileSync(process.env.MUSTER, args, { cwd: folder, encoding: "utf8" });
+
+/** Starts the server; its first line says where it listens. */
+function serve() {
+  const addresses = ["admin", "est", "https", "mqtt"].flatMap((name) => [`--listen-${name}`, "127.0.0.1:0"]);
+  const child = spawn(process.env.MUSTER, ["serve", "d", ...addresses], { cwd: folder, stdio: ["ignore", "pipe", "ignore"] });
+  const line = new Promise((resolve, reject) => {
+    createInterface({ input: child.stdout }).once("line", resolve);
+    child.once("exit", (code) => reject(new Error(`the server ended with ${code}`)));
+  });
+  return [child, line];
+}
+
+before(async () => {
+  assert.ok(process.env.MUSTER, "MUSTER names the program");
+  folder = mkdtempSync(path.join(tmpdir(), "muster-dashboard-"));
+  const made = JSON.parse(muster("init", "d", "--zone", "example.test", "--json"));
+  token = made.admin_token;
+  const [child, line] = serve();
+  server = child;
+  ready = JSON.parse(await line);
+  ca = readFileSync(path.join(folder, "d/ca.pem"));
+  origin = http.createServer((_, answer) => answer.end("hello")).listen(0, "127.0.0.1");
+  await new Promise((resolve) => origin.once("listening", resolve));
+  muster("-C", "d", "host", "set", SHOWN_HOST, "--mode", "request", "--protocol", "mqtt");
+  await enroll(SHOWN_DEVICE, muster("-C", "d", "token", "new", "--device", SHOWN_DEVICE).trim());
+  browser = await openBrowser();
+});
+
+after(async () => {
+  await browser?.close();
+  origin?.close();
+  if (server?.exitCode === null) {
+    server.removeAllListeners("exit");
+    const ended = new Promise((resolve) => server.once("exit", resolve));
+    server.kill("SIGTERM");
+    await ended;
+  }
+  if (folder) rmSync(folder, { recursive: true });
+});
+
+/** One request; resolves to its status and text. */
+function ask(url, options, body) {
+  return new Promise((resolve, reject) => {
+    const request = https.request(url, { ca, agent: false, ...options }, (response) => {
+      const parts = [];
+      response.on("data", (part) => parts.push(part));
+      response.on("end", () => resolve({ status: response.statusCode, text: Buffer.concat(parts).toString() }));
+    });
+    request.on("error", reject);
+    request.end(body);
+  });
+}
+
+/** Enrolls over EST; returns the key and certificate. */
+async function enroll(device, secret) {
+  const [key, csr] = [path.join(folder, `${device}.key`), path.join(folder, `${device}.csr`)];
+  const curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+  execFileSync("openssl", ["req", "-new", ...curve, "-keyout", key, "-out", csr, "-outform", "DER", "-subj", `/CN=${device}`], { stdio: "ignore" });
+  const url = new URL("/.well-known/est/simpleenroll", ready.est);
+  url.hostname = "localhost";
+  const headers = { "Content-Type": "application/pkcs10" };
+  const options = { method: "POST", headers, auth: `${device}:${secret}` };
+  const answer = await ask(url, options, readFileSync(csr).toString("base64"));
+  assert.equal(answer.status, 200, answer.text);
+  const input = `-----BEGIN PKCS7-----\n${answer.text.trim()}\n-----END PKCS7-----\n`;
+  const cert = execFileSync("openssl", ["pkcs7", "-print_certs"], { input, encoding: "utf8" });
+  return { key: readFileSync(key), cert };
+}
+
+/** Asks at the door of the hostname. */
+function knock(identity = {}) {
+  const port = ready.edge_https.split(":").at(-1);
+  return ask(`https://127.0.0.1:${port}/`, { servername: HOST, headers: { Host: HOST }, ...identity });
+}
+
+async function logIn(page) {
+  await page.goto(`${ready.admin}/`);
+  await page.getByLabel("Admin token").fill(token);
+  await page.getByRole("button", { name: "Log in" }).click();
+  await page.getByRole("heading", { name: "Overview" }).waitFor();
+}
+
+test("a person makes a token, sees the device enroll, opens a door for it, and shuts it", async () => {
+  await visit(browser, `${ready.admin}/`, LOOKS[0], "dashboard-story", async (page) => {
+    page.on("dialog", (dialog) => dialog.accept());
+    await logIn(page);
+
+    await page.getByRole("link", { name: "Enrollment tokens" }).click();
+    await page.locator("#new").getByLabel("Device").fill("meter-1");
+    await page.getByRole("button", { name: "Make a token" }).click();
+    const secret = await page.locator("pre").first().innerText();
+    assert.ok(secret.startsWith("mst_"), secret);
+    assert.ok((await page.locator(".qr svg").boundingBox()).width > 200, "a code to scan");
+
+    await page.getByRole("link", { name: "Overview" }).click();
+    const active = page.locator(".tile", { hasText: "Active devices" }).locator("b");
+    assert.equal(await active.innerText(), "1");
+    const identity = await enroll("meter-1", secret.trim());
+    await page.waitForFunction(() => document.querySelector(".tile b").textContent === "2");
+    await page.locator("#events").getByText("certificate-issued").first().waitFor();
+
+    await page.getByRole("link", { name: "Hostnames" }).click();
+    await page.getByLabel("Hostname").fill(HOST);
+    await page.getByRole("button", { name: "Demand certificates here" }).click();
+    await page.getByLabel("Origins").fill(`http://127.0.0.1:${origin.address().port}`);
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.getByText("Saved; the edge goes by it already.").waitFor();
+    assert.deepEqual(await knock(identity), { status: 200, text: "hello" });
+    await assert.rejects(knock(), "nobody gets in without a certificate");
+
+    await page.getByLabel("Device, serial or certificate id").fill("meter-1");
+    await page.getByRole("button", { name: "Test" }).click();
+    await page.locator("#verdict").getByText("gets in").waitFor();
+
+    await page.getByRole("link", { name: "Certificates" }).click();
+    await page.locator("tbody a").first().click();
+    await page.getByRole("button", { name: "Revoke" }).click();
+    await page.getByText("Revoked: the edge").waitFor();
+    await assert.rejects(knock(identity), "a revoked certificate opens nothing");
+
+    await page.goto(`${ready.admin}/hosts/${HOST}/test?q=meter-1`);
+    await page.getByText("certificate_revoked").waitFor();
+    await page.getByRole("button", { name: "Log out" }).click();
+    await page.getByRole("heading", { name: "Muster" }).waitFor();
+    await page.goto(`${ready.admin}/devices`);
+    assert.equal(new URL(page.url()).pathname, "/login");
+  });
+});
+
+test("a wrong token is told, and the keyboard leads past the links", async () => {
+  const context = await browser.newContext();
+  try {
+    const page = await context.newPage();
+    await page.goto(`${ready.admin}/`);
+    await page.getByLabel("Admin token").fill("msa_wrong");
+    await page.keyboard.press("Enter");
+    await page.getByRole("alert").getByText("unknown, revoked or expired").waitFor();
+    await logIn(page);
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Enter");
+    await page.keyboard.press("Tab");
+    const inside = await page.evaluate(() => document.querySelector("main").contains(document.activeElement));
+    assert.ok(inside, "the first link skips to the content");
+  } finally {
+    await context.close();
+  }
+});
+
+test("devices are found while one types", async () => {
+  await visit(browser, `${ready.admin}/`, LOOKS[0], "dashboard-search", async (page) => {
+    muster("-C", "d", "token", "new", "--device", "pump-7");
+    await logIn(page);
+    await page.goto(`${ready.admin}/devices`);
+    await page.locator("details summary").click();
+    await page.getByLabel("Device ids, one per line").fill("pump-7\nvalve-3");
+    await page.getByRole("button", { name: "Import" }).click();
+    await page.getByText("2 devices are known now.").waitFor();
+    await page.getByLabel("Id starts with").pressSequentially("valve");
+    await page.locator("#found tbody tr").first().getByText("valve-3").waitFor();
+    await page.waitForFunction(() => document.querySelectorAll("#found tbody tr").length === 1);
+  });
+});
+
+const PAGES = ["/", "/devices", `/devices/${SHOWN_DEVICE}`, "/certificates", "/cas", "/hosts", `/hosts/${SHOWN_HOST}`, "/tokens", "/approvals", "/audit", "/settings"];
+
+/** What axe-core finds that keeps people out. */
+async function isAccessible(page) {
+  await page.evaluate(AXE);
+  const found = await page.evaluate(async () => {
+    const { violations } = await globalThis.axe.run(document, { resultTypes: ["violations"] });
+    return violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map((node) => node.target.join(" ")).join(", ")}`);
+  });
+  assert.deepEqual(found, []);
+}
+
+for (const appearance of LOOKS) {
+  test(`every page in ${appearance.name}`, async () => {
+    const context = await browser.newContext();
+    const entry = await context.newPage();
+    await logIn(entry);
+    const cookies = await context.cookies();
+    await context.close();
+    for (const at of PAGES) {
+      const name = `dashboard${at.replaceAll(/[/.]/g, "-")}`;
+      await visit(browser, ready.admin + at, appearance, name, async (page) => {
+        await page.context().addCookies(cookies);
+        await page.goto(ready.admin + at);
+        assert.equal(new URL(page.url()).pathname, at);
+        await fitsItsWidth(page);
+        await textIsLegible(page);
+        await isAccessible(page);
+      });
+    }
+  });
+}
