@@ -14,7 +14,7 @@ use muster_policy::enrol::DeviceStatus;
 use muster_policy::host::HostPattern;
 use muster_policy::identity::AccountId;
 use muster_policy::time::UnixTime;
-use muster_store::record::{Ca, CaRole, CaState, Certificate, ChangeKind, Device, Host};
+use muster_store::record::{Account, Ca, CaRole, CaState, Certificate, ChangeKind, Device, Host};
 use muster_store::{Fault, Ledger, Reader};
 
 use super::certificates::Certificates;
@@ -51,14 +51,8 @@ impl Feed {
             change: reader.newest_change()?,
             made_at: self.clock.now(),
             accounts: reader
-                .accounts()?
-                .into_iter()
-                .map(|account| AccountEntry {
-                    id: account.id,
-                    trust_domain: account.trust_domain,
-                    outbound: None,
-                })
-                .collect(),
+                .account(self.account)?
+                .map_or(Ok(Vec::new()), |account| account_entry(&reader, account).map(|entry| vec![entry]))?,
             cas: cas.iter().filter_map(ca_entry).collect(),
             hosts: reader
                 .hosts(self.account)?
@@ -86,6 +80,11 @@ impl Feed {
                 ChangeKind::DevicesImported(_) => return Ok(Update::Snapshot(Box::new(self.snapshot()?))),
                 ChangeKind::CaAdded(id) | ChangeKind::CaStateSet(id, _) => {
                     events.extend(reader.ca(id)?.and_then(|ca| ca_event(&ca)));
+                }
+                ChangeKind::DocumentSet(..) => {
+                    let account = reader.account(self.account)?;
+                    let entry = account.map(|account| account_entry(&reader, account)).transpose()?;
+                    events.extend(entry.map(Event::Account));
                 }
                 ChangeKind::CaRemoved(id) => events.push(Event::CaRemoved(id)),
                 ChangeKind::ZoneSet(zone) => {
@@ -169,6 +168,11 @@ impl Feed {
         })?;
         Ok(noted)
     }
+}
+
+fn account_entry(reader: &Reader, account: Account) -> Result<AccountEntry, Fault> {
+    let gate = muster_admin::gate(reader, account.id)?;
+    Ok(AccountEntry { id: account.id, trust_domain: account.trust_domain, outbound: None, gate })
 }
 
 /// Nothing of a paused zone is; one that can't be read is not paused as far as anybody knows.
