@@ -33,6 +33,7 @@ debian=(
     "nats-server /usr/sbin/nats-server"
     "nodejs /usr/bin/node"
     "npm /usr/bin/npm"
+    "node-mqtt /usr/share/nodejs/mqtt/package.json"
 )
 python=(cryptography==45.0.7 pyOpenSSL==25.3.0 acme2certifier==0.46.3 paho-mqtt==2.1.0
     cloudflare==5.9.0)
@@ -62,7 +63,7 @@ cargo_tool() { # name version
     cargo "$1" --version 2>/dev/null | grep -qF "$2" || cargo install --quiet --locked "cargo-$1@$2"
 }
 
-part_packages() { install_packages; }
+part_packages() { install_packages && tests/size/size.sh packages; }
 part_format() { cargo fmt --all --check; }
 part_clippy() { cargo clippy --workspace --all-targets --all-features -- -D warnings; }
 part_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items; }

@@ -9,7 +9,7 @@
 //! ca_file = "ca.pem"                     # or ca_sha256 = "AB:CD:..."
 //!
 //! [credential]                           # only for a device without a certificate, or with a lapsed one
-//! token_file = "token"                   # or idevid_cert and idevid_key
+//! token_file = "token"                   # or idevid_cert and idevid_key, or all three: both in one request
 //!
 //! [pace]                                 # how soon failed tries are repeated
 //! floor = "5s"
@@ -263,16 +263,17 @@ fn base_of(path: &Path) -> &Path {
 impl CredentialSection {
     /// A token file that is gone is no error: whoever used up its token may have removed it.
     fn checked(&self, base: &Path) -> Result<Option<Proof>, Wrong> {
-        match (&self.token_file, &self.idevid_cert, &self.idevid_key) {
-            (None, None, None) => Ok(None),
-            (Some(file), None, None) => {
-                let file = base.join(file);
-                if file.exists() { Proof::from_token_file(&file).map(Some) } else { Ok(None) }
+        let token = match &self.token_file {
+            Some(file) if base.join(file).exists() => Some(Proof::from_token_file(&base.join(file))?),
+            _ => None,
+        };
+        match (&self.idevid_cert, &self.idevid_key) {
+            (None, None) => Ok(token),
+            (Some(certificate), Some(key)) => {
+                let proof = Proof::from_manufacturer(&base.join(certificate), &base.join(key))?;
+                Ok(Some(proof.joined(token)))
             }
-            (None, Some(certificate), Some(key)) => {
-                Proof::from_manufacturer(&base.join(certificate), &base.join(key)).map(Some)
-            }
-            _ => Err(Wrong("credential needs token_file, or idevid_cert and idevid_key".to_owned())),
+            _ => Err(Wrong("credential needs idevid_cert and idevid_key, or neither".to_owned())),
         }
     }
 }

@@ -58,10 +58,16 @@ pub(crate) fn open(dir: &Path) -> io::Result<UnixListener> {
 
 /// Takes wishes one after the other until the agent no longer listens.
 pub(crate) async fn serve(listener: UnixListener, wishes: mpsc::Sender<Wish>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        if wishes.is_closed() {
-            return;
-        }
+    while !wishes.is_closed() {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely: some come back.
+                tracing::warn!(%error, "a local command could not be heard");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
         // One caller at a time: a second one is answered when the first was.
         if let Err(error) = answer(stream, &wishes).await {
             tracing::debug!(%error, "a local command went away");
@@ -110,3 +116,4 @@ const LINE_MAX_BYTES: u64 = 64;
 /// A local program writes its line at once.
 const LINE_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_MAX_BYTES: u64 = 4 << 10;
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);

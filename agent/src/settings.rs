@@ -55,6 +55,8 @@ pub enum TrustRoots {
 pub enum Proof {
     /// A manufacturer's certificate (IDevID).
     Manufacturer(Arc<Identity>),
+    /// Both, for a server that wants both.
+    ManufacturerAndToken(Arc<Identity>, Zeroizing<String>),
     /// A token.
     Token(Zeroizing<String>),
 }
@@ -63,6 +65,7 @@ impl std::fmt::Debug for Proof {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Manufacturer(_) => "Manufacturer(..)",
+            Self::ManufacturerAndToken(..) => "ManufacturerAndToken(..)",
             Self::Token(_) => "Token(..)",
         })
     }
@@ -185,6 +188,27 @@ impl Proof {
     /// [`Wrong`].
     pub fn from_manufacturer(certificate: &Path, key: &Path) -> Result<Self, Wrong> {
         Ok(Self::Manufacturer(Arc::new(identity_from_files(certificate, key)?)))
+    }
+
+    /// Both proofs in one, where there are both.
+    #[must_use]
+    pub fn joined(self, other: Option<Self>) -> Self {
+        match (self, other) {
+            (Self::Manufacturer(identity), Some(Self::Token(token)))
+            | (Self::Token(token), Some(Self::Manufacturer(identity))) => {
+                Self::ManufacturerAndToken(identity, token)
+            }
+            (proof, _) => proof,
+        }
+    }
+
+    /// The manufacturer's certificate, if it is part of it.
+    #[must_use]
+    pub const fn manufacturer(&self) -> Option<&Arc<Identity>> {
+        match self {
+            Self::Manufacturer(identity) | Self::ManufacturerAndToken(identity, _) => Some(identity),
+            Self::Token(_) => None,
+        }
     }
 }
 

@@ -34,6 +34,20 @@ pub struct Status {
     pub carry: Option<serde_json::Value>,
     /// What went wrong last, the newest at the end; empty again after a success.
     pub failures: Vec<Noted>,
+    /// What somebody has to change before anything can come of further tries; none once one succeeded.
+    #[serde(default)]
+    pub stuck: Option<Stuck>,
+}
+
+/// Tries that fail for a reason that repeating them does not cure.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Stuck {
+    /// When the first of them failed.
+    pub since: u64,
+    /// How many did.
+    pub tries: u64,
+    /// Why the last one did, and what to do.
+    pub what: String,
 }
 
 /// Something that went wrong.
@@ -62,6 +76,32 @@ impl Status {
         files::replace(&dir.join(FILE_NAME), &bytes, Durability::Passing)
     }
 
+    /// Notes for a service that does not run that a command got a certificate: what the service failed at is over.
+    pub fn succeeded(dir: &Path) {
+        if let Some(mut status) = Self::read(dir) {
+            status.forget_failures();
+            // Nothing depends on it: the service writes its own when it starts.
+            let _ = status.write(dir);
+        }
+    }
+
+    /// Notes a try that failed and will fail again until somebody changes something.
+    pub fn note_lasting(&mut self, at: u64, what: &str) {
+        let before = self.stuck.take();
+        self.stuck = Some(Stuck {
+            since: before.as_ref().map_or(at, |stuck| stuck.since),
+            tries: before.map_or(1, |stuck| stuck.tries.saturating_add(1)),
+            what: what.to_owned(),
+        });
+        self.note(at, what);
+    }
+
+    /// Notes that a try came to something.
+    pub fn forget_failures(&mut self) {
+        self.failures.clear();
+        self.stuck = None;
+    }
+
     /// Notes a failure; the oldest gives way.
     pub fn note(&mut self, at: u64, what: &str) {
         if self.failures.len() >= FAILURES {
@@ -82,7 +122,13 @@ mod tests {
         let mut status = Status { state: "holding".to_owned(), ..Status::default() };
         (0..9).for_each(|at| status.note(at, "no route"));
         assert_eq!(status.failures.first().map(|noted| noted.at), Some(4));
+        (20..23).for_each(|at| status.note_lasting(at, "revoked"));
+        let stuck = Stuck { since: 20, tries: 3, what: "revoked".to_owned() };
+        assert_eq!(status.stuck, Some(stuck), "it counts from the first on");
+        assert_eq!(status.failures.len(), FAILURES);
         status.write(folder.path()).expect("written");
-        assert_eq!(Status::read(folder.path()), Some(status));
+        assert_eq!(Status::read(folder.path()), Some(status.clone()));
+        status.forget_failures();
+        assert_eq!((status.failures.len(), status.stuck), (0, None));
     }
 }

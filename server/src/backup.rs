@@ -39,8 +39,9 @@ struct Folder {
     at: fn(&DataDir) -> PathBuf,
 }
 
-const FOLDERS: [Folder; 2] = [
+const FOLDERS: [Folder; 3] = [
     Folder { name: "keys", endings: &[".key"], at: DataDir::keys },
+    Folder { name: "tls", endings: &["outbound.crt", "outbound.key"], at: DataDir::tls },
     Folder { name: "hosts", endings: &[".crt", ".key"], at: DataDir::host_tls },
 ];
 
@@ -184,12 +185,18 @@ impl Staging {
     fn new(dir: &DataDir) -> anyhow::Result<Self> {
         let path = std::path::absolute(dir.path())?.with_extension("restoring");
         let _ = std::fs::remove_dir_all(&path);
-        let made = DataDir::new(&path).create().and_then(|()| {
-            FOLDERS.iter().try_for_each(|folder| std::fs::create_dir_all(path.join(folder.name)))
-        });
+        let made = DataDir::new(&path).create().and_then(|()| lay_out(&path));
         made.with_context(|| format!("can't make {}", path.display()))?;
         Ok(Self(path))
     }
+}
+
+/// Makes the folders that members go into.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn lay_out(target: &Path) -> io::Result<()> {
+    FOLDERS.iter().try_for_each(|folder| std::fs::create_dir_all(target.join(folder.name)))
 }
 
 impl Drop for Staging {
@@ -198,8 +205,13 @@ impl Drop for Staging {
     }
 }
 
-fn unpack(file: File, target: &Path) -> anyhow::Result<()> {
-    let mut archive = tar::Archive::new(GzDecoder::new(file));
+/// Unpacks a backup into a folder that holds nothing but an empty one for each kind of member: checks its form, its
+/// names and each member's SHA-256, and not yet the ledger. Whatever it says, nothing is written outside of the folder.
+///
+/// # Errors
+/// When it is broken in any way; then members that came before the fault may lie there.
+pub fn unpack(backup: impl Read, target: &Path) -> anyhow::Result<()> {
+    let mut archive = tar::Archive::new(GzDecoder::new(backup));
     let mut entries = archive.entries()?;
     let first = entries.next().context("it is empty")??;
     anyhow::ensure!(first.path()?.to_str() == Some(MANIFEST), "it does not begin with a manifest");
@@ -262,6 +274,7 @@ mod tests {
             is_member_name("ledger.redb") && is_member_name("muster.toml") && is_member_name("keys/a-1.key")
         );
         assert!(is_member_name("hosts/_.example.com.crt") && is_member_name("hosts/api.example.com.key"));
+        assert!(is_member_name("tls/outbound.crt") && is_member_name("tls/outbound.key"));
         for wrong in [
             "../x",
             "/etc/passwd",
@@ -270,6 +283,7 @@ mod tests {
             "hosts/.x.crt",
             "keys/a.crt",
             "tls/a.key",
+            "tls/est.pem",
             "keys/../../x.key",
             "keys/.x.key",
             "keys/a",

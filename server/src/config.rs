@@ -96,7 +96,7 @@ pub struct EdgeWritten {
     pub connections: Option<usize>,
     /// Connections open at once from one address. Default 8192.
     pub connections_per_source: Option<usize>,
-    /// TLS handshakes in progress at once. Default 1024.
+    /// TLS handshakes in progress at once; one address has a quarter of them. Default 1024.
     pub handshakes: Option<usize>,
     /// New connections a second from one address, in the long run. Default 1000.
     pub new_per_source_per_s: Option<u32>,

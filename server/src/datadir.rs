@@ -7,6 +7,7 @@
 //! DIR/ca.pem           the account root: what clients trust
 //! DIR/tls/est.pem      chain and key of the EST server certificate that the services CA made, 0600
 //! DIR/tls/hosts/NAME.pem   likewise of each hostname of the edge; NAME.crt and NAME.key go before it
+//! DIR/tls/outbound.crt, outbound.key   what origins are shown that ask for a client certificate, from an operator
 //! DIR/edge/            the edge's last known good snapshot
 //! DIR/broker.redb      retained messages and persistent sessions of the MQTT broker
 //! DIR/serving.json     while a server runs: its admin address and a token for local commands, 0600
@@ -77,6 +78,11 @@ impl DataDir {
     /// Chains and keys of the edge's hostnames.
     pub fn host_tls(&self) -> PathBuf {
         self.tls().join("hosts")
+    }
+
+    /// Chain and key of the client certificate that origins are shown.
+    pub fn outbound_tls(&self) -> [PathBuf; 2] {
+        ["outbound.crt", "outbound.key"].map(|name| self.tls().join(name))
     }
 
     /// The edge's last known good snapshot.

@@ -177,6 +177,7 @@ impl Server {
         let secret = new_secret("msl_")?;
         let hooks = muster_admin::Hooks {
             edge_is_at: edge.as_ref().map(EdgeRole::is_at),
+            edge_figures: edge.as_ref().map(EdgeRole::figures),
             backup: backup::hook(&dir, &registrar),
             zones_changed: changes_hook(&dir, &est_tls, &registrar),
         };

@@ -13,6 +13,7 @@ pub mod carrying;
 pub mod est;
 pub mod fleet;
 pub mod local;
+pub mod maker;
 pub mod mqtt;
 pub mod program;
 pub mod request;
@@ -21,6 +22,7 @@ pub mod turned;
 
 pub use agent::Agent;
 pub use est::{Est, Identity, Reply};
+pub use maker::Maker;
 pub use mqtt::MqttBroker;
 pub use server::Server;
 pub use turned::Turned;

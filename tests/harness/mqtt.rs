@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use muster_broker::{Broker, BrokerConfig, Cut, Peer, Stream, websocket};
+use muster_broker::{Broker, BrokerConfig, Cut, Peer};
 use muster_policy::access::Holder;
 use muster_policy::identity::{AccountId, CaId, Fingerprint, Serial};
 use muster_policy::time::UnixTime;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 /// A broker and its ports. It ends with its value.
@@ -32,19 +32,6 @@ impl MqttBroker {
 
     /// Opens a port. All clients on it hold the device's certificate, or none.
     pub fn listen(&self, device: Option<&str>) -> SocketAddr {
-        self.accept(device, |stream| async { stream })
-    }
-
-    /// Opens a port whose clients speak WebSocket, upgrade and all.
-    pub fn listen_websocket(&self) -> SocketAddr {
-        self.accept(None, |stream| async { websocket::adapt(upgraded(stream).await).await })
-    }
-
-    fn accept<S, F>(&self, device: Option<&str>, carry: fn(TcpStream) -> F) -> SocketAddr
-    where
-        S: Stream,
-        F: Future<Output = S> + Send + 'static,
-    {
         let holder = device.map(holder);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let listener = self.runtime.block_on(listener).expect("a loopback port");
@@ -62,7 +49,7 @@ impl MqttBroker {
                         source,
                         cut: Cut::never(),
                     };
-                    broker.serve(carry(stream).await, peer).await
+                    broker.serve(stream, peer).await
                 });
             }
         });
@@ -85,33 +72,4 @@ fn holder(device: &str) -> Arc<Holder> {
         groups: BTreeSet::new(),
         not_after: UnixTime::from_secs(4_000_000_000),
     })
-}
-
-/// Answers an HTTP upgrade as the edge does, and no better than a test needs.
-async fn upgraded(mut stream: TcpStream) -> TcpStream {
-    use aws_lc_rs::digest;
-    use base64::Engine;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.expect("a request"));
-    }
-    let head = String::from_utf8(head).expect("ASCII");
-    let header = |name: &str| {
-        head.lines()
-            .filter_map(|line| line.split_once(": "))
-            .find(|(other, _)| other.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.trim().to_owned())
-    };
-    assert_eq!(header("sec-websocket-protocol").as_deref(), Some("mqtt"), "{head}");
-    let key = header("sec-websocket-key").expect("a key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, key.as_bytes());
-    let accept = base64::engine::general_purpose::STANDARD.encode(digest);
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
-    );
-    stream.write_all(answer.as_bytes()).await.expect("written");
-    stream
 }

@@ -31,6 +31,7 @@ pub struct Server {
     admin: SocketAddr,
     https: SocketAddr,
     mqtt: SocketAddr,
+    crl: Option<SocketAddr>,
 }
 
 impl Server {
@@ -70,7 +71,15 @@ impl Server {
     }
 
     const fn at(folder: tempfile::TempDir) -> Self {
-        Self { folder, child: None, est: ANYWHERE, admin: ANYWHERE, https: ANYWHERE, mqtt: ANYWHERE }
+        Self {
+            folder,
+            child: None,
+            est: ANYWHERE,
+            admin: ANYWHERE,
+            https: ANYWHERE,
+            mqtt: ANYWHERE,
+            crl: None,
+        }
     }
 
     /// Starts the server on its directory and waits until it is ready.
@@ -120,6 +129,7 @@ impl Server {
         self.admin = address("admin", "http://");
         self.https = address("edge_https", "");
         self.mqtt = address("edge_mqtt", "");
+        self.crl = ready["crl"].is_string().then(|| address("crl", "http://"));
         self.child = Some(child);
     }
 
@@ -212,6 +222,11 @@ impl Server {
     /// Where the HTTPS edge is.
     pub const fn https_address(&self) -> SocketAddr {
         self.https
+    }
+
+    /// Where CRLs are served, if the configuration says so.
+    pub const fn crl_address(&self) -> Option<SocketAddr> {
+        self.crl
     }
 
     /// Where the MQTT edge is.

@@ -55,9 +55,9 @@ fn a_device_is_held_to_its_own_topics() {
 #[expect(clippy::disallowed_methods, reason = "tests/check.sh names the interpreter that it prepared")]
 fn paho_in_python_finds_what_it_expects() {
     let broker = MqttBroker::start(open());
-    let (tcp, websocket) = (broker.listen(None).port(), broker.listen_websocket().port());
+    let port = broker.listen(None).port();
     let python = std::env::var("MUSTER_TEST_PYTHON").expect("MUSTER_TEST_PYTHON names an interpreter");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/interop/mqtt_paho.py");
-    let text = command(&python, &[script, &tcp.to_string(), &websocket.to_string()]);
+    let text = command(&python, &[script, &port.to_string()]);
     assert!(text.ends_with("all done\n"), "{text}");
 }

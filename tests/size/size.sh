@@ -5,7 +5,8 @@
 # itself, and not the arithmetic of signatures, which is the shell's. Then builds the no_std agent for the same
 # target with `core` alone, which proves that nothing in it or below it asks for a heap.
 #
-#   tests/size/size.sh
+#   tests/size/size.sh             measures and checks
+#   tests/size/size.sh packages    only installs what that needs
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -13,27 +14,45 @@ cd "$(dirname "$0")"
 code_budget=42000
 stack_budget=6000
 
-debian=(rustc-web cargo-web rust-web-src gcc-arm-none-eabi qemu-system-arm)
-missing=()
-for package in "${debian[@]}"; do
-    dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
-done
-if [ ${#missing[@]} -gt 0 ]; then
-    [ "$(id -u)" = 0 ] || { echo "size: missing Debian packages: ${missing[*]}" >&2; exit 1; }
-    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
-fi
-
-# Debian's compiler brings its own library sources, which rustup's does only on request. Its flags are a target
-# folder of their own.
+# rustup's compiler, where it has the target; else Debian's, which brings the sources of its own library.
 target=thumbv7em-none-eabi
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$(cd ../.. && pwd)/target}/size
-export RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc PATH=/usr/bin:$PATH
 export CARGO_TARGET_THUMBV7EM_NONE_EABI_LINKER=arm-none-eabi-ld
-flags=(--release --target "$target" -Zbuild-std=core)
+flags=(--release --target "$target")
 link="-C link-arg=-Tlink.x -C linker-flavor=ld"
+debian=(
+    "binutils-arm-none-eabi /usr/bin/arm-none-eabi-ld"
+    "qemu-system-arm /usr/bin/qemu-system-arm"
+)
+cargo=cargo
+if ! [ -d "$(rustc --print target-libdir --target "$target" 2>/dev/null)" ]; then
+    cargo=/usr/bin/cargo
+    debian+=(
+        "rustc-web /usr/bin/rustc"
+        "cargo-web /usr/bin/cargo"
+        "rust-web-src /usr/lib/rustlib/src/rust/library/core/src/lib.rs"
+    )
+    export RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc PATH=/usr/bin:$PATH
+    flags+=(-Zbuild-std=core)
+fi
+
+missing=()
+for entry in "${debian[@]}"; do
+    [ -e "${entry#* }" ] || missing+=("${entry%% *}")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    if [ "$(id -u)" != 0 ]; then
+        echo "size: missing Debian packages, and no right to install them: ${missing[*]}" >&2
+        exit 1
+    fi
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
+fi
+
+[ "${1:-}" != packages ] || exit 0
 
 image() { # cargo flags
-    RUSTFLAGS="$link" /usr/bin/cargo build --quiet "${flags[@]}" "$@"
+    RUSTFLAGS="$link" "$cargo" build --quiet "${flags[@]}" "$@"
     cp "$CARGO_TARGET_DIR/$target/release/muster-size" "$CARGO_TARGET_DIR/image"
 }
 code_bytes() {
@@ -54,7 +73,7 @@ fixture=$(cat fixture/*.http fixture/root.der fixture/point.bin | wc -c)
 code=$((with - without - fixture))
 
 # Nothing but `core`: a crate that wants a heap does not compile.
-/usr/bin/cargo build --quiet "${flags[@]}" --manifest-path ../../Cargo.toml -p muster-nostd-agent
+"$cargo" build --quiet "${flags[@]}" --manifest-path ../../Cargo.toml -p muster-nostd-agent
 
 echo "size: proto on $target: code $code of $code_budget, stack $stack of $stack_budget (the machine is $machine of it); the agent needs no heap"
 [ "$code" -le "$code_budget" ] && [ "$stack" -le "$stack_budget" ] || { echo "size: over budget" >&2; exit 1; }

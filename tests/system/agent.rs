@@ -1,5 +1,6 @@
 //! The Linux agent against a real server: every way to enroll, every refusal in words, renewal unattended.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -12,8 +13,7 @@ use muster_agent::enroll::{Device, Ground, News};
 use muster_agent::identity::{self, Identity, Verdict};
 use muster_agent::store::Store;
 use muster_tests::agent::url;
-use muster_tests::{Agent, Server};
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use muster_tests::{Agent, Maker, Server};
 use serde_json::Value;
 
 fn errors(output: &Output) -> String {
@@ -170,31 +170,19 @@ fn wrong_usage_is_told_apart_from_failure() {
     refused(&output, "can't be reached");
 }
 
+/// Writes certificate and key as the agent reads them.
+fn written(identity: &muster_tests::Identity, certificate: &Path, key: &Path) {
+    let pem = pem::encode(&pem::Pem::new("CERTIFICATE", identity.chain[0].clone()));
+    std::fs::write(certificate, pem).expect("written");
+    std::fs::write(key, identity.key.serialize_pem()).expect("written");
+}
+
 #[test]
 fn a_manufacturer_s_certificate_enrolls_a_device() {
     let server = Server::start();
-    let ca_key = KeyPair::generate().expect("a key");
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "Maker CA");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
-    let ca = params.self_signed(&ca_key).expect("a CA");
+    let maker = Maker::known_to(&server, &[("meter-9", "SN-9")]);
     let path = |name: &str| server.scratch().join(name);
-    std::fs::write(path("maker.pem"), ca.pem()).expect("written");
-    server.muster(&["ca", "import", &text(&path("maker.pem")), "--use", "manufacturer"]);
-    std::fs::write(path("devices.csv"), "id,manufacturer_serial\nmeter-9,SN-9\n").expect("written");
-    server.muster(&["device", "import", &text(&path("devices.csv"))]);
-    let issuer = Issuer::new(params, ca_key);
-    let make = |serial: &str| {
-        let mut leaf = CertificateParams::default();
-        leaf.distinguished_name = rcgen::DistinguishedName::new();
-        leaf.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 5]), serial);
-        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let key = KeyPair::generate().expect("a key");
-        let certificate = leaf.signed_by(&key, &issuer).expect("a certificate");
-        std::fs::write(path("idevid.pem"), certificate.pem()).expect("written");
-        std::fs::write(path("idevid.key"), key.serialize_pem()).expect("written");
-    };
+    let make = |serial: &str| written(&maker.idevid(serial), &path("idevid.pem"), &path("idevid.key"));
     let (certificate, key) = (text(&path("idevid.pem")), text(&path("idevid.key")));
     let arguments = ["--idevid-cert", &certificate, "--idevid-key", &key];
     let agent = Agent::new();
@@ -204,6 +192,76 @@ fn a_manufacturer_s_certificate_enrolls_a_device() {
     done(&agent.enroll(&server, "meter-9", &arguments));
     let written = std::fs::read_to_string(agent.config()).expect("written");
     assert!(written.contains("idevid_cert"), "a lapsed device can come back by itself: {written}");
+}
+
+#[test]
+fn a_profile_that_wants_certificate_and_token_gets_both_in_one_request() {
+    let server = Server::start();
+    let maker = Maker::known_to(&server, &[("meter-9", "SN-9")]);
+    server.muster(&["profile", "set", "both", "credentials=certificate-and-token"]);
+    let path = |name: &str| server.scratch().join(name);
+    let (certificate, key) = (path("idevid.pem"), path("idevid.key"));
+    written(&maker.idevid("SN-9"), &certificate, &key);
+    let certificate = ["--label", "both", "--idevid-cert", &text(&certificate), "--idevid-key", &text(&key)];
+    let token = server.token("meter-9");
+    refused(&Agent::new().enroll(&server, "meter-9", &certificate), "credentials_missing");
+    let alone = ["--label", "both", "--token", &token];
+    refused(&Agent::new().enroll(&server, "meter-9", &alone), "credentials_missing");
+    let agent = Agent::new();
+    done(&agent.enroll(&server, "meter-9", &[certificate.as_slice(), &["--token", &token]].concat()));
+    done(&agent.command(&["renew", "--json"]));
+    assert_eq!(agent.status()["generation"], 1);
+}
+
+#[test]
+fn a_revoked_device_says_what_is_wrong_and_comes_back_by_a_new_token() {
+    let server = Server::start();
+    let mut agent = Agent::enrolled(&server, "meter-1", &[]);
+    agent.run();
+    agent.wait_for("a running agent", |status| status["running"] == true);
+    server.muster(&["cert", "revoke", "--device", "meter-1"]);
+    refused(&agent.command(&["renew"]), "certificate_revoked");
+    let status = agent.wait_for("the reason", |status| status["stuck"].is_object());
+    let what = status["stuck"]["what"].as_str().expect("words");
+    assert!(what.contains("certificate_revoked"), "{status}");
+    assert_eq!(status["stuck"]["tries"], 1);
+    let told = String::from_utf8(agent.command(&["status"]).stdout).expect("text");
+    assert!(told.contains("stuck        since") && told.contains("next try     "), "{told}");
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), Some(0));
+
+    let token = server.token("meter-1");
+    refused(&agent.enroll(&server, "meter-1", &["--token", &token]), "--replace");
+    refused(&agent.enroll(&server, "meter-1", &["--token", "wrong", "--replace"]), "credentials_wrong");
+    assert_eq!(agent.status()["generation"], 0, "a failure takes nothing away");
+    done(&agent.enroll(&server, "meter-1", &["--token", &token, "--replace", "--json"]));
+    let status = agent.status();
+    assert_eq!((&status["generation"], &status["stuck"]), (&Value::from(1), &Value::Null));
+    assert_eq!(agent.slots().len(), 1, "the revoked one's key is gone");
+    done(&agent.command(&["renew", "--json"]));
+}
+
+#[test]
+fn the_configuration_goes_where_it_is_asked_to_and_names_the_folder() {
+    let server = Server::start();
+    let agent = Agent::new();
+    let config = server.scratch().join("etc/agent/agent.toml");
+    let token = server.token("meter-1");
+    let arguments = ["--token", &token, "--json", "--config", &text(&config)];
+    assert_eq!(done(&agent.enroll(&server, "meter-1", &arguments))["config"], text(&config));
+    assert!(!agent.config().exists());
+    let mode = std::fs::metadata(&config).expect("written").permissions().mode();
+    assert_eq!(mode & 0o777, 0o644, "the service's user reads it");
+    let renewed = Command::new(muster_tests::agent::program())
+        .args(["renew", "--json", "--config", &text(&config)])
+        .output()
+        .expect("runs");
+    done(&renewed);
+    assert_eq!(agent.status()["generation"], 1);
+    // Another folder would leave `run` without the keys.
+    let elsewhere = Agent::new();
+    let output = elsewhere.enroll(&server, "meter-1", &["--token", "t", "--config", &text(&config)]);
+    refused(&output, "keeps its keys in");
 }
 
 #[test]

@@ -74,6 +74,24 @@ fn sessions_of_local_mqtt_clients_are_read_or_refused() {
 }
 
 #[test]
+fn backups_are_unpacked_or_refused_and_nothing_lies_outside() {
+    read_all("backup", |name, input| {
+        let around = tempfile::tempdir().expect("a folder");
+        let target = around.path().join("target");
+        std::fs::create_dir(&target).expect("made");
+        muster::backup::lay_out(&target).expect("made");
+        let outcome = muster::backup::unpack(input, &target);
+        assert_eq!(std::fs::read_dir(around.path()).expect("there").count(), 1, "{name}");
+        for member in ["keys", "hosts"].map(|folder| target.join(folder)) {
+            for file in std::fs::read_dir(member).expect("there") {
+                assert!(file.expect("an entry").file_type().expect("known").is_file(), "{name}");
+            }
+        }
+        outcome
+    });
+}
+
+#[test]
 fn requests_are_read_or_refused() {
     read_all("csr", |_, input| Csr::parse(input).map(drop));
 }

@@ -4,12 +4,15 @@
 //! here the ledger, the API, EST and the edge work together.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use muster_tests::request::request;
 use muster_tests::{Est, Identity, Server};
 use rcgen::KeyPair;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// An origin that answers every request with what it was told of the client's subject.
 fn origin() -> SocketAddr {
@@ -165,6 +168,95 @@ fn a_certificate_from_files_goes_before_the_one_made_here() {
         );
     }
     assert_eq!(anonymous(&server, "api.example.test"), None, "the old certificate is gone");
+}
+
+/// Neither an older rule nor that of a wildcard above answers for a hostname without a certificate.
+#[test]
+fn a_rule_holds_whatever_becomes_of_its_hostnames_certificate() {
+    let server = Server::start();
+    let to = format!("http://{}", origin());
+    let device = enrolled(&server, "meter-1");
+    let files = server.dir().join("tls/hosts/api.example.test.crt");
+    std::fs::write(&files, "no certificate").expect("written");
+    set(&server, "*.example.test", &["--mode", "off", "--origin", &to]);
+    assert_eq!(anonymous(&server, "www.example.test"), Some(200));
+    assert_eq!(anonymous(&server, "api.example.test"), Some(200));
+    set(&server, "api.example.test", &["--origin", &to]);
+    assert_eq!(anonymous(&server, "api.example.test"), None);
+    assert_eq!(device.visits(&server, "api.example.test"), None);
+    std::fs::remove_file(&files).expect("removed");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while device.visits(&server, "api.example.test") != Some(200) {
+        assert!(Instant::now() < deadline, "the certificate made here is not used");
+    }
+    // Files that turn bad leave the certificate before, and the rule is the new one all the same.
+    std::fs::write(&files, "no certificate").expect("written");
+    for (mode, status) in [("off", Some(200)), ("require", None)] {
+        set(&server, "api.example.test", &["--mode", mode]);
+        assert_eq!(anonymous(&server, "api.example.test"), status, "{mode}");
+        assert_eq!(device.visits(&server, "api.example.test"), Some(200), "{mode}");
+    }
+}
+
+/// Half of the crowd says nothing; the other half begins twice as many handshakes as there may be, from
+/// several addresses, and begins anew when it has the server's work.
+#[test]
+fn an_honest_client_gets_in_among_silent_sockets_and_a_flood_of_handshakes() {
+    const SLOTS: usize = 32;
+    let server = Server::with_config(&format!("[edge]\nhandshakes = {SLOTS}\n"));
+    let to = format!("http://{}", origin());
+    set(&server, "api.example.test", &["--origin", &to]);
+    let device = enrolled(&server, "meter-1");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let (address, hello) = (server.https_address(), Arc::new(hello("api.example.test")));
+    let silent: Vec<_> = (0..500).map(|_| TcpStream::connect(address).expect("connected")).collect();
+    let begun = Arc::new(AtomicUsize::new(0));
+    for index in 0..2 * SLOTS {
+        let (hello, begun) = (Arc::clone(&hello), Arc::clone(&begun));
+        let from = [127, 0, 0, 2 + u8::try_from(index % 8).expect("small")];
+        runtime.spawn(async move {
+            loop {
+                let socket = tokio::net::TcpSocket::new_v4()?;
+                socket.bind((from, 0).into())?;
+                let mut stream = socket.connect(address).await?;
+                stream.write_all(&hello).await?;
+                // Refused for want of a slot, or the server's flight is there.
+                if stream.read(&mut [0; 4096]).await.is_ok_and(|count| count > 0) {
+                    begun.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            #[expect(unreachable_code, reason = "it says what the errors above are")]
+            Ok::<_, std::io::Error>(())
+        });
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while begun.load(Ordering::Relaxed) < 4 * SLOTS {
+        assert!(Instant::now() < deadline, "the flood does not begin");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    for visit in 0..20 {
+        assert_eq!(device.visits(&server, "api.example.test"), Some(200), "visit {visit}");
+    }
+    let begun = begun.load(Ordering::Relaxed);
+    runtime.shutdown_background();
+    assert!(begun > 8 * SLOTS, "{begun} handshakes were begun: no flood");
+    drop(silent);
+}
+
+/// The first message of a client that then sends nothing more.
+fn hello(name: &'static str) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = name.try_into().expect("a name");
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).expect("a client");
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).expect("written");
+    hello
 }
 
 #[test]

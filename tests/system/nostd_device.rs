@@ -15,8 +15,9 @@ use embedded_storage_async::nor_flash::{
     ErrorType as FlashErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash,
 };
 use muster_nostd_agent::clock::Clock;
-use muster_nostd_agent::device::{Board, Device, DeviceMemory};
+use muster_nostd_agent::device::{Board, Device, DeviceMemory, Manufacturer};
 use muster_nostd_agent::entropy::{Entropy, NoEntropy};
+use muster_nostd_agent::key::KeyReference;
 use muster_nostd_agent::net::{Net, Unreachable};
 use muster_nostd_agent::software::SoftwareKeys;
 use muster_nostd_agent::store::ITEM_BYTES;
@@ -27,7 +28,7 @@ use muster_proto::enrollment::{
 use muster_proto::est::{Credential, Server as EstServer};
 use muster_proto::time::{Instant, UnixTime};
 use muster_proto::x509::{Certificate, ServerName};
-use muster_tests::Server;
+use muster_tests::{Maker, Server};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -181,6 +182,18 @@ fn root(server: &Server) -> Vec<u8> {
     CertificateDer::from_pem_file(server.ca_file()).expect("the account's root").to_vec()
 }
 
+/// What a device is made with.
+struct Made {
+    trust: Trust<'static>,
+    credential: Option<Credential<'static>>,
+    manufacturer: Option<Manufacturer<'static>>,
+    /// The profile that it asks for.
+    label: Option<&'static str>,
+    knows_the_date: bool,
+    /// The memory for one record from a server.
+    receive_bytes: usize,
+}
+
 fn start(
     server: &Server,
     flash: &Flash,
@@ -188,11 +201,17 @@ fn start(
     credential: Option<Credential<'static>>,
     knows_the_date: bool,
 ) -> HostDevice {
+    let receive_bytes = TlsMemory::RECEIVE_BYTES;
+    let made = Made { trust, credential, manufacturer: None, label: None, knows_the_date, receive_bytes };
+    start_made(server, flash, made)
+}
+
+fn start_made(server: &Server, flash: &Flash, made: Made) -> HostDevice {
     let config = Config {
-        server: EstServer::new("localhost", server.est_address().port(), None).expect("an address"),
+        server: EstServer::new("localhost", server.est_address().port(), made.label).expect("an address"),
         identity: Identity::new("dev-1", None).expect("an id"),
-        credential,
-        trust,
+        credential: made.credential,
+        trust: made.trust,
         wishes: AskWishes::Ask,
         binding: Binding::Never,
         pace: Pace { spread: Duration::ZERO, ..Pace::default() },
@@ -207,7 +226,7 @@ fn start(
             current: leak(Memory::CHAIN_BYTES),
             candidate: leak(Memory::CHAIN_BYTES),
         },
-        tls: TlsMemory { receive: leak(TlsMemory::RECEIVE_BYTES), send: leak(TlsMemory::SEND_BYTES) },
+        tls: TlsMemory { receive: leak(made.receive_bytes), send: leak(TlsMemory::SEND_BYTES) },
         scratch: leak(ITEM_BYTES),
     };
     let board = Board {
@@ -215,10 +234,10 @@ fn start(
         flash: flash.clone(),
         keys: SoftwareKeys,
         entropy: SystemEntropy,
-        clock: HostClock { begin: std::time::Instant::now(), knows_the_date },
+        clock: HostClock { begin: std::time::Instant::now(), knows_the_date: made.knows_the_date },
     };
     let region = 0..u32::try_from(PAGES * PAGE).expect("small");
-    block_on(Device::start(board, region, config, None, memory)).expect("the device starts")
+    block_on(Device::start(board, region, config, made.manufacturer, memory)).expect("the device starts")
 }
 
 /// `None`: the power failed before it was up.
@@ -310,6 +329,80 @@ fn enrolls_renews_and_takes_up_after_resets() {
     work(&mut device);
     assert_eq!((device.identity(), serial(&device, Slot::B)), (Some(Slot::B), second));
     assert_eq!(device.enrollment().chain(Slot::A), None);
+}
+
+/// The manufacturer's certificate as it lies in a device's flash, beside the firmware.
+fn idevid(maker: &Maker, serial: &str) -> Manufacturer<'static> {
+    let identity = maker.idevid(serial);
+    let pkcs8 = identity.key.serialize_der();
+    // In ECPrivateKey: version 1, and then an OCTET STRING of 32 bytes (RFC 5915 §3).
+    let head = [2, 1, 1, 4, 32];
+    let at = pkcs8.windows(head.len()).position(|part| part == head).expect("a P-256 key") + head.len();
+    let reference = KeyReference::new(&pkcs8[at..at + 32]).expect("a scalar");
+    Manufacturer { leaf: Box::leak(identity.chain[0].clone().into()), key: Box::leak(Box::new(reference)) }
+}
+
+#[test]
+fn a_manufacturer_s_certificate_enrolls_a_device_alone_or_with_a_token() {
+    let server = Server::start();
+    let maker = Maker::known_to(&server, &[("dev-1", "SN-1")]);
+    server.muster(&["profile", "set", "both", "credentials=certificate-and-token"]);
+    let trust = anchors(root(&server));
+    let made = |serial: &str, credential: Credential<'static>, label| Made {
+        trust,
+        credential: Some(credential),
+        manufacturer: Some(idevid(&maker, serial)),
+        label,
+        knows_the_date: false,
+        receive_bytes: TlsMemory::RECEIVE_BYTES,
+    };
+    let enroll = |made: Made| {
+        let mut device = start_made(&server, &Flash::new(), made);
+        let events = work(&mut device);
+        (device, events)
+    };
+    let refusal = |events: &[Event]| {
+        events.iter().find_map(|event| match event {
+            Event::Failed(failure, _) => Some(*failure),
+            _ => None,
+        })
+    };
+    let (mut device, events) = enroll(made("SN-1", Credential::manufacturer(), None));
+    assert!(events.contains(&Event::Adopted(Slot::A)), "{events:?}");
+    assert_eq!(use_identity(&mut device, &server, Slot::A), "HTTP/1.1 200");
+    // From now on it renews with what it got.
+    assert!(renew(&mut device, &server));
+
+    let (device, events) = enroll(made("SN-2", Credential::manufacturer(), None));
+    assert_eq!((refusal(&events), device.identity()), (Some(Failure::Status(403)), None), "not listed");
+    let (_, events) = enroll(made("SN-1", Credential::manufacturer(), Some("both")));
+    assert!(matches!(refusal(&events), Some(Failure::Status(401 | 403))), "a token is missing: {events:?}");
+    let both = token(&server).expect("a token").with_manufacturer();
+    let (mut device, events) = enroll(made("SN-1", both, Some("both")));
+    assert!(events.contains(&Event::Adopted(Slot::A)), "{events:?}");
+    assert_eq!(use_identity(&mut device, &server, Slot::A), "HTTP/1.1 200");
+}
+
+#[test]
+fn a_device_with_room_for_records_of_2_kib_gets_no_longer_ones() {
+    let server = Server::start();
+    // Issuing CAs that took over from one another make a long answer.
+    server.muster(&["ca", "rotate"]);
+    server.muster(&["ca", "rotate"]);
+    let cacerts = server.est().get("cacerts").body.len();
+    assert!(cacerts > 2304, "{cacerts} bytes would fit one record, and the test would show nothing");
+    let made = Made {
+        trust: anchors(root(&server)),
+        credential: token(&server),
+        manufacturer: None,
+        label: None,
+        knows_the_date: true,
+        receive_bytes: 2304,
+    };
+    let mut device = start_made(&server, &Flash::new(), made);
+    let events = work(&mut device);
+    assert!(events.contains(&Event::Adopted(Slot::A)), "{events:?}");
+    assert_eq!(use_identity(&mut device, &server, Slot::A), "HTTP/1.1 200");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! a request, settings and TLS files that change below it.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use muster_policy::reason::Reason;
 use muster_store::Ledger;
 use muster_tests::est::{basic, certificates_of, post, read_reply};
 use muster_tests::request::{request, request_with};
-use muster_tests::{Est, Server};
+use muster_tests::{Est, Reply, Server};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 /// Longest wait for something that happens by itself.
@@ -210,6 +210,46 @@ fn one_address_has_only_its_share_of_connections() {
     assert!(server.metrics().contains("reason=\"source_limit\""));
     drop(kept);
     eventually("the share is back", || server.est().connect().is_ok());
+}
+
+/// Asks a listener without TLS.
+fn ask(address: SocketAddr, path: &str) -> Reply {
+    let mut stream = TcpStream::connect(address).expect("connects");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: crl.example.test\r\nConnection: close\r\n\r\n")
+        .expect("sent");
+    read_reply(&mut stream).expect("an answer")
+}
+
+#[test]
+fn crls_are_served_where_certificates_say_and_nothing_else_is() {
+    let config = "[listen]\ncrl = \"127.0.0.1:0\"\n[ca]\ncrl_url_base = \"http://crl.example.test\"\n";
+    let server = Server::with_config(config);
+    let crl = server.crl_address().expect("the ready line names it");
+    server.muster(&["profile", "set", "default", "crl_url=true"]);
+    let (_, der) = request("meter-1");
+    let certificate = server.est().enroll("meter-1", &server.token("meter-1"), &der).certificate();
+    let (_, leaf) = x509_parser::parse_x509_certificate(&certificate).expect("a certificate");
+    let text = format!("{:?}", leaf.extensions());
+    let (_, rest) = text.split_once("http://crl.example.test").expect("a distribution point");
+    let path = rest.split('"').next().expect("the rest of the URL");
+
+    let serials = || {
+        let reply = ask(crl, path);
+        assert_eq!((reply.status, reply.header("Content-Type")), (200, Some("application/pkix-crl")));
+        let (_, list) = x509_parser::parse_x509_crl(&reply.body).expect("a CRL");
+        assert_eq!(list.issuer(), leaf.issuer());
+        list.iter_revoked_certificates().map(|entry| entry.user_certificate.clone()).collect::<Vec<_>>()
+    };
+    assert!(serials().is_empty());
+    server.muster(&["cert", "revoke", "--device", "meter-1"]);
+    assert_eq!(serials(), std::slice::from_ref(&leaf.tbs_certificate.serial), "as the command returns");
+
+    for elsewhere in
+        ["/", "/crl/", "/crl/nothing.crl", "/accounts", "/metrics", "/healthz", "/client/v4/accounts"]
+    {
+        assert_eq!(ask(crl, elsewhere).status, 404, "{elsewhere}");
+    }
 }
 
 #[test]

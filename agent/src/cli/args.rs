@@ -22,7 +22,7 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Get the first certificate, and write DIR/agent.toml for `run`.
+    /// Get the first certificate, and write the configuration for `run`.
     Enroll(Box<EnrollArgs>),
     /// Write a hardened systemd unit for the service.
     Install(InstallOptions),
@@ -62,7 +62,7 @@ pub struct EnrollArgs {
     /// File with a token for this device.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// The manufacturer's certificate (IDevID), PEM.
+    /// The manufacturer's certificate (IDevID), PEM; with a token too, both are sent.
     #[arg(long, value_name = "FILE", requires = "idevid_key")]
     pub idevid_cert: Option<PathBuf>,
     /// Key of the manufacturer's certificate, PEM.
@@ -77,6 +77,13 @@ pub struct EnrollArgs {
     /// The folder for keys and certificates.
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
+    /// Where the configuration for `run` goes; DIR/agent.toml if not said.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Enroll although a certificate is held that has not ended, such as a revoked one. It goes once the new
+    /// one is there.
+    #[arg(long, conflicts_with = "existing_cert")]
+    pub replace: bool,
     /// How long to try, waiting for approval included.
     #[arg(long, value_name = "SPAN", value_parser = span::parse, default_value = "10m")]
     pub timeout: Duration,

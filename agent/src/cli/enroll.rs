@@ -3,7 +3,7 @@
 //! Interrupted or put off it loses nothing: key and request are in the store, and the same command goes on
 //! with them. Afterwards the folder has all that `run` needs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -22,17 +22,18 @@ use crate::config::{Config, CredentialSection, FILE_NAME, ServerSection};
 use crate::enroll::{Device, Ground, SLOTS, key};
 use crate::identity::{self, Identity};
 use crate::settings::{Proof, ServerUrl, Settings, TrustRoots, Wrong, identity_from_files};
+use crate::status::Status;
 use crate::store::files::{self, Durability};
 use crate::store::{Content, Found, Kept, KeptPair, Store};
 
 pub(super) async fn enroll(args: &EnrollArgs) -> anyhow::Result<()> {
     let settings = settings(args)?;
     let existing = existing(args)?;
-    let config_path = settings.dir.join(FILE_NAME);
+    let config_path = args.config.clone().unwrap_or_else(|| settings.dir.join(FILE_NAME));
     check_config(&config_path, &settings)?;
     let store = Arc::new(Store::open(&settings.dir)?);
     let clock = Clock::start();
-    check_unheld(&store, &settings, clock.wall())?;
+    check_unheld(&store, &settings, clock.wall(), args.replace)?;
     // Before the certificate: whoever is interrupted after it must find all that `run` needs.
     let configured = write_config(args, &settings, &config_path)?;
     let taken_over = existing.is_some();
@@ -45,6 +46,8 @@ pub(super) async fn enroll(args: &EnrollArgs) -> anyhow::Result<()> {
     let mut device = Device::start(&mut ground, Arc::clone(&store), clock, publisher)?;
     if taken_over {
         device.renew_now();
+    } else if args.replace {
+        device.enroll_anew()?;
     }
     let adopted = until_adopted(&mut device, args.timeout).await;
     device.finish().await;
@@ -62,6 +65,7 @@ pub(super) async fn enroll(args: &EnrollArgs) -> anyhow::Result<()> {
             return Err(error);
         }
     };
+    Status::succeeded(&settings.dir);
     tell(args, &identity, &config_path)
 }
 
@@ -91,16 +95,22 @@ fn credential(args: &EnrollArgs) -> Result<Option<Proof>, Wrong> {
     if args.existing_cert.is_some() {
         return Ok(None);
     }
-    match (&args.idevid_cert, &args.idevid_key, &args.token_file, &args.token) {
-        (Some(certificate), Some(key), _, _) => Proof::from_manufacturer(certificate, key).map(Some),
-        (_, _, Some(file), _) => Proof::from_token_file(file).map(Some),
-        (_, _, None, Some(token)) => Ok(Some(Proof::Token(Zeroizing::new(token.trim().to_owned())))),
-        _ => Err(Wrong(
+    let token = match (&args.token_file, &args.token) {
+        (Some(file), _) => Some(Proof::from_token_file(file)?),
+        (None, Some(token)) => Some(Proof::Token(Zeroizing::new(token.trim().to_owned()))),
+        (None, None) => None,
+    };
+    let proof = match (&args.idevid_cert, &args.idevid_key) {
+        (Some(certificate), Some(key)) => Some(Proof::from_manufacturer(certificate, key)?.joined(token)),
+        _ => token,
+    };
+    proof.map(Some).ok_or_else(|| {
+        Wrong(
             "a credential is missing: --token-file, --idevid-cert with --idevid-key, or --existing-cert with \
              --existing-key; `muster token new` on the server makes a token"
                 .to_owned(),
-        )),
-    }
+        )
+    })
 }
 
 /// The identity to take over, as an identity that is due for renewal.
@@ -146,11 +156,20 @@ fn check_config(path: &Path, settings: &Settings) -> anyhow::Result<()> {
             config.device
         );
     }
+    let dir = config.dir_at(path);
+    let same = |a: &Path, b: &Path| std::path::absolute(a).ok() == std::path::absolute(b).ok();
+    if !same(&dir, &settings.dir) {
+        bail!(
+            "{} keeps its keys in {}; name that as --dir, or remove that file",
+            path.display(),
+            dir.display()
+        );
+    }
     Ok(())
 }
 
 /// Enrolling over a certificate that still holds would throw it away for nothing.
-fn check_unheld(store: &Store, settings: &Settings, now: UnixTime) -> anyhow::Result<()> {
+fn check_unheld(store: &Store, settings: &Settings, now: UnixTime, replace: bool) -> anyhow::Result<()> {
     for slot in SLOTS {
         let Found::Whole(Content { record: Some(Kept::Pair(pair)), .. }) =
             crate::store::look(store.dir(), slot)?
@@ -162,10 +181,10 @@ fn check_unheld(store: &Store, settings: &Settings, now: UnixTime) -> anyhow::Re
         if device != settings.device {
             bail!("{} belongs to device `{device}`; choose another --dir", store.dir().display());
         }
-        if pair.window.expires_at() > now {
+        if pair.window.expires_at() > now && !replace {
             bail!(
-                "{} holds a certificate for `{device}` until {}; use `muster-agent renew --dir {}`, or another \
-                 --dir",
+                "{} holds a certificate for `{device}` until {}; use `muster-agent renew --dir {}`, or --replace, \
+                 or another --dir",
                 store.dir().display(),
                 date(pair.window.expires_at()),
                 store.dir().display()
@@ -194,27 +213,35 @@ fn write_config(args: &EnrollArgs, settings: &Settings, path: &Path) -> anyhow::
     if path.exists() {
         return Ok(Configured::Before);
     }
-    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // Beside the keys the configuration names nothing: the folder can be moved.
+    let dir = args.config.is_some().then(|| absolute(&settings.dir));
     let config = Config {
         device: settings.device.clone(),
-        dir: None,
         server: ServerSection {
             url: settings.server.to_string(),
-            ca_file: args.ca.is_some().then(|| TRUST_FILE.into()),
+            ca_file: args
+                .ca
+                .is_some()
+                .then(|| dir.as_ref().map_or_else(|| TRUST_FILE.into(), |dir| dir.join(TRUST_FILE))),
             ca_sha256: args.ca_sha256.clone(),
         },
+        dir,
         relay: Vec::new(),
         telemetry: None,
         credential: args.idevid_cert.as_ref().map(|certificate| CredentialSection {
             token_file: None,
             idevid_cert: Some(absolute(certificate)),
-            idevid_key: args.idevid_key.as_ref().map(absolute),
+            idevid_key: args.idevid_key.as_deref().map(absolute),
         }),
         pace: Default::default(),
         log: Default::default(),
     };
     let text = toml::to_string(&config).with_context(failed)?;
-    files::replace(path, text.as_bytes(), Durability::Durable).with_context(failed)?;
+    match &args.config {
+        None => files::replace(path, text.as_bytes(), Durability::Durable).with_context(failed)?,
+        Some(_) => files::publish(path, text.as_bytes()).with_context(failed)?,
+    }
     Ok(Configured::Now)
 }
 

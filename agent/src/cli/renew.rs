@@ -17,6 +17,7 @@ use crate::enroll::{Device, Ground};
 use crate::identity;
 use crate::settings::Settings;
 use crate::span::rough;
+use crate::status::Status;
 use crate::store::Store;
 
 pub(super) async fn renew(args: RenewArgs) -> anyhow::Result<()> {
@@ -51,6 +52,7 @@ async fn renew_here(args: &RenewArgs) -> anyhow::Result<String> {
     let adopted = until_adopted(&mut device, args.timeout).await;
     device.finish().await;
     let adopted = adopted?;
+    Status::succeeded(&settings.dir);
     let described = adopted.chain.first().and_then(|leaf| Described::new(leaf));
     Ok(described.context("the new certificate can't be read")?.expires_at)
 }

@@ -86,6 +86,9 @@ impl Seen<'_> {
             "obtained": self.status.obtained,
             "carry": self.status.carry.as_ref().filter(|_| self.running),
             "failures": failures,
+            "stuck": self.status.stuck.as_ref().map(|stuck| {
+                json!({ "since": date_of(stuck.since), "tries": stuck.tries, "what": stuck.what })
+            }),
         })
     }
 
@@ -107,6 +110,17 @@ impl Seen<'_> {
         }
         if self.candidate.is_some() {
             lines.push("candidate    a new certificate waits to be tried".to_owned());
+        }
+        if let Some(next) = self.status.next_try_at.filter(|_| self.running) {
+            lines.push(format!("next try     {}", self.when(UnixTime::from_secs(next))));
+        }
+        if let Some(stuck) = &self.status.stuck {
+            let since = date(UnixTime::from_secs(stuck.since));
+            lines.push(format!("stuck        since {since}, after {} tries: {}", stuck.tries, stuck.what));
+            lines.push(
+                "             tries come further and further apart; once it is mended: `muster-agent renew`"
+                    .to_owned(),
+            );
         }
         for noted in &self.status.failures {
             lines.push(format!("failed       {}: {}", date(UnixTime::from_secs(noted.at)), noted.what));

@@ -162,6 +162,19 @@ impl<'g> Device<'g> {
         self.machine.renew_now(self.clock.now());
     }
 
+    /// Enrolls by the credential as if nothing were held; what is held stays in use until that succeeded.
+    ///
+    /// # Errors
+    /// [`StartError`] for a credential that can't be sent.
+    pub fn enroll_anew(&mut self) -> Result<(), StartError> {
+        let now = self.clock.now();
+        if let Some(credential) = start::credential(self.settings)? {
+            self.machine.use_credential(credential, now);
+        }
+        self.machine.renew_now(now);
+        Ok(())
+    }
+
     /// Ends it: the work on the disk that is under way is finished, and so is the tidying that is due.
     ///
     /// Before that no other device may work on the same store.
@@ -309,10 +322,9 @@ impl<'g> Device<'g> {
         let presented = match connect.present {
             Present::Nothing => None,
             Present::Slot(slot) => self.identity(slot),
-            Present::Manufacturer => match &self.settings.credential {
-                Some(Proof::Manufacturer(identity)) => Some(Arc::clone(identity)),
-                _ => None,
-            },
+            Present::Manufacturer => {
+                self.settings.credential.as_ref().and_then(Proof::manufacturer).map(Arc::clone)
+            }
         };
         let unusable = connect.present != Present::Nothing && presented.is_none();
         match tls::client(expected, presented.as_deref()) {

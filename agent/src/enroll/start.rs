@@ -97,21 +97,13 @@ pub enum StartError {
 
 fn config<'g>(settings: &'g Settings, anchors: &'g [&'g [u8]], seed: u64) -> Result<Config<'g>, StartError> {
     let server = &settings.server;
-    let credential = match &settings.credential {
-        None => None,
-        Some(Proof::Manufacturer(_)) => Some(Credential::manufacturer()),
-        Some(Proof::Token(token)) => Some(
-            Credential::basic(&settings.device, token)
-                .map_err(|_| StartError::Settings("the token has control characters in it"))?,
-        ),
-    };
     Ok(Config {
         server: Server::new(&server.host, server.port, server.label.as_deref())
             .map_err(|_| StartError::Settings("the server's address is malformed"))?,
         identity: enrollment::Identity::new(&settings.device, None).map_err(|_| {
             StartError::Settings("the device id must be 1 to 64 of the characters A-Z a-z 0-9 . _ -")
         })?,
-        credential,
+        credential: credential(settings)?,
         trust: match &settings.trust {
             TrustRoots::Certificates(_) => Trust::Certificates(anchors),
             TrustRoots::Fingerprint(fingerprint) => Trust::Fingerprint(*fingerprint),
@@ -121,6 +113,20 @@ fn config<'g>(settings: &'g Settings, anchors: &'g [&'g [u8]], seed: u64) -> Res
         pace: settings.pace,
         built_at: BUILT_AT,
         seed,
+    })
+}
+
+/// How the device proves itself the first time, as the core takes it.
+pub(super) fn credential(settings: &Settings) -> Result<Option<Credential<'_>>, StartError> {
+    let basic = |token| {
+        Credential::basic(&settings.device, token)
+            .map_err(|_| StartError::Settings("the token has control characters in it"))
+    };
+    Ok(match &settings.credential {
+        None => None,
+        Some(Proof::Manufacturer(_)) => Some(Credential::manufacturer()),
+        Some(Proof::ManufacturerAndToken(_, token)) => Some(basic(token)?.with_manufacturer()),
+        Some(Proof::Token(token)) => Some(basic(token)?),
     })
 }
 

@@ -61,12 +61,15 @@ impl Reporter {
         let now = self.clock.wall().as_secs();
         match news {
             News::Discarded(_, what) | News::Trouble(what) => self.status.note(now, what),
+            News::Failed { words, outlook: Outlook::Lasting, .. } => self.status.note_lasting(now, words),
             News::Failed { words, .. } => self.status.note(now, words),
             News::Issued(_) => {
                 self.status.obtained += 1;
-                self.status.failures.clear();
+                self.status.forget_failures();
             }
-            News::Adopted(_) | News::ClockSet(_) | News::Moved(_) | News::Postponed(_) | News::Urgent => {}
+            // The server took the request: it is not refused any more.
+            News::Postponed(_) => self.status.stuck = None,
+            News::Adopted(_) | News::ClockSet(_) | News::Moved(_) | News::Urgent => {}
         }
         self.stands(device);
         self.write();

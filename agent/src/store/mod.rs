@@ -18,6 +18,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use muster_proto::enrollment::Slot;
 
@@ -63,7 +64,8 @@ impl Store {
             .mode(0o600)
             .open(&path)
             .map_err(failed(&path))?;
-        match lock.try_lock() {
+        files::belong(&lock, dir).map_err(failed(&path))?;
+        match locked(&lock) {
             Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked(dir.to_owned())),
             Err(TryLockError::Error(error)) => Err(failed(&path)(error)),
@@ -126,7 +128,8 @@ impl Store {
     /// [`StoreError`]; then the slot is as before.
     pub fn put(&self, slot: Slot, content: &Content) -> Result<(), StoreError> {
         let path = path_of(&self.dir, slot);
-        files::replace(&path, &slot::encode(content), Durability::Durable).map_err(StoreError::at(&path))
+        let bytes = slot::encode(content).map_err(StoreError::at(&path))?;
+        files::replace(&path, &bytes, Durability::Durable).map_err(StoreError::at(&path))
     }
 
     /// Forgets a slot's key and record for good.
@@ -171,6 +174,17 @@ pub fn is_locked(dir: &Path) -> bool {
     lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
+/// Takes the lock; looks again a few times, because [`is_locked`] holds it for a moment too.
+fn locked(lock: &File) -> Result<(), TryLockError> {
+    for _ in 1..LOCK_TRIES {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            done => return done,
+        }
+    }
+    lock.try_lock()
+}
+
 fn path_of(dir: &Path, slot: Slot) -> PathBuf {
     dir.join(SLOTS).join(match slot {
         Slot::A => "a",
@@ -205,6 +219,9 @@ impl StoreError {
 }
 
 const LOCK: &str = "lock";
+/// A tenth of a second in all: `status` lets go within microseconds.
+const LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const SLOTS: &str = "slots";
 /// Far more than a chain of five RSA certificates and an RSA key.
 const SLOT_MAX_BYTES: u64 = 64 << 10;

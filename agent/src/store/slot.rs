@@ -130,13 +130,17 @@ pub enum Damage {
 }
 
 /// The bytes of a slot's file.
-pub(super) fn encode(content: &Content) -> Zeroizing<Vec<u8>> {
-    let body = Zeroizing::new(rmp_serde::to_vec(&Written::from(content)).unwrap_or_default());
+///
+/// # Errors
+/// When it can't be written down; half a slot with a right digest would be a lost key.
+pub(super) fn encode(content: &Content) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let body = rmp_serde::to_vec(&Written::from(content)).map_err(std::io::Error::other)?;
+    let body = Zeroizing::new(body);
     let mut file = Zeroizing::new(Vec::with_capacity(MAGIC.len() + DIGEST_BYTES + body.len()));
     file.extend_from_slice(MAGIC);
     file.extend_from_slice(digest(&SHA256, &body).as_ref());
     file.extend_from_slice(&body);
-    file
+    Ok(file)
 }
 
 /// Reads the bytes of a slot's file.

@@ -62,7 +62,7 @@ fn a_crash_at_any_point_of_a_write_leaves_the_old_or_the_new() {
     let (_folder, store) = opened();
     let path = path_of(store.dir(), Slot::A);
     let temporary = files::temporary(&path).expect("a name");
-    let new = slot::encode(&content(2));
+    let new = slot::encode(&content(2)).expect("written");
     store.put(Slot::A, &content(1)).expect("put");
     // Before the rename: any part of the new content may be in the temporary file.
     for written in 0..=new.len() {
@@ -81,7 +81,7 @@ fn a_crash_at_any_point_of_a_write_leaves_the_old_or_the_new() {
 
 #[test]
 fn a_damaged_slot_is_set_aside_once() {
-    let good = slot::encode(&content(1));
+    let good = slot::encode(&content(1)).expect("written");
     let truncated = (0..good.len()).step_by(7).map(|len| good[..len].to_vec());
     let changed = (0..good.len()).step_by(11).map(|at| {
         let mut bytes = good.to_vec();
@@ -118,6 +118,16 @@ fn one_agent_at_a_time_has_a_folder() {
     assert!(error.to_string().contains("another muster-agent"), "{error}");
     drop(store);
     assert!(!is_locked(&dir));
+    // Whoever looks whether it is locked must not keep an agent from starting.
+    let looking = File::open(dir.join(LOCK)).expect("there");
+    looking.lock_shared().expect("free");
+    let started = std::thread::spawn({
+        let dir = dir.clone();
+        move || Store::open(&dir).map(drop)
+    });
+    std::thread::sleep(LOCK_PAUSE);
+    drop(looking);
+    started.join().expect("no panic").expect("it looks again");
     Store::open(&dir).expect("free again");
 }
 

@@ -87,15 +87,18 @@ pub enum AddressError {
     Label,
 }
 
-/// How a device proves itself when it has no certificate of the CA yet. Checked; never shown by `Debug`.
+/// How a device proves itself when it has no certificate of the CA yet: by a token, by its manufacturer's certificate,
+/// or by both in one request. Checked; never shown by `Debug`.
 #[derive(Clone, Copy)]
-pub struct Credential<'a>(Proof<'a>);
+pub struct Credential<'a> {
+    token: Option<Token<'a>>,
+    manufacturer: bool,
+}
 
 #[derive(Clone, Copy)]
-enum Proof<'a> {
+enum Token<'a> {
     Basic { user: &'a str, password: &'a str },
     Bearer(&'a str),
-    Manufacturer,
 }
 
 impl<'a> Credential<'a> {
@@ -108,7 +111,7 @@ impl<'a> Credential<'a> {
         if user.contains(':') || !clean(user) || !clean(password) {
             return Err(CredentialError);
         }
-        Ok(Self(Proof::Basic { user, password }))
+        Ok(Self { token: Some(Token::Basic { user, password }), manufacturer: false })
     }
 
     /// A Bearer token (RFC 6750 §2.1).
@@ -120,29 +123,36 @@ impl<'a> Credential<'a> {
         if token.is_empty() || !token.bytes().all(fits) {
             return Err(CredentialError);
         }
-        Ok(Self(Proof::Bearer(token)))
+        Ok(Self { token: Some(Token::Bearer(token)), manufacturer: false })
     }
 
     /// The manufacturer's certificate (IDevID), which the shell presents in TLS; no header.
     #[must_use]
     pub const fn manufacturer() -> Self {
-        Self(Proof::Manufacturer)
+        Self { token: None, manufacturer: true }
+    }
+
+    /// The same credential, and the manufacturer's certificate in TLS beside it: for a server that wants both.
+    #[must_use]
+    pub const fn with_manufacturer(self) -> Self {
+        Self { manufacturer: true, ..self }
     }
 
     /// Whether TLS has to present the manufacturer's certificate.
     #[must_use]
     pub const fn is_manufacturer(&self) -> bool {
-        matches!(self.0, Proof::Manufacturer)
+        self.manufacturer
     }
 }
 
 impl core::fmt::Debug for Credential<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self.0 {
-            Proof::Basic { .. } => "Credential(Basic)",
-            Proof::Bearer(_) => "Credential(Bearer)",
-            Proof::Manufacturer => "Credential(Manufacturer)",
-        })
+        let token = match self.token {
+            None => "none",
+            Some(Token::Basic { .. }) => "Basic",
+            Some(Token::Bearer(_)) => "Bearer",
+        };
+        write!(f, "Credential(token: {token}, manufacturer: {})", self.manufacturer)
     }
 }
 
@@ -224,13 +234,13 @@ impl Request<'_> {
     }
 
     fn write_authorization(&self, piece: &mut Piece<'_>) {
-        match self.credential.map(|credential| credential.0) {
-            None | Some(Proof::Manufacturer) => return,
-            Some(Proof::Basic { user, password }) => {
+        match self.credential.and_then(|credential| credential.token) {
+            None => return,
+            Some(Token::Basic { user, password }) => {
                 piece.text("Authorization: Basic ");
                 push_base64(piece, &[user.as_bytes(), b":", password.as_bytes()]);
             }
-            Some(Proof::Bearer(token)) => {
+            Some(Token::Bearer(token)) => {
                 piece.text("Authorization: Bearer ");
                 piece.text(token);
             }
@@ -343,6 +353,18 @@ mod tests {
     }
 
     #[test]
+    fn a_manufacturer_s_certificate_is_no_header_and_does_not_displace_one() {
+        let server = Server::new("est.example.com", 443, None).expect("an address");
+        let token = Credential::bearer("abc").expect("a token");
+        let both = token.with_manufacturer();
+        assert!(both.is_manufacturer() && !token.is_manufacturer());
+        let head = whole(&enroll(server, Some(both)), 600);
+        assert!(head.contains("\r\nAuthorization: Bearer abc\r\n"), "{head}");
+        let head = whole(&enroll(server, Some(Credential::manufacturer())), 600);
+        assert!(!head.contains("Authorization"), "{head}");
+    }
+
+    #[test]
     fn reading_operations_send_no_body_and_no_credential() {
         let server = Server::new("::1", 443, None).expect("an address");
         let request = Request { operation: Operation::CaCerts, server, credential: None, csr: &[] };
@@ -366,6 +388,7 @@ mod tests {
     #[test]
     fn debug_shows_no_secret() {
         let secret = Credential::basic("dev-1", "s3cret").expect("fine");
-        assert_eq!(std::format!("{secret:?}"), "Credential(Basic)");
+        let shown = "Credential(token: Basic, manufacturer: true)";
+        assert_eq!(std::format!("{:?}", secret.with_manufacturer()), shown);
     }
 }

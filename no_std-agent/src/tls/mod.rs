@@ -1,22 +1,24 @@
 //! TLS 1.3 by embedded-tls, which is trusted with the protocol and with nothing else.
 //!
-//! Three things stand between it and the rest: `screen` keeps records away from it that would make it panic;
-//! `verifier` decides who the server is and must have seen the proof before [`connect`] returns a connection;
-//! and the client's signature is made by a [`KeyStore`], which may be a secure element.
-//! What is known and not closed here, each with a test: a message that is split over records ends the handshake; a
-//! KeyUpdate ends the connection; another unexpected message inside TLS from a server that has proven itself is a
-//! panic. See the crate's README for what that asks of a server.
+//! Four things stand between it and the rest: `screen` and `cipher` keep records away from it that would make it
+//! panic, by what is outside and what is inside the encryption; `verifier` decides who the server is and must have seen
+//! the proof before [`connect`] returns a connection; and the client's signature is made by a [`KeyStore`], which may
+//! be a secure element.
+//! What is known and not closed here, each with a test: a message that is split over records ends the handshake, and a
+//! KeyUpdate ends the connection. See the crate's README for what that asks of a server.
 
+mod cipher;
 mod provider;
 mod screen;
 mod verifier;
 
 use embedded_io_async::{Error, ErrorKind, ErrorType, Read, Write};
-use embedded_tls::{Aes128GcmSha256, MaxFragmentLength, TlsConfig, TlsConnection, TlsContext, TlsError};
+use embedded_tls::{MaxFragmentLength, TlsConfig, TlsConnection, TlsContext, TlsError};
 use muster_proto::enrollment::Ending;
 use muster_proto::time::Validity;
 use muster_proto::x509::ServerName;
 
+use self::cipher::GuardedSuite;
 use self::provider::Provider;
 use self::screen::Screened;
 use self::verifier::StrictVerifier;
@@ -110,7 +112,7 @@ const MAX_RECORD_OVERHEAD: usize = 256;
 
 /// A TLS connection to a server that has proven itself.
 pub struct Connection<'m, IO: Read + Write + 'm> {
-    tls: TlsConnection<'m, Screened<IO>, Aes128GcmSha256>,
+    tls: TlsConnection<'m, Screened<IO>, GuardedSuite>,
     server_valid: Option<Validity>,
     presented: bool,
     heard: bool,

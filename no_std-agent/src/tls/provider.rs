@@ -1,10 +1,9 @@
 //! What embedded-tls asks for in a handshake: randomness, a verifier, and the client's certificate and signature.
 
-use embedded_tls::{
-    Aes128GcmSha256, Certificate, CryptoProvider, CryptoRngCore, SignatureScheme, TlsError, TlsVerifier,
-};
+use embedded_tls::{Certificate, CryptoProvider, CryptoRngCore, SignatureScheme, TlsError, TlsVerifier};
 use rand_chacha::ChaCha20Rng;
 
+use super::cipher::GuardedSuite;
 use super::verifier::{ServerCheck, StrictVerifier};
 use crate::key::{KeyReference, KeyStore, Signature};
 
@@ -58,14 +57,14 @@ impl<'c, C: ServerCheck, K: KeyStore> Provider<'c, C, K> {
 }
 
 impl<C: ServerCheck, K: KeyStore> CryptoProvider for Provider<'_, C, K> {
-    type CipherSuite = Aes128GcmSha256;
+    type CipherSuite = GuardedSuite;
     type Signature = Signature;
 
     fn rng(&mut self) -> impl CryptoRngCore {
         &mut self.generator
     }
 
-    fn verifier(&mut self) -> Result<&mut impl TlsVerifier<Aes128GcmSha256>, TlsError> {
+    fn verifier(&mut self) -> Result<&mut impl TlsVerifier<GuardedSuite>, TlsError> {
         Ok(&mut self.verifier)
     }
 

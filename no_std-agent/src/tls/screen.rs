@@ -1,11 +1,15 @@
 //! Looks at TLS record headers before embedded-tls does, and ends a connection on those that hurt it.
 //!
-//! Only the five cleartext bytes can be seen (RFC 8446 §5.1, §5.2), and they are enough for this:
+//! Only the five cleartext bytes can be seen here (RFC 8446 §5.1, §5.2), and they are enough for this:
 //! - an encrypted record must be longer than its 16-byte tag: of an empty inner plaintext embedded-tls unwraps the
 //!   content type that is not there, a panic that needs no authentication;
 //! - after the ServerHello nothing is in the clear but one change_cipher_spec: embedded-tls takes a handshake
 //!   message in the clear at any time, and after the handshake it panics on one, and would believe a close_notify;
 //! - a record that does not fit the receive memory ends the connection before it is read.
+//!
+//! What is behind the encryption is for [`cipher`](super::cipher) to see. It is told here whether the handshake is
+//! over: the first thing that the client sends after the server's hello is its answer to the whole of the server's
+//! flight, and embedded-tls reads no record before it needs it.
 
 use core::fmt;
 
@@ -18,6 +22,8 @@ pub(super) struct Screened<IO> {
     max_record_bytes: usize,
     stage: Stage,
     place: Place,
+    /// The client has answered the server's flight: what comes now is not of the handshake.
+    answered: bool,
 }
 
 /// What the server may send in the clear.
@@ -40,7 +46,16 @@ enum Place {
 
 impl<IO> Screened<IO> {
     pub(super) const fn new(io: IO, max_record_bytes: usize) -> Self {
-        Self { io, max_record_bytes, stage: Stage::Hello, place: Place::BEGIN }
+        Self { io, max_record_bytes, stage: Stage::Hello, place: Place::BEGIN, answered: false }
+    }
+
+    /// Puts [`AFTER_HANDSHAKE`] where the version is, in a piece of a header that begins at `begin`.
+    fn mark(&self, begin: usize, piece: &mut [u8]) {
+        if self.answered {
+            for (place, mark) in piece.iter_mut().zip(HEADER_MARK.iter().skip(begin)) {
+                *place = mark.unwrap_or(*place);
+            }
+        }
     }
 
     /// Takes bytes that were read, which lie in one part of a record.
@@ -100,14 +115,22 @@ impl<IO: Read> Read for Screened<IO> {
         let wanted = left.min(buffer.len());
         let place = buffer.get_mut(..wanted).unwrap_or_default();
         let read = self.io.read(place).await.map_err(|error| ScreenError(error.kind()))?;
-        self.advance(place.get(..read).unwrap_or_default())
-            .map_err(|_| ScreenError(ErrorKind::InvalidData))?;
+        let begin = match self.place {
+            Place::Header { len, .. } => Some(len),
+            Place::Body { .. } => None,
+        };
+        let piece = place.get_mut(..read).unwrap_or_default();
+        self.advance(piece).map_err(|_| ScreenError(ErrorKind::InvalidData))?;
+        if let Some(begin) = begin {
+            self.mark(begin, piece);
+        }
         Ok(read)
     }
 }
 
 impl<IO: Write> Write for Screened<IO> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
+        self.answered |= self.stage != Stage::Hello;
         self.io.write(bytes).await.map_err(|error| ScreenError(error.kind()))
     }
 
@@ -140,6 +163,12 @@ impl core::error::Error for ScreenError {}
 
 const HEADER_BYTES: usize = 5;
 
+/// Stands for the version in the header of a record that came after the handshake. No record is sent with it.
+pub(super) const AFTER_HANDSHAKE: [u8; 2] = [0xff, 0xff];
+
+const HEADER_MARK: [Option<u8>; HEADER_BYTES] =
+    [None, Some(AFTER_HANDSHAKE[0]), Some(AFTER_HANDSHAKE[1]), None, None];
+
 /// The AES-GCM tag. An inner plaintext has at least its content type (RFC 8446 §5.2), so a record is longer.
 const TAG_BYTES: usize = 16;
 
@@ -148,8 +177,8 @@ const ALERT_BYTES: usize = 2;
 /// Content types of RFC 8446 §5.1.
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
-const HANDSHAKE: u8 = 22;
-const APPLICATION_DATA: u8 = 23;
+pub(super) const HANDSHAKE: u8 = 22;
+pub(super) const APPLICATION_DATA: u8 = 23;
 
 #[cfg(test)]
 mod tests {
@@ -174,6 +203,29 @@ mod tests {
             buffer[..len].copy_from_slice(&self.bytes[..len]);
             self.bytes = &self.bytes[len..];
             Ok(len)
+        }
+    }
+
+    /// The same with a half for writing, which takes all.
+    struct Duplex<'b>(Dripping<'b>);
+
+    impl ErrorType for Duplex<'_> {
+        type Error = core::convert::Infallible;
+    }
+
+    impl Read for Duplex<'_> {
+        async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
+            self.0.read(buffer).await
+        }
+    }
+
+    impl Write for Duplex<'_> {
+        async fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
+            Ok(bytes.len())
+        }
+
+        async fn flush(&mut self) -> Result<(), Self::Error> {
+            Ok(())
         }
     }
 
@@ -219,6 +271,29 @@ mod tests {
         check(&[&HELLO, &COMPATIBILITY, &DATA, &DATA], Ok(57));
         check(&[&HELLO, &DATA, &DATA], Ok(51));
         check(&[&[21, 3, 3, 0, 2, 2, 40]], Ok(7));
+    }
+
+    #[test]
+    fn records_after_the_client_s_answer_say_so_however_they_are_cut() {
+        for step in 1..30 {
+            let mut bytes = [0; HELLO.len() + 2 * DATA.len()];
+            bytes[..HELLO.len()].copy_from_slice(&HELLO);
+            bytes[HELLO.len()..][..DATA.len()].copy_from_slice(&DATA);
+            bytes[HELLO.len() + DATA.len()..].copy_from_slice(&DATA);
+            let mut screened = Screened::new(Duplex(Dripping { bytes: &bytes, step }), 64);
+            let read = |screened: &mut Screened<Duplex<'_>>, len: usize| {
+                let mut record = [0; DATA.len()];
+                block_on(screened.read_exact(&mut record[..len])).expect("sound records");
+                record
+            };
+            block_on(screened.write(b"hello")).expect("sent");
+            assert_eq!(read(&mut screened, HELLO.len())[..HELLO.len()], HELLO);
+            assert_eq!(read(&mut screened, DATA.len()), DATA, "still the handshake");
+            block_on(screened.write(b"finished")).expect("sent");
+            let mut marked = DATA;
+            marked[1..3].copy_from_slice(&AFTER_HANDSHAKE);
+            assert_eq!(read(&mut screened, DATA.len()), marked, "{step}");
+        }
     }
 
     #[test]

@@ -5,8 +5,7 @@
 //! key must be seen exactly once (RFC 8446 §4.4.3): [`StrictVerifier::proven`] is asked before a connection exists.
 
 use embedded_tls::{
-    Aes128GcmSha256, CertificateEntryRef, CertificateRef, CertificateVerifyRef, Sha256, SignatureScheme,
-    TlsError, TlsVerifier,
+    CertificateEntryRef, CertificateRef, CertificateVerifyRef, Sha256, SignatureScheme, TlsError, TlsVerifier,
 };
 use muster_proto::enrollment::{Enrollment, ServerRefused};
 use muster_proto::time::Validity;
@@ -17,6 +16,7 @@ use p256::ecdsa::signature::Verifier;
 use p256::ecdsa::{DerSignature, VerifyingKey};
 use sha2::Digest;
 
+use super::cipher::GuardedSuite;
 use crate::software::{P256Verifier, verifying_key};
 
 /// Decides on a server's certificate. Whether the server has its key is not its business.
@@ -187,7 +187,7 @@ impl<'c, C: ServerCheck> StrictVerifier<'c, C> {
     }
 }
 
-impl<C: ServerCheck> TlsVerifier<Aes128GcmSha256> for StrictVerifier<'_, C> {
+impl<C: ServerCheck> TlsVerifier<GuardedSuite> for StrictVerifier<'_, C> {
     fn set_hostname_verification(&mut self, _: &str) -> Result<(), TlsError> {
         // The check knows the name, also when it is an address and SNI has none.
         Ok(())

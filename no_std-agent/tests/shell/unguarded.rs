@@ -107,3 +107,9 @@ fn hole_3_embedded_tls_panics_on_a_handshake_message_in_the_clear() {
     let injected = Step::Clear(HANDSHAKE, handshake(8, &[0, 0]));
     assert!(panics(vec![Step::Flight(flight(&[]))], vec![injected]));
 }
+
+#[test]
+fn hole_3_embedded_tls_panics_on_an_unexpected_handshake_message_inside_tls() {
+    let sealed = Step::Sealed(HANDSHAKE, handshake(8, &[0, 0]));
+    assert!(panics(vec![Step::Flight(flight(&[]))], vec![sealed]));
+}

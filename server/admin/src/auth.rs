@@ -15,7 +15,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use muster_enroll::hash_secret;
-use muster_policy::identity::TokenId;
+use muster_policy::identity::{SecretHash, TokenId};
 use muster_policy::time::UnixTime;
 use muster_store::act::By;
 use muster_store::record::{Actor, AdminRole, AdminToken, Level, Permission};
@@ -56,6 +56,18 @@ impl Caller {
     /// The caller as the ledger remembers it.
     pub(crate) fn by(&self, at: UnixTime) -> By {
         By { actor: self.actor.clone(), at }
+    }
+
+    /// The caller behind the hash of an admin token, when that token is good.
+    pub(crate) fn of_hash(api: &Api, hash: SecretHash) -> Result<Option<Self>, ApiError> {
+        let known = api.registrar().ledger().reader()?.admin_token_by_hash(hash)?;
+        let good = known.filter(|token| token.is_good(api.now()));
+        Ok(good.map(|token| Self {
+            actor: Actor::AdminToken(token.id),
+            role: token.role,
+            permissions: token.permissions.clone(),
+            token: Some(token),
+        }))
     }
 
     /// The id of its token.
@@ -102,7 +114,13 @@ impl FromRequestParts<Arc<Api>> for Caller {
 pub(crate) async fn authenticate(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     // Every guarded route has a path of its own; without one nothing but the most would do.
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
-    match admit(&api, request.headers(), permission::needed(&route, request.method())).await {
+    let needed = permission::needed(&route, request.method());
+    // Only the dashboard puts a caller there, in process, for a session that it checked.
+    let admitted = match request.extensions().get::<Caller>() {
+        Some(caller) => permit(caller.clone(), needed),
+        None => admit(&api, request.headers(), needed).await,
+    };
+    match admitted {
         Ok(caller) => {
             tracing::Span::current().record("actor", tracing::field::debug(&caller.actor));
             request.extensions_mut().insert(caller);
@@ -115,32 +133,34 @@ pub(crate) async fn authenticate(State(api): State<Arc<Api>>, mut request: Reque
 async fn admit(api: &Api, headers: &HeaderMap, needed: Option<Permission>) -> Result<Caller, ApiError> {
     let token = bearer(headers).ok_or_else(unauthenticated)?;
     let Some(caller) = identify(api, token)? else {
-        let Ok(_place) = api.slowdown().0.try_acquire() else {
-            return Err(ApiError::too_often("too many wrong tokens at once"));
-        };
-        tracing::info!("a request with an unknown, revoked or expired token");
-        tokio::time::sleep(WRONG_TOKEN_DELAY).await;
+        slow_down(api).await?;
         return Err(unauthenticated());
     };
+    permit(caller, needed)
+}
+
+fn permit(caller: Caller, needed: Option<Permission>) -> Result<Caller, ApiError> {
     if let Some(needed) = needed {
         caller.require(needed)?;
     }
     Ok(caller)
 }
 
+/// Holds up the answer to a wrong token; refuses at once when too many wait already.
+pub(crate) async fn slow_down(api: &Api) -> Result<(), ApiError> {
+    let Ok(_place) = api.slowdown().0.try_acquire() else {
+        return Err(ApiError::too_often("too many wrong tokens at once"));
+    };
+    tracing::info!("a request with an unknown, revoked or expired token");
+    tokio::time::sleep(WRONG_TOKEN_DELAY).await;
+    Ok(())
+}
+
 fn identify(api: &Api, token: &str) -> Result<Option<Caller>, ApiError> {
     if api.local_secret().as_bytes().ct_eq(token.as_bytes()).into() {
         return Ok(Some(Caller::local()));
     }
-    let reader = api.registrar().ledger().reader()?;
-    let known = reader.admin_token_by_hash(hash_secret(token))?;
-    let good = known.filter(|token| token.is_good(api.now()));
-    Ok(good.map(|token| Caller {
-        actor: Actor::AdminToken(token.id),
-        role: token.role,
-        permissions: token.permissions.clone(),
-        token: Some(token),
-    }))
+    Caller::of_hash(api, hash_secret(token))
 }
 
 /// The token of exactly one well-formed header (RFC 6750 §2.1); the scheme's case does not matter.

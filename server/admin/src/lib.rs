@@ -3,7 +3,7 @@
 //! JSON over HTTP in the envelope, with the auth, paging and error codes of the Cloudflare v4 API
 //! (its contract, §1 and §2), under `/client/v4`. Muster's own objects lie below
 //! `/client/v4/accounts/ACCOUNT/muster/`. Beside it, without a token: `/healthz`, `/readyz`,
-//! `/metrics`, and the CRLs at `/crl/CA_ID.crl`.
+//! `/metrics`, and the CRLs at `/crl/CA_ID.crl`. The dashboard is at `/`.
 //!
 //! The command line uses the same router: over HTTP while a server runs, in process otherwise, so
 //! there is one implementation of everything. What always holds: an object of another account looks
@@ -14,6 +14,7 @@
 
 mod api;
 mod auth;
+mod dashboard;
 mod envelope;
 mod error;
 mod health;
@@ -29,4 +30,4 @@ mod x509;
 
 pub use api::access::gate;
 pub use routes::{crl_router, router};
-pub use service::{Api, Backup, Hooks, ZonesChanged};
+pub use service::{Api, Backup, EdgeFigures, Hooks, ReadEdge, ZonesChanged};

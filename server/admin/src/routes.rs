@@ -15,11 +15,11 @@ use tracing::Instrument as _;
 
 use crate::api::{
     access, access_certificates, accounts, admin_tokens, approvals, associations, audit, backup, cas,
-    certificates, client_certificates, devices, hosts, mtls_certificates, profiles, rulesets, signing,
-    status, tokens, zones,
+    certificates, client_certificates, devices, host_test, hosts, lapsing, mtls_certificates, profiles,
+    rulesets, signing, status, tokens, zones,
 };
 use crate::error::{ApiError, CODE_METHOD, CODE_ROUTE};
-use crate::{Api, auth, health};
+use crate::{Api, auth, dashboard, health};
 
 /// Carries the id under which log and audit know a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -31,11 +31,13 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .route("/crl/{file}", get(health::crl));
-    let guarded = Router::new()
+    let json = Router::new()
         .nest("/client/v4", cloudflare().nest("/accounts/{account_id}/muster", own()))
         .route_layer(from_fn_with_state(Arc::clone(&api), in_force))
         .route_layer(from_fn_with_state(Arc::clone(&api), auth::authenticate));
-    surround(public.merge(guarded), api)
+    let inside = surround(json.clone(), Arc::clone(&api));
+    let pages = dashboard::routes(&api, inside);
+    surround(public.merge(json).merge(pages), api)
 }
 
 /// The CRLs alone: for a listener that everybody can reach.
@@ -141,6 +143,8 @@ fn own() -> Router<Arc<Api>> {
         .route("/devices/{id}", get(devices::get).patch(devices::edit))
         .route("/hosts", get(hosts::list))
         .route("/hosts/{id}", get(hosts::get).put(hosts::set).delete(hosts::remove))
+        .route("/hosts/{id}/test", post(host_test::test))
+        .route("/lapsing", get(lapsing::list))
         .route("/profiles", get(profiles::list))
         .route("/profiles/{id}", get(profiles::get).put(profiles::set))
         .route("/roots", get(cas::roots))

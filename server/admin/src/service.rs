@@ -9,6 +9,7 @@ use muster_enroll::Registrar;
 use muster_policy::time::UnixTime;
 use muster_store::{Fault, Reader};
 use prometheus_client::registry::Registry;
+use serde::Serialize;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -24,6 +25,30 @@ pub type Backup = Arc<dyn Fn() -> io::Result<File> + Send + Sync>;
 /// Told after a zone was added or the services CA replaced, so that the server's own TLS names follow.
 pub type ZonesChanged = Arc<dyn Fn() + Send + Sync>;
 
+/// What the edge counts, as far as people look at it; totals count from its start.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct EdgeFigures {
+    /// HTTPS connections open.
+    pub connections_https: usize,
+    /// MQTT connections open.
+    pub connections_mqtt: usize,
+    /// Distinct client certificates with an open connection.
+    pub certificates_connected: usize,
+    /// Handshakes completed.
+    pub handshakes: u64,
+    /// Handshakes refused for the client's certificate.
+    pub handshakes_refused: u64,
+    /// HTTP requests answered, refusals among them.
+    pub requests: u64,
+    /// Connections ended because of a change, or the end of a certificate.
+    pub cut: u64,
+    /// Refusals in handshakes and after, by the reason's code.
+    pub refused_by_reason: Vec<(&'static str, u64)>,
+}
+
+/// Reads the edge's figures.
+pub type ReadEdge = Arc<dyn Fn() -> EdgeFigures + Send + Sync>;
+
 /// What the API asks of the server around it.
 #[derive(Clone)]
 pub struct Hooks {
@@ -33,6 +58,8 @@ pub struct Hooks {
     pub zones_changed: ZonesChanged,
     /// Up to which change the edge of this process is; none when it has no edge.
     pub edge_is_at: Option<watch::Receiver<u64>>,
+    /// What that edge counts.
+    pub edge_figures: Option<ReadEdge>,
 }
 
 /// The admin API of one account.

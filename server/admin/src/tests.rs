@@ -3,6 +3,7 @@
 
 mod access;
 mod cloudflare;
+mod dashboard;
 mod rig;
 
 use std::task::Poll;
@@ -81,8 +82,10 @@ const ROUTES: &[(&str, &str)] = &[
     ("PATCH", "{own}/devices/nobody"),
     ("GET", "{own}/hosts"),
     ("GET", "{own}/hosts/none.example.com"),
+    ("POST", "{own}/hosts/none.example.com/test"),
     ("PUT", "{own}/hosts/new.example.com"),
     ("DELETE", "{own}/hosts/none.example.com"),
+    ("GET", "{own}/lapsing"),
     ("GET", "{own}/profiles"),
     ("GET", "{own}/profiles/none"),
     ("PUT", "{own}/profiles/new"),
@@ -217,7 +220,11 @@ async fn what_is_not_there_is_404() {
     for (method, path) in ROUTES {
         let named = ["{uuid}", "{hex}", "{zone}", "nobody", "none"].iter().any(|name| path.contains(name));
         if named {
-            let text = if *method == "PATCH" { "{\"note\":\"x\"}" } else { "" };
+            let text = match *method {
+                "PATCH" => "{\"note\":\"x\"}",
+                _ if path.ends_with("/test") => "{\"certificate\":\"x\"}",
+                _ => "",
+            };
             let answer = rig.send(method, &fill(&rig, path), text).await;
             assert_eq!(answer.status, StatusCode::NOT_FOUND, "{method} {path}");
             let malformed = fill(&rig, &path.replace("{uuid}", "%2e%2e").replace("{hex}", "x"));

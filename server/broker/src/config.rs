@@ -159,14 +159,17 @@ pub struct Quotas {
     pub inflight: u16,
     /// QoS 1 and 2 messages that wait in one session.
     pub queued: usize,
-    /// Octets of messages that wait in one session.
+    /// Octets of messages that wait in one session, QoS 0 counted apart.
     pub queued_bytes: usize,
-    /// QoS 0 messages that wait for one connected client; beyond it they are dropped.
+    /// QoS 0 messages that wait for one connected client; beyond it, and beyond `queued_bytes` of them, they are
+    /// dropped.
     pub queued_qos0: usize,
     /// What happens to QoS 1 and 2 messages beyond `queued`.
     pub when_full: WhenFull,
     /// Sessions, connected or not.
     pub sessions: usize,
+    /// Sessions of one device, under as many client ids.
+    pub sessions_per_device: usize,
     /// Retained messages.
     pub retained: usize,
     /// Octets of topics and payloads of retained messages.
@@ -197,6 +200,7 @@ impl Default for Quotas {
             queued_qos0: 200,
             when_full: WhenFull::DropOldest,
             sessions: 1_000_000,
+            sessions_per_device: 1000,
             retained: 100_000,
             retained_bytes: 256 * 1024 * 1024,
             session_expiry_s: 7 * 24 * 60 * 60,

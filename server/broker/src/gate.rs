@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::config::{ClientIdRule, Quotas, Settings, UsernameRule, WhenTooFast};
 use crate::rules::Rules;
-use crate::topic::{Subscribed, TopicName};
+use crate::topic::{SHARE_PREFIX, Subscribed, TopicError, TopicName};
 use crate::wire::connect::Connect;
 use crate::wire::publish::Publish;
 use crate::wire::subscribe::{Options, Subscribe, Unsubscribe};
@@ -121,7 +121,8 @@ fn bind_client_id(
         };
         return Ok(());
     }
-    if connect.client_id.len() > CLIENT_ID_MAX_BYTES {
+    let is_odd = connect.client_id.chars().any(char::is_control);
+    if is_odd || connect.client_id.len() > CLIENT_ID_MAX_BYTES {
         return Err(Code::CLIENT_ID_NOT_VALID);
     }
     let bound = match owner {
@@ -137,6 +138,15 @@ fn bind_client_id(
 /// Longest client id: a device id, a slash and as much again as most brokers take.
 const CLIENT_ID_MAX_BYTES: usize = 256;
 
+/// Whether a client may go on after its publication was refused.
+///
+/// MQTT 3.1.1 has no code for it: the publication is acknowledged and dropped, or the connection ends (§3.3.5). It
+/// ends, so that nobody takes the message for delivered. Topics with `$` are the server's own (§4.7.2): other
+/// brokers take and drop what clients send there, and so do we.
+pub(crate) fn may_go_on(version: Version, topic: &str) -> bool {
+    version == Version::V5 || topic.starts_with('$')
+}
+
 impl Gate {
     /// Resolves the alias, and says whether the topic may be published to.
     ///
@@ -146,15 +156,16 @@ impl Gate {
         if let Some(alias) = publish.alias {
             self.aliases.resolve(alias, &mut publish.topic)?;
         }
-        let topic = TopicName::parse(&publish.topic)
-            .map_err(|error| Broken::new(Code::TOPIC_NAME_INVALID, error.0))?;
+        let topic =
+            TopicName::parse(&publish.topic).map_err(|error| error.broken(Code::TOPIC_NAME_INVALID))?;
         Ok(if self.rules.may_publish(topic) { Ok(()) } else { Err(Code::NOT_AUTHORIZED) })
     }
 
     /// Checks each filter of a SUBSCRIBE.
     ///
     /// # Errors
-    /// When a shared subscription asks for no local, which ends the connection (MQTT 5 §3.8.3.1).
+    /// When a filter is malformed, or a shared subscription asks for no local (MQTT 5 §3.8.3.1), which ends
+    /// the connection.
     pub(crate) fn check_subscribe(
         &self,
         subscribe: Subscribe,
@@ -163,8 +174,9 @@ impl Gate {
             .filters
             .into_iter()
             .map(|(filter, options)| {
-                let checked = self.check_filter(&filter);
-                if options.no_local && checked.as_ref().is_ok_and(|filter| filter.share.is_some()) {
+                let is_shared = filter.starts_with(SHARE_PREFIX);
+                let checked = self.check_filter(&filter)?;
+                if options.no_local && is_shared {
                     return Err(Broken::protocol("no local on a shared subscription"));
                 }
                 Ok(checked.map(|filter| (filter, options)))
@@ -173,7 +185,13 @@ impl Gate {
     }
 
     /// Checks each filter of an UNSUBSCRIBE.
-    pub(crate) fn check_unsubscribe(&self, unsubscribe: &Unsubscribe) -> Vec<Verdict<Subscribed>> {
+    ///
+    /// # Errors
+    /// When a filter is malformed, which ends the connection.
+    pub(crate) fn check_unsubscribe(
+        &self,
+        unsubscribe: &Unsubscribe,
+    ) -> Result<Vec<Verdict<Subscribed>>, Broken> {
         unsubscribe.filters.iter().map(|filter| self.check_filter(filter)).collect()
     }
 
@@ -185,9 +203,15 @@ impl Gate {
         self.rate.take(now)
     }
 
-    fn check_filter(&self, filter: &str) -> Verdict<Subscribed> {
-        let filter = Subscribed::parse(filter).map_err(|_| Code::TOPIC_FILTER_INVALID)?;
-        if self.rules.may_subscribe(&filter.filter) { Ok(filter) } else { Err(Code::NOT_AUTHORIZED) }
+    /// A malformed filter breaks the protocol, and has no code of its own in a SUBACK: 0x8f is for one that is well
+    /// formed and not accepted (MQTT 5 §3.9.3, §4.13.1; 3.1.1 §4.8).
+    fn check_filter(&self, filter: &str) -> Result<Verdict<Subscribed>, Broken> {
+        let filter = match Subscribed::parse(filter) {
+            Ok(filter) => filter,
+            Err(TopicError::Refused(_)) => return Ok(Err(Code::TOPIC_FILTER_INVALID)),
+            Err(error) => return Err(error.broken(Code::TOPIC_FILTER_INVALID)),
+        };
+        Ok(if self.rules.may_subscribe(&filter.filter) { Ok(filter) } else { Err(Code::NOT_AUTHORIZED) })
     }
 }
 

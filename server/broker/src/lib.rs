@@ -15,36 +15,9 @@
 //!
 //! The crate may import `muster-policy` and no other package of the workspace.
 //!
-//! # WebSocket
+//! MQTT in WebSockets is the edge's: it answers the upgrade and hands over the octets inside the messages.
 //!
-//! The edge answers the HTTP upgrade (subprotocol `mqtt`) and hands the upgraded stream to
-//! [`websocket::adapt`], whose result is a byte stream for [`Broker::serve`].
-//!
-//! # Decisions
-//!
-//! * 24 Nov 2026: the default engine is our own. The table has the scenarios of the Eclipse Paho
-//!   interoperability tests (10 of 3.1.1, 27 of 5) that each broker passed, and the eleven inputs of
-//!   `tests/kills.rs` that hurt it. Ours was run with `quotas.keep_alive_s = 60` and a `deny` rule, as
-//!   the tests expect; the one it fails wants SUBACK 0x80 where MQTT 5 has 0x87, not authorized.
-//!
-//!   | engine | 3.1.1 | 5 | kills | what decided |
-//!   |---|---|---|---|---|
-//!   | rumqttd 0.20 in process | 6 | 11 | 4 to 8, 11 | one router thread that a panic ends, no session expiry, nothing kept, memory never freed |
-//!   | rmqtt 0.24 in process | 10 | 21 | none | 322 packages, unbounded mailboxes, acknowledges before it stores, takes no stream of ours |
-//!   | mosquitto 2.0.11 upstream | 8 | 21 | none | another process; the engine `upstream` serves it |
-//!   | ours | 10 | 26 | none | |
-//!
-//!   Behind the gate rumqttd would still need `$share`, wills, expiry, quality and file from us: no
-//!   engine of that kind is built.
-//! * 24 Nov 2026: the codec is ours too (`wire`). mqtt-protocol-core 0.7.9 takes NUL in strings, the
-//!   reserved connect flag, will QoS 3 (as 0) and octets after the end, refuses a password without a
-//!   user name in version 5, and allocates per property; rmqtt-codec 0.3 reserves memory by the
-//!   announced length. mqtt-protocol-core is the foreign codec that ours is tested against.
-//! * 24 Nov 2026: PUBACK, PUBREC and SUBACK wait for the disk where they promise it. One thread
-//!   commits groups; a message for a connected client is written, but not waited for.
-//! * 24 Nov 2026: a session belongs to (account, owner, client id). The owner is the device of the
-//!   certificate, so that an anonymous client or another device can't even name it.
-//! * 24 Nov 2026: retained messages of a new subscription are read in pages as the client takes them.
+#![doc = include_str!("../DECISIONS.md")]
 
 mod clock;
 mod config;
@@ -60,7 +33,6 @@ mod store;
 mod stream;
 mod topic;
 mod upstream;
-pub mod websocket;
 mod wire;
 
 pub use crate::config::{

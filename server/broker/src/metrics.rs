@@ -89,8 +89,24 @@ impl Counter {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// One more for as long as the result lives, however it ends.
+    pub(crate) fn while_held(&self) -> Held<'_> {
+        self.up();
+        Held(self)
+    }
+
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One of a counter.
+#[derive(Debug)]
+pub(crate) struct Held<'a>(&'a Counter);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.down();
     }
 }
 

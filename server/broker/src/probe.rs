@@ -28,11 +28,11 @@ pub fn read_packets(octets: &[u8]) -> Option<usize> {
 }
 
 fn pass(gate: &mut Gate, version: Version, first: u8, body: Bytes) -> Option<()> {
-    let frame = crate::wire::Frame { first, body };
+    let frame = crate::wire::Frame { first, body, is_padded: false };
     match Packet::parse(&frame, version).ok()? {
         Packet::Publish(mut publish) => drop(gate.check_publish(&mut publish).ok()?),
         Packet::Subscribe(subscribe) => drop(gate.check_subscribe(subscribe).ok()?),
-        Packet::Unsubscribe(unsubscribe) => drop(gate.check_unsubscribe(&unsubscribe)),
+        Packet::Unsubscribe(unsubscribe) => drop(gate.check_unsubscribe(&unsubscribe).ok()?),
         Packet::Ack(_) | Packet::Disconnect(_) | Packet::Ping => {}
     }
     Some(())

@@ -150,7 +150,7 @@ impl Broker {
 
     /// Serves one connection until it ends. Dropping the future ends it without a goodbye.
     pub async fn serve<S: Stream>(&self, stream: S, peer: Peer) -> Ended {
-        self.0.metrics.connections.up();
+        let _counted = self.0.metrics.connections.while_held();
         // Boxed one by one: an idle connection then holds the memory of its own engine's future alone,
         // and not of CONNECT, which is long past, or of the engine that it does not use.
         let ended = match Box::pin(self.admit(stream, peer)).await {
@@ -160,7 +160,6 @@ impl Broker {
             },
             Err(ended) => ended,
         };
-        self.0.metrics.connections.down();
         self.0.metrics.ended(ended);
         debug!(ended = ended.label(), "an MQTT connection ended");
         ended
@@ -171,9 +170,8 @@ impl Broker {
     /// For a client that the edge does not let in after all: it learns so in its protocol's words, and does
     /// not take a closed connection for a broken one. A silent client is waited for as in [`Broker::serve`].
     pub async fn refuse<S: Stream>(&self, stream: S, code: Code) -> Ended {
-        self.0.metrics.connections.up();
+        let _counted = self.0.metrics.connections.while_held();
         let ended = Box::pin(self.turn_away(stream, code)).await;
-        self.0.metrics.connections.down();
         self.0.metrics.ended(ended);
         ended
     }

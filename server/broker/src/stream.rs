@@ -66,8 +66,11 @@ const READ_BYTES: usize = 4096;
 pub(crate) const OUTPUT_HIGH_BYTES: usize = 32 * 1024;
 /// How long a client may take nothing of what waits for it.
 pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the last words may take.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the last words may take, and the peer's close after them: less than the second after which the edge
+/// closes what it has cut, so that the end is counted as what it was.
+const FINISH_TIMEOUT: Duration = Duration::from_millis(800);
+/// How much of what a peer sends after our last words is read: a few packets that crossed them.
+const LINGER_BYTES: usize = 64 * 1024;
 /// Buffers above this are given back when they are empty; smaller ones too when the stream is idle.
 const KEEP_BYTES: usize = 512;
 
@@ -97,11 +100,46 @@ impl<S: Stream> Packets<S> {
         core::future::poll_fn(|cx| self.poll_event(cx, reading)).await
     }
 
-    /// Sends what waits and closes, for a second at most.
+    /// The next packet, when it is all there already.
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Frame>, Broken> {
+        cut_frame(&mut self.input, self.max_bytes)
+    }
+
+    /// The first octet of the next packet, which stays, when all of it is there within a time. Sends nothing.
+    ///
+    /// What is wrong with the stream is for [`Packets::event`] to say.
+    pub(crate) async fn ahead(&mut self, wait: Duration) -> Option<u8> {
+        let whole = core::future::poll_fn(|cx| {
+            loop {
+                match peek_frame(&self.input, self.max_bytes) {
+                    Ok(Some(header)) => return Poll::Ready(Some(header.first)),
+                    Ok(None) if matches!(ready!(self.poll_input(cx)), Ok(1..)) => {}
+                    Ok(None) | Err(_) => return Poll::Ready(None),
+                }
+            }
+        });
+        tokio::time::timeout(wait, whole).await.ok().flatten()
+    }
+
+    /// Sends what waits and closes, for a moment at most.
+    ///
+    /// What the peer still sends is read and dropped until it closes too: a socket that is closed with input unread
+    /// is reset, and takes the last words along; a WebSocket has a handshake of its own (RFC 6455 §7.1.1).
     pub(crate) async fn finish(mut self) {
+        let mut left = LINGER_BYTES;
         let end = core::future::poll_fn(|cx| {
             ready!(self.poll_output(cx))?;
-            Pin::new(&mut self.stream).poll_shutdown(cx)
+            if left == LINGER_BYTES {
+                ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            }
+            while left > 0 {
+                self.input.clear();
+                match ready!(self.poll_input(cx))? {
+                    0 => break,
+                    count => left = left.saturating_sub(count),
+                }
+            }
+            Poll::Ready(Ok::<_, std::io::Error>(()))
         });
         // The peer may be gone or deaf: nothing hangs on its reading this.
         let _ = tokio::time::timeout(FINISH_TIMEOUT, end).await;
@@ -173,17 +211,22 @@ impl<S: Stream> Packets<S> {
     }
 }
 
-/// Cuts a whole packet off the input.
-fn cut_frame(input: &mut BytesMut, max_bytes: usize) -> Result<Option<Frame>, Broken> {
+/// The header of a packet that is all there.
+fn peek_frame(input: &[u8], max_bytes: usize) -> Result<Option<Header>, Broken> {
     let Some(header) = Header::read(input)? else { return Ok(None) };
-    if header.octets.saturating_add(header.body) > max_bytes {
+    let length = header.octets.saturating_add(header.body);
+    if length > max_bytes {
         return Err(Broken::new(Code::PACKET_TOO_LARGE, "a packet above the limit"));
     }
-    if input.len() < header.octets.saturating_add(header.body) {
-        return Ok(None);
-    }
+    Ok((input.len() >= length).then_some(header))
+}
+
+/// Cuts a whole packet off the input.
+fn cut_frame(input: &mut BytesMut, max_bytes: usize) -> Result<Option<Frame>, Broken> {
+    let Some(header) = peek_frame(input, max_bytes)? else { return Ok(None) };
     input.advance(header.octets);
-    Ok(Some(Frame { first: header.first, body: input.split_to(header.body).freeze() }))
+    let body = input.split_to(header.body).freeze();
+    Ok(Some(Frame { first: header.first, body, is_padded: header.is_padded }))
 }
 
 /// The whole packets at the begin of some octets.
@@ -197,6 +240,7 @@ struct Header {
     first: u8,
     octets: usize,
     body: usize,
+    is_padded: bool,
 }
 
 impl Header {
@@ -212,7 +256,8 @@ impl Header {
         {
             body |= usize::from(octet & 0x7f) << shift;
             if octet & 0x80 == 0 {
-                return Ok(Some(Self { first: *first, octets, body }));
+                let is_padded = octet == 0 && octets > 2;
+                return Ok(Some(Self { first: *first, octets, body, is_padded }));
             }
         }
         if rest.len() >= 4 {

@@ -7,17 +7,37 @@
 
 use core::fmt;
 
+use crate::wire::{Broken, Code};
+
 /// Most levels of a name or filter: 200 slashes, as in mosquitto; recursion over levels is safe with it.
 pub(crate) const LEVELS_MAX: usize = 201;
 /// MQTT 5 §1.5.4: a string has a two-octet length.
 const BYTES_MAX: usize = 65_535;
 /// MQTT 5 §4.8.2: how a shared subscription starts.
-const SHARE_PREFIX: &str = "$share/";
+pub(crate) const SHARE_PREFIX: &str = "$share/";
 
 /// Text that is not a topic name or filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct TopicError(pub &'static str);
+#[non_exhaustive]
+pub enum TopicError {
+    /// The standard has no such name or filter.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// It is well formed, and not for use with this broker.
+    #[error("{0}")]
+    Refused(&'static str),
+}
+
+impl TopicError {
+    /// What ends the connection of a client that sent this: `refused` is the code for text that is well
+    /// formed and not taken (MQTT 5 §3.14.2.1 has it for nothing else).
+    pub(crate) const fn broken(self, refused: Code) -> Broken {
+        match self {
+            Self::Malformed(what) => Broken::malformed(what),
+            Self::Refused(what) => Broken::new(refused, what),
+        }
+    }
+}
 
 /// The name of a topic: no wildcards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +51,10 @@ impl<'a> TopicName<'a> {
     pub(crate) fn parse(text: &'a str) -> Result<Self, TopicError> {
         bounded(text)?;
         if text.contains(['+', '#']) {
-            return Err(TopicError("a topic name has no wildcards"));
+            return Err(TopicError::Malformed("a topic name has no wildcards"));
         }
         if text.starts_with(SHARE_PREFIX) {
-            return Err(TopicError("nothing is published to a shared subscription"));
+            return Err(TopicError::Refused("nothing is published to a shared subscription"));
         }
         Ok(Self(text))
     }
@@ -60,10 +80,10 @@ impl TopicFilter {
         let mut levels = text.split('/').peekable();
         while let Some(level) = levels.next() {
             if level == "#" && levels.peek().is_some() {
-                return Err(TopicError("`#` is the last level of a filter"));
+                return Err(TopicError::Malformed("`#` is the last level of a filter"));
             }
             if level.len() > 1 && level.contains(['+', '#']) {
-                return Err(TopicError("a wildcard is a whole level of a filter"));
+                return Err(TopicError::Malformed("a wildcard is a whole level of a filter"));
             }
         }
         Ok(Self(text.into()))
@@ -158,10 +178,11 @@ impl Subscribed {
         let Some(rest) = text.strip_prefix(SHARE_PREFIX) else {
             return Ok(Self { share: None, filter: TopicFilter::parse(text)? });
         };
-        let (share, filter) =
-            rest.split_once('/').ok_or(TopicError("a shared subscription is $share/NAME/FILTER"))?;
+        let (share, filter) = rest
+            .split_once('/')
+            .ok_or(TopicError::Malformed("a shared subscription is $share/NAME/FILTER"))?;
         if share.is_empty() || share.contains(['+', '#']) {
-            return Err(TopicError("a share name is not empty and has no wildcards"));
+            return Err(TopicError::Malformed("a share name is not empty and has no wildcards"));
         }
         Ok(Self { share: Some(share.into()), filter: TopicFilter::parse(filter)? })
     }
@@ -178,15 +199,22 @@ impl fmt::Display for Subscribed {
 
 fn bounded(text: &str) -> Result<(), TopicError> {
     if text.is_empty() || text.len() > BYTES_MAX {
-        return Err(TopicError("a topic has 1 to 65535 octets"));
+        return Err(TopicError::Malformed("a topic has 1 to 65535 octets"));
     }
-    if text.contains('\0') {
-        return Err(TopicError("a topic has no NUL"));
+    if text.chars().any(is_unfit) {
+        return Err(TopicError::Malformed("a topic has no control characters"));
     }
     if text.bytes().filter(|octet| *octet == b'/').count() >= LEVELS_MAX {
-        return Err(TopicError("a topic has at most 201 levels"));
+        return Err(TopicError::Refused("a topic has at most 201 levels"));
     }
     Ok(())
+}
+
+/// Control characters and non-characters, which a receiver may refuse (MQTT 5 §1.5.4): no client needs them in a
+/// topic, and what shows topics to people should not have to fear them.
+fn is_unfit(c: char) -> bool {
+    let is_non_character = matches!(c, '\u{fdd0}'..='\u{fdef}') || u32::from(c) & 0xfffe == 0xfffe;
+    c.is_control() || is_non_character
 }
 
 #[cfg(test)]
@@ -201,10 +229,28 @@ mod tests {
 
     #[test]
     fn wildcards_stand_alone_and_hash_stands_last() {
-        for wrong in ["", "a/#/b", "#/a", "a+", "a/+b", "a#", "##", "a/b#", "a\0b", &"/".repeat(201)] {
-            assert!(TopicFilter::parse(wrong).is_err(), "{wrong:?}");
+        for wrong in [
+            "",
+            "a/#/b",
+            "#/a",
+            "a+",
+            "a/+b",
+            "a#",
+            "##",
+            "a/b#",
+            "a\0b",
+            "a\nb",
+            "a\u{7f}",
+            "\u{9f}",
+            "\u{ffff}",
+            "\u{1fffe}",
+            "\u{fdd0}",
+        ] {
+            assert!(matches!(TopicFilter::parse(wrong), Err(TopicError::Malformed(_))), "{wrong:?}");
         }
-        for right in ["#", "+", "/", "+/+", "/+", "a//b", "a/+/#", "$SYS/#"] {
+        assert!(matches!(TopicFilter::parse(&"/".repeat(201)), Err(TopicError::Refused(_))));
+        for right in ["#", "+", "/", "+/+", "/+", "a//b", "a/+/#", "$SYS/#", "ä/ %", "\u{fffd}", "\u{1f600}"]
+        {
             assert!(TopicFilter::parse(right).is_ok(), "{right:?}");
         }
         for wrong in ["", "a/+", "#", "a\0", "$share/g/a"] {

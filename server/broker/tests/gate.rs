@@ -8,6 +8,8 @@ use muster_broker::{Code, CutReason, Ended};
 use rig::{
     GOODBYE, PUBACK, PUBREC, broker, connect, counted, dial, dial_account, holder, packet, publish, text,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 /// The answer to a CONNECT: the code, in the terms of its version.
 async fn answer(client: &mut rig::Client, connect: &rig::Connect) -> u8 {
@@ -81,6 +83,27 @@ async fn a_client_that_the_edge_does_not_let_in_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let broker = broker("");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let mut client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connects");
+    let (theirs, _) = listener.accept().await.expect("accepts");
+    let crossing = publish(5, 0, "devices/meter/x", 0, &[], &[b'x'; 20_000]);
+    let octets = [connect(5, "other").octets(), crossing].concat();
+    client.write_all(&octets).await.expect("sent");
+    let peer = rig::peer(Some(holder("meter", &[])), 1, muster_broker::Cut::never());
+    let served = tokio::spawn(async move { broker.serve(theirs, peer).await });
+    let mut answer = [0; 5];
+    client.read_exact(&mut answer).await.expect("a CONNACK");
+    assert_eq!(answer, [0x20, 3, 0, 0x85, 0]);
+    // The end, and no reset: a client that still writes would take that for a broken connection.
+    assert_eq!(client.read(&mut answer).await.expect("an end"), 0);
+    client.write_all(&GOODBYE).await.expect("not reset");
+    drop(client);
+    assert_eq!(served.await.expect("no panic"), Ended::Refused(Code::CLIENT_ID_NOT_VALID));
+}
+
+#[tokio::test]
 async fn a_user_name_means_nothing_unless_it_must_be_the_device() {
     for (rule, code) in [("ignore", [0, 0]), ("device", [4, 0x86])] {
         let broker = broker(&format!("username = '{rule}'"));
@@ -109,7 +132,12 @@ async fn a_will_is_held_against_the_rules_when_it_is_made() {
     // A will with a wildcard is no topic name.
     let mut client = dial(&broker, Some(holder("meter", &[])));
     let willing = connect(5, "meter").will("devices/meter/+", b"x", 0, &[]);
-    assert_eq!(answer(&mut client, &willing).await, 0x90);
+    assert_eq!(answer(&mut client, &willing).await, 0x81);
+    // Nor is its response topic.
+    let mut client = dial(&broker, Some(holder("meter", &[])));
+    let properties = [&[8][..], &text("devices/+/answer")].concat();
+    let willing = connect(5, "meter").will("devices/meter/gone", b"x", 0, &properties);
+    assert_eq!(answer(&mut client, &willing).await, 0x82);
 }
 
 #[tokio::test]
@@ -182,6 +210,7 @@ async fn an_alias_is_resolved_before_the_rules_are_asked() {
 #[tokio::test]
 async fn filters_must_lie_within_the_rules() {
     let broker = broker("");
+    let too_deep = "fleet".to_owned() + &"/x".repeat(201);
     for (filter, v5) in [
         ("devices/meter/#", 1),
         ("devices/meter/+/x", 1),
@@ -194,11 +223,7 @@ async fn filters_must_lie_within_the_rules() {
         ("$share/g/#", 0x87),
         ("$SYS/#", 0x87),
         ("devices/meter2/x", 0x87),
-        ("fleet/#/x", 0x8f),
-        ("fleet/a+", 0x8f),
-        ("$share//fleet/x", 0x8f),
-        ("$share/+/fleet/x", 0x8f),
-        ("", 0x8f),
+        (&too_deep, 0x8f),
     ] {
         assert_eq!(device(&broker, 5).await.subscribe(5, filter, 1).await, v5, "{filter}");
         let v3 = if v5 == 1 { 1 } else { 0x80 };
@@ -207,12 +232,49 @@ async fn filters_must_lie_within_the_rules() {
 }
 
 #[tokio::test]
+async fn a_malformed_filter_ends_the_connection() {
+    let broker = broker("");
+    for filter in
+        ["fleet/#/x", "fleet/a+", "$share//fleet/x", "$share/+/fleet/x", "$share/g", "", "fleet/\u{1b}[2J"]
+    {
+        for (octets, version) in [4, 5].into_iter().flat_map(|version| {
+            let subscribe = rig::subscribe(version, 1, filter, 0);
+            [(subscribe, version), (rig::unsubscribe(version, 1, &["fleet/a", filter]), version)]
+        }) {
+            let mut client = device(&broker, version).await;
+            client.send(&octets).await;
+            match version {
+                5 => client.is_disconnected(0x81).await,
+                _ => client.is_closed().await,
+            }
+        }
+    }
+    assert_eq!(broker.metrics().subscriptions, 0);
+}
+
+#[tokio::test]
+async fn a_refused_publication_to_a_topic_of_the_server_is_dropped() {
+    let broker = broker("");
+    for (flags, answer) in [(0, None), (2, Some(PUBACK)), (4, Some(PUBREC))] {
+        let mut client = device(&broker, 4).await;
+        client.send(&publish(4, flags, "$SYS/broker/load", 7, &[], b"x")).await;
+        if let Some(answer) = answer {
+            assert_eq!(client.receive().await, (answer, vec![0, 7]));
+        }
+        client.send(&rig::PING).await;
+        assert_eq!(client.receive().await.0, 0xd0);
+    }
+    let metrics = broker.metrics();
+    assert_eq!((metrics.publish_refused, metrics.published), (3, 0));
+}
+
+#[tokio::test]
 async fn unsubscribing_has_a_code_for_each_filter() {
     let broker = broker("");
     let mut client = device(&broker, 5).await;
     client.subscribe(5, "fleet/a", 1).await;
-    client.send(&rig::unsubscribe(5, 3, &["fleet/a", "fleet/b", "other/#", "a/#/b"])).await;
-    assert_eq!(client.receive().await, (0xb0, vec![0, 3, 0, 0, 0x11, 0x87, 0x8f]));
+    client.send(&rig::unsubscribe(5, 3, &["fleet/a", "fleet/b", "other/#"])).await;
+    assert_eq!(client.receive().await, (0xb0, vec![0, 3, 0, 0, 0x11, 0x87]));
     let mut client = device(&broker, 4).await;
     client.send(&rig::unsubscribe(4, 3, &["fleet/a", "other/#"])).await;
     assert_eq!(client.receive().await, (0xb0, vec![0, 3]));
@@ -318,17 +380,23 @@ async fn a_packet_above_the_limit_is_refused_by_its_header() {
 #[tokio::test]
 async fn broken_packets_get_their_code_and_a_close() {
     let broker = broker("");
+    let too_deep = "devices/meter".to_owned() + &"/x".repeat(200);
     for (octets, code) in [
         (connect(5, "meter").octets(), 0x82),
         (packet(0x36, &[text("devices/meter"), vec![0, 1, 0]].concat()), 0x81),
         (packet(0x38, &[text("devices/meter"), vec![0]].concat()), 0x81),
         (packet(0x32, &[text("devices/meter"), vec![0, 0, 0]].concat()), 0x82),
-        (publish(5, 0, "devices/meter/+", 0, &[], b""), 0x90),
+        (publish(5, 0, "devices/meter/+", 0, &[], b""), 0x81),
+        (publish(5, 0, &too_deep, 0, &[], b""), 0x90),
+        (publish(5, 0, "devices/meter/\n", 0, &[], b""), 0x81),
         (publish(5, 0, "a\0b", 0, &[], b""), 0x81),
         (publish(5, 0, "", 0, &[], b""), 0x82),
         (publish(5, 0, "devices/meter", 0, &[1, 0, 1, 0], b""), 0x82),
         (publish(5, 0, "devices/meter", 0, &[0x0b, 1], b""), 0x82),
-        (publish(5, 0, "devices/meter", 0, &[0x11, 0, 0, 0, 1], b""), 0x82),
+        (publish(5, 0, "devices/meter", 0, &[0x11, 0, 0, 0, 1], b""), 0x81),
+        (publish(5, 0, "devices/meter", 0, &[0x7f], b""), 0x81),
+        (publish(5, 0, "devices/meter", 0, &[8, 0, 1, b'#'], b""), 0x82),
+        (vec![0xc0, 0x80, 0], 0x81),
         (packet(0x30, &[0, 200, b'a']), 0x81),
         (packet(0x30, &[0, 1, 0xff, 0]), 0x81),
         (packet(0x82, &[0, 1, 0]), 0x82),
@@ -345,6 +413,8 @@ async fn broken_packets_get_their_code_and_a_close() {
         (packet(0x20, &[0, 0, 0]), 0x82),
         (packet(0x40, &[0, 1, 0x42]), 0x81),
         (packet(0xe0, &[&[0][..], &counted(&[0x11, 0, 0, 0, 5])].concat()), 0x82),
+        // Session taken over is for servers to say.
+        (packet(0xe0, &[0x8e, 0]), 0x81),
     ] {
         let mut client = device(&broker, 5).await;
         client.send(&octets).await;
@@ -355,6 +425,10 @@ async fn broken_packets_get_their_code_and_a_close() {
     let mut client = device(&broker, 4).await;
     client.send(&connect(4, "meter").octets()).await;
     client.is_closed().await;
+    // Version 3.1.1 does not say that a length is as short as can be.
+    let mut client = device(&broker, 4).await;
+    client.send(&[0xc0, 0x80, 0]).await;
+    assert_eq!(client.receive().await.0, 0xd0);
 }
 
 #[tokio::test]
@@ -367,6 +441,7 @@ async fn connects_that_break_the_rules_are_refused() {
         (body(0x22, &[]), 0x81),
         (body(0x1e, &[&[0][..], &text("devices/meter"), &text("")].concat()), 0x81),
         (body(0x02, b"more"), 0x81),
+        ([&text("MQTT")[..], &[5, 2, 0, 0, 0], &text("me\nter")].concat(), 0x85),
         (body(0x82, &[0, 9]), 0x81),
     ] {
         let mut client = dial(&broker, Some(holder("meter", &[])));

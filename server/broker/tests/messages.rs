@@ -151,6 +151,28 @@ async fn a_shared_subscription_gives_each_message_to_one_member() {
 }
 
 #[tokio::test]
+async fn a_shared_message_goes_to_a_member_that_has_room() {
+    let broker = broker(&format!("{OPEN}[quotas]\ninflight = 1\nqueued = 1\nwhen_full = 'refuse'"));
+    let mut quick = connected(&broker, connect(4, "quick")).await;
+    let mut stuck = connected(&broker, connect(4, "stuck")).await;
+    for member in [&mut quick, &mut stuck] {
+        assert_eq!(member.subscribe(4, "$share/g/a", 1).await, 1);
+    }
+    let mut writer = connected(&broker, connect(5, "writer")).await;
+    let mut came = 0;
+    for _ in 0..10 {
+        writer.send(&publish(5, 2, "a", 1, &[], b"x")).await;
+        assert_eq!(writer.receive().await, (PUBACK, vec![0, 1]));
+        while let Ok((_, body)) = tokio::time::timeout(Duration::from_millis(20), quick.receive()).await {
+            quick.send(&ack(PUBACK, u16::from_be_bytes([body[3], body[4]]))).await;
+            came += 1;
+        }
+    }
+    // The other has one under way and one that waits.
+    assert_eq!(came, 8);
+}
+
+#[tokio::test]
 async fn no_more_is_in_flight_than_the_client_takes() {
     let broker = broker(OPEN);
     // Receive maximum 2.
@@ -356,6 +378,71 @@ async fn a_slow_reader_costs_the_writer_nothing() {
     assert!(metrics.dropped_qos0 > 100 && metrics.dropped_full > 100, "{metrics:?}");
     // It still gets what there was room for.
     slow.receive().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_slow_client_is_bounded_in_octets_in_every_quality() {
+    let broker = broker(&format!("{OPEN}[quotas]\nqueued_bytes = 50000"));
+    let mut slow = connected(&broker, connect(4, "slow")).await;
+    slow.subscribe(4, "a", 1).await;
+    let mut writer = connected(&broker, connect(4, "writer")).await;
+    for _ in 0..20 {
+        for flags in [0, 2] {
+            writer.send(&publish(4, flags, "a", 1, &[], &[b'x'; 10_000])).await;
+        }
+        assert_eq!(writer.receive().await.0, PUBACK);
+    }
+    let metrics = broker.metrics();
+    assert!(metrics.dropped_qos0 >= 8 && metrics.dropped_full >= 8, "{metrics:?}");
+    // What is written for it at one go is bounded too: with 16 KiB in the pipe, it has 32 KiB and a packet.
+    assert!(metrics.delivered <= 6, "{metrics:?}");
+}
+
+#[tokio::test]
+async fn large_retained_messages_come_whole_through_a_queue_of_few_octets() {
+    let broker = broker(&format!("{OPEN}[quotas]\nqueued_bytes = 50000"));
+    let mut client = connected(&broker, connect(4, "one")).await;
+    for number in 10..40 {
+        client.send(&publish(4, 3, &format!("r/{number}"), 1, &[], &[b'x'; 20_000])).await;
+        client.receive().await;
+    }
+    for qos in [0, 1] {
+        client.send(&packet(0x82, &[&[0, 5][..], &text("r/#"), &[qos]].concat())).await;
+        assert_eq!(client.receive().await.0, 0x90);
+        for number in 10..40_u16 {
+            let (first, body) = client.receive().await;
+            assert!(body.starts_with(&text(&format!("r/{number}"))), "{number} {:02x?}", &body[..8]);
+            if first & 2 != 0 {
+                client.send(&ack(PUBACK, u16::from_be_bytes([body[6], body[7]]))).await;
+            }
+        }
+        client.receive_nothing().await;
+    }
+}
+
+#[tokio::test]
+async fn a_filter_many_times_in_one_packet_is_read_once() {
+    let broker = broker(OPEN);
+    let mut client = connected(&broker, connect(5, "one")).await;
+    for topic in ["r/1", "r/2", "s"] {
+        client.send(&publish(5, 3, topic, 1, &[], b"x")).await;
+        client.receive().await;
+    }
+    let filters: Vec<_> = (0..1000).map(|number| if number == 500 { ("s", 0) } else { ("r/+", 0) }).collect();
+    client.send(&subscribe_with(5, 1, &[], &filters)).await;
+    assert_eq!(client.receive().await.1.len(), 2 + 1 + 1000);
+    let mut topics = Vec::new();
+    for _ in 0..3 {
+        topics.push(client.receive().await.1[1..].to_vec());
+    }
+    topics.sort();
+    assert!(topics[0].starts_with(b"\x01s") && topics[1].starts_with(b"\x03r/1"), "{topics:02x?}");
+    client.receive_nothing().await;
+    // Another packet reads it again (§3.8.4).
+    client.subscribe(5, "r/+", 0).await;
+    client.receive().await;
+    client.receive().await;
+    client.receive_nothing().await;
 }
 
 #[tokio::test]

@@ -20,8 +20,13 @@ impl Kept {
     }
 
     fn start_at(&self, seconds: i64) -> Broker {
+        self.start_with(seconds, "")
+    }
+
+    /// Starts it with more in the rule for everyone.
+    fn start_with(&self, seconds: i64, rule: &str) -> Broker {
         let path = self.folder.path().join("broker.redb");
-        let config = config_of(&format!("file = '{}'\n{OPEN}", path.display()));
+        let config = config_of(&format!("file = '{}'\n{OPEN}{rule}", path.display()));
         Broker::start(&config, UnixTime::from_secs(1_800_000_000 + seconds)).expect("starts")
     }
 }
@@ -133,6 +138,30 @@ async fn a_session_that_ended_while_nobody_looked_is_gone() {
     assert_eq!((broker.metrics().sessions, broker.metrics().subscriptions), (1, 1));
     assert!(!resumed(&broker, "short").await.1);
     assert!(resumed(&broker, "long").await.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_narrower_rule_took_out_of_a_queue_is_not_in_the_file_either() {
+    let kept = Kept::new();
+    let broker = kept.start_at(0);
+    let mut reader = connected(&broker, connect(4, "reader").unclean()).await;
+    reader.subscribe(4, "#", 1).await;
+    gone(reader).await;
+    let mut writer = connected(&broker, connect(4, "writer")).await;
+    for topic in ["secret", "plain"] {
+        writer.send(&publish(4, 2, topic, 1, &[], b"x")).await;
+        writer.receive().await;
+    }
+    crash(broker, vec![writer]);
+    let broker = kept.start_with(1, "deny = ['secret']");
+    let (mut reader, _) = resumed(&broker, "reader").await;
+    assert!(reader.receive().await.1.starts_with(b"\0\x05plain"));
+    reader.receive_nothing().await;
+    crash(broker, vec![reader]);
+    let broker = kept.start_at(2);
+    let (mut reader, was_there) = resumed(&broker, "reader").await;
+    assert!(was_there && reader.receive().await.1.starts_with(b"\0\x05plain"));
+    reader.receive_nothing().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -166,6 +166,56 @@ async fn the_same_client_takes_its_session_over_and_the_old_connection_hears_why
 }
 
 #[tokio::test]
+async fn a_device_has_so_many_sessions_and_leaves_room_for_others() {
+    let quotas = "[quotas]\nsessions = 10\nsessions_per_device = 2";
+    let broker = broker(&format!("{OPEN}[[rules]]\nclient_id = 'any'\n{quotas}"));
+    for (device, id, code) in [
+        ("mine", "mine/1", 0),
+        ("mine", "mine/2", 0),
+        ("mine", "mine/3", 0x97),
+        ("mine", "mine/2", 0),
+        ("other", "other", 0),
+        ("a", "a", 0),
+    ] {
+        let mut client = dial(&broker, Some(holder(device, &[])));
+        client.send(&connect(5, id).expiry(100).octets()).await;
+        assert_eq!(client.receive().await.1[1], code, "{id}");
+        client.ended().await;
+    }
+    // It makes room itself.
+    let mut client = dial(&broker, Some(holder("mine", &[])));
+    client.send(&connect(5, "mine/1").octets()).await;
+    assert_eq!(client.receive().await.1[1], 0);
+    leave(client).await;
+    let mut client = dial(&broker, Some(holder("mine", &[])));
+    client.send(&connect(5, "mine/3").octets()).await;
+    assert_eq!(client.receive().await.1[1], 0);
+    // Whoever has no certificate shares the rest.
+    for number in 0..4 {
+        session_present(&broker, connect(5, &format!("any{number}"))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_whose_task_is_dropped_leaves_its_session() {
+    for (setting, fires) in [("drop", false), ("publish", true)] {
+        let broker = broker(&format!("on_cut = {{ will = '{setting}' }}\n{OPEN}"));
+        let mut watcher = connected(&broker, connect(4, "watcher")).await;
+        watcher.subscribe(4, "gone", 0).await;
+        let client = connected(&broker, connect(5, "one").will("gone", b"x", 0, &[])).await;
+        client.served.abort();
+        assert!(client.served.await.expect_err("aborted").is_cancelled());
+        if fires {
+            assert!(watcher.receive().await.1.ends_with(b"x"));
+        } else {
+            watcher.receive_nothing().await;
+        }
+        let metrics = broker.metrics();
+        assert_eq!((metrics.sessions, metrics.connections), (1, 1));
+    }
+}
+
+#[tokio::test]
 async fn a_session_is_its_owners_only() {
     let rules = "[[rules]]\nclient_id = 'any'\npublish = ['#']\nsubscribe = ['#']\n";
     let broker = broker(&format!("{OPEN}{rules}"));

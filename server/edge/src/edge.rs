@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -29,15 +29,23 @@ use crate::state::{State, concerns_doors};
 use crate::tls::config::{ConfigMaker, ListenerKind, provider};
 use crate::tls::verifier::Examiner;
 
-/// How often ended certificates are looked for.
-const ENDS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the time is looked at: for certificates that have ended, and for news that is too old.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// For so many looks the news must have been too old before anybody is cut. A clock that jumps, or a
+/// machine that wakes, makes it look old for a moment, and whoever vouches for it does so every second.
+const STALE_LOOKS: u32 = 5;
+
+/// One source may have this part of all handshakes in progress: a site that comes back from a power cut
+/// with all its devices is through in seconds, and one that dawdles leaves room for the others.
+const HANDSHAKE_SHARE: usize = 4;
 
 /// How an edge is run.
 #[derive(Clone, Debug)]
 pub struct EdgeConfig {
     /// Bounds of the listeners.
     pub limits: ListenerLimits,
-    /// How old the news of revocations may be before hostnames that say so let nobody in.
+    /// How old the news of revocations may be before hostnames that are closed then let nobody in, and
+    /// some seconds later end the connections that they have.
     pub staleness_allowed_for: Duration,
     /// Verified chains that are remembered; about 2 KiB each.
     pub chains_remembered: usize,
@@ -91,7 +99,8 @@ impl Edge {
     /// [`Edge::apply`], unless it has a last known good state, which it then starts from.
     ///
     /// # Errors
-    /// [`StartError`] when that state is there and can't be opened or read.
+    /// [`StartError`] when the folder of that state can't be opened. A state that can't be read counts as
+    /// none: whoever keeps the ledger tells it again.
     pub fn start(
         config: EdgeConfig,
         handover: Arc<dyn MqttHandover>,
@@ -124,10 +133,18 @@ impl Edge {
             limits,
             connections: Arc::new(Semaphore::new(limits.connections)),
             handshakes: Semaphore::new(limits.handshakes),
-            sources: Arc::new(Sources::new(limits.new_per_source_per_s, limits.new_per_source_burst)),
+            sources: Arc::new(Sources::new(
+                limits.new_per_source_per_s,
+                limits.new_per_source_burst,
+                limits.handshakes / HANDSHAKE_SHARE,
+            )),
         });
         let last_known_good = config.last_known_good.map(|path| LastKnownGood::open(&path)).transpose()?;
-        if let Some(snapshot) = last_known_good.as_ref().map(LastKnownGood::load).transpose()?.flatten() {
+        let unreadable =
+            |error: &LastKnownGoodError| tracing::error!(%error, "the last known good state is not used");
+        let kept =
+            last_known_good.as_ref().and_then(|kept| kept.load().inspect_err(unreadable).ok().flatten());
+        if let Some(snapshot) = kept {
             tracing::info!(change = snapshot.change, made_at = %snapshot.made_at, "starting from the last known good state");
             let change = snapshot.change;
             for fault in shared.state.update(&Update::Snapshot(Box::new(snapshot))).unwrap_or_default() {
@@ -135,8 +152,7 @@ impl Edge {
             }
             shared.metrics.stands_at(change);
         }
-        let ends = watch_ends(Arc::clone(&shared));
-        shared.tasks.spawn(ends);
+        shared.tasks.spawn(watch_time(Arc::downgrade(&shared), shared.stop.clone()));
         Ok(Self { shared, last_known_good: last_known_good.map(Arc::new), applying: Arc::default() })
     }
 
@@ -160,11 +176,11 @@ impl Edge {
             tracing::error!(%fault, "not served");
         }
         let cut = match update {
-            Update::Snapshot(_) => self.review(self.shared.live.all()),
+            Update::Snapshot(_) => self.shared.cut_denied(&self.shared.live.all()),
             Update::Delta(delta) if delta.events.iter().any(concerns_doors) => {
-                self.review(self.shared.live.all())
+                self.shared.cut_denied(&self.shared.live.all())
             }
-            Update::Delta(delta) => self.review(self.concerned(&delta.events)),
+            Update::Delta(delta) => self.shared.cut_denied(&self.concerned(&delta.events)),
         };
         self.shared.metrics.stands_at(self.shared.state.change());
         if let Some(kept) = &self.last_known_good
@@ -221,29 +237,30 @@ impl Edge {
         };
         events.iter().flat_map(of).collect()
     }
-
-    fn review(&self, guests: Vec<Arc<Guest>>) -> usize {
-        let lost = |guest: &Arc<Guest>| {
-            let reason = self.shared.review(guest)?;
-            guest.cut.give(reason).then(|| self.shared.metrics.cut(reason))
-        };
-        guests.iter().filter_map(lost).count()
-    }
 }
 
-/// Ends connections whose certificate, or the CA above it, has ended.
-async fn watch_ends(shared: Arc<Shared>) {
-    let mut ticks = tokio::time::interval(ENDS_INTERVAL);
+/// Ends connections whose certificate, or the CA above it, has ended, and those whose hostnames let nobody
+/// in while the news of revocations is too old. Ends itself with the edge.
+async fn watch_time(edge: Weak<Shared>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(WATCH_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut stale_looks = 0;
     loop {
         tokio::select! {
-            () = shared.stop.cancelled() => return,
+            () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
+        let Some(shared) = edge.upgrade() else { return };
         for guest in shared.live.ended(shared.state.now()) {
             if guest.cut.give(Reason::CertificateExpired) {
                 shared.metrics.cut(Reason::CertificateExpired);
             }
+        }
+        stale_looks = if shared.state.is_stale() { STALE_LOOKS.min(stale_looks) + 1 } else { 0 };
+        // Once: who comes later is asked at the door.
+        if stale_looks == STALE_LOOKS {
+            let cut = shared.cut_denied(&shared.live.all());
+            tracing::error!(age = ?shared.state.age(), cut, "the news of revocations is too old");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! swaps it. Doors that a change does not touch are carried over as they are, so a change of one
 //! hostname builds one door.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use muster_policy::gate::Gate;
@@ -59,6 +59,9 @@ pub(crate) struct Doors {
     exact: HashMap<Hostname, Arc<Door>>,
     /// By the parent of the wildcard label.
     wildcard: HashMap<Hostname, Arc<Door>>,
+    /// Exact names whose own rule can't be served. No wildcard answers in their place: its rule may
+    /// demand less.
+    shut: HashSet<Hostname>,
     accounts: BTreeMap<AccountId, Arc<Account>>,
     cas: BTreeMap<CaId, Arc<Ca>>,
     /// What could not be used of the update that these doors come from.
@@ -93,6 +96,7 @@ impl Doors {
         let mut doors = Self {
             exact: self.exact.clone(),
             wildcard: self.wildcard.clone(),
+            shut: self.shut.clone(),
             accounts: self.accounts.clone(),
             cas: self.cas.clone(),
             faults: Vec::new(),
@@ -142,6 +146,9 @@ impl Doors {
         if let Some(door) = self.exact.get(&name) {
             return Some(door);
         }
+        if self.shut.contains(&name) {
+            return None;
+        }
         let (_, parent) = name.as_str().split_once('.')?;
         self.wildcard.get(&parent.parse::<Hostname>().ok()?)
     }
@@ -187,30 +194,43 @@ impl Doors {
         }
     }
 
-    /// Hangs a door. One that can't be made leaves its hostname without: the old one has a rule that
-    /// holds no more.
+    /// Hangs a door. One that can't be made leaves its hostname without, and shut: the old one has a rule
+    /// that holds no more.
     fn put(&mut self, pattern: &HostPattern, door: Result<Arc<Door>, Fault>) {
         match door {
             Ok(door) => {
-                let map = if pattern.is_wildcard() { &mut self.wildcard } else { &mut self.exact };
-                map.insert(pattern.name().clone(), door);
+                self.remove(pattern);
+                self.map(pattern).insert(pattern.name().clone(), door);
             }
             Err(fault) => {
                 self.remove(pattern);
+                if !pattern.is_wildcard() {
+                    self.shut.insert(pattern.name().clone());
+                }
                 self.faults.push(fault);
             }
         }
     }
 
     fn remove(&mut self, pattern: &HostPattern) {
-        let map = if pattern.is_wildcard() { &mut self.wildcard } else { &mut self.exact };
-        map.remove(pattern.name());
+        if !pattern.is_wildcard() {
+            self.shut.remove(pattern.name());
+        }
+        self.map(pattern).remove(pattern.name());
+    }
+
+    const fn map(&mut self, pattern: &HostPattern) -> &mut HashMap<Hostname, Arc<Door>> {
+        if pattern.is_wildcard() { &mut self.wildcard } else { &mut self.exact }
     }
 
     fn open(&self, maker: &DoorMaker, entry: &HostEntry, sets: &mut AnchorSets) -> Result<Arc<Door>, Fault> {
         let fault = |fault: String| Fault::Host { host: entry.rule.host.clone(), fault };
         let account = self.account(&entry.rule)?;
-        let certified_key = Arc::new(maker.tls.certified_key(&entry.certificate).map_err(fault)?);
+        let certificate = entry
+            .certificate
+            .as_ref()
+            .ok_or_else(|| fault("it has no usable server certificate".to_owned()))?;
+        let certified_key = Arc::new(maker.tls.certified_key(certificate).map_err(fault)?);
         let origins =
             maker.origins.origins(&entry.rule.origins, &entry.origin_tls, account).map_err(fault)?;
         self.assemble(maker, entry.rule.clone(), certified_key, Arc::new(origins), sets)

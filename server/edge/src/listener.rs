@@ -18,10 +18,11 @@ use muster_policy::access::Holder;
 use muster_policy::host::{HostMode, Protocol};
 use muster_policy::name::Hostname;
 use muster_policy::reason::Reason;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::server::{StartHandshake, TlsStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -50,7 +51,7 @@ pub struct ListenerLimits {
     pub new_per_source_per_s: u32,
     /// New connections from one address at once.
     pub new_per_source_burst: u32,
-    /// Handshakes in progress at once.
+    /// Handshakes in progress at once. One source has a quarter of them at most.
     pub handshakes: usize,
     /// How long a peer may take to send its ClientHello.
     pub hello_timeout: Duration,
@@ -58,8 +59,13 @@ pub struct ListenerLimits {
     pub slot_timeout: Duration,
     /// How long the rest of a handshake may take.
     pub handshake_timeout: Duration,
+    /// How long it may take while others wait for its slot. Small devices sign for a second.
+    pub crowded_handshake_timeout: Duration,
     /// How long an origin may think after it has the whole request.
     pub answer_timeout: Duration,
+    /// How long a peer may take nothing of what is sent to it, on Linux; elsewhere the system's own time
+    /// holds. Not much less than devices sleep between two looks at their radio.
+    pub write_timeout: Duration,
     /// How long open connections get to finish when the edge stops.
     pub drain_timeout: Duration,
 }
@@ -77,14 +83,21 @@ impl Default for ListenerLimits {
             hello_timeout: Duration::from_secs(5),
             slot_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(10),
+            crowded_handshake_timeout: Duration::from_secs(3),
             answer_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(10),
         }
     }
 }
 
+/// How often a handshake that is slow looks whether others wait for its slot.
+const CROWD_LOOK: Duration = Duration::from_millis(200);
 /// How long the loop pauses when the system has no file descriptor left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// How long an HTTP client may be silent before the system asks, and how often until it is gone.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_PROBES: u32 = 4;
 /// How long a refused peer is listened to, so that a reset does not overtake the alert.
 const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
 /// What a refused peer may have sent meanwhile; a request or two.
@@ -140,8 +153,8 @@ pub(crate) async fn accept(
     }
 }
 
-/// What a connection holds for as long as it is open.
-type Slots = (Claim, OwnedSemaphorePermit);
+/// What a connection holds for as long as it is open, and what a WebSocket on it keeps after that.
+pub(crate) type Slots = (Claim, OwnedSemaphorePermit);
 
 impl Shared {
     fn slots(&self, peer: SocketAddr) -> Option<Slots> {
@@ -164,10 +177,9 @@ impl Shared {
     /// From the first octet to the end. The handshake is boxed, and gone when the waiting begins:
     /// an idle connection keeps no room for it.
     async fn attend(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, kind: ListenerKind, slots: Slots) {
-        if let Some(arrived) = Box::pin(self.handshake(stream, peer, kind)).await {
-            self.serve(arrived, peer).await;
+        if let Some(arrived) = Box::pin(self.handshake(stream, peer, kind, &slots)).await {
+            self.serve(arrived, peer, slots).await;
         }
-        drop(slots);
     }
 
     async fn handshake(
@@ -175,9 +187,11 @@ impl Shared {
         mut stream: TcpStream,
         peer: SocketAddr,
         kind: ListenerKind,
+        slots: &Slots,
     ) -> Option<Arrived> {
-        // Answers are small writes; without this the last segment would wait for an ACK.
-        let _ = stream.set_nodelay(true);
+        if let Err(error) = set_options(&stream, self.limits.write_timeout) {
+            tracing::debug!(%peer, %error, "a socket does not take its options");
+        }
         let hello = match timeout(self.limits.hello_timeout, read_hello(&mut stream)).await {
             Ok(Ok(hello)) => hello,
             Ok(Err(HelloFault::Malformed(alert))) => {
@@ -197,13 +211,22 @@ impl Shared {
             }
         };
         let config = suited(config, &hello);
-        let slot = timeout(self.limits.slot_timeout, self.handshakes.acquire()).await;
-        let Ok(Ok(slot)) = slot else { return self.give_up(ConnectionRefusal::HandshakeLimit) };
+        // The source's own slot first: who waits for that takes up none of the others'.
+        let slot = async {
+            Ok::<_, AcquireError>((slots.0.handshakes.acquire().await?, self.handshakes.acquire().await?))
+        };
+        let Ok(Ok(slot)) = timeout(self.limits.slot_timeout, slot).await else {
+            return self.give_up(ConnectionRefusal::HandshakeLimit);
+        };
         let handshake =
             StartHandshake::from_parts(hello.accepted, stream).into_stream(config).into_fallible();
-        match timeout(self.limits.handshake_timeout, handshake).await {
-            Ok(Ok(stream)) => self.arrived(stream, door, kind),
-            Ok(Err((error, stream))) => {
+        let ended = tokio::select! {
+            ended = handshake => Some(ended),
+            () = self.patience(slots) => None,
+        };
+        match ended {
+            Some(Ok(stream)) => self.arrived(stream, door, kind),
+            Some(Err((error, stream))) => {
                 drop(slot);
                 match alert::fault_of(&error) {
                     HandshakeFault::Refused(reason) => {
@@ -218,7 +241,19 @@ impl Shared {
                 linger(stream).await;
                 None
             }
-            Err(_) => self.give_up(ConnectionRefusal::HandshakeTimeout),
+            None => self.give_up(ConnectionRefusal::HandshakeTimeout),
+        }
+    }
+
+    /// Waits for as long as a handshake may take: longer while there is room for all.
+    async fn patience(&self, slots: &Slots) {
+        let (most, crowded) = (self.limits.handshake_timeout, self.limits.crowded_handshake_timeout);
+        let begun = Instant::now();
+        tokio::time::sleep(crowded.min(most)).await;
+        let has_room =
+            || [&self.handshakes, &*slots.0.handshakes].iter().all(|all| all.available_permits() > 0);
+        while has_room() && begun.elapsed() < most {
+            tokio::time::sleep(CROWD_LOOK).await;
         }
     }
 
@@ -269,7 +304,7 @@ impl Shared {
         Some(Arrived { stream, name, door, verified, protocol })
     }
 
-    async fn serve(self: Arc<Self>, arrived: Arrived, peer: SocketAddr) {
+    async fn serve(self: Arc<Self>, arrived: Arrived, peer: SocketAddr, slots: Slots) {
         let Arrived { stream, name, door, verified, protocol } = arrived;
         let holder = verified.as_ref().map(|verified| {
             let mut holder = verified.holder(&door.anchors);
@@ -281,15 +316,17 @@ impl Shared {
         drop(door);
         match protocol {
             Protocol::Https => {
+                ask_whether_there(stream.get_ref().0);
                 let is_h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
                 let version = if is_h2 { Version::Http2 } else { Version::Http1 };
-                let visit = Arc::new(Visit::new(Arc::clone(&self), Arc::new(place), verified, peer));
+                let visit = Visit::new(Arc::clone(&self), Arc::new(place), Arc::new(slots), verified, peer);
                 // Boxed, as it is by far the largest: MQTT connections wait in the same task type.
-                Box::pin(http::serve(stream, version, visit)).await;
+                Box::pin(http::serve(stream, version, Arc::new(visit))).await;
             }
             Protocol::Mqtt => {
                 drop(verified);
                 self.hand_over(Box::new(stream), place, peer, Carrier::Tls).await;
+                drop(slots);
             }
         }
     }
@@ -341,7 +378,21 @@ impl Shared {
         drop(place);
     }
 
-    /// Asks again for a live connection, and orders its end when it has lost its right.
+    /// Orders the end of those who have lost their right; how many.
+    pub(crate) fn cut_denied(&self, guests: &[Arc<Guest>]) -> usize {
+        let is_lost = |guest: &&Arc<Guest>| {
+            self.review(guest).is_some_and(|reason| {
+                let first = guest.cut.give(reason);
+                if first {
+                    self.metrics.cut(reason);
+                }
+                first
+            })
+        };
+        guests.iter().filter(is_lost).count()
+    }
+
+    /// Asks again for a live connection: the reason why it has lost its right, if it has.
     pub(crate) fn review(&self, guest: &Guest) -> Option<Reason> {
         let doors = self.state.doors();
         let Some(door) = doors.resolve(guest.name.as_str()) else { return Some(Reason::HostUnknown) };
@@ -349,10 +400,8 @@ impl Shared {
             return Some(Reason::HostMisdirected);
         }
         let holder = guest.holder.as_deref();
-        match self.state.access(door, holder, guest.protocol).map(drop) {
-            // Staleness keeps people out who come; it does not throw out a whole fleet.
-            Ok(()) | Err(Reason::RevocationsStale) => {}
-            Err(reason) => return Some(reason),
+        if let Err(reason) = self.state.access(door, holder, guest.protocol) {
+            return Some(reason);
         }
         // The broker's rules go by groups, and it has those of the day of the connection.
         let has_changed = |holder: &Holder| {
@@ -360,6 +409,31 @@ impl Shared {
         };
         let changed = guest.protocol == Protocol::Mqtt && holder.is_some_and(has_changed);
         changed.then_some(Reason::GroupsChanged)
+    }
+}
+
+/// Sets what the system does for a connection.
+///
+/// It is the system that sees whether a peer still takes what it is sent, whatever is spoken: HTTP, MQTT
+/// or a WebSocket's other protocol. Writes then fail, and with them the connection.
+fn set_options(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
+    // Answers are small writes; without this the last segment would wait for an ACK.
+    stream.set_nodelay(true)?;
+    // RFC 5482; for probes of a closed window too.
+    #[cfg(target_os = "linux")]
+    SockRef::from(stream).set_tcp_user_timeout(Some(write_timeout))?;
+    Ok(())
+}
+
+/// Has the system ask whether an HTTP client is there: one whose WebSocket is silent shows it by nothing
+/// else. MQTT has its own keep alive, and devices that sleep for longer than this.
+fn ask_whether_there(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_IDLE / KEEPALIVE_PROBES)
+        .with_retries(KEEPALIVE_PROBES);
+    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&keepalive) {
+        tracing::debug!(%error, "a socket does not take its options");
     }
 }
 

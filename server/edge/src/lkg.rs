@@ -96,11 +96,15 @@ impl LastKnownGood {
     /// Keeps an update that the edge has taken.
     ///
     /// # Errors
-    /// [`LastKnownGoodError`]; the state then is an older one, or none.
+    /// [`LastKnownGoodError`]; the state then is an older one, or none, and stays so until the next
+    /// snapshot: what it lacks is not made up for by later changes.
     pub(crate) fn keep(&self, update: &Update) -> Outcome<()> {
         match update {
             Update::Snapshot(snapshot) => self.keep_snapshot(snapshot),
             Update::Delta(delta) => {
+                if self.change()? != Some(delta.from) {
+                    return Ok(());
+                }
                 for event in &delta.events {
                     self.keep_event(event)?;
                 }
@@ -136,6 +140,13 @@ impl LastKnownGood {
         }
     }
 
+    /// The last change that is in the state, if there is one.
+    fn change(&self) -> Outcome<Option<u64>> {
+        let Some(head) = self.database.get(HEAD)? else { return Ok(None) };
+        let (_, change, _): (u8, u64, UnixTime) = decode(&head)?;
+        Ok(Some(change))
+    }
+
     fn put_head(&self, change: u64, made_at: UnixTime) -> Outcome<()> {
         let head = encode(&(FORM, change, made_at))?;
         self.database.insert(HEAD, head)?;
@@ -156,7 +167,12 @@ impl LastKnownGood {
 
     fn put_device(&self, entry: &DeviceEntry) -> Outcome<()> {
         let name = [entry.account.as_bytes(), entry.device.as_str().as_bytes()].concat();
-        put(&self.devices, &name, entry)
+        // A fleet of plain devices leaves no trace here, as it leaves none in a snapshot.
+        if entry.is_plain() {
+            Ok(self.devices.remove(name).map(drop)?)
+        } else {
+            put(&self.devices, &name, entry)
+        }
     }
 }
 
@@ -187,7 +203,8 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Outcome<T> {
 
 #[cfg(test)]
 mod tests {
-    use muster_policy::identity::{CaId, Serial};
+    use muster_policy::enrol::DeviceStatus;
+    use muster_policy::identity::{AccountId, CaId, Serial};
 
     use super::*;
     use crate::snapshot::Delta;
@@ -226,5 +243,44 @@ mod tests {
         let loaded = LastKnownGood::open(&folder).expect("opened").load().expect("read").expect("a state");
         assert_eq!((loaded.change, loaded.made_at), (9, UnixTime::from_secs(200)));
         assert_eq!(loaded.revoked, [key(2)]);
+    }
+
+    #[test]
+    fn a_change_that_was_missed_is_not_made_up_for_by_later_ones() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let kept = LastKnownGood::open(temp.path()).expect("opened");
+        let delta = |from, serial| {
+            let events = vec![Event::Revoked(key(serial))];
+            Update::Delta(Delta { from, change: from + 1, made_at: UnixTime::from_secs(200), events })
+        };
+        kept.keep(&delta(7, 2)).expect("kept");
+        assert!(kept.load().expect("read").is_none(), "a delta alone is no state");
+        kept.keep(&Update::Snapshot(Box::new(snapshot()))).expect("kept");
+        // From 7 to 8 is missing.
+        kept.keep(&delta(8, 3)).expect("kept");
+        let loaded = kept.load().expect("read").expect("a state");
+        assert_eq!((loaded.change, loaded.made_at), (7, UnixTime::from_secs(100)));
+        kept.keep(&delta(7, 2)).expect("kept");
+        assert_eq!(kept.load().expect("read").expect("a state").change, 8);
+    }
+
+    #[test]
+    fn a_device_that_is_plain_again_leaves_no_entry() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let kept = LastKnownGood::open(temp.path()).expect("opened");
+        kept.keep(&Update::Snapshot(Box::new(snapshot()))).expect("kept");
+        for (change, status) in [(8, DeviceStatus::Suspended), (9, DeviceStatus::Active)] {
+            let entry = DeviceEntry {
+                account: AccountId::from_bytes([1; 16]),
+                device: "meter-1".parse().expect("an id"),
+                status,
+                groups: Default::default(),
+            };
+            let events = vec![Event::Device(entry)];
+            let made_at = UnixTime::from_secs(200);
+            kept.keep(&Update::Delta(Delta { from: change - 1, change, made_at, events })).expect("kept");
+            let devices = kept.load().expect("read").expect("a state").devices;
+            assert_eq!(devices.is_empty(), status == DeviceStatus::Active);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Counters of the edge, in the Prometheus data model, and the summary for a dashboard.
 //!
-//! Labels are closed sets (protocols, reasons, classes of status), so that no peer can grow the
-//! number of time series.
+//! Labels are closed sets (protocols, reasons, the three digits of a status), so that no peer can grow
+//! the number of time series without end.
 
 use std::time::Duration;
 

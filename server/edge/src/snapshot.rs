@@ -104,8 +104,9 @@ pub struct CaEntry {
 pub struct HostEntry {
     /// The rule.
     pub rule: HostRule,
-    /// The server certificate.
-    pub certificate: TlsIdentity,
+    /// The server certificate; none when there is none usable. The hostname is then a fault that nobody
+    /// answers, not even a wildcard above it.
+    pub certificate: Option<TlsIdentity>,
     /// How its `https://` origins are spoken to.
     #[serde(default)]
     pub origin_tls: OriginTls,
@@ -189,6 +190,13 @@ pub struct DeviceEntry {
     /// Its groups.
     #[serde(default)]
     pub groups: BTreeSet<String>,
+}
+
+impl DeviceEntry {
+    /// Whether there is nothing to know of it: active, and in no group. Such a device needs no entry.
+    pub fn is_plain(&self) -> bool {
+        self.status == DeviceStatus::Active && self.groups.is_empty()
+    }
 }
 
 /// Something to make the edge's own.

@@ -54,7 +54,7 @@ impl Standing {
     /// Sets what is known of a device; a plain active one needs no entry.
     pub(crate) fn set_device(&self, entry: &DeviceEntry) {
         let key = (entry.account, entry.device.clone());
-        if entry.status == DeviceStatus::Active && entry.groups.is_empty() {
+        if entry.is_plain() {
             self.devices.remove(&key);
         } else {
             let facts = DeviceFacts { status: entry.status, groups: Arc::new(entry.groups.clone()) };

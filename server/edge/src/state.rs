@@ -105,6 +105,11 @@ impl State {
         self.clock.now().since(UnixTime::from_secs(self.made_at.load(Ordering::Acquire)))
     }
 
+    /// Whether it is older than allowed.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.age() > self.staleness_allowed_for
+    }
+
     pub(crate) fn now(&self) -> UnixTime {
         self.clock.now()
     }
@@ -124,7 +129,7 @@ impl State {
         let circumstances = Circumstances {
             protocol,
             now: self.clock.now(),
-            news: if self.age() > self.staleness_allowed_for { News::Stale } else { News::Fresh },
+            news: if self.is_stale() { News::Stale } else { News::Fresh },
             ca_accepted: holder.is_some_and(|holder| door.anchors.cas.contains(&holder.ca)),
             revoked: key.is_some_and(|key| standing.is_revoked(&key)),
             device: holder

@@ -48,33 +48,88 @@ async fn silent_and_dawdling_peers_hold_up_nobody() {
     assert!(rig.metrics().contains("edge_connections_refused_total{reason=\"hello_timeout\"} 400"));
 }
 
-/// A whole hello, and then nothing: the slot comes back at the deadline.
+/// Sends a whole hello from an address of this machine, and then nothing more.
+async fn stalled(rig: &Rig, from: [u8; 4]) -> TcpStream {
+    let config = std::sync::Arc::new(rig.client(None, &[]));
+    let name = "api.example.com".try_into().expect("a name");
+    let mut client = rustls::ClientConnection::new(config, name).expect("a client");
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).expect("written");
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind((from, 0).into()).expect("all of 127/8 is this machine");
+    let mut stream = socket.connect(rig.https).await.expect("connected");
+    stream.write_all(&hello).await.expect("written");
+    stream
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handshake_that_stalls_gives_its_slot_back() {
     let rig = Rig::with(
         |_| {},
         |config| {
-            config.limits.handshakes = 2;
+            config.limits.handshakes = 8;
             config.limits.handshake_timeout = Duration::from_secs(1);
         },
     )
     .await;
-    let config = std::sync::Arc::new(rig.client(None, &[]));
-    let mut stalled = Vec::new();
+    let mut crowd = Vec::new();
     for _ in 0..2 {
-        let name = "api.example.com".try_into().expect("a name");
-        let mut client = rustls::ClientConnection::new(config.clone(), name).expect("a client");
-        let mut hello = Vec::new();
-        client.write_tls(&mut hello).expect("written");
-        let mut stream = TcpStream::connect(rig.https).await.expect("connected");
-        stream.write_all(&hello).await.expect("written");
+        let mut stream = stalled(&rig, [127, 0, 0, 1]).await;
         stream.read_u8().await.expect("a server hello: the slot is taken");
-        stalled.push(stream);
+        crowd.push(stream);
     }
     let pair = rig.ca.device("meter-1", 7);
     assert_eq!(rig.get("api.example.com", Some(&pair)).await.expect("served").status, 200);
     rig.until(|counters| counters.connections_refused == 2).await;
     assert!(rig.metrics().contains("reason=\"handshake_timeout\"} 2"));
+}
+
+/// Twice as many as there are slots, all from one address: it has a quarter of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_source_leaves_handshakes_to_the_others() {
+    let long = Duration::from_secs(60);
+    let rig = Rig::with(
+        |_| {},
+        |config| {
+            config.limits.handshakes = 8;
+            (config.limits.handshake_timeout, config.limits.crowded_handshake_timeout) = (long, long);
+        },
+    )
+    .await;
+    let mut crowd = Vec::new();
+    for _ in 0..16 {
+        crowd.push(stalled(&rig, [127, 0, 0, 2]).await);
+    }
+    for stream in &mut crowd[..2] {
+        stream.read_u8().await.expect("a server hello: the slot is taken");
+    }
+    let pair = rig.ca.device("meter-1", 7);
+    assert_eq!(rig.get("api.example.com", Some(&pair)).await.expect("served").status, 200);
+    // Those that got none were told so in time, and the two go on.
+    rig.until(|counters| counters.connections_refused == 14).await;
+    assert!(rig.metrics().contains("reason=\"handshake_limit\"} 14"));
+}
+
+/// As many sources as it takes to fill all slots: those that stall go first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_has_less_time_when_others_wait_for_its_slot() {
+    let rig = Rig::with(
+        |_| {},
+        |config| {
+            config.limits.handshakes = 8;
+            config.limits.handshake_timeout = Duration::from_secs(60);
+            config.limits.crowded_handshake_timeout = Duration::from_secs(1);
+        },
+    )
+    .await;
+    let mut crowd = Vec::new();
+    for index in 0..8 {
+        let mut stream = stalled(&rig, [127, 0, 0, 2 + index / 2]).await;
+        stream.read_u8().await.expect("a server hello: the slot is taken");
+        crowd.push(stream);
+    }
+    let pair = rig.ca.device("meter-1", 7);
+    assert_eq!(rig.get("api.example.com", Some(&pair)).await.expect("served").status, 200);
 }
 
 #[tokio::test]
@@ -94,6 +149,91 @@ async fn one_address_has_only_its_share() {
         }
     };
     tokio::time::timeout(Duration::from_secs(5), again).await.expect("the share comes back");
+}
+
+/// An origin whose answer never ends.
+async fn endless() -> std::net::SocketAddr {
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = socket.accept().await {
+            tokio::spawn(async move {
+                // An answer before the request would be none.
+                while stream.read_u8().await? != b'\n' {}
+                stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await?;
+                loop {
+                    stream.write_all(&[b'x'; 16 * 1024]).await?;
+                }
+                #[expect(unreachable_code, reason = "it says what the errors above are")]
+                Ok::<_, std::io::Error>(())
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_of_its_answer_is_sent_away() {
+    let rig = Rig::with(|_| {}, |config| config.limits.write_timeout = Duration::from_secs(1)).await;
+    let pair = rig.ca.device("meter-1", 7);
+    let https = muster_policy::host::Protocol::Https;
+    let mode = muster_policy::host::HostMode::Off;
+    let entry = rig::host(&rig.server_ca, "endless.example.com", mode, https, endless().await);
+    rig.tell(vec![muster_edge::Event::Host(Box::new(entry))]);
+    let config = rig.client(None, &[b"http/1.1"]);
+    let mut http = rig.tls(rig.https, "endless.example.com", config).await.expect("connected");
+    http.write_all(b"GET / HTTP/1.1\r\nHost: endless.example.com\r\n\r\n").await.expect("written");
+    let config = rig.client(Some(&pair), &[]);
+    let mut mqtt = rig.tls(rig.mqtt, "mqtt.example.com", config).await.expect("connected");
+    assert!(rig::line(&mut mqtt).await.starts_with("welcome"));
+    // Served and idle, it stays.
+    let mut idle = rig.h1("off.example.com", None).await.expect("connected");
+    assert_eq!(idle.get("off.example.com", &[]).await.expect("served").status, 200);
+    // What comes back is not read, until nothing more goes out.
+    let echoed = tokio::spawn(async move {
+        while mqtt.write_all(&[b'x'; 16 * 1024]).await.is_ok() {}
+        mqtt
+    });
+    let begin = Instant::now();
+    rig.until(|counters| (counters.connections_https, counters.connections_mqtt) == (1, 0)).await;
+    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+    assert_eq!(idle.get("off.example.com", &[]).await.expect("served").status, 200);
+    drop((http, echoed));
+}
+
+/// A WebSocket outlives the HTTP connection that it began as, and is still a connection.
+#[tokio::test]
+async fn a_websocket_keeps_its_share_until_it_ends() {
+    let rig = Rig::with(|_| {}, |config| config.limits.connections_per_source = 1).await;
+    let pair = rig.ca.device("meter-1", 7);
+    for (name, protocol) in [("api.example.com", "chat"), ("mqtt.example.com", "mqtt")] {
+        let config = rig.client(Some(&pair), &[b"http/1.1"]);
+        let mut stream = rig.tls(rig.https, name, config).await.expect("connected");
+        let wish = format!(
+            "GET /ws HTTP/1.1\r\nHost: {name}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: {protocol}\r\n\r\n"
+        );
+        stream.write_all(wish.as_bytes()).await.expect("written");
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.expect("a head");
+        assert_eq!(&head, b"HTTP/1.1 101");
+        if protocol == "mqtt" {
+            // The place of the HTTP connection is given up, and that of the stream is taken.
+            rig.until(|counters| (counters.connections_https, counters.connections_mqtt) == (0, 1)).await;
+        }
+        for _ in 0..20 {
+            assert!(rig.h1("off.example.com", None).await.is_err(), "{name}: the share is used up");
+        }
+        drop(stream);
+        let again = async {
+            while rig.h1("off.example.com", None).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), again).await.expect("the share comes back");
+        rig.until(|counters| counters.connections_https == 0).await;
+    }
 }
 
 #[tokio::test]

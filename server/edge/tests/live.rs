@@ -153,6 +153,61 @@ async fn a_certificate_that_ends_ends_its_connections() {
     rig.until(|counters| counters.cut == 1).await;
 }
 
+/// Each hostname as it says; who shows no certificate needs no news of any.
+#[tokio::test]
+async fn news_that_is_too_old_ends_the_connections_of_hostnames_that_are_closed_then() {
+    let rig = Rig::with(|_| {}, |config| config.staleness_allowed_for = Duration::from_secs(60)).await;
+    let https = muster_policy::host::Protocol::Https;
+    let mut brave = rig::host(&rig.server_ca, "brave.example.com", HostMode::Require, https, rig.origin);
+    brave.rule.when_stale = muster_policy::host::WhenStale::Open;
+    rig.tell(vec![Event::Host(Box::new(brave))]);
+    let pair = rig.ca.device("meter-1", 7);
+    let hosts =
+        [("api.example.com", Some(&pair)), ("brave.example.com", Some(&pair)), ("off.example.com", None)];
+    let mut live = Vec::new();
+    for (name, pair) in hosts {
+        live.push(rig.h2(name, pair).await.expect("connected"));
+    }
+    let mqtt = rig.client(Some(&pair), &[]);
+    let mut stream = rig.tls(rig.mqtt, "mqtt.example.com", mqtt.clone()).await.expect("connected");
+    assert!(line(&mut stream).await.starts_with("welcome"));
+    rig.until(|counters| (counters.connections_https, counters.connections_mqtt) == (3, 1)).await;
+    rig.clock.store(NOW + 61, Ordering::Relaxed);
+    assert_eq!(line(&mut stream).await, "cut revocations_stale");
+    let mut live = live.into_iter();
+    assert!(tokio::time::timeout(PATIENCE, live.next().expect("api").ended).await.is_ok());
+    for (mut kept, name) in live.zip(["brave.example.com", "off.example.com"]) {
+        assert_eq!(kept.get(name).await.expect("served").status, 200, "{name}");
+    }
+    assert!(rig.metrics().contains("edge_connections_cut_total{reason=\"revocations_stale\"} 2"));
+    let mut refused = rig.tls(rig.mqtt, "mqtt.example.com", mqtt.clone()).await.expect("connected");
+    assert_eq!(line(&mut refused).await, "refused revocations_stale");
+    let answer = rig.get("api.example.com", Some(&pair)).await.expect("answered");
+    assert_eq!((answer.status.as_u16(), answer.reason()), (503, "revocations_stale"));
+    // Somebody vouches again.
+    rig.tell(Vec::new());
+    let mut back = rig.tls(rig.mqtt, "mqtt.example.com", mqtt).await.expect("connected");
+    assert!(line(&mut back).await.starts_with("welcome"));
+    assert_eq!(rig.get("api.example.com", Some(&pair)).await.expect("served").status, 200);
+}
+
+/// A machine that was asleep finds everything old, until the next word that nothing has changed.
+#[tokio::test]
+async fn a_clock_that_jumps_cuts_nobody_who_is_vouched_for_at_once() {
+    let rig = Rig::with(|_| {}, |config| config.staleness_allowed_for = Duration::from_secs(60)).await;
+    let config = rig.client(Some(&rig.ca.device("meter-1", 7)), &[]);
+    let mut stream = rig.tls(rig.mqtt, "mqtt.example.com", config).await.expect("connected");
+    assert!(line(&mut stream).await.starts_with("welcome"));
+    rig.clock.store(NOW + 600, Ordering::Relaxed);
+    // Longer than the watch takes for a look or two.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    rig.tell(Vec::new());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    stream.write_all(b"ping\n").await.expect("written");
+    assert_eq!(line(&mut stream).await, "ping");
+    assert_eq!(rig.edge.counters().cut, 0);
+}
+
 type Change<'a> = &'a dyn Fn(&Rig) -> Vec<Event>;
 
 #[tokio::test]
@@ -235,7 +290,7 @@ async fn a_new_server_certificate_breaks_no_connection() {
     let config = rig.client(Some(&pair), &[]);
     let new = rig.tls(rig.https, "api.example.com", config).await.expect("connected");
     let shown = new.get_ref().1.peer_certificates().expect("shown")[0].to_vec();
-    assert_eq!(shown, entry.certificate.chain[0].to_vec());
+    assert_eq!(shown, entry.certificate.expect("there").chain[0].to_vec());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,7 +331,7 @@ async fn an_edge_starts_from_its_last_known_good_state() {
         rig.tell(vec![Event::Revoked(rig.ca.key(66))]);
         (rig.snapshot.clone(), rig.ca.device("meter-1", 66), rig.clock.clone())
     };
-    // sled gives the folder free with the last clone of the edge, which its watch holds.
+    // sled gives the folder free with the last clone of the edge, which the listeners' tasks hold.
     let deadline = Instant::now() + PATIENCE;
     let edge = loop {
         let clock = clock.clone();
@@ -297,6 +352,42 @@ async fn an_edge_starts_from_its_last_known_good_state() {
     let counters = edge.counters();
     assert_eq!((counters.change, counters.hosts, counters.revoked), (2, snapshot.hosts.len(), 1));
     drop(pair);
+}
+
+/// It can be told anew; an edge that does not start can't.
+#[tokio::test]
+async fn a_last_known_good_state_that_cant_be_read_is_no_reason_not_to_start() {
+    let temp = tempfile::tempdir().expect("a folder");
+    let folder = temp.path().join("edge");
+    let spoiled = sled::open(&folder).expect("a database");
+    spoiled.insert("head", &b"spoiled"[..]).expect("written");
+    drop(spoiled);
+    let rig = Rig::with(|_| {}, |config| config.last_known_good = Some(folder)).await;
+    assert_eq!(rig.get("off.example.com", None).await.expect("served").status, 200);
+}
+
+/// Whoever drops an edge without draining it leaves nothing behind that goes on for ever.
+#[tokio::test]
+async fn an_edge_that_is_dropped_is_gone() {
+    let mark = std::sync::Arc::new(());
+    let clock = {
+        let mark = mark.clone();
+        muster_edge::Clock::from_fn(move || {
+            let _held = &mark;
+            muster_policy::time::UnixTime::from_secs(NOW)
+        })
+    };
+    let config = EdgeConfig { clock, ..EdgeConfig::default() };
+    let mut registry = prometheus_client::registry::Registry::default();
+    let edge = muster_edge::Edge::start(config, std::sync::Arc::new(muster_edge::NoBroker), &mut registry)
+        .expect("an edge");
+    drop(edge);
+    let gone = async {
+        while std::sync::Arc::strong_count(&mark) > 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("nothing holds its clock");
 }
 
 #[tokio::test]

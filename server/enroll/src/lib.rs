@@ -36,6 +36,7 @@ pub use authority::{
 };
 // Words of the CA that callers of the registrar need; admin has no arrow to the CA itself.
 pub use muster_ca::authority::Purpose;
+pub use muster_ca::certificate::CaCertificate;
 pub use muster_ca::csr::Csr;
 pub use muster_ca::file_key::{CaAlgorithm, Passphrase};
 

@@ -10,6 +10,7 @@
 //! * [`key`]: the kinds of key that can be certified, and their floors.
 //! * [`profile`]: what may be issued, as written and as checked.
 //! * [`enrol`]: wish + caller + profile + now -> grant or refusal.
+//! * [`fragment`]: how large the records may be that a client takes.
 //! * [`host`]: what the edge demands at the door of a hostname.
 //! * [`access`]: who a client certificate speaks for at the edge, and whether it may come in.
 //! * [`expression`]: what requests are meant by a rule.
@@ -20,6 +21,7 @@
 pub mod access;
 pub mod enrol;
 pub mod expression;
+pub mod fragment;
 pub mod gate;
 pub mod host;
 pub mod identity;

@@ -185,29 +185,7 @@ pub enum ZoneCommand {
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
     /// Make a hostname, or change what is given of it; in force at the edge when this returns.
-    Set {
-        /// The hostname: exact, or `*.` before a domain for any one label.
-        host: String,
-        /// Whether a client certificate is demanded; a new hostname requires one.
-        #[arg(long, value_parser = ["require", "request", "off"])]
-        mode: Option<String>,
-        /// What it speaks; repeatable. A new hostname speaks https.
-        #[arg(long = "protocol", value_parser = ["https", "mqtt"])]
-        protocols: Vec<String>,
-        /// A CA whose certificates it accepts; repeatable. `devices` stands for the account's devices CAs,
-        /// which is what a new hostname accepts.
-        #[arg(long = "ca", value_name = "ID")]
-        cas: Vec<String>,
-        /// Where its HTTPS requests go, as `http://HOST[:PORT]` or `https://HOST[:PORT]`; repeatable.
-        #[arg(long = "origin", value_name = "URL")]
-        origins: Vec<String>,
-        /// The oldest TLS it speaks.
-        #[arg(long, value_parser = ["1.2", "1.3"])]
-        min_tls: Option<String>,
-        /// What it does without fresh news of revocations; a new hostname lets nobody in.
-        #[arg(long, value_parser = ["closed", "open"])]
-        when_stale: Option<String>,
-    },
+    Set(Box<HostSetArgs>),
     /// List hostnames.
     List(PageArgs),
     /// Take a hostname away; the edge answers it no more when this returns.
@@ -215,6 +193,42 @@ pub enum HostCommand {
         /// The hostname.
         host: String,
     },
+}
+
+/// What is set of a hostname.
+#[derive(Args, Debug)]
+pub struct HostSetArgs {
+    /// The hostname: exact, or `*.` before a domain for any one label.
+    pub host: String,
+    /// Whether a client certificate is demanded; a new hostname requires one.
+    #[arg(long, value_parser = ["require", "request", "off"])]
+    pub mode: Option<String>,
+    /// What it speaks; repeatable. A new hostname speaks https.
+    #[arg(long = "protocol", value_parser = ["https", "mqtt"])]
+    pub protocols: Vec<String>,
+    /// A CA whose certificates it accepts; repeatable. `devices` stands for the account's devices CAs,
+    /// which is what a new hostname accepts.
+    #[arg(long = "ca", value_name = "ID")]
+    pub cas: Vec<String>,
+    /// Where its HTTPS requests go, as `http://HOST[:PORT]` or `https://HOST[:PORT]`; repeatable.
+    #[arg(long = "origin", value_name = "URL")]
+    pub origins: Vec<String>,
+    /// File with the only CAs that may vouch for `https://` origins, PEM; `machine` stands for those that
+    /// the machine trusts, which is what a new hostname goes by.
+    #[arg(long, value_name = "FILE")]
+    pub origin_ca: Option<PathBuf>,
+    /// The name that the origins' certificates must have; empty for the host of the URL.
+    #[arg(long, value_name = "NAME")]
+    pub origin_name: Option<String>,
+    /// Whether origins are shown the account's certificate, `DIR/tls/outbound.crt` and `outbound.key`.
+    #[arg(long, value_parser = ["yes", "no"])]
+    pub origin_client_cert: Option<String>,
+    /// The oldest TLS it speaks.
+    #[arg(long, value_parser = ["1.2", "1.3"])]
+    pub min_tls: Option<String>,
+    /// What it does without fresh news of revocations; a new hostname lets nobody in.
+    #[arg(long, value_parser = ["closed", "open"])]
+    pub when_stale: Option<String>,
 }
 
 /// A page of a list.

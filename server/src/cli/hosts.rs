@@ -1,11 +1,13 @@
 //! The commands on hostnames.
 
+use std::path::Path;
+
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::args::HostCommand;
+use super::args::{HostCommand, HostSetArgs};
 use super::client::Client;
-use super::manage::segment;
+use super::manage::{read_text, segment};
 use super::print::{Column, Printer, cell};
 
 const HOSTS: &[Column] = &[
@@ -18,26 +20,15 @@ const HOSTS: &[Column] = &[
 ];
 /// What stands for the account's devices CAs on the command line.
 const DEVICES: &str = "devices";
+/// What stands for the CAs that the machine trusts on the command line.
+const MACHINE: &str = "machine";
 
 pub(super) async fn host(client: &Client, command: HostCommand, out: &mut Printer<'_>) -> anyhow::Result<()> {
     let hosts = client.own("/hosts");
     match command {
-        HostCommand::Set { host, mode, protocols, mut cas, origins, min_tls, when_stale } => {
-            let mut wish = Map::new();
-            for (field, value) in [("mode", mode), ("min_tls", min_tls), ("when_stale", when_stale)] {
-                wish.extend(value.map(|value| (field.to_owned(), Value::from(value))));
-            }
-            let names_cas = !cas.is_empty();
-            cas.retain(|ca| ca != DEVICES);
-            for (field, given, values) in [
-                ("protocols", !protocols.is_empty(), protocols),
-                ("cas", names_cas, cas),
-                ("origins", !origins.is_empty(), origins),
-            ] {
-                wish.extend(given.then(|| (field.to_owned(), json!(values))));
-            }
-            let path = format!("{hosts}/{}", segment(&host));
-            let set = client.call(Method::PUT, &path, Some(&Value::Object(wish))).await?;
+        HostCommand::Set(args) => {
+            let path = format!("{hosts}/{}", segment(&args.host));
+            let set = client.call(Method::PUT, &path, Some(&wish(*args)?)).await?;
             out.done(&set, &format!("Set {}: mode {}", cell(set.get("host")), cell(set.get("mode"))))
         }
         HostCommand::List(page) => out.list(&client.list(&hosts, "", page).await?, HOSTS),
@@ -46,4 +37,34 @@ pub(super) async fn host(client: &Client, command: HostCommand, out: &mut Printe
             out.done(&removed, &format!("Removed {}", cell(removed.get("host"))))
         }
     }
+}
+
+/// What is given; the rest stays as it is.
+fn wish(args: HostSetArgs) -> anyhow::Result<Value> {
+    let mut wish = Map::new();
+    let identify = args.origin_client_cert.map(|word| Value::from(word == "yes"));
+    wish.extend(identify.map(|value| ("origin_client_cert".to_owned(), value)));
+    for (field, value) in [
+        ("mode", args.mode),
+        ("min_tls", args.min_tls),
+        ("when_stale", args.when_stale),
+        ("origin_ca", args.origin_ca.map(|file| origin_cas(&file)).transpose()?),
+        ("origin_name", args.origin_name),
+    ] {
+        wish.extend(value.map(|value| (field.to_owned(), Value::from(value))));
+    }
+    let (names_cas, mut cas) = (!args.cas.is_empty(), args.cas);
+    cas.retain(|ca| ca != DEVICES);
+    for (field, given, values) in [
+        ("protocols", !args.protocols.is_empty(), args.protocols),
+        ("cas", names_cas, cas),
+        ("origins", !args.origins.is_empty(), args.origins),
+    ] {
+        wish.extend(given.then(|| (field.to_owned(), json!(values))));
+    }
+    Ok(Value::Object(wish))
+}
+
+fn origin_cas(file: &Path) -> anyhow::Result<String> {
+    if file == Path::new(MACHINE) { Ok(String::new()) } else { read_text(file) }
 }

@@ -281,7 +281,7 @@ pub(super) fn segment(id: &str) -> String {
 }
 
 /// A text file that is not larger than a bundle can be.
-fn read_text(path: &Path) -> anyhow::Result<String> {
+pub(super) fn read_text(path: &Path) -> anyhow::Result<String> {
     let octets = read_bounded(std::fs::File::open(path), path)?;
     String::from_utf8(octets).with_context(|| format!("{} is not PEM text", path.display()))
 }

@@ -90,6 +90,33 @@ async fn a_hostname_is_set_changed_listed_and_removed() {
         let refused = rig.refused(&["host", "set", "www.example.com", "--origin", origin]).await;
         assert!(refused.contains("origins:"), "{refused}");
     }
+    let ca = std::fs::read_to_string(&rig.made.as_ref().expect("made").ca_file).expect("a CA");
+    let ca = ca.replace("\r\n", "\n");
+    let [good, key, none, leaf] = [
+        ("good.pem", ca.as_str()),
+        ("key.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
+        ("none.pem", "nothing"),
+        ("leaf.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+    ]
+    .map(|(name, text)| rig.file(name, text));
+    let set = ["host", "set", "www.example.com", "--origin", "https://127.0.0.1:3443"];
+    for file in [&key, &none, &leaf] {
+        let refused = rig.refused(&[&set[..], &["--origin-ca", file]].concat()).await;
+        assert!(refused.contains("origin_ca:"), "{refused}");
+    }
+    let refused = rig.refused(&[&set[..], &["--origin-name", "a b"]].concat()).await;
+    assert!(refused.contains("origin_name:"), "{refused}");
+    let more = ["--origin-ca", &good, "--origin-name", "origin.internal", "--origin-client-cert", "yes"];
+    rig.ok(&[&set[..], &more].concat()).await;
+    let kept = rig.json(&["host", "set", "www.example.com", "--mode", "off"]).await;
+    assert_eq!(kept["origin_ca"], ca.as_str(), "{kept}");
+    assert_eq!(
+        (&kept["origin_name"], &kept["origin_client_cert"]),
+        (&"origin.internal".into(), &true.into())
+    );
+    let none = ["host", "set", "www.example.com", "--origin-ca", "machine", "--origin-name", ""];
+    let none = rig.json(&none).await;
+    assert_eq!((&none["origin_ca"], &none["origin_name"]), (&"".into(), &Value::Null));
     rig.ok(&["host", "set", "*.example.com", "--origin", "http://127.0.0.1:3000", "--mode", "off"]).await;
     let listed = rig.ok(&["host", "list"]).await;
     assert!(listed.contains("*.example.com") && listed.contains("http://127.0.0.1:3000"), "{listed}");

@@ -1,13 +1,17 @@
-//! The server certificate of each hostname: made by the services CA, or taken from files.
+//! The server certificate of each hostname: made by the services CA, or taken from files. And the client
+//! certificate that origins are shown.
 //!
 //! `DIR/tls/hosts/NAME.pem` holds what is made here. An operator's own certificate is put beside it as
 //! `NAME.crt` and `NAME.key`, and goes before; of a wildcard, `NAME` begins with `_.` instead of `*.`.
-//! Files are read again when they change.
+//! What origins are shown is `DIR/tls/outbound.crt` and `outbound.key`, always an operator's: by a CA of
+//! ours a device could pose as the edge.
+//! Files are read again when they change. While they can't be used, the certificate before stays.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::Duration;
 
 use muster_edge::{SecretKey, TlsIdentity};
 use muster_enroll::{Authority, Clock};
@@ -19,18 +23,48 @@ use serde_bytes::ByteBuf;
 use crate::datadir::DataDir;
 use crate::server_tls::{Made, ServerTlsError, certified_key, chain_and_key, services_certificate};
 
+/// How long the services CA is left alone after it could not make one: its disk may be full.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(60);
+
 /// Looks after the certificates of all hostnames.
 pub(super) struct Certificates {
     folder: PathBuf,
+    outbound_files: [PathBuf; 2],
     authority: Arc<Authority>,
     clock: Clock,
     used: Mutex<HashMap<HostPattern, Used>>,
+    outbound: Mutex<Outbound>,
 }
 
-/// What a hostname was last given, and when that has to be looked at again.
-enum Used {
-    Files { changed_at: [Option<SystemTime>; 2] },
-    Made { renew_at: UnixTime, issuer: Vec<u8> },
+/// What origins were last shown, and the files that it was looked for in.
+#[derive(Default)]
+struct Outbound {
+    identity: Option<TlsIdentity>,
+    stamps: [Option<Stamp>; 2],
+}
+
+/// What a hostname was last given.
+struct Used {
+    /// The last one that was good; none when there was none.
+    identity: Option<TlsIdentity>,
+    due: Due,
+}
+
+/// When a hostname has to be looked at again, whether what was found there was good or not.
+enum Due {
+    /// When its files are no longer these.
+    Changed([Option<Stamp>; 2]),
+    /// At a time, when another services CA signs, or when there are files.
+    Time { at: UnixTime, issuer: Vec<u8> },
+}
+
+/// What tells a file from the one that was there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    bytes: u64,
+    /// Of content or rights, in seconds and nanoseconds.
+    changed_at: (i64, i64),
 }
 
 impl Certificates {
@@ -42,29 +76,68 @@ impl Certificates {
         let folder = dir.host_tls();
         // A directory made by an older version has no such folder.
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { folder, authority, clock, used: Mutex::default() })
+        let outbound_files = dir.outbound_tls();
+        let (used, outbound) = (Mutex::default(), Mutex::default());
+        Ok(Self { folder, outbound_files, authority, clock, used, outbound })
     }
 
-    /// The certificate of a hostname as it should be now.
+    /// The certificate of a hostname as it should be now, or the one before while that can't be had.
     ///
-    /// # Errors
-    /// When files are bad, or the services CA can't make one.
-    pub(super) fn of(&self, host: &HostPattern) -> Result<TlsIdentity, ServerTlsError> {
+    /// None when there never was one. What is wrong is in the log.
+    pub(super) fn of(&self, host: &HostPattern) -> Option<TlsIdentity> {
+        let (due, found) = self.find(host);
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = used.remove(host).and_then(|used| used.identity);
+        let identity = found
+            .inspect_err(|error| {
+                let served = if before.is_some() { "with the one before" } else { "not at all" };
+                tracing::error!(%host, %error, served, "a hostname's server certificate can't be used");
+            })
+            .ok()
+            .or(before);
+        used.insert(host.clone(), Used { identity: identity.clone(), due });
+        identity
+    }
+
+    fn find(&self, host: &HostPattern) -> (Due, Result<TlsIdentity, ServerTlsError>) {
         let [chain, key] = self.files(host);
-        let (identity, used) = if chain.exists() || key.exists() {
-            let changed_at = changes(&chain, &key);
-            let (certificates, private_key) = chain_and_key(&read(&chain)?, &read(&key)?, &chain)?;
-            certified_key(certificates.clone(), &private_key, &chain)?;
-            (identity(&certificates, &private_key, &key)?, Used::Files { changed_at })
-        } else {
-            let path = self.folder.join(format!("{}.pem", file_stem(host)));
-            let names = std::slice::from_ref(host);
-            let made = Made::kept_or_new(&path, &self.authority, &self.clock, names, &[])?;
-            let used = Used::Made { renew_at: made.renew_at, issuer: made.issuer };
-            (identity(&made.chain, &made.key, &path)?, used)
-        };
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone(), used);
-        Ok(identity)
+        if chain.exists() {
+            // Before they are read: what is written meanwhile is another change.
+            let due = Due::Changed(stamps(&chain, &key));
+            return (due, of_files(&chain, &key));
+        }
+        let path = self.folder.join(format!("{}.pem", file_stem(host)));
+        match Made::kept_or_new(&path, &self.authority, &self.clock, std::slice::from_ref(host), &[]) {
+            Ok(made) => {
+                let found = identity(&made.chain, &made.key, &path);
+                (Due::Time { at: made.renew_at, issuer: made.issuer }, found)
+            }
+            Err(error) => {
+                let issuer = services_certificate(&self.authority).unwrap_or_default();
+                (Due::Time { at: self.clock.now().plus(RETRY_AFTER), issuer }, Err(error))
+            }
+        }
+    }
+
+    /// What origins are shown now, or the one before while its files can't be used. None without files.
+    pub(super) fn outbound(&self) -> Option<TlsIdentity> {
+        let [chain, key] = &self.outbound_files;
+        let mut outbound = self.outbound.lock().unwrap_or_else(PoisonError::into_inner);
+        outbound.stamps = stamps(chain, key);
+        match outbound.stamps {
+            [None, _] => outbound.identity = None,
+            [Some(_), _] => match of_files(chain, key) {
+                Ok(identity) => outbound.identity = Some(identity),
+                Err(error) => tracing::error!(%error, "the certificate for origins can't be used"),
+            },
+        }
+        outbound.identity.clone()
+    }
+
+    /// Whether what origins are shown has to be looked at again.
+    pub(super) fn outbound_is_due(&self) -> bool {
+        let [chain, key] = &self.outbound_files;
+        self.outbound.lock().unwrap_or_else(PoisonError::into_inner).stamps != stamps(chain, key)
     }
 
     /// Forgets a hostname that is not served any more.
@@ -79,9 +152,9 @@ impl Certificates {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = |host: &HostPattern, used: &Used| {
             let [chain, key] = self.files(host);
-            match used {
-                Used::Files { changed_at } => *changed_at != changes(&chain, &key),
-                Used::Made { renew_at, issuer: by } => now >= *renew_at || *by != issuer || chain.exists(),
+            match &used.due {
+                Due::Changed(before) => *before != stamps(&chain, &key),
+                Due::Time { at, issuer: by } => now >= *at || *by != issuer || chain.exists(),
             }
         };
         used.iter().filter(|(host, used)| is_due(host, used)).map(|(host, _)| host.clone()).collect()
@@ -112,8 +185,18 @@ fn identity(
     })
 }
 
-fn changes(chain: &Path, key: &Path) -> [Option<SystemTime>; 2] {
-    [chain, key].map(|path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok())
+fn of_files(chain: &Path, key: &Path) -> Result<TlsIdentity, ServerTlsError> {
+    let (certificates, private_key) = chain_and_key(&read(chain)?, &read(key)?, chain)?;
+    certified_key(certificates.clone(), &private_key, chain)?;
+    identity(&certificates, &private_key, key)
+}
+
+fn stamps(chain: &Path, key: &Path) -> [Option<Stamp>; 2] {
+    [chain, key].map(|path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        let changed_at = (metadata.ctime(), metadata.ctime_nsec());
+        Some(Stamp { inode: metadata.ino(), bytes: metadata.len(), changed_at })
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ServerTlsError> {

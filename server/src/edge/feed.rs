@@ -5,12 +5,12 @@
 //! what holds now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_edge::{
     AccountEntry, CaEntry, CertificateKey, Delta, DeviceEntry, Event, HostEntry, OriginTls, Snapshot, Update,
 };
 use muster_enroll::{Clock, Registrar};
-use muster_policy::enrol::DeviceStatus;
 use muster_policy::host::HostPattern;
 use muster_policy::identity::AccountId;
 use muster_policy::time::UnixTime;
@@ -21,6 +21,8 @@ use super::certificates::Certificates;
 
 /// Changes read at a time.
 const CHANGES_MAX: usize = 1_000;
+/// How far an edge's clock may be behind before it needs to hear that an ended certificate was revoked.
+const CLOCK_BEHIND_MAX: Duration = Duration::from_secs(86_400);
 
 /// Reads the ledger for the edge; blocks the thread.
 pub(super) struct Feed {
@@ -42,23 +44,27 @@ impl Feed {
     /// When the ledger can't be read.
     pub(super) fn snapshot(&self) -> Result<Snapshot, Fault> {
         let reader = self.ledger.reader()?;
+        let now = self.now();
         let mut revoked = Vec::new();
         reader.for_each_revoked(self.account, |entry| {
-            revoked.push(CertificateKey { ca: entry.ca, serial: entry.serial });
+            if entry.not_after.plus(CLOCK_BEHIND_MAX) >= now {
+                revoked.push(CertificateKey { ca: entry.ca, serial: entry.serial });
+            }
         })?;
         let cas = reader.cas(self.account)?;
         Ok(Snapshot {
             change: reader.newest_change()?,
-            made_at: self.clock.now(),
-            accounts: reader
-                .account(self.account)?
-                .map_or(Ok(Vec::new()), |account| account_entry(&reader, account).map(|entry| vec![entry]))?,
+            made_at: now,
+            accounts: match reader.account(self.account)? {
+                Some(account) => vec![self.account_entry(&reader, account)?],
+                None => Vec::new(),
+            },
             cas: cas.iter().filter_map(ca_entry).collect(),
             hosts: reader
                 .hosts(self.account)?
                 .into_iter()
                 .filter(|host| is_answered(&reader, host))
-                .filter_map(|host| self.host_entry(host))
+                .map(|host| self.host_entry(host))
                 .collect(),
             revoked,
             devices: self.noted_devices(&reader)?,
@@ -83,7 +89,7 @@ impl Feed {
                 }
                 ChangeKind::DocumentSet(..) => {
                     let account = reader.account(self.account)?;
-                    let entry = account.map(|account| account_entry(&reader, account)).transpose()?;
+                    let entry = account.map(|account| self.account_entry(&reader, account)).transpose()?;
                     events.extend(entry.map(Event::Account));
                 }
                 ChangeKind::CaRemoved(id) => events.push(Event::CaRemoved(id)),
@@ -113,17 +119,23 @@ impl Feed {
         Ok(Update::Delta(Delta { from: at, change, made_at: self.now(), events }))
     }
 
-    /// The hostnames that get another certificate now, as events without a change.
+    /// The hostnames that get another certificate now, and the account when what origins are shown is
+    /// another one, as events without a change.
     ///
     /// # Errors
     /// When the ledger can't be read.
     pub(super) fn due_certificates(&self, at: u64) -> Result<Option<Update>, Fault> {
-        let due = self.certificates.due();
-        if due.is_empty() {
+        let (due, outbound_is_due) = (self.certificates.due(), self.certificates.outbound_is_due());
+        if due.is_empty() && !outbound_is_due {
             return Ok(None);
         }
         let reader = self.ledger.reader()?;
         let mut events = Vec::new();
+        if outbound_is_due {
+            let account = reader.account(self.account)?;
+            let entry = account.map(|account| self.account_entry(&reader, account)).transpose()?;
+            events.extend(entry.map(Event::Account));
+        }
         for host in due {
             events.extend(self.host_event(&reader, &host)?);
         }
@@ -142,37 +154,35 @@ impl Feed {
     fn host_event(&self, reader: &Reader, host: &HostPattern) -> Result<Option<Event>, Fault> {
         let held = reader.host(host)?.filter(|held| held.rule.account == self.account);
         let held = held.filter(|held| is_answered(reader, held));
-        Ok(held.and_then(|held| self.host_entry(held)).map(|entry| Event::Host(Box::new(entry))))
+        Ok(held.map(|held| Event::Host(Box::new(self.host_entry(held)))))
     }
 
-    /// None when there is no certificate for it; the log says why.
-    fn host_entry(&self, host: Host) -> Option<HostEntry> {
-        match self.certificates.of(&host.rule.host) {
-            Ok(certificate) => {
-                Some(HostEntry { rule: host.rule, certificate, origin_tls: OriginTls::default() })
-            }
-            Err(error) => {
-                tracing::error!(host = %host.rule.host, %error, "a hostname has no usable server certificate");
-                None
-            }
-        }
+    /// The rule as it is now, also where there is no certificate to go with it: an older rule may demand
+    /// less.
+    fn host_entry(&self, host: Host) -> HostEntry {
+        let certificate = self.certificates.of(&host.rule.host);
+        let tls = host.origin_tls;
+        let origin_tls = OriginTls { anchors: tls.cas, server_name: tls.name, identify: tls.identify };
+        HostEntry { rule: host.rule, certificate, origin_tls }
+    }
+
+    fn account_entry(&self, reader: &Reader, account: Account) -> Result<AccountEntry, Fault> {
+        let outbound = if account.id == self.account { self.certificates.outbound() } else { None };
+        let gate = muster_admin::gate(reader, account.id)?;
+        Ok(AccountEntry { id: account.id, trust_domain: account.trust_domain, outbound, gate })
     }
 
     /// The devices that are not plain active ones.
     fn noted_devices(&self, reader: &Reader) -> Result<Vec<DeviceEntry>, Fault> {
         let mut noted = Vec::new();
         reader.for_each_device(self.account, |device| {
-            if device.status != DeviceStatus::Active || !device.groups.is_empty() {
-                noted.push(entry_of(device));
+            let entry = entry_of(device);
+            if !entry.is_plain() {
+                noted.push(entry);
             }
         })?;
         Ok(noted)
     }
-}
-
-fn account_entry(reader: &Reader, account: Account) -> Result<AccountEntry, Fault> {
-    let gate = muster_admin::gate(reader, account.id)?;
-    Ok(AccountEntry { id: account.id, trust_domain: account.trust_domain, outbound: None, gate })
 }
 
 /// Nothing of a paused zone is; one that can't be read is not paused as far as anybody knows.

@@ -1,7 +1,7 @@
 //! From the edge to the broker: a stream that was let in becomes a connection of the broker.
 
-use muster_broker::{Broker, Code, Cut, CutReason, Peer, websocket};
-use muster_edge::{Arrival, Carrier, MqttHandover, MqttStream, Work};
+use muster_broker::{Broker, Code, Cut, CutReason, Peer};
+use muster_edge::{Arrival, MqttHandover, MqttStream, Work};
 use muster_policy::reason::{Fault, Reason};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -33,12 +33,7 @@ impl MqttHandover for Gate {
         };
         let ordered = arrival.cut;
         Box::pin(async move {
-            let serving = async {
-                match arrival.carrier {
-                    Carrier::Tls => broker.serve(stream, peer).await,
-                    Carrier::WebSocket => broker.serve(websocket::adapt(stream).await, peer).await,
-                }
-            };
+            let serving = broker.serve(stream, peer);
             tokio::pin!(serving);
             tokio::select! {
                 _ = &mut serving => return,
@@ -49,14 +44,11 @@ impl MqttHandover for Gate {
         })
     }
 
-    fn refuse(&self, stream: MqttStream, arrival: Arrival, reason: Reason) -> Work {
+    fn refuse(&self, stream: MqttStream, _: Arrival, reason: Reason) -> Work {
         let broker = self.broker.clone();
         let code = refusal_code(reason);
         Box::pin(async move {
-            match arrival.carrier {
-                Carrier::Tls => broker.refuse(stream, code).await,
-                Carrier::WebSocket => broker.refuse(websocket::adapt(stream).await, code).await,
-            };
+            broker.refuse(stream, code).await;
         })
     }
 }

@@ -4,11 +4,14 @@
 mod certificates;
 mod feed;
 mod handover;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use muster_admin::{EdgeFigures, ReadEdge};
 use muster_broker::Broker;
 use muster_edge::{Edge, EdgeConfig, ListenerKind, Update};
 use muster_enroll::{Clock, Registrar};
@@ -24,8 +27,10 @@ use self::handover::Gate;
 use crate::config::Config;
 use crate::datadir::DataDir;
 
-/// How often the edge hears that nothing changed, and certificates of hostnames are looked at.
+/// How often the edge hears that nothing changed.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often certificates of hostnames are looked at: a look asks the file system once per hostname.
+const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The edge, its broker, and how far it follows the ledger.
 pub(crate) struct EdgeRole {
@@ -75,6 +80,25 @@ impl EdgeRole {
         self.is_at.subscribe()
     }
 
+    /// Reads what the edge counts.
+    pub(crate) fn figures(&self) -> ReadEdge {
+        let edge = self.edge.clone();
+        Arc::new(move || {
+            let counted = edge.counters();
+            let by_reason = counted.refused_by_reason.into_iter();
+            EdgeFigures {
+                connections_https: counted.connections_https,
+                connections_mqtt: counted.connections_mqtt,
+                certificates_connected: counted.certificates_connected,
+                handshakes: counted.handshakes,
+                handshakes_refused: counted.handshakes_refused,
+                requests: counted.requests,
+                cut: counted.cut,
+                refused_by_reason: by_reason.map(|(reason, count)| (reason.code(), count)).collect(),
+            }
+        })
+    }
+
     /// Serves until `stop`, then drains.
     pub(crate) async fn run(
         self,
@@ -102,34 +126,41 @@ impl EdgeRole {
     /// Tells the edge of every change as it is committed.
     async fn follow(&self, stop: &CancellationToken) {
         let mut changes = self.changes.clone();
-        let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
-        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let [mut heartbeat, mut looks] = [HEARTBEAT_INTERVAL, CERTIFICATES_INTERVAL].map(|period| {
+            let mut interval = tokio::time::interval(period);
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            interval
+        });
         loop {
-            let beat = tokio::select! {
+            let done = tokio::select! {
                 () = stop.cancelled() => return,
                 changed = changes.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    false
+                    self.catch_up().await
                 }
-                _ = heartbeat.tick() => true,
+                _ = heartbeat.tick() => self.catch_up().await,
+                _ = looks.tick() => self.renew_certificates().await,
             };
-            if let Err(error) = self.catch_up(beat).await {
+            if let Err(error) = done {
                 // The edge goes on with what it has; hosts that are to be closed then, close by staleness.
                 tracing::error!(error = format!("{error:#}"), "the edge can't follow the ledger now");
             }
         }
     }
 
-    /// Applies what there is to apply.
-    async fn catch_up(&self, beat: bool) -> anyhow::Result<()> {
-        if beat {
-            let at = self.edge.change();
-            if let Some(update) = self.blocking(move |feed| feed.due_certificates(at)).await? {
-                self.apply(update).await?;
-            }
+    /// Gives the edge the certificates that have to change.
+    async fn renew_certificates(&self) -> anyhow::Result<()> {
+        let at = self.edge.change();
+        match self.blocking(move |feed| feed.due_certificates(at)).await? {
+            Some(update) => self.apply(update).await,
+            None => Ok(()),
         }
+    }
+
+    /// Applies what there is to apply.
+    async fn catch_up(&self) -> anyhow::Result<()> {
         loop {
             let at = self.edge.change();
             let update = self.blocking(move |feed| feed.since(at)).await?;
@@ -159,9 +190,6 @@ impl EdgeRole {
             let edge = self.edge.clone();
             match tokio::task::spawn_blocking(move || edge.apply(&update)).await? {
                 Ok(applied) => {
-                    for fault in &applied.faults {
-                        tracing::error!(%fault, "can't be used at the edge");
-                    }
                     if applied.cut > 0 {
                         tracing::info!(connections = applied.cut, "connections were cut");
                     }

@@ -129,10 +129,10 @@ fn host_entry(issuer: &Issuer<'_, KeyPair>, number: usize) -> anyhow::Result<Hos
             when_stale: Default::default(),
             forward_certificate: true,
         },
-        certificate: TlsIdentity {
+        certificate: Some(TlsIdentity {
             chain: vec![certificate.der().to_vec().into()],
             key: SecretKey::new(key.serialize_der()),
-        },
+        }),
         origin_tls: OriginTls::default(),
     })
 }

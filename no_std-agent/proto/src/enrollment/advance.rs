@@ -4,7 +4,7 @@
 //! failure at any point needs no path of its own: the next try goes on with what is still missing.
 
 use super::input::{Ending, Misuse, Session};
-use super::pace::{Setback, ceiling};
+use super::pace::{Setback, ceilings};
 use super::request::{ChannelBinding, Need};
 use super::{
     AskWishes, Binding, Connect, Enrollment, Event, Failure, Link, LocalTask, Place, Present, ProofChoice,
@@ -338,7 +338,7 @@ impl<V: Verify> Enrollment<'_, V> {
 
     pub(super) fn wait_after(&mut self, setback: Setback) -> Duration {
         let window = self.current.window();
-        let longest = ceiling(&self.config.pace, window.as_ref(), self.clock.at_least(self.now));
+        let longest = ceilings(&self.config.pace, window.as_ref(), self.clock.at_least(self.now));
         self.back_off.after(setback, &self.config.pace, longest, &mut self.jitter)
     }
 

@@ -405,7 +405,11 @@ impl<'a, V: Verify> Enrollment<'a, V> {
             Step::Exchanging { operation, sent: Some(sent), .. } => {
                 let (operation, skip) = (*operation, *sent);
                 let credential = match self.link.map(|link| link.connect.present) {
-                    Some(Present::Nothing) if operation == Operation::SimpleEnroll => self.config.credential,
+                    Some(Present::Manufacturer | Present::Nothing)
+                        if operation == Operation::SimpleEnroll =>
+                    {
+                        self.config.credential
+                    }
                     _ => None,
                 };
                 let csr = self.desk.csr();

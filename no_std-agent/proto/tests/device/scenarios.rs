@@ -359,20 +359,52 @@ fn a_device_without_credential_says_so_and_waits() {
 }
 
 #[test]
+fn a_revoked_device_does_not_knock_for_ever_and_is_cured_by_a_word() {
+    let mut rig = Rig::with_one_device();
+    rig.server.lifetime = 90 * 86_400;
+    rig.apply(Op::Advance(60));
+    let leaf = rig.device().leaf().expect("it is enrolled");
+    rig.server.revoked.insert(leaf);
+    let (before, asked) = (rig.arrivals.len(), rig.server.log.len());
+    // From the opening of its window to its end, and some days beyond.
+    rig.apply(Op::Advance(95 * 86_400));
+    assert!(failures(&rig).contains(&Failure::Link(Ending::CertificateRefused)));
+    // Two connections a try, for the certificate and for the used token, three to six hours apart.
+    let tries = (rig.arrivals.len() - before) / 2;
+    assert!((36 * 4..36 * 11).contains(&tries), "{tries} tries");
+    assert!(rig.server.log.len() > asked, "it goes on asking");
+    let last_hours =
+        |rig: &Rig, hours: u64| rig.arrivals.iter().filter(|at| **at + hours * 3_600_000 > rig.now).count();
+    assert!(last_hours(&rig, 24) <= 2 * 9, "{} in a day", last_hours(&rig, 24));
+    // An operator who gave it a new token need not wait.
+    rig.server.add_token("dev-0", "recovery");
+    let credential = Credential::basic("dev-0", "recovery").expect("a token");
+    rig.devices[0].machine.use_credential(credential, Instant::from_millis(rig.now));
+    rig.input(0, Input::TimerFired);
+    rig.apply(Op::Advance(10));
+    assert_eq!(rig.device().state(), State::Holding);
+    rig.recover();
+}
+
+#[test]
 fn the_manufacturer_s_certificate_is_presented_instead_of_a_token() {
     use muster_proto::enrollment::{Connect, Enrollment, Output, Restored, ServerTrust};
     let rig = Rig::with_one_device();
     let mut config = rig.device().config;
-    config.credential = Some(Credential::manufacturer());
-    let verifier = crate::authority::P256Verifier::default();
-    let now = Instant::from_millis(0);
-    let mut machine = Enrollment::new(config, crate::shell::memory(), &Restored::default(), &verifier, now);
-    let mut buffer = [0; 64];
-    let output = machine.poll(&mut buffer).expect("a buffer");
-    assert_eq!(
-        output,
-        Output::Connect(Connect { trust: ServerTrust::Verified, present: Present::Manufacturer })
-    );
+    let token = config.credential.expect("a token");
+    for credential in [Credential::manufacturer(), token.with_manufacturer()] {
+        config.credential = Some(credential);
+        let verifier = crate::authority::P256Verifier::default();
+        let now = Instant::from_millis(0);
+        let mut machine =
+            Enrollment::new(config, crate::shell::memory(), &Restored::default(), &verifier, now);
+        let mut buffer = [0; 64];
+        let output = machine.poll(&mut buffer).expect("a buffer");
+        assert_eq!(
+            output,
+            Output::Connect(Connect { trust: ServerTrust::Verified, present: Present::Manufacturer })
+        );
+    }
 }
 
 #[test]

@@ -33,16 +33,16 @@ impl From<AuditEntry> for EntryView {
     }
 }
 
-/// `GET …/audit?action=`, newest first.
+/// `GET …/audit?action=&device=`, newest first.
 pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account, query: Query) -> Outcome {
     let page = PageWish::from_query(&query)?;
-    let action = query.word("action")?;
+    let (action, device) = (query.word("action")?, query.parse("device")?);
     let paging = page.paging();
     let found = api
         .read(move |reader| {
             // With one account everything is its own, what concerns the whole server too.
             let alone = reader.accounts()?.len() == 1;
-            let filter = AuditFilter { account: (!alone).then_some(account), action };
+            let filter = AuditFilter { account: (!alone).then_some(account), action, device };
             reader.audit(&filter, &paging)
         })
         .await?;

@@ -4,15 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
+use muster_enroll::CaCertificate;
 use muster_policy::host::{DefaultCas, HostMode, HostPattern, HostRule, MinTls, Protocol, WhenStale};
 use muster_policy::identity::{AccountId, CaId, ZoneId};
+use muster_policy::name::Hostname;
 use muster_policy::time::UnixTime;
 use muster_store::act::{RemoveHost, SetHost};
-use muster_store::record::Host;
+use muster_store::record::{Host, OriginTls};
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use crate::Api;
-use crate::api::Outcome;
+use crate::api::{Outcome, pem};
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
@@ -23,6 +26,10 @@ use crate::request::{Account, Id, Json, Query};
 const ORIGINS_MAX: usize = 16;
 /// Longest origin.
 const ORIGIN_MAX_BYTES: usize = 300;
+/// Most CAs that may vouch for the origins of a hostname; room for two of each of a few operators.
+const ORIGIN_CAS_MAX: usize = 8;
+/// Longest text of them.
+const ORIGIN_CA_MAX_BYTES: usize = 64 << 10;
 
 #[derive(Serialize)]
 struct HostView {
@@ -34,6 +41,12 @@ struct HostView {
     default_cas: DefaultCas,
     min_tls: MinTls,
     origins: Vec<String>,
+    /// The only CAs that may vouch for the origins, PEM; empty for those that the machine trusts.
+    origin_ca: String,
+    /// The name that the origins' certificates must have; the host of the URL when there is none.
+    origin_name: Option<Hostname>,
+    /// Whether the origins are shown the account's outbound certificate.
+    origin_client_cert: bool,
     when_stale: WhenStale,
     forward_certificate: bool,
     created_at: UnixTime,
@@ -42,7 +55,7 @@ struct HostView {
 
 impl From<Host> for HostView {
     fn from(host: Host) -> Self {
-        let rule = host.rule;
+        let (rule, tls) = (host.rule, host.origin_tls);
         Self {
             host: rule.host,
             zone_id: rule.zone,
@@ -52,6 +65,9 @@ impl From<Host> for HostView {
             default_cas: rule.default_cas,
             min_tls: rule.min_tls,
             origins: rule.origins,
+            origin_ca: pem::certificates(tls.cas.iter().map(|der| der.as_slice())),
+            origin_name: tls.name,
+            origin_client_cert: tls.identify,
             when_stale: rule.when_stale,
             forward_certificate: rule.forward_certificate,
             created_at: host.created_at,
@@ -70,13 +86,23 @@ pub(crate) struct HostWish {
     default_cas: Option<DefaultCas>,
     min_tls: Option<MinTls>,
     origins: Option<Vec<String>>,
+    /// PEM; empty for the CAs that the machine trusts.
+    origin_ca: Option<String>,
+    /// Empty for the host of the URL.
+    origin_name: Option<String>,
+    origin_client_cert: Option<bool>,
     when_stale: Option<WhenStale>,
     forward_certificate: Option<bool>,
 }
 
 impl HostWish {
-    fn onto(self, rule: HostRule) -> HostRule {
-        HostRule {
+    fn onto(self, rule: HostRule, tls: OriginTls) -> Result<(HostRule, OriginTls), ApiError> {
+        let tls = OriginTls {
+            cas: self.origin_ca.map_or(Ok(tls.cas), |text| origin_cas(&text))?,
+            name: self.origin_name.map_or(Ok(tls.name), |text| origin_name(&text))?,
+            identify: self.origin_client_cert.unwrap_or(tls.identify),
+        };
+        let rule = HostRule {
             mode: self.mode.unwrap_or(rule.mode),
             protocols: self.protocols.unwrap_or(rule.protocols),
             default_cas: match (self.default_cas, &self.cas) {
@@ -91,7 +117,8 @@ impl HostWish {
             when_stale: self.when_stale.unwrap_or(rule.when_stale),
             forward_certificate: self.forward_certificate.unwrap_or(rule.forward_certificate),
             ..rule
-        }
+        };
+        Ok((rule, tls))
     }
 }
 
@@ -126,22 +153,26 @@ pub(crate) async fn set(
     let name = path.get("id").map(String::as_str).unwrap_or_default();
     let host: HostPattern =
         name.parse().map_err(|error| ApiError::argument("/host", format!("host: {error}")))?;
-    let before = before(&api, account, &host).await?;
-    let rule = wish.onto(before);
+    let (rule, origin_tls) = before(&api, account, &host).await?;
+    let (rule, origin_tls) = wish.onto(rule, origin_tls)?;
     check_origins(&rule.origins)?;
     if rule.protocols.is_empty() {
         return Err(ApiError::argument("/protocols", "protocols: at least one of https, mqtt"));
     }
-    let set = api.registrar().ledger().transact(SetHost { rule, by: caller.by(api.now()) }).await?;
-    Answer::one(&HostView::from(set))
+    let set = SetHost { rule, origin_tls, by: caller.by(api.now()) };
+    Answer::one(&HostView::from(api.registrar().ledger().transact(set).await?))
 }
 
 /// The rule as it is set, or that of a hostname nobody set: mode `require`, HTTPS.
-async fn before(api: &Api, account: AccountId, host: &HostPattern) -> Result<HostRule, ApiError> {
+async fn before(
+    api: &Api,
+    account: AccountId,
+    host: &HostPattern,
+) -> Result<(HostRule, OriginTls), ApiError> {
     let wanted = host.clone();
     let (held, zones) = api.read(move |reader| Ok((reader.host(&wanted)?, reader.zones(account)?))).await?;
     if let Some(held) = held.filter(|held| held.rule.account == account) {
-        return Ok(held.rule);
+        return Ok((held.rule, held.origin_tls));
     }
     let lies_in = zones.into_iter().filter(|zone| host.is_within(&zone.name));
     // A zone may lie in another one: the longest name is the nearest.
@@ -151,7 +182,7 @@ async fn before(api: &Api, account: AccountId, host: &HostPattern) -> Result<Hos
             format!("host: {host} lies in no zone of the account; add the zone first"),
         )
     })?;
-    Ok(HostRule {
+    let rule = HostRule {
         host: host.clone(),
         account,
         zone: zone.id,
@@ -163,7 +194,38 @@ async fn before(api: &Api, account: AccountId, host: &HostPattern) -> Result<Hos
         origins: Vec::new(),
         when_stale: WhenStale::default(),
         forward_certificate: true,
-    })
+    };
+    Ok((rule, OriginTls::default()))
+}
+
+fn origin_cas(text: &str) -> Result<Vec<ByteBuf>, ApiError> {
+    let wrong = |what: &str| ApiError::argument("/origin_ca", format!("origin_ca: {what}"));
+    if text.len() > ORIGIN_CA_MAX_BYTES {
+        return Err(wrong(&format!("at most {ORIGIN_CA_MAX_BYTES} bytes")));
+    }
+    let blocks = ::pem::parse_many(text).map_err(|error| wrong(&error.to_string()))?;
+    if blocks.len() > ORIGIN_CAS_MAX {
+        return Err(wrong(&format!("at most {ORIGIN_CAS_MAX} certificates")));
+    }
+    if blocks.is_empty() && !text.trim().is_empty() {
+        return Err(wrong("no certificate in PEM"));
+    }
+    blocks
+        .into_iter()
+        .map(|block| match block.tag() {
+            "CERTIFICATE" => match CaCertificate::parse(block.contents()) {
+                Ok(_) => Ok(ByteBuf::from(block.into_contents())),
+                Err(error) => Err(wrong(&error.to_string())),
+            },
+            // A key here would be a secret in the ledger, for everybody who lists hostnames to see.
+            _ => Err(wrong("certificates alone")),
+        })
+        .collect()
+}
+
+fn origin_name(text: &str) -> Result<Option<Hostname>, ApiError> {
+    let wrong = |error| ApiError::argument("/origin_name", format!("origin_name: {error}"));
+    (!text.is_empty()).then(|| text.parse().map_err(wrong)).transpose()
 }
 
 /// An origin is scheme, host and port: paths come from the request.

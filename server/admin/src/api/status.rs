@@ -8,10 +8,10 @@ use muster_policy::time::UnixTime;
 use muster_store::SCHEMA_VERSION;
 use serde::Serialize;
 
-use crate::Api;
 use crate::api::Outcome;
 use crate::envelope::Answer;
 use crate::request::Account;
+use crate::{Api, EdgeFigures};
 
 #[derive(Serialize)]
 struct StatusView {
@@ -22,6 +22,8 @@ struct StatusView {
     can_issue: bool,
     counts: CountsView,
     ledger: LedgerView,
+    /// None when no edge runs in this process.
+    edge: Option<EdgeFigures>,
 }
 
 #[derive(Serialize)]
@@ -78,5 +80,6 @@ pub(crate) async fn status(State(api): State<Arc<Api>>, Account(account): Accoun
             failures: stats.failures,
             faults: stats.faults,
         },
+        edge: api.hooks().edge_figures.as_ref().map(|read| read()),
     })
 }

@@ -110,6 +110,7 @@ impl Rig {
         let count = Arc::clone(&zones_changed);
         let hooks = Hooks {
             edge_is_at: None,
+            edge_figures: None,
             backup: Arc::new(|| {
                 let mut file = tempfile::tempfile()?;
                 file.write_all(BACKUP.as_bytes())?;
@@ -140,7 +141,7 @@ impl Rig {
         format!("/accounts/{}/muster{path}", self.account)
     }
 
-    fn router(&self) -> Router {
+    pub(super) fn router(&self) -> Router {
         router(Arc::clone(&self.api))
     }
 

@@ -1,34 +1,39 @@
 //! One client's connection to the embedded engine.
 //!
 //! One loop: fill the output from the session, then wait for whichever comes first: the edge's cut, a
-//! packet, a message, the disk, or a deadline. What arrives is handled at once; only answers that
-//! promise durability are held back, and those behind them with them, so that answers keep the order
-//! of their packets (MQTT 5 §4.6).
+//! packet, a message, the disk, or a deadline. Packets are handled as they come (`requests`).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
-use super::delivery::{Published, Replay};
-use super::hub::{Arrival, Attached, Departure, Hub};
-use super::message::Message;
+use super::delivery::Replay;
+use super::hub::{Arrival, Departure, Hub};
+use super::seat::Seat;
 use super::session::{Outgoing, Queued, SessionKey};
 use super::terms::Terms;
 use crate::config::{OnCutSession, OnCutWill};
 use crate::cut::{Cut, CutReason};
 use crate::engine::Client;
+use crate::gate::Gate;
 use crate::serve::Ended;
 use crate::store::Ticket;
 use crate::stream::{Event, OUTPUT_HIGH_BYTES, Packets, Reading, Stream, StreamError};
-use crate::wire::acks::{Ack, Disconnect, write_disconnect, write_pingresp};
+use crate::wire::acks::{Ack, Disconnect, write_disconnect};
 use crate::wire::connect::write_refused;
-use crate::wire::publish::{self, Publish};
-use crate::wire::subscribe::{Subscribe, Unsubscribe, write_suback, write_unsuback};
-use crate::wire::{Broken, Code, Packet, Qos, Version, kind};
+use crate::wire::publish;
+use crate::wire::{Broken, Code, Packet, kind};
 
 /// Messages taken out of the session at one go.
 const TAKE_AT_ONCE: usize = 16;
+/// Pages of retained messages that are looked through at one go.
+const PAGES_AT_ONCE: usize = 4;
+/// How long a client that takes a session over with a clean start has to send what it does not wait to send: the
+/// time from one TLS record to the next, and a delay that nobody minds.
+const PIPELINE_WAIT: Duration = Duration::from_millis(100);
+/// How many SUBSCRIBE packets may come with CONNECT.
+const PIPELINED_MAX: usize = 64;
 
 /// Serves a client.
 pub(super) async fn serve<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Ended {
@@ -55,11 +60,11 @@ async fn begin<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Result<(Connecti
         key: SessionKey { owner, client_id: connect.client_id.into() },
         starts_clean: connect.clean_start,
         expiry_s: terms.expiry_s,
-        window: connect.receive_maximum.min(quotas.inflight),
+        receive_maximum: connect.receive_maximum,
         will: connect.will.map(Box::new),
         rules: Arc::clone(&gate.rules),
     };
-    let attached = match hub.attach(arrival).await {
+    let (attached, leavings) = match hub.attach(&arrival) {
         Ok(attached) => attached,
         Err(code) => {
             write_refused(packets.output(), version, code);
@@ -67,13 +72,19 @@ async fn begin<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Result<(Connecti
             return Err(Ended::Refused(code));
         }
     };
-    granted.session_present = attached.session_present;
+    let seat = Seat::new(hub, attached);
+    hub.clear(&seat.space, leavings).await;
+    if seat.has_predecessor() {
+        // Whatever comes before the CONNACK is sent did not wait for it.
+        packets.ahead(PIPELINE_WAIT).await;
+    }
+    granted.session_present = seat.session_present;
     granted.write(packets.output(), version);
     // MQTT 5 §3.1.2.11.4: a client that takes not even its CONNACK is not told anything.
     let is_tiny = packets.output().len() > terms.max_packet_bytes;
-    let connection = Connection {
+    let mut connection = Connection {
         hub,
-        attached,
+        seat,
         packets,
         gate,
         terms,
@@ -88,12 +99,15 @@ async fn begin<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Result<(Connecti
     if is_tiny {
         return Err(connection.end(Over::Stalled).await);
     }
-    Ok((connection, cut))
+    match connection.take_over().await {
+        Ok(()) => Ok((connection, cut)),
+        Err(over) => Err(connection.end(over).await),
+    }
 }
 
 /// Why a connection is over.
 #[derive(Debug)]
-enum Over {
+pub(super) enum Over {
     Closed,
     Cut(CutReason),
     Disconnected(Disconnect),
@@ -120,36 +134,55 @@ impl From<StreamError> for Over {
 
 /// An answer that waits for the disk.
 #[derive(Debug)]
-struct Held {
-    ticket: Ticket,
-    octets: Vec<u8>,
-    is_publication: bool,
+pub(super) struct Held {
+    pub(super) ticket: Ticket,
+    pub(super) octets: Vec<u8>,
+    pub(super) is_publication: bool,
 }
 
-struct Connection<'a, S> {
-    hub: &'a Arc<Hub>,
-    attached: Attached,
-    packets: Packets<S>,
-    gate: crate::gate::Gate,
-    terms: Terms,
-    held: VecDeque<Held>,
-    held_publications: usize,
-    replays: VecDeque<Replay>,
+pub(super) struct Connection<'a, S> {
+    pub(super) hub: &'a Arc<Hub>,
+    pub(super) seat: Seat<'a>,
+    pub(super) packets: Packets<S>,
+    pub(super) gate: Gate,
+    pub(super) terms: Terms,
+    pub(super) held: VecDeque<Held>,
+    pub(super) held_publications: usize,
+    pub(super) replays: VecDeque<Replay>,
     /// Topics that the client knows by an alias.
     aliases: HashMap<Box<str>, u16>,
     heard_at: Instant,
     /// When a client that was too fast is read again.
-    resumes_at: Option<Instant>,
+    pub(super) resumes_at: Option<Instant>,
     /// What the disk must have done before the client is read again.
-    brake: Option<Ticket>,
+    pub(super) brake: Option<Ticket>,
 }
 
 impl<S: Stream> Connection<'_, S> {
+    /// Takes the subscriptions that came with CONNECT, and only then ends the session before this one.
+    async fn take_over(&mut self) -> Result<(), Over> {
+        if !self.seat.has_predecessor() {
+            return Ok(());
+        }
+        for _ in 0..PIPELINED_MAX {
+            let is_next = self.packets.ahead(Duration::ZERO).await == Some((kind::SUBSCRIBE << 4) | 2);
+            if !is_next {
+                break;
+            }
+            let Some(frame) = self.packets.next_frame()? else { break };
+            let Packet::Subscribe(subscribe) = Packet::parse(&frame, self.terms.version)? else { break };
+            self.handle_subscribe(subscribe)?;
+        }
+        self.seat.succeed();
+        Ok(())
+    }
+
     async fn run(&mut self, cut: &mut Cut) -> Over {
         loop {
-            if let Err(code) = self.fill() {
-                return Over::Ours(code);
-            }
+            let has_more = match self.fill() {
+                Ok(has_more) => has_more,
+                Err(code) => return Over::Ours(code),
+            };
             let reading = self.reading();
             let deadline = self.deadline();
             let ticket = self.held.front().map(|held| held.ticket).into_iter().chain(self.brake).min();
@@ -157,11 +190,12 @@ impl<S: Stream> Connection<'_, S> {
                 biased;
                 reason = cut.wait() => return Over::Cut(reason),
                 event = self.packets.event(reading) => event,
-                () = self.attached.wake.notified() => continue,
+                () = self.seat.wake.notified() => continue,
                 () = self.hub.store.durable(ticket.unwrap_or_default()), if ticket.is_some() => {
                     self.release();
                     continue;
                 }
+                () = tokio::task::yield_now(), if has_more => continue,
                 () = sleep_until(deadline) => {
                     match self.overdue() {
                         Some(over) => return over,
@@ -215,7 +249,7 @@ impl<S: Stream> Connection<'_, S> {
                 Ended::Ours(code)
             }
         };
-        self.hub.detach(&self.attached, departure).await;
+        self.seat.leave(departure).await;
         if let Some(code) = goodbye {
             write_disconnect(self.packets.output(), self.terms.version, code);
         }
@@ -254,29 +288,38 @@ impl<S: Stream> Connection<'_, S> {
         is_silent.then_some(Over::Ours(Code::KEEP_ALIVE_TIMEOUT))
     }
 
-    /// Moves messages from the session to the output, as far as it has room.
-    fn fill(&mut self) -> Result<(), Code> {
+    /// Moves messages from the session to the output, as far as it has room. Returns whether others should run
+    /// before it goes on.
+    fn fill(&mut self) -> Result<bool, Code> {
         let hub = Arc::clone(self.hub);
-        while self.packets.waiting_bytes() < OUTPUT_HIGH_BYTES {
-            let (session, link) = (&self.attached.session, self.attached.link);
-            let taken = session.take(link, TAKE_AT_ONCE, hub.clock.now(), hub.surroundings())?;
-            if taken.is_empty() && !self.fetch_retained() {
-                break;
+        let mut pages = 0;
+        loop {
+            let room = OUTPUT_HIGH_BYTES.saturating_sub(self.packets.waiting_bytes());
+            let (session, link) = (&self.seat.session, self.seat.link);
+            // Asked even without room: the session may be another connection's by now.
+            let taken = session.take(link, (TAKE_AT_ONCE, room), hub.clock.now(), hub.surroundings())?;
+            if taken.is_empty() {
+                if room == 0 || !self.fetch_retained() {
+                    return Ok(false);
+                }
+                pages += 1;
+                if pages == PAGES_AT_ONCE {
+                    return Ok(true);
+                }
             }
             for outgoing in taken {
                 self.send(outgoing);
             }
         }
-        Ok(())
     }
 
     /// Fetches more retained messages. Returns whether some may now be in the queue.
     fn fetch_retained(&mut self) -> bool {
-        if self.replays.is_empty() || self.attached.session.waiting() > 0 {
+        if self.replays.is_empty() || self.seat.session.waiting() > 0 {
             return false;
         }
         if let Some(replay) = self.replays.front_mut()
-            && !self.hub.replay(&self.attached, replay)
+            && !self.hub.replay(&self.seat, replay)
         {
             self.replays.pop_front();
         }
@@ -296,7 +339,7 @@ impl<S: Stream> Connection<'_, S> {
                     self.hub.metrics.dropped_too_large.up();
                     if packet_id > 0 {
                         // MQTT 5 §3.1.2.11.4: as if it had been sent and acknowledged.
-                        self.attached.session.complete(packet_id, &self.hub.store);
+                        self.seat.session.complete(packet_id, &self.hub.store);
                     }
                 }
             }
@@ -333,167 +376,6 @@ impl<S: Stream> Connection<'_, S> {
             self.aliases.insert(message.topic.clone(), alias);
         }
         true
-    }
-
-    async fn handle(&mut self, packet: Packet) -> Result<(), Over> {
-        match packet {
-            Packet::Ack(ack) => self.handle_ack(ack)?,
-            Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(disconnect)),
-            Packet::Ping => write_pingresp(self.packets.output()),
-            Packet::Publish(publish) => self.handle_publish(publish).await?,
-            Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe)?,
-            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe),
-        }
-        Ok(())
-    }
-
-    fn handle_disconnect(&self, disconnect: Disconnect) -> Over {
-        // MQTT 5 §3.14.2.2.2: a session that was to end can't be kept after all.
-        if self.terms.expiry_s == 0 && disconnect.session_expiry_s.is_some_and(|seconds| seconds > 0) {
-            return Over::Ours(Code::PROTOCOL_ERROR);
-        }
-        Over::Disconnected(disconnect)
-    }
-
-    fn handle_ack(&mut self, ack: Ack) -> Result<(), Broken> {
-        let session = &self.attached.session;
-        let store = &self.hub.store;
-        let (kind, code) = match ack.kind {
-            kind::PUBACK => return session.acknowledge(ack.packet_id, store),
-            kind::PUBREC => {
-                let code = session.receive(ack.packet_id, ack.code, store)?;
-                if ack.code.is_failure() {
-                    return Ok(());
-                }
-                (kind::PUBREL, code)
-            }
-            kind::PUBREL => {
-                let was_known = session.end_receiving(ack.packet_id, store);
-                (kind::PUBCOMP, if was_known { Code::SUCCESS } else { Code::PACKET_ID_NOT_FOUND })
-            }
-            _ => return session.conclude(ack.packet_id, store),
-        };
-        let answer = Ack { kind, packet_id: ack.packet_id, code };
-        let version = self.terms.version;
-        self.answer(None, false, |output| answer.write(output, version));
-        Ok(())
-    }
-
-    async fn handle_publish(&mut self, mut publish: Publish) -> Result<(), Over> {
-        self.resumes_at = self.gate.pace(Instant::now())?;
-        let verdict = self.gate.check_publish(&mut publish)?;
-        let (qos, packet_id) = (publish.qos, publish.packet_id);
-        self.check_receive_maximum(qos, packet_id)?;
-        if let Err(code) = verdict {
-            self.hub.metrics.publish_refused.up();
-            if self.terms.version == Version::V311 {
-                return Err(Over::Ours(code));
-            }
-            self.acknowledge(qos, packet_id, code, None);
-            return Ok(());
-        }
-        let session = Arc::clone(&self.attached.session);
-        let is_again = qos == Qos::Two && !session.begin_receiving(packet_id, &self.hub.store);
-        if is_again {
-            self.acknowledge(qos, packet_id, Code::SUCCESS, None);
-            return Ok(());
-        }
-        self.hub.metrics.published.up();
-        let message = Message::new(publish, self.hub.clock.now());
-        let published = self.hub.publish(&self.attached.space, message, Some(&session)).await;
-        let Published { was_matched, was_refused, ticket } = published;
-        let code = match (self.terms.version, was_refused, was_matched) {
-            (Version::V5, true, _) => Code::QUOTA_EXCEEDED,
-            // A PUBREC may say so too, but few brokers do, and some clients take it for a failure.
-            (Version::V5, false, false) if qos == Qos::One => Code::NO_MATCHING_SUBSCRIBERS,
-            _ => Code::SUCCESS,
-        };
-        if qos == Qos::Two && code.is_failure() {
-            session.end_receiving(packet_id, &self.hub.store);
-        }
-        self.acknowledge(qos, packet_id, code, ticket);
-        self.brake = self.hub.store.congestion();
-        Ok(())
-    }
-
-    /// MQTT 5 §3.3.4; MQTT 3.1.1 has no such limit.
-    fn check_receive_maximum(&self, qos: Qos, packet_id: u16) -> Result<(), Broken> {
-        if qos == Qos::Zero || self.terms.version == Version::V311 {
-            return Ok(());
-        }
-        let session = &self.attached.session;
-        let open = session.receiving(packet_id).saturating_add(self.held_publications);
-        if open >= usize::from(self.hub.settings.quotas.inflight) {
-            return Err(Broken::new(Code::RECEIVE_MAXIMUM_EXCEEDED, "more than the receive maximum"));
-        }
-        Ok(())
-    }
-
-    fn acknowledge(&mut self, qos: Qos, packet_id: u16, code: Code, ticket: Option<Ticket>) {
-        let kind = match qos {
-            Qos::Zero => return,
-            Qos::One => kind::PUBACK,
-            Qos::Two => kind::PUBREC,
-        };
-        let version = self.terms.version;
-        // A QoS 2 publication counts until its PUBREL, and not twice.
-        self.answer(ticket, qos == Qos::One, |output| {
-            Ack { kind, packet_id, code }.write(output, version);
-        });
-    }
-
-    fn handle_subscribe(&mut self, subscribe: Subscribe) -> Result<(), Over> {
-        let (packet_id, subscription_id) = (subscribe.packet_id, subscribe.subscription_id);
-        let checked = self.gate.check_subscribe(subscribe)?;
-        let mut codes = Vec::with_capacity(checked.len());
-        for wanted in checked {
-            let added = wanted.and_then(|(filter, options)| {
-                self.hub.subscribe(&self.attached, filter, options, subscription_id)
-            });
-            match added {
-                Ok(replay) => {
-                    codes.push(Code(replay.qos.bits()));
-                    if replay.is_wanted() {
-                        self.replays.push_back(replay);
-                    }
-                }
-                Err(code) => {
-                    self.hub.metrics.subscribe_refused.up();
-                    codes.push(code);
-                }
-            }
-        }
-        let ticket = self.hub.keep_subscriptions(&self.attached);
-        let version = self.terms.version;
-        self.answer(ticket, false, |output| write_suback(output, version, packet_id, &codes));
-        Ok(())
-    }
-
-    fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
-        let checked = self.gate.check_unsubscribe(unsubscribe);
-        let codes: Vec<_> = checked
-            .into_iter()
-            .map(|filter| match filter {
-                Ok(filter) => self.hub.unsubscribe(&self.attached, &filter),
-                Err(code) => code,
-            })
-            .collect();
-        let ticket = self.hub.keep_subscriptions(&self.attached);
-        let (version, packet_id) = (self.terms.version, unsubscribe.packet_id);
-        self.answer(ticket, false, |output| write_unsuback(output, version, packet_id, &codes));
-    }
-
-    /// Writes an answer, now or when what it promises is on disk.
-    fn answer(&mut self, ticket: Option<Ticket>, is_publication: bool, write: impl FnOnce(&mut Vec<u8>)) {
-        let ticket = ticket.unwrap_or_default();
-        if self.held.is_empty() && self.hub.store.is_durable(ticket) {
-            write(self.packets.output());
-            return;
-        }
-        let mut octets = Vec::new();
-        write(&mut octets);
-        self.held_publications = self.held_publications.saturating_add(usize::from(is_publication));
-        self.held.push_back(Held { ticket, octets, is_publication });
     }
 
     /// Writes the answers whose promises are kept.

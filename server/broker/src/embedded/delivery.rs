@@ -8,8 +8,8 @@ use std::sync::{Arc, PoisonError};
 use super::hub::{Attached, Hub, Space};
 use super::index::{Matches, Subscriber};
 use super::message::Message;
-use super::retained::{Kept, PAGE_MESSAGES, Page};
-use super::session::{Delivery, Pushed, Session};
+use super::retained::{Kept, PAGE_MESSAGES, Page, PageSize};
+use super::session::{Delivery, Pushed, Session, Surroundings};
 use crate::config::Quotas;
 use crate::store::Ticket;
 use crate::topic::TopicFilter;
@@ -42,6 +42,25 @@ impl Replay {
     pub(crate) const fn is_wanted(&self) -> bool {
         self.filter.is_some()
     }
+
+    /// Whether it is for the same filter and has not begun, so that another takes its place.
+    pub(crate) fn is_superseded_by(&self, other: &Self) -> bool {
+        self.after.is_none() && self.filter == other.filter
+    }
+}
+
+/// Pushes a message into the session of these subscriptions, which are all its own.
+pub(super) fn offer(message: &Arc<Message>, subscribers: &[Subscriber], around: Surroundings<'_>) -> Pushed {
+    let Some(first) = subscribers.first() else { return Pushed::Dropped };
+    let most = subscribers.iter().map(|subscriber| subscriber.options.qos).max().unwrap_or_default();
+    let ids: Vec<u32> = subscribers.iter().filter_map(|subscriber| subscriber.subscription_id).collect();
+    let delivery = Delivery {
+        message,
+        qos: most.min(message.qos),
+        retain: message.retain && subscribers.iter().any(|other| other.options.retain_as_published),
+        subscription_ids: &ids,
+    };
+    first.session.push(&delivery, around)
 }
 
 impl Hub {
@@ -107,7 +126,7 @@ impl Hub {
         }
         // Subscriptions of one session that overlap are one delivery (MQTT 5 §3.3.4).
         if matches.own.len() > 1 {
-            matches.own.sort_by_key(|subscriber| Arc::as_ptr(&subscriber.session));
+            matches.own.sort_by_key(|subscriber| subscriber.session.id);
         }
         let overlapping = |one: &Subscriber, other: &Subscriber| Arc::ptr_eq(&one.session, &other.session);
         for (count, subscribers) in matches.own.chunk_by(overlapping).enumerate() {
@@ -117,26 +136,30 @@ impl Hub {
             }
         }
         for shared in &matches.shared {
-            let has_link = |member: &&Subscriber| member.session.state().link.is_some();
-            let member = shared.members.iter().find(has_link).or_else(|| shared.members.first());
-            if let Some(member) = member {
-                self.push(message, core::slice::from_ref(member), published);
-            }
+            self.push_to_one(message, &shared.members, published);
         }
     }
 
-    /// Pushes into the session of these subscriptions, which are all its own.
+    /// Pushes into the first of these sessions that takes it: those with a connection come before others.
+    fn push_to_one(&self, message: &Arc<Message>, members: &[Subscriber], published: &mut Published) {
+        let has_link = |member: &&Subscriber| member.session.state().link.is_some();
+        let (linked, away): (Vec<_>, Vec<_>) = members.iter().partition(has_link);
+        let mut was_full = false;
+        for member in linked.into_iter().chain(away) {
+            match offer(message, core::slice::from_ref(member), self.surroundings()) {
+                Pushed::Queued(ticket) => {
+                    published.ticket = published.ticket.max(ticket);
+                    return;
+                }
+                Pushed::Full => was_full = true,
+                Pushed::Dropped => {}
+            }
+        }
+        published.was_refused |= was_full;
+    }
+
     fn push(&self, message: &Arc<Message>, subscribers: &[Subscriber], published: &mut Published) {
-        let Some(first) = subscribers.first() else { return };
-        let most = subscribers.iter().map(|subscriber| subscriber.options.qos).max().unwrap_or_default();
-        let ids: Vec<u32> = subscribers.iter().filter_map(|subscriber| subscriber.subscription_id).collect();
-        let delivery = Delivery {
-            message,
-            qos: most.min(message.qos),
-            retain: message.retain && subscribers.iter().any(|other| other.options.retain_as_published),
-            subscription_ids: &ids,
-        };
-        match first.session.push(&delivery, self.surroundings()) {
+        match offer(message, subscribers, self.surroundings()) {
             Pushed::Queued(Some(ticket)) => published.ticket = published.ticket.max(Some(ticket)),
             Pushed::Full => published.was_refused = true,
             Pushed::Queued(None) | Pushed::Dropped => {}
@@ -147,8 +170,11 @@ impl Hub {
     pub(crate) fn replay(&self, attached: &Attached, replay: &mut Replay) -> bool {
         let Some(filter) = &replay.filter else { return false };
         // No more than fits: a page that pushed itself out of the queue would never be seen.
-        let Quotas { queued, queued_qos0, .. } = self.settings.quotas;
-        let most = PAGE_MESSAGES.min(queued.min(queued_qos0) / 2).max(1);
+        let Quotas { queued, queued_qos0, queued_bytes, .. } = self.settings.quotas;
+        let most = PageSize {
+            messages: PAGE_MESSAGES.min(queued.min(queued_qos0) / 2).max(1),
+            bytes: queued_bytes / 2,
+        };
         let page: Page = {
             let retained = attached.space.retained.read().unwrap_or_else(PoisonError::into_inner);
             retained.page(filter, replay.after.as_deref(), most, self.clock.now())

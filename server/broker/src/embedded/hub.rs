@@ -1,11 +1,11 @@
 //! What the clients of the embedded engine share.
 //!
-//! Locks, in the order in which they may be held together: the sessions of a space, then one
-//! session's state. The index and the retained messages are locked alone. A publication holds the
+//! Locks, in the order in which they may be held together: the sessions of a space, or its index, then
+//! one session's state. The retained messages are locked alone. A publication holds the
 //! index only while it looks for subscribers, not while it delivers to them, and gives way to other
 //! tasks between slices of a large audience.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -20,7 +20,8 @@ use super::retained::Retained;
 use super::session::{Link, Session, SessionKey, Subscription, Surroundings};
 use super::timers::{Due, Event, Timers};
 use crate::clock::{Clock, Millis};
-use crate::config::{OnCutSession, Settings};
+use crate::config::{OnCutSession, Quotas, Settings};
+use crate::gate::Owner;
 use crate::metrics::Metrics;
 use crate::rules::Rules;
 use crate::store::{Store, Ticket};
@@ -51,7 +52,8 @@ pub(crate) struct Space {
     pub(super) account: AccountId,
     pub(super) index: RwLock<Index>,
     pub(super) retained: RwLock<Retained>,
-    pub(super) sessions: Mutex<HashMap<SessionKey, Arc<Session>>>,
+    /// In order, so that those of one owner stand together.
+    pub(super) sessions: Mutex<BTreeMap<SessionKey, Arc<Session>>>,
 }
 
 /// A client that wants a session.
@@ -61,19 +63,28 @@ pub(crate) struct Arrival {
     pub(crate) key: SessionKey,
     pub(crate) starts_clean: bool,
     pub(crate) expiry_s: u32,
-    pub(crate) window: u16,
+    pub(crate) receive_maximum: u16,
     pub(crate) will: Option<Box<Will>>,
     pub(crate) rules: Arc<Rules>,
 }
 
 /// A client in its session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Attached {
     pub(crate) space: Arc<Space>,
     pub(crate) session: Arc<Session>,
     pub(crate) link: u64,
     pub(crate) wake: Arc<Notify>,
     pub(crate) session_present: bool,
+    /// The session before this one, as long as it may have something to pass on.
+    pub(super) predecessor: Option<Arc<Session>>,
+}
+
+/// The session that a client came into.
+struct Entered {
+    session: Arc<Session>,
+    session_present: bool,
+    predecessor: Option<Arc<Session>>,
 }
 
 /// How a connection leaves its session.
@@ -115,26 +126,28 @@ impl Hub {
         self.spaces.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Gives a client its session, and takes it from an earlier connection of the same client.
+    /// Gives a client its session, and takes it from an earlier connection of the same client. What is left to
+    /// do is for [`Hub::clear`].
     ///
     /// # Errors
     /// When there are too many sessions, or the broker is stopping.
-    pub(crate) async fn attach(&self, arrival: Arrival) -> Result<Attached, Code> {
+    pub(super) fn attach(&self, arrival: &Arrival) -> Result<(Attached, Leavings), Code> {
         let space = self.space(arrival.account);
         let link_id = self.links.fetch_add(1, Ordering::Relaxed);
         let wake = Arc::new(Notify::new());
         let link = Link {
             id: link_id,
             wake: Arc::clone(&wake),
-            window: arrival.window,
+            window: arrival.receive_maximum.min(self.settings.quotas.inflight),
+            receive_maximum: arrival.receive_maximum,
             outstanding: 0,
             will: arrival.will.clone(),
             kicked: None,
         };
         let mut leavings = Leavings::default();
-        let (session, session_present) = self.enter(&space, &arrival, link, &mut leavings)?;
-        self.clear(&space, leavings).await;
-        Ok(Attached { space, session, link: link_id, wake, session_present })
+        let Entered { session, session_present, predecessor } =
+            self.enter(&space, arrival, link, &mut leavings)?;
+        Ok((Attached { space, session, link: link_id, wake, session_present, predecessor }, leavings))
     }
 
     fn enter(
@@ -143,29 +156,33 @@ impl Hub {
         arrival: &Arrival,
         link: Link,
         leavings: &mut Leavings,
-    ) -> Result<(Arc<Session>, bool), Code> {
+    ) -> Result<Entered, Code> {
         let mut sessions = space.sessions();
         if self.is_draining.load(Ordering::Acquire) {
             return Err(Code::SERVER_UNAVAILABLE);
         }
         let found = sessions.get(&arrival.key).cloned();
         let now = self.clock.now();
-        if let Some(session) = &found {
+        let mut predecessor = None;
+        if let Some(session) = found {
             // One that ends with its connection ends now (MQTT 5 §3.1.4, 3.1.1 §3.1.2.4).
             let is_over = {
                 let state = session.state();
                 state.expiry_s == 0 || state.expires.is_some_and(|timer| timer.0 <= now)
             };
             if !arrival.starts_clean && !is_over {
-                self.resume(session, arrival, link, leavings);
-                self.record(space, session);
-                return Ok((Arc::clone(session), true));
+                self.resume(&session, arrival, link, leavings);
+                self.record(space, &session);
+                return Ok(Entered { session, session_present: true, predecessor });
             }
             sessions.remove(&arrival.key);
-            self.end(session, leavings);
-        } else if self.metrics.sessions.value()
-            >= u64::try_from(self.settings.quotas.sessions).unwrap_or(u64::MAX)
-        {
+            self.retire(&session, leavings);
+            if session.awaits_heir() {
+                predecessor = Some(session);
+            } else {
+                self.bury(&session, leavings);
+            }
+        } else if !self.has_room(&sessions, &arrival.key.owner) {
             return Err(Code::QUOTA_EXCEEDED);
         }
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
@@ -178,7 +195,21 @@ impl Hub {
         self.record(space, &session);
         sessions.insert(arrival.key.clone(), Arc::clone(&session));
         self.metrics.sessions.up();
-        Ok((session, false))
+        Ok(Entered { session, session_present: false, predecessor })
+    }
+
+    /// Whether an owner may have one more session. One device with many client ids leaves room for others.
+    fn has_room(&self, sessions: &BTreeMap<SessionKey, Arc<Session>>, owner: &Owner) -> bool {
+        let Quotas { sessions: most, sessions_per_device: most_of_one, .. } = self.settings.quotas;
+        if self.metrics.sessions.value() >= u64::try_from(most).unwrap_or(u64::MAX) {
+            return false;
+        }
+        if *owner == Owner::Anonymous {
+            return true;
+        }
+        let first = SessionKey { owner: owner.clone(), client_id: Box::default() };
+        let theirs = sessions.range(first..).take_while(|(key, _)| key.owner == *owner);
+        theirs.take(most_of_one).count() < most_of_one
     }
 
     fn resume(&self, session: &Arc<Session>, arrival: &Arrival, link: Link, leavings: &mut Leavings) {
@@ -187,6 +218,9 @@ impl Hub {
         self.timers.cancel(state.will_due.take());
         // MQTT 5 §3.1.3.2.2: who comes back within the delay has no will sent.
         state.delayed_will = None;
+        for place in state.narrow(&arrival.rules) {
+            session.forget(&state, place, &self.store);
+        }
         let before = state.connect(link, Arc::clone(&arrival.rules));
         if let Some(before) = before {
             self.metrics.taken_over.up();
@@ -214,20 +248,29 @@ impl Hub {
 
     /// Ends a session that left the table.
     fn end(&self, session: &Arc<Session>, leavings: &mut Leavings) {
-        let link = {
+        self.retire(session, leavings);
+        self.bury(session, leavings);
+    }
+
+    /// Takes timers, file and connection away from a session that left the table.
+    fn retire(&self, session: &Arc<Session>, leavings: &mut Leavings) {
+        {
             let mut state = session.state();
             self.timers.cancel(state.expires.take());
             self.timers.cancel(state.will_due.take());
             if state.expiry_s > 0 {
                 self.store.remove_session(session.id);
             }
-            state.disconnect()
-        };
-        if let Some(link) = link {
+        }
+        if let Some(link) = session.give_way(self.clock.now(), self.surroundings()) {
             self.metrics.taken_over.up();
             link.wake.notify_one();
             leavings.wills.extend(link.will.map(|will| *will));
         }
+    }
+
+    /// Empties a session that was retired.
+    fn bury(&self, session: &Arc<Session>, leavings: &mut Leavings) {
         let (filters, delayed) = session.end();
         leavings.wills.extend(delayed.map(|will| *will));
         self.metrics.sessions.down();
@@ -238,7 +281,7 @@ impl Hub {
     }
 
     /// Does what could not be done under the locks.
-    async fn clear(&self, space: &Arc<Space>, leavings: Leavings) {
+    pub(super) async fn clear(&self, space: &Arc<Space>, leavings: Leavings) {
         for (session, filters) in leavings.filters {
             if !filters.is_empty() {
                 let mut index = space.index.write().unwrap_or_else(PoisonError::into_inner);
@@ -336,7 +379,9 @@ impl Hub {
         }
         let session = Arc::clone(&attached.session);
         let mut index = attached.space.index.write().unwrap_or_else(PoisonError::into_inner);
-        if !session.is_ended() {
+        // Before the session ends that came before, `succeed` puts all of them there at once. And a takeover by a
+        // client with narrower rules may have taken this one away again, and cleared the index of it.
+        if attached.predecessor.is_none() && session.state().subscriptions.contains_key(&filter) {
             index.insert(&filter, Subscriber { session, options, subscription_id: id });
         }
         drop(index);
@@ -411,7 +456,7 @@ impl Hub {
             let expired = space.retained.read().unwrap_or_else(PoisonError::into_inner).expired(now);
             let mut retained = space.retained.write().unwrap_or_else(PoisonError::into_inner);
             for topic in expired {
-                if retained.remove(&topic) {
+                if retained.remove_expired(&topic, now) {
                     self.metrics.retained.down();
                     self.store.remove_retained(space.account.as_bytes(), &topic);
                 }
@@ -441,7 +486,7 @@ impl Hub {
 
 /// What is left to do once the locks are free.
 #[derive(Debug, Default)]
-struct Leavings {
+pub(super) struct Leavings {
     filters: Vec<(Arc<Session>, Vec<Subscribed>)>,
     wills: Vec<Will>,
 }
@@ -455,7 +500,7 @@ impl Space {
         Self { account, index: RwLock::default(), retained: RwLock::default(), sessions: Mutex::default() }
     }
 
-    pub(super) fn sessions(&self) -> MutexGuard<'_, HashMap<SessionKey, Arc<Session>>> {
+    pub(super) fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionKey, Arc<Session>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

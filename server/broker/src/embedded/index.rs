@@ -72,9 +72,13 @@ impl Index {
             None => &mut node.subscribers,
             Some(name) => node.group(name),
         };
-        match list.iter_mut().find(|other| Arc::ptr_eq(&other.session, &subscriber.session)) {
-            Some(other) => *other = subscriber,
-            None => list.push(subscriber),
+        match place(list, &subscriber.session) {
+            Ok(at) => {
+                if let Some(other) = list.get_mut(at) {
+                    *other = subscriber;
+                }
+            }
+            Err(at) => list.insert(at, subscriber),
         }
     }
 
@@ -101,15 +105,35 @@ impl Index {
     }
 }
 
+/// Where a session is in a list, or belongs. Lists are in the order of session ids: a whole fleet subscribes to
+/// one filter, and nobody should look through all of it to come or go.
+fn place(list: &[Subscriber], session: &Session) -> Result<usize, usize> {
+    list.binary_search_by_key(&session.id, |other| other.session.id)
+}
+
+/// Takes a session out of a list, and gives room back.
+fn leave(list: &mut Vec<Subscriber>, session: &Session) {
+    if let Ok(at) = place(list, session) {
+        list.remove(at);
+    }
+    if list.capacity() > list.len().saturating_mul(4) {
+        list.shrink_to(list.len().saturating_mul(2));
+    }
+}
+
 impl Node {
     fn group(&mut self, name: &str) -> &mut Vec<Subscriber> {
-        let place = self.groups.iter().position(|group| group.name.as_ref() == name);
-        let place = place.unwrap_or_else(|| {
-            self.groups.push(Group { name: name.into(), members: Vec::new(), turn: 0.into() });
-            self.groups.len().saturating_sub(1)
+        let place = self.group_place(name).unwrap_or_else(|place| {
+            self.groups.insert(place, Group { name: name.into(), members: Vec::new(), turn: 0.into() });
+            place
         });
         #[expect(clippy::indexing_slicing, reason = "the place was just found or made")]
         &mut self.groups[place].members
+    }
+
+    /// Where a group is, or belongs: groups are in the order of their names.
+    fn group_place(&self, name: &str) -> Result<usize, usize> {
+        self.groups.binary_search_by(|group| group.name.as_ref().cmp(name))
     }
 
     fn is_empty(&self) -> bool {
@@ -118,14 +142,17 @@ impl Node {
 
     fn remove(&mut self, levels: &[&str], share: Option<&str>, session: &Arc<Session>) {
         let Some((level, rest)) = levels.split_first() else {
-            let others = |other: &Subscriber| !Arc::ptr_eq(&other.session, session);
             match share {
-                None => self.subscribers.retain(others),
+                None => leave(&mut self.subscribers, session),
                 Some(name) => {
-                    for group in self.groups.iter_mut().filter(|group| group.name.as_ref() == name) {
-                        group.members.retain(others);
+                    if let Ok(place) = self.group_place(name)
+                        && let Some(group) = self.groups.get_mut(place)
+                    {
+                        leave(&mut group.members, session);
+                        if group.members.is_empty() {
+                            self.groups.remove(place);
+                        }
                     }
-                    self.groups.retain(|group| !group.members.is_empty());
                 }
             }
             return;
@@ -176,7 +203,8 @@ mod tests {
     use super::*;
 
     fn session() -> Arc<Session> {
-        Arc::new(Session::for_test())
+        static IDS: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(1);
+        Arc::new(Session::for_test(IDS.fetch_add(1, core::sync::atomic::Ordering::Relaxed)))
     }
 
     fn subscriber(session: &Arc<Session>) -> Subscriber {
@@ -232,6 +260,26 @@ mod tests {
         let first: Vec<_> =
             (0..4).map(|_| Arc::ptr_eq(&index.matches("a").shared[0].members[0].session, &one)).collect();
         assert_eq!(first, [true, false, true, false]);
+    }
+
+    #[test]
+    fn a_fleet_on_one_filter_comes_and_goes_in_any_order() {
+        let mut index = Index::default();
+        let fleet: Vec<_> = (0..1000).map(|_| session()).collect();
+        // Every third first, so that some come into the middle of the list.
+        for start in 0..3 {
+            for one in fleet.iter().skip(start).step_by(3) {
+                index.insert(&filter("fleet/#"), subscriber(one));
+            }
+        }
+        assert_eq!(index.matches("fleet/a").own.len(), 1000);
+        for one in fleet.iter().rev().step_by(2) {
+            index.remove(&filter("fleet/#"), one);
+            index.remove(&filter("fleet/#"), one);
+        }
+        let left: Vec<_> = index.matches("fleet/a").own.iter().map(|other| other.session.id).collect();
+        let expected: Vec<_> = fleet.iter().step_by(2).map(|one| one.id).collect();
+        assert_eq!(left, expected);
     }
 
     proptest! {

@@ -2,19 +2,25 @@
 //!
 //! * [`hub`]: what all clients of an account share, and the only file where locks meet. [`delivery`]:
 //!   from a publication to sessions.
-//! * [`session`]: one client's state and queue. [`index`], [`retained`], [`timers`]: plain tables.
-//! * [`connection`]: one client's connection: packets in, answers and messages out.
+//! * [`session`]: one client's state and queue; [`flight`]: what is under way to it and from it;
+//!   [`succession`]: from one session to the next. [`index`], [`retained`], [`timers`]: plain tables.
+//! * [`connection`]: one client's connection: packets in, messages out; [`requests`]: what it asks for,
+//!   and the answers; [`seat`]: its place in a session.
 //! * [`restore`]: what the file gives back at the start.
 
 mod connection;
 mod delivery;
+mod flight;
 pub(crate) mod hub;
 mod index;
 mod message;
+mod requests;
 mod restore;
 mod retained;
+mod seat;
 mod session;
 mod session_restore;
+mod succession;
 mod terms;
 mod timers;
 

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Duration, Instant};
 use tracing::warn;
 
-use super::hub::{Hub, Space};
-use super::index::Subscriber;
+use super::flight::STAGE_RELEASED;
+use super::hub::Hub;
 use super::message::Message;
 use super::retained::Kept;
-use super::session::{STAGE_RELEASED, Session, SessionKey, State, Subscription};
+use super::session::{Session, SessionKey, State, Subscription};
 use super::timers::{Due, Event};
 use crate::clock::Millis;
 use crate::gate::Owner;
@@ -112,9 +112,14 @@ impl Hub {
                     warn!(id, filter, "a subscription in the broker's file can't be read");
                     continue;
                 };
-                subscribe(&space, &session, &filter, options, subscription_id);
                 state.subscriptions.insert(filter, Subscription { options, id: subscription_id });
                 self.metrics.subscriptions.up();
+            }
+        }
+        {
+            let mut index = space.index.write().unwrap_or_else(PoisonError::into_inner);
+            for (filter, subscriber) in session.subscribers() {
+                index.insert(&filter, subscriber);
             }
         }
         if let Some(earlier) = space.sessions().insert(key, Arc::clone(&session)) {
@@ -147,17 +152,6 @@ impl Hub {
             self.metrics.retained.up();
         }
     }
-}
-
-fn subscribe(
-    space: &Space,
-    session: &Arc<Session>,
-    filter: &Subscribed,
-    options: Options,
-    subscription_id: Option<u32>,
-) {
-    let subscriber = Subscriber { session: Arc::clone(session), options, subscription_id };
-    space.index.write().unwrap_or_else(PoisonError::into_inner).insert(filter, subscriber);
 }
 
 /// How often expired retained messages are looked for.

@@ -33,6 +33,13 @@ const PAGE_LOOKS: usize = 4096;
 /// How many messages a page has at most.
 pub(crate) const PAGE_MESSAGES: usize = 32;
 
+/// How much a page may have. A message that is larger than all of it is a page of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PageSize {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
 /// The next retained messages of a subscription.
 #[derive(Debug)]
 pub(crate) struct Page {
@@ -62,8 +69,19 @@ impl Retained {
         removed.is_some()
     }
 
+    /// Takes a topic's message away if it has expired: another may have come since it was seen to.
+    pub(crate) fn remove_expired(&mut self, topic: &str, now: Millis) -> bool {
+        self.messages.get(topic).is_some_and(|message| message.is_expired(now)) && self.remove(topic)
+    }
+
     /// The next messages that match, at most so many, after the given topic.
-    pub(crate) fn page(&self, filter: &TopicFilter, after: Option<&str>, most: usize, now: Millis) -> Page {
+    pub(crate) fn page(
+        &self,
+        filter: &TopicFilter,
+        after: Option<&str>,
+        most: PageSize,
+        now: Millis,
+    ) -> Page {
         // `a/#` also matches `a`, which sorts before `a/`.
         let prefix = filter.literal_prefix();
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
@@ -72,18 +90,25 @@ impl Retained {
             None => Bound::Included(prefix),
         };
         let mut page = Page { messages: Vec::new(), next: None };
+        let (mut bytes, mut seen) = (0_usize, after.map(Box::from));
         for (looks, (topic, message)) in self.messages.range::<str, _>((start, Bound::Unbounded)).enumerate()
         {
             if !topic.starts_with(prefix) {
                 return Page { next: None, ..page };
             }
             if filter.matches(topic) && !message.is_expired(now) {
+                bytes = bytes.saturating_add(message.bytes());
+                if bytes > most.bytes && !page.messages.is_empty() {
+                    page.next = seen;
+                    return page;
+                }
                 page.messages.push(Arc::clone(message));
             }
-            if page.messages.len() >= most || looks >= PAGE_LOOKS {
+            if page.messages.len() >= most.messages || looks >= PAGE_LOOKS {
                 page.next = Some(topic.clone());
                 return page;
             }
+            seen = Some(topic.clone());
         }
         page
     }
@@ -115,7 +140,10 @@ mod tests {
         let filter = TopicFilter::parse(filter).expect("a filter");
         let (mut topics, mut after) = (Vec::new(), None);
         loop {
-            let page = retained.page(&filter, after.as_deref(), PAGE_MESSAGES, Millis::default());
+            let most = PageSize { messages: PAGE_MESSAGES, bytes: 100 };
+            let page = retained.page(&filter, after.as_deref(), most, Millis::default());
+            let bytes: usize = page.messages.iter().map(|message| message.bytes()).sum();
+            assert!(bytes <= 100 || page.messages.len() == 1, "{bytes}");
             topics.extend(page.messages.iter().map(|message| message.topic.to_string()));
             match page.next {
                 Some(topic) => after = Some(topic),
@@ -138,6 +166,21 @@ mod tests {
         assert_eq!(all(&retained, "#").len(), 204);
         assert_eq!(all(&retained, "a/7"), ["a/7"]);
         assert_eq!(all(&retained, "+"), ["a", "a0", "ab", "b"]);
+        retained.put(message("b/large", 1000), &Quotas::default());
+        retained.put(message("b/small", 1), &Quotas::default());
+        assert_eq!(all(&retained, "b/#"), ["b", "b/large", "b/small"]);
+    }
+
+    #[test]
+    fn only_what_has_expired_is_swept() {
+        let mut retained = Retained::default();
+        let expiring = Message { expires_at: Some(Millis::default()), ..message("a", 1).as_ref().clone() };
+        retained.put(Arc::new(expiring), &Quotas::default());
+        assert_eq!(retained.expired(Millis::default()), ["a".into()]);
+        // Between the look and the removal another message takes its place.
+        retained.put(message("a", 2), &Quotas::default());
+        assert!(!retained.remove_expired("a", Millis::default()));
+        assert_eq!(all(&retained, "a"), ["a"]);
     }
 
     #[test]

@@ -13,7 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::delivery::offer;
+use super::flight::{InFlight, Stage};
 use super::message::{Message, qos};
+use super::succession::Heir;
 use super::timers::TimerKey;
 use crate::clock::Millis;
 use crate::config::{Quotas, WhenFull};
@@ -24,7 +27,7 @@ use crate::store::{Store, Ticket};
 use crate::topic::Subscribed;
 use crate::wire::connect::Will;
 use crate::wire::subscribe::Options;
-use crate::wire::{Broken, Code, Qos};
+use crate::wire::{Code, Qos};
 
 /// What a session is known by within an account.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,12 +62,17 @@ pub(crate) struct State {
     pub(crate) subscriptions: BTreeMap<Subscribed, Subscription>,
     pub(super) waiting: VecDeque<Queued>,
     pub(super) waiting_bytes: usize,
-    fleeting: VecDeque<Queued>,
+    pub(super) fleeting: VecDeque<Queued>,
+    fleeting_bytes: usize,
     pub(super) in_flight: BTreeMap<u16, InFlight>,
     resend: VecDeque<u16>,
     pub(super) received: BTreeSet<u16>,
-    next_packet_id: u16,
+    pub(super) next_packet_id: u16,
     pub(super) next_place: u64,
+    /// Who takes over what still comes, once the session is over.
+    pub(super) heir: Option<Heir>,
+    /// What goes out on a connection that was taken away, and which one.
+    pub(super) last_words: Option<(u64, Vec<Outgoing>)>,
 }
 
 /// A subscription as the session holds it.
@@ -80,8 +88,10 @@ pub(crate) struct Link {
     pub(crate) id: u64,
     /// Rings when there is something to send or to know.
     pub(crate) wake: Arc<Notify>,
-    /// How many QoS 1 and 2 messages the client takes at once.
+    /// How many QoS 1 and 2 messages it is sent at once.
     pub(crate) window: u16,
+    /// How many it would take (MQTT 5 §3.1.2.11.3).
+    pub(crate) receive_maximum: u16,
     /// How many it has now.
     pub(crate) outstanding: u16,
     pub(crate) will: Option<Box<Will>>,
@@ -110,20 +120,6 @@ impl Queued {
     }
 }
 
-#[derive(Debug)]
-pub(super) struct InFlight {
-    pub(super) place: u64,
-    pub(super) stage: Stage,
-}
-
-#[derive(Debug)]
-pub(super) enum Stage {
-    /// Sent; PUBACK or PUBREC is awaited.
-    Sent(Queued),
-    /// PUBREC came; PUBCOMP is awaited.
-    Released,
-}
-
 /// A message as the file holds it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct QueuedRecord<M> {
@@ -139,6 +135,15 @@ pub(super) struct QueuedRecord<M> {
 pub(crate) enum Outgoing {
     Publish { packet_id: u16, dup: bool, queued: Queued },
     Release { packet_id: u16 },
+}
+
+impl Outgoing {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Publish { queued, .. } => queued.message.bytes(),
+            Self::Release { .. } => 0,
+        }
+    }
 }
 
 /// A message before it has a place in a queue.
@@ -170,17 +175,14 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) quotas: &'a Quotas,
 }
 
-const STAGE_SENT: u8 = 0;
-pub(super) const STAGE_RELEASED: u8 = 1;
-
 impl Session {
     pub(crate) fn new(key: SessionKey, id: u64) -> Self {
         Self { key, id, ended: AtomicBool::new(false), state: Mutex::default() }
     }
 
     #[cfg(test)]
-    pub(crate) fn for_test() -> Self {
-        Self::new(SessionKey { owner: Owner::Anonymous, client_id: "test".into() }, 1)
+    pub(crate) fn for_test(id: u64) -> Self {
+        Self::new(SessionKey { owner: Owner::Anonymous, client_id: "test".into() }, id)
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -197,7 +199,7 @@ impl Session {
         let mut state = self.state();
         self.ended.store(true, Ordering::Release);
         state.waiting.clear();
-        state.fleeting.clear();
+        state.clear_fleeting();
         state.in_flight.clear();
         let filters = core::mem::take(&mut state.subscriptions).into_keys().collect();
         (filters, state.delayed_will.take())
@@ -206,6 +208,11 @@ impl Session {
     /// Adds a message. Never waits.
     pub(crate) fn push(&self, delivery: &Delivery<'_>, around: Surroundings<'_>) -> Pushed {
         let mut state = self.state();
+        if let Some(Heir::Known(heirs)) = &state.heir {
+            let heirs = heirs.matching(&delivery.message.topic);
+            drop(state);
+            return offer(delivery.message, &heirs, around);
+        }
         let state = &mut *state;
         let may_receive = |rules: &Arc<Rules>| rules.may_receive(&delivery.message.topic);
         if self.is_ended() || !state.rules.as_ref().is_none_or(may_receive) {
@@ -240,29 +247,39 @@ impl Session {
         Pushed::Queued(ticket)
     }
 
-    /// Takes what may be sent now, at most `count` messages.
+    /// Takes what may be sent now: the last words of a session that is over, or at most `count` messages, and none after `bytes` octets are reached.
     ///
     /// # Errors
     /// When the connection is no longer the session's: the code it ends with.
     pub(crate) fn take(
         &self,
         link: u64,
-        count: usize,
+        (count, bytes): (usize, usize),
         now: Millis,
         around: Surroundings<'_>,
     ) -> Result<Vec<Outgoing>, Code> {
         let mut state = self.state();
+        if let Some((_, words)) = state.last_words.take_if(|(id, _)| *id == link) {
+            return Ok(words);
+        }
         state.check_link(link)?;
-        let mut taken = Vec::new();
+        let (mut taken, mut taken_bytes) = (Vec::new(), 0_usize);
         while taken.len() < count
+            && taken_bytes < bytes
             && let Some(next) = self.take_one(&mut state, now, around)
         {
+            taken_bytes = taken_bytes.saturating_add(next.bytes());
             taken.push(next);
         }
         Ok(taken)
     }
 
-    fn take_one(&self, state: &mut State, now: Millis, around: Surroundings<'_>) -> Option<Outgoing> {
+    pub(super) fn take_one(
+        &self,
+        state: &mut State,
+        now: Millis,
+        around: Surroundings<'_>,
+    ) -> Option<Outgoing> {
         let has_room = state.link.as_ref().is_some_and(|link| link.outstanding < link.window);
         while has_room && let Some(packet_id) = state.resend.pop_front() {
             let Some(flight) = state.in_flight.get(&packet_id) else { continue };
@@ -286,9 +303,8 @@ impl Session {
             if queue.is_empty() && queue.capacity() > KEEP_QUEUE {
                 *queue = VecDeque::new();
             }
-            if !is_fleeting {
-                state.waiting_bytes = state.waiting_bytes.saturating_sub(queued.message.bytes());
-            }
+            let bytes = if is_fleeting { &mut state.fleeting_bytes } else { &mut state.waiting_bytes };
+            *bytes = bytes.saturating_sub(queued.message.bytes());
             if queued.message.is_expired(now) {
                 around.metrics.dropped_expired.up();
                 self.forget(state, queued.place, around.store);
@@ -299,123 +315,13 @@ impl Session {
         }
     }
 
-    /// A message is done with: acknowledged, refused, or one that can't be sent at all.
-    pub(crate) fn complete(&self, packet_id: u16, store: &Store) {
-        let mut state = self.state();
-        if let Some(flight) = state.in_flight.remove(&packet_id) {
-            state.vacate();
-            self.forget(&state, flight.place, store);
-            if state.expiry_s > 0 && store.keeps() {
-                store.remove_flight(self.id, flight.place);
-            }
-            state.ring();
-        }
-    }
-
-    /// PUBACK came. An id that is not in flight is passed over: it may be of an earlier connection.
-    ///
-    /// # Errors
-    /// When the message in flight is not one that PUBACK answers.
-    pub(crate) fn acknowledge(&self, packet_id: u16, store: &Store) -> Result<(), Broken> {
-        self.check_flight(packet_id, |stage| matches!(stage, Stage::Sent(queued) if queued.qos == Qos::One))?;
-        self.complete(packet_id, store);
-        Ok(())
-    }
-
-    /// PUBREC came. Returns the code for the PUBREL.
-    ///
-    /// # Errors
-    /// When the message in flight is not one that PUBREC answers.
-    pub(crate) fn receive(&self, packet_id: u16, code: Code, store: &Store) -> Result<Code, Broken> {
-        self.check_flight(
-            packet_id,
-            |stage| !matches!(stage, Stage::Sent(queued) if queued.qos == Qos::One),
-        )?;
-        if code.is_failure() {
-            self.complete(packet_id, store);
-            return Ok(code);
-        }
-        let mut state = self.state();
-        let is_persistent = state.expiry_s > 0 && store.keeps();
-        let Some(flight) = state.in_flight.get_mut(&packet_id) else { return Ok(Code::PACKET_ID_NOT_FOUND) };
-        flight.stage = Stage::Released;
-        if is_persistent {
-            store.put_flight(self.id, flight.place, packet_id, STAGE_RELEASED);
-            store.remove_message(self.id, flight.place);
-        }
-        Ok(Code::SUCCESS)
-    }
-
-    /// PUBCOMP came.
-    ///
-    /// # Errors
-    /// When the message in flight was not released.
-    pub(crate) fn conclude(&self, packet_id: u16, store: &Store) -> Result<(), Broken> {
-        self.check_flight(packet_id, |stage| matches!(stage, Stage::Released))?;
-        self.complete(packet_id, store);
-        Ok(())
-    }
-
-    fn check_flight(&self, packet_id: u16, fits: impl FnOnce(&Stage) -> bool) -> Result<(), Broken> {
-        match self.state().in_flight.get(&packet_id) {
-            Some(flight) if !fits(&flight.stage) => {
-                Err(Broken::protocol("an acknowledgement that its message does not have"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// A QoS 2 publication came from the client. Returns whether it is a new one.
-    pub(crate) fn begin_receiving(&self, packet_id: u16, store: &Store) -> bool {
-        let mut state = self.state();
-        let is_new = state.received.insert(packet_id);
-        if is_new && state.expiry_s > 0 {
-            store.put_received(self.id, packet_id);
-        }
-        is_new
-    }
-
-    /// PUBREL came, or the publication was refused. Returns whether it was known.
-    pub(crate) fn end_receiving(&self, packet_id: u16, store: &Store) -> bool {
-        let mut state = self.state();
-        let was_known = state.received.remove(&packet_id);
-        if was_known && state.expiry_s > 0 {
-            store.remove_received(self.id, packet_id);
-        }
-        was_known
-    }
-
-    /// How many QoS 2 publications of the client are not released, but for this one.
-    pub(crate) fn receiving(&self, packet_id: u16) -> usize {
-        let state = self.state();
-        state.received.len().saturating_sub(usize::from(state.received.contains(&packet_id)))
-    }
-
     /// How many messages wait.
     pub(crate) fn waiting(&self) -> usize {
         let state = self.state();
         state.waiting.len().saturating_add(state.fleeting.len())
     }
 
-    /// Gives a message a packet id that no other has.
-    fn fly(&self, state: &mut State, queued: &Queued, store: &Store) -> u16 {
-        // The window is at most 65535 and was checked, so that an id is free.
-        let packet_id = loop {
-            state.next_packet_id = state.next_packet_id.checked_add(1).unwrap_or(1);
-            if !state.in_flight.contains_key(&state.next_packet_id) {
-                break state.next_packet_id;
-            }
-        };
-        if state.expiry_s > 0 && store.keeps() {
-            store.put_flight(self.id, queued.place, packet_id, STAGE_SENT);
-        }
-        let flight = InFlight { place: queued.place, stage: Stage::Sent(queued.clone()) };
-        state.in_flight.insert(packet_id, flight);
-        state.occupy();
-        packet_id
-    }
-
-    fn forget(&self, state: &State, place: u64, store: &Store) {
+    pub(super) fn forget(&self, state: &State, place: u64, store: &Store) {
         if state.expiry_s > 0 && store.keeps() {
             store.remove_message(self.id, place);
         }
@@ -428,9 +334,7 @@ const KEEP_QUEUE: usize = 8;
 impl State {
     /// Makes a connection this session's. What was in flight is to be sent again first.
     pub(crate) fn connect(&mut self, link: Link, rules: Arc<Rules>) -> Option<Link> {
-        self.fleeting.clear();
-        self.waiting.retain(|queued| rules.may_receive(&queued.message.topic));
-        self.waiting_bytes = self.waiting.iter().map(|queued| queued.message.bytes()).sum();
+        self.clear_fleeting();
         let mut order: Vec<_> = self.in_flight.iter().map(|(id, flight)| (flight.place, *id)).collect();
         order.sort_unstable();
         self.resend = order.into_iter().map(|(_, id)| id).collect();
@@ -440,7 +344,7 @@ impl State {
 
     /// The connection is over.
     pub(crate) fn disconnect(&mut self) -> Option<Link> {
-        self.fleeting = VecDeque::new();
+        self.clear_fleeting();
         self.resend = VecDeque::new();
         self.link.take()
     }
@@ -455,17 +359,38 @@ impl State {
     }
 
     fn push_fleeting(&mut self, delivery: &Delivery<'_>, around: Surroundings<'_>) -> Pushed {
-        if self.link.is_none() {
+        if self.link.is_none() && self.heir.is_none() {
             return Pushed::Dropped;
         }
-        if self.fleeting.len() >= around.quotas.queued_qos0 {
+        let bytes = self.fleeting_bytes.saturating_add(delivery.message.bytes());
+        if self.fleeting.len() >= around.quotas.queued_qos0 || bytes > around.quotas.queued_bytes {
             around.metrics.dropped_qos0.up();
             return Pushed::Dropped;
         }
+        self.fleeting_bytes = bytes;
         let queued = self.queue(delivery);
         self.fleeting.push_back(queued);
         self.ring();
         Pushed::Queued(None)
+    }
+
+    pub(super) fn clear_fleeting(&mut self) {
+        self.fleeting = VecDeque::new();
+        self.fleeting_bytes = 0;
+    }
+
+    /// Drops what waits and may not be read under these rules. Returns the places of it.
+    pub(crate) fn narrow(&mut self, rules: &Rules) -> Vec<u64> {
+        let mut lost = Vec::new();
+        self.waiting.retain(|queued| {
+            let stays = rules.may_receive(&queued.message.topic);
+            if !stays {
+                lost.push(queued.place);
+            }
+            stays
+        });
+        self.waiting_bytes = self.waiting.iter().map(|queued| queued.message.bytes()).sum();
+        lost
     }
 
     fn queue(&mut self, delivery: &Delivery<'_>) -> Queued {
@@ -485,19 +410,19 @@ impl State {
             || self.waiting_bytes.saturating_add(message.bytes()) > quotas.queued_bytes
     }
 
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         if let Some(link) = &self.link {
             link.wake.notify_one();
         }
     }
 
-    fn occupy(&mut self) {
+    pub(super) fn occupy(&mut self) {
         if let Some(link) = &mut self.link {
             link.outstanding = link.outstanding.saturating_add(1);
         }
     }
 
-    fn vacate(&mut self) {
+    pub(super) fn vacate(&mut self) {
         if let Some(link) = &mut self.link {
             link.outstanding = link.outstanding.saturating_sub(1);
         }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::flight::{InFlight, Stage};
 use super::message::Message;
-use super::session::{InFlight, Queued, QueuedRecord, Session, Stage};
+use super::session::{Queued, QueuedRecord, Session};
 
 impl Session {
     /// Puts back a message as the file held it.

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use super::rewrite::{self, Bounds};
 use crate::config::{OnCutSession, OnCutWill, Settings};
 use crate::cut::{Cut, CutReason};
 use crate::engine::Client;
-use crate::gate::{Aliases, Gate};
+use crate::gate::{self, Aliases, Gate};
 use crate::metrics::Metrics;
 use crate::serve::Ended;
 use crate::stream::{Event, OUTPUT_HIGH_BYTES, Packets, Reading, Stream, StreamError};
@@ -36,6 +36,8 @@ pub(super) struct Relay<'a, S, U> {
     /// Packet id -> for each filter its refusal, or none when the broker answers it.
     partial: HashMap<u16, Vec<Option<Code>>>,
     is_connected: bool,
+    /// When the broker must have answered CONNECT.
+    answer_by: Option<Instant>,
     resumes_at: Option<Instant>,
 }
 
@@ -76,6 +78,7 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
             metrics,
             partial: HashMap::new(),
             is_connected: false,
+            answer_by: Some(Instant::now() + Duration::from_secs(settings.quotas.connect_timeout_s.into())),
             resumes_at: None,
         }
     }
@@ -85,7 +88,8 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
             // Each side is read only while the other takes what it gets.
             let from_client = self.reading(self.is_connected && self.resumes_at.is_none(), &self.upstream);
             let from_broker = self.reading(true, &self.client);
-            let deadline = [self.client.stalled_at(), self.upstream.stalled_at(), self.resumes_at];
+            let deadline =
+                [self.client.stalled_at(), self.upstream.stalled_at(), self.answer_by, self.resumes_at];
             let handled = tokio::select! {
                 biased;
                 reason = self.cut.wait() => break Over::Cut(reason),
@@ -117,7 +121,7 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
         if self.client.stalled_at().is_some_and(|at| at <= now) {
             return Err(Over::ClientGone);
         }
-        if self.upstream.stalled_at().is_some_and(|at| at <= now) {
+        if [self.upstream.stalled_at(), self.answer_by].into_iter().flatten().any(|at| at <= now) {
             return Err(Over::Broker);
         }
         Ok(())
@@ -151,7 +155,7 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
             return Ok(());
         };
         self.metrics.publish_refused.up();
-        if self.version == Version::V311 {
+        if !gate::may_go_on(self.version, &publish.topic) {
             return Err(Over::Ours(code));
         }
         let kind = match publish.qos {
@@ -186,7 +190,7 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
 
     fn unsubscribe(&mut self, frame: &Frame, unsubscribe: Unsubscribe) -> Result<(), Over> {
         let packet_id = unsubscribe.packet_id;
-        let checked = self.gate.check_unsubscribe(&unsubscribe);
+        let checked = self.gate.check_unsubscribe(&unsubscribe)?;
         let refusals: Vec<_> = checked.iter().map(|filter| filter.as_ref().err().copied()).collect();
         if !self.note(packet_id, &refusals)? {
             forward(frame, self.upstream.output());
@@ -241,6 +245,7 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
             assigned_client_id: self.assigned_client_id.as_deref(),
         };
         self.is_connected = rewrite::connack(frame, self.version, &bounds, self.client.output())?;
+        self.answer_by = None;
         Ok(())
     }
 
@@ -260,8 +265,8 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
         if let Some(alias) = publish.alias {
             self.aliases.resolve(alias, &mut publish.topic)?;
         }
-        let topic = TopicName::parse(&publish.topic)
-            .map_err(|error| Broken::new(Code::TOPIC_NAME_INVALID, error.0))?;
+        let topic =
+            TopicName::parse(&publish.topic).map_err(|error| error.broken(Code::TOPIC_NAME_INVALID))?;
         if self.gate.rules.may_read(topic) {
             self.metrics.delivered.up();
             forward(frame, self.client.output());
@@ -311,16 +316,19 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
             Ended::Ours(Code::SERVER_SHUTTING_DOWN) => self.leave(OnCutWill::Drop, OnCutSession::Keep),
             _ => {}
         }
-        if ended != Ended::Closed {
-            self.upstream.finish().await;
-        }
         if !self.is_connected && ended == Ended::Upstream && self.client.waiting_bytes() == 0 {
             crate::wire::connect::write_refused(self.client.output(), self.version, Code::SERVER_UNAVAILABLE);
         }
         if let Some(code) = goodbye {
             write_disconnect(self.client.output(), self.version, code);
         }
-        self.client.finish().await;
+        if ended == Ended::Closed {
+            // Without a goodbye, so that the broker fires the will.
+            drop(self.upstream);
+            self.client.finish().await;
+        } else {
+            tokio::join!(self.upstream.finish(), self.client.finish());
+        }
         ended
     }
 

@@ -69,6 +69,9 @@ impl Disconnect {
         let mut disconnect = Self { code: Code::SUCCESS, session_expiry_s: None };
         if version == Version::V5 && !reader.is_empty() {
             disconnect.code = Code(reader.u8()?);
+            if !disconnect.has_known_code() {
+                return Err(Broken::malformed("a reason code that a client's DISCONNECT does not have"));
+            }
             if !reader.is_empty() {
                 properties::parse(&mut reader, &DISCONNECT_PROPERTIES, |property, value, _| {
                     match (property, value) {
@@ -86,6 +89,11 @@ impl Disconnect {
         }
         reader.end()?;
         Ok(disconnect)
+    }
+
+    /// MQTT 5 §3.14.2.1, the codes that a client sends.
+    const fn has_known_code(self) -> bool {
+        matches!(self.code.0, 0 | 4 | 0x80..=0x83 | 0x90 | 0x93..=0x99)
     }
 }
 

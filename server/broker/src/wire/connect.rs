@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::properties::{self, Value, id};
-use super::publish::FORWARDED;
+use super::publish::{FORWARDED, check_response_topic};
 use super::read::Reader;
 use super::{Broken, Code, Frame, Qos, Version, kind, write};
 use crate::topic::TopicName;
@@ -101,6 +101,10 @@ impl Connect {
         };
         // MQTT 3.1.1 has no return code for a malformed CONNECT: it is closed (§3.1.4).
         let answer = (version == Version::V5).then_some(version);
+        if frame.is_padded && version == Version::V5 {
+            let broken = Broken::malformed("a remaining length longer than needed");
+            return Err(Unconnectable { version: answer, broken });
+        }
         Self::parse_body(&mut reader, version).map_err(|broken| Unconnectable { version: answer, broken })
     }
 
@@ -259,6 +263,7 @@ impl Will {
                 match (property, value) {
                     (id::WILL_DELAY, Value::Number(seconds)) => will.delay_s = seconds,
                     (id::MESSAGE_EXPIRY, Value::Number(seconds)) => will.expiry_s = Some(seconds),
+                    (id::RESPONSE_TOPIC, Value::Text(topic)) => check_response_topic(&topic)?,
                     _ => {}
                 }
                 Ok(())
@@ -267,8 +272,7 @@ impl Will {
         }
         will.topic = reader.text()?;
         will.payload = reader.binary()?;
-        TopicName::parse(&will.topic)
-            .map_err(|_| Broken::new(Code::TOPIC_NAME_INVALID, "the topic of the will"))?;
+        TopicName::parse(&will.topic).map_err(|error| error.broken(Code::TOPIC_NAME_INVALID))?;
         Ok(will)
     }
 

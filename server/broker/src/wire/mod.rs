@@ -86,6 +86,8 @@ pub(crate) struct Frame {
     pub(crate) first: u8,
     /// All after the fixed header.
     pub(crate) body: Bytes,
+    /// Whether its length has more octets than needed, which version 5 forbids (§1.5.5).
+    pub(crate) is_padded: bool,
 }
 
 impl Frame {
@@ -122,6 +124,9 @@ impl Packet {
         };
         if frame.flags() != expected_flags {
             return Err(Broken::malformed("reserved flags of the fixed header"));
+        }
+        if frame.is_padded && version == Version::V5 {
+            return Err(Broken::malformed("a remaining length longer than needed"));
         }
         match frame.kind() {
             kind::PUBLISH => publish::Publish::parse(frame, version).map(Self::Publish),

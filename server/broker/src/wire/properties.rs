@@ -60,7 +60,8 @@ pub(crate) fn parse(
         let before: Bytes = inside.peek().clone();
         let property = inside.u8()?;
         if !allowed.contains(&property) {
-            return Err(Broken::protocol("a property that this packet does not have"));
+            // MQTT 5 §2.2.2.2.
+            return Err(Broken::malformed("a property that this packet does not have"));
         }
         let bit = 1_u64.checked_shl(u32::from(property)).unwrap_or_default();
         if seen & bit != 0 && property != id::USER_PROPERTY && property != id::SUBSCRIPTION_ID {

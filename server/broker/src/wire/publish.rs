@@ -96,10 +96,7 @@ impl Publish {
                     Ok(alias) if alias > 0 => self.alias = Some(alias),
                     _ => return Err(Broken::new(Code::TOPIC_ALIAS_INVALID, "topic alias 0")),
                 },
-                (id::RESPONSE_TOPIC, Value::Text(topic)) => {
-                    TopicName::parse(&topic)
-                        .map_err(|_| Broken::protocol("a response topic that is not a topic name"))?;
-                }
+                (id::RESPONSE_TOPIC, Value::Text(topic)) => check_response_topic(&topic)?,
                 (id::SUBSCRIPTION_ID, _) if sender == Sender::Client => {
                     return Err(Broken::protocol("a subscription identifier from a client"));
                 }
@@ -109,6 +106,17 @@ impl Publish {
         })?;
         self.forward = forward.into();
         Ok(())
+    }
+}
+
+/// A response topic is a topic name (MQTT 5 §3.1.3.2.6, §3.3.2.3.5).
+///
+/// # Errors
+/// When it is not.
+pub(crate) fn check_response_topic(topic: &str) -> Result<(), Broken> {
+    match TopicName::parse(topic) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Broken::protocol("a response topic that is not a topic name")),
     }
 }
 

@@ -101,6 +101,17 @@ impl Client {
         packet.expect("a packet, not the end")
     }
 
+    /// The next packet, or none when the broker has closed.
+    pub async fn receive_or_end(&mut self) -> Option<Packet> {
+        timeout(Duration::from_secs(20), self.read()).await.expect("a packet or the end in time")
+    }
+
+    /// Sends what the broker may not read any more.
+    pub async fn try_send(&mut self, octets: &[u8]) {
+        // It may have closed.
+        let _ = self.stream.write_all(octets).await;
+    }
+
     /// Nothing comes for a while.
     pub async fn receive_nothing(&mut self) {
         let wait = timeout(Duration::from_millis(100), self.read()).await;

@@ -56,7 +56,7 @@ fn entry(name: &str, (der, key): &(ByteBuf, SecretKey)) -> HostEntry {
             when_stale: WhenStale::Closed,
             forward_certificate: true,
         },
-        certificate: TlsIdentity { chain: vec![der.clone()], key: key.clone() },
+        certificate: Some(TlsIdentity { chain: vec![der.clone()], key: key.clone() }),
         origin_tls: OriginTls::default(),
     }
 }
@@ -125,15 +125,29 @@ fn a_change_of_one_hostname_leaves_the_other_doors_as_they_are() {
 #[test]
 fn a_hostname_that_cannot_be_served_is_closed_and_spoils_no_other() {
     let (maker, certificate) = (maker(), certificate());
-    let before = doors(&["a.example.com", "b.example.com"]);
-    let mut wrong = entry("b.example.com", &certificate);
-    wrong.certificate.key = SecretKey::new(b"no key".to_vec());
-    let good = entry("c.example.com", &certificate);
-    let after = before.after(&maker, &[Event::Host(Box::new(wrong)), Event::Host(Box::new(good))]);
-    assert!(matches!(after.faults(), [Fault::Host { host, .. }] if host.to_string() == "b.example.com"));
-    let served =
-        ["a.example.com", "b.example.com", "c.example.com"].map(|name| after.resolve(name).is_some());
-    assert_eq!(served, [true, false, true]);
+    let before = doors(&["a.example.com", "b.example.com", "*.example.com"]);
+    let broken = TlsIdentity { chain: vec![certificate.0.clone()], key: SecretKey::new(b"no key".to_vec()) };
+    for identity in [None, Some(broken)] {
+        let mut wrong = entry("b.example.com", &certificate);
+        wrong.certificate = identity;
+        let good = entry("c.example.com", &certificate);
+        let shut = before.after(&maker, &[Event::Host(Box::new(wrong)), Event::Host(Box::new(good))]);
+        assert!(matches!(shut.faults(), [Fault::Host { host, .. }] if host.to_string() == "b.example.com"));
+        let served = |doors: &Doors| {
+            ["a.example.com", "b.example.com", "c.example.com", "d.example.com"]
+                .map(|name| found(doors, name))
+        };
+        let some = |name: &str| Some(name.to_owned());
+        // The wildcard answers for d, and not for b, whose own rule may demand more.
+        let [a, c, d] = ["a.example.com", "c.example.com", "*.example.com"].map(some);
+        assert_eq!(served(&shut), [a.clone(), None, c.clone(), d.clone()]);
+        let still = shut.after(&maker, &[Event::Account(account())]);
+        assert_eq!(served(&still), [a.clone(), None, c.clone(), d.clone()]);
+        let mended = still.after(&maker, &[Event::Host(Box::new(entry("b.example.com", &certificate)))]);
+        assert_eq!(served(&mended), [a.clone(), some("b.example.com"), c.clone(), d.clone()]);
+        let gone = still.after(&maker, &[Event::HostRemoved("b.example.com".parse().expect("a pattern"))]);
+        assert_eq!(served(&gone), [a, d.clone(), c, d]);
+    }
 }
 
 #[test]

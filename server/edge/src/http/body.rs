@@ -5,7 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -84,17 +84,26 @@ impl Body for RequestBody {
     }
 }
 
-/// Whether a request has gone out whole, as seen from outside its body.
+/// How far a request has gone out, as seen from outside its body.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Progress(Arc<AtomicBool>);
+pub(crate) struct Progress(Arc<AtomicU64>);
+
+/// No body has so many frames.
+const DONE: u64 = u64::MAX;
 
 impl Progress {
-    pub(crate) fn is_done(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// How many frames the origin has taken; none when it has the whole request.
+    pub(crate) fn frames(&self) -> Option<u64> {
+        let frames = self.0.load(Ordering::Relaxed);
+        (frames != DONE).then_some(frames)
+    }
+
+    fn moved(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     fn done(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.store(DONE, Ordering::Relaxed);
     }
 }
 
@@ -117,6 +126,8 @@ impl Watched {
         }
         if frame.is_none() || self.body.is_end_stream() {
             self.progress.done();
+        } else {
+            self.progress.moved();
         }
         let frame = frame.map(|frame| {
             frame.map_err(BodyError::from).map(|frame| match frame.into_trailers() {

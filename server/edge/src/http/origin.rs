@@ -3,6 +3,11 @@
 //! Each hostname has a pool of its own: connections that carry one account's outbound certificate,
 //! or were checked against one hostname's pins, serve nobody else. Origins are taken in turn; one
 //! that could not be reached is left alone for a while.
+//!
+//! Origins are spoken to in HTTP/1.1 alone, by choice. A connection carries one request at a time, so a
+//! large answer to one device holds up no other's, and an origin that breaks off breaks one request;
+//! WebSockets go the same way; and `Host` can stay what the client asked for while the connection goes to
+//! the origin's own name, which RFC 9113 §8.3.1 makes one in h2. What it costs is gRPC, which is h2 only.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -25,7 +25,7 @@ use super::upgrade::{self, Upgrade};
 use super::{headers, websocket};
 use crate::errors;
 use crate::hosts::Door;
-use crate::listener::Shared;
+use crate::listener::{Shared, Slots};
 use crate::live::{Cut, Place};
 use crate::tls::verifier::Verified;
 
@@ -33,6 +33,8 @@ use crate::tls::verifier::Verified;
 pub(crate) struct Visit {
     pub(crate) shared: Arc<Shared>,
     pub(crate) place: Arc<Place>,
+    /// A WebSocket outlives the HTTP connection, and keeps these.
+    pub(crate) slots: Arc<Slots>,
     pub(crate) verified: Option<Arc<Verified>>,
     pub(crate) source: SocketAddr,
     /// The headers that speak of the holder; made by the first request.
@@ -43,10 +45,11 @@ impl Visit {
     pub(crate) const fn new(
         shared: Arc<Shared>,
         place: Arc<Place>,
+        slots: Arc<Slots>,
         verified: Option<Arc<Verified>>,
         source: SocketAddr,
     ) -> Self {
-        Self { shared, place, verified, source, identity: OnceLock::new() }
+        Self { shared, place, slots, verified, source, identity: OnceLock::new() }
     }
 
     /// Answers one request.
@@ -169,14 +172,17 @@ impl Visit {
         }
         let answer = door.origins.send(request);
         tokio::pin!(answer);
+        let mut frames_before = None;
         let mut response = loop {
             tokio::select! {
                 answer = answer.as_mut() => break answer?,
                 () = tokio::time::sleep(self.shared.limits.answer_timeout) => {
-                    // A long upload is no slow origin.
-                    if progress.is_done() {
+                    // A long upload is no slow origin, as long as the origin takes something of it.
+                    let frames = progress.frames();
+                    if frames.is_none() || frames == frames_before {
                         return Err(Reason::OriginTimeout);
                     }
+                    frames_before = frames;
                 }
             }
         };

@@ -101,8 +101,9 @@ pub(crate) fn accept(
     }
     let Some(Upgrade(client)) = wish else { return Err(Reason::OriginFailed) };
     let origin = hyper::upgrade::on(response);
-    // The tunnel outlives the HTTP connection, so it keeps the place among the live ones.
-    let (place, stop) = (Arc::clone(&visit.place), visit.shared.stop.clone());
+    // The tunnel outlives the HTTP connection, so it keeps its slots and its place among the live ones.
+    let (place, slots, stop) =
+        (Arc::clone(&visit.place), Arc::clone(&visit.slots), visit.shared.stop.clone());
     visit.shared.tasks.spawn(async move {
         let (Ok(client), Ok(origin)) = tokio::join!(client, origin) else { return };
         let (mut client, mut origin) = (TokioIo::new(client), TokioIo::new(origin));
@@ -111,6 +112,7 @@ pub(crate) fn accept(
             _ = place.guest.cut.wait() => {}
             () = stop.cancelled() => {}
         }
+        drop(slots);
     });
     Ok(Some(Accepted(())))
 }

@@ -52,7 +52,7 @@ pub(crate) fn welcome(
     let guest = &visit.place.guest;
     let place =
         shared.live.enter(guest.name.clone(), guest.host.clone(), Protocol::Mqtt, guest.holder.clone());
-    let tasks = shared.tasks.clone();
+    let (tasks, slots) = (shared.tasks.clone(), Arc::clone(&visit.slots));
     tasks.spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
         let config = WebSocketConfig::default()
@@ -63,6 +63,7 @@ pub(crate) fn welcome(
         let socket =
             WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
         shared.hand_over(packets(socket), place, source, Carrier::WebSocket).await;
+        drop(slots);
     });
     let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -1,11 +1,10 @@
 //! The ClientHello: read within bounds of bytes, parsed by rustls alone.
 //!
-//! However it is cut into records and segments, the decision is made on the whole message. The one
-//! thing read here by hand is max_fragment_length (RFC 6066 §4), which rustls does not show; a wrong
-//! reading could only change the size of records.
+//! However it is cut into records and segments, the decision is made on the whole message.
 
 use std::io;
 
+use muster_policy::fragment::FragmentLimit;
 use rustls::CipherSuite;
 use rustls::server::{Accepted, Acceptor};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -83,7 +82,7 @@ pub(crate) async fn read_hello(stream: &mut (impl AsyncRead + Unpin)) -> Result<
             acceptor.read_tls(&mut fresh)?;
             match acceptor.accept() {
                 Ok(Some(accepted)) if fresh.is_empty() => {
-                    return Ok(Hello { accepted, fragment_limit: fragment_limit(&seen) });
+                    return Ok(Hello { accepted, fragment_limit: FragmentLimit::of_hello(&seen) });
                 }
                 Ok(None) => {}
                 // Nothing may follow a hello before the server has answered it.
@@ -98,82 +97,6 @@ pub(crate) async fn read_hello(stream: &mut (impl AsyncRead + Unpin)) -> Result<
     }
 }
 
-/// How large the plaintext of a record may be for this client (RFC 6066 §4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FragmentLimit(u16);
-
-impl FragmentLimit {
-    /// What rustls calls the size of a fragment: the record's header counts.
-    pub(crate) fn record_bytes(self) -> usize {
-        // Five octets of header. The inner content type of TLS 1.3 is one more octet of plaintext,
-        // which the extension counts and rustls does not.
-        usize::from(self.0) + 5 - 1
-    }
-}
-
-/// The max_fragment_length extension of the hello in these records, if it has one.
-fn fragment_limit(records: &[u8]) -> Option<FragmentLimit> {
-    let message = handshake_bytes(records);
-    let mut rest = Octets(&message);
-    // HandshakeType, length; legacy_version, random; then vectors (RFC 8446 §4.1.2).
-    rest.skip(4 + 2 + 32)?;
-    let session_id = rest.number(1)?;
-    rest.skip(session_id)?;
-    let cipher_suites = rest.number(2)?;
-    rest.skip(cipher_suites)?;
-    let compression_methods = rest.number(1)?;
-    rest.skip(compression_methods)?;
-    rest.number(2)?;
-    loop {
-        let (kind, length) = (rest.number(2)?, rest.number(2)?);
-        let body = rest.take(length)?;
-        if kind == MAX_FRAGMENT_LENGTH {
-            return match body {
-                [code @ 1..=4] => Some(FragmentLimit(256 << code)),
-                _ => None,
-            };
-        }
-    }
-}
-
-/// RFC 6066 §1.1.
-const MAX_FRAGMENT_LENGTH: usize = 1;
-/// RFC 8446 §5.1.
-const CONTENT_TYPE_HANDSHAKE: usize = 22;
-
-/// The contents of the handshake records at the start, joined.
-fn handshake_bytes(records: &[u8]) -> Vec<u8> {
-    let mut message = Vec::with_capacity(records.len());
-    let mut rest = Octets(records);
-    while rest.number(1) == Some(CONTENT_TYPE_HANDSHAKE) {
-        let Some(fragment) = rest.skip(2).and_then(|()| rest.number(2)).and_then(|length| rest.take(length))
-        else {
-            break;
-        };
-        message.extend_from_slice(fragment);
-    }
-    message
-}
-
-/// Octets read from the front, never beyond the end.
-struct Octets<'a>(&'a [u8]);
-
-impl<'a> Octets<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn skip(&mut self, length: usize) -> Option<()> {
-        self.take(length).map(drop)
-    }
-
-    fn number(&mut self, octets: usize) -> Option<usize> {
-        Some(self.take(octets)?.iter().fold(0, |number, octet| number << 8 | usize::from(*octet)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -182,6 +105,10 @@ mod tests {
 
     use super::*;
 
+    /// RFC 8446 §5.1.
+    const RECORD_HEADER_BYTES: usize = 5;
+
+    /// One record.
     fn hello(name: &str) -> Vec<u8> {
         let config =
             ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -198,12 +125,12 @@ mod tests {
 
     /// The same handshake message in records of one octet.
     fn crumbs(hello: &[u8]) -> Vec<u8> {
-        handshake_bytes(hello).iter().flat_map(|octet| [22, 3, 1, 0, 1, *octet]).collect()
+        hello[RECORD_HEADER_BYTES..].iter().flat_map(|octet| [22, 3, 1, 0, 1, *octet]).collect()
     }
 
     /// A hello with one extension more.
     fn with_extension(hello: &[u8], extension: &[u8]) -> Vec<u8> {
-        let mut message = handshake_bytes(hello);
+        let mut message = hello[RECORD_HEADER_BYTES..].to_vec();
         let mut at = 4 + 2 + 32;
         at += 1 + usize::from(message[at]);
         at += 2 + usize::from(u16::from_be_bytes([message[at], message[at + 1]]));
@@ -239,11 +166,9 @@ mod tests {
             let bytes = with_extension(&hello("api.example.com"), &[0, 1, 0, 1, code]);
             for bytes in [bytes.clone(), crumbs(&bytes)] {
                 let hello = read_hello(&mut bytes.as_slice()).await.expect("a hello");
-                assert_eq!(hello.fragment_limit, Some(FragmentLimit(limit)));
+                assert_eq!(hello.fragment_limit.map(FragmentLimit::record_bytes), Some(limit + 4));
             }
         }
-        let bytes = with_extension(&hello("api.example.com"), &[0, 1, 0, 1, 9]);
-        assert_eq!(fragment_limit(&bytes), None);
     }
 
     #[tokio::test]

@@ -456,7 +456,7 @@ pub(crate) fn host(
             when_stale: WhenStale::Closed,
             forward_certificate: true,
         },
-        certificate: identity(&pair),
+        certificate: Some(identity(&pair)),
         origin_tls: OriginTls::default(),
     }
 }

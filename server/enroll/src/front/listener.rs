@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::server::{StartHandshake, TlsStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::hello::Hello;
 use super::tls::TlsSource;
 use crate::admission::source_of;
 use crate::metrics::{ConnectionRefusal, Metrics};
@@ -158,9 +158,11 @@ impl Shared {
         }
     }
 
-    async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    async fn handshake(&self, mut stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let _slot = self.handshakes.acquire().await.map_err(io::Error::other)?;
-        TlsAcceptor::from(self.tls.current()).accept(stream).await
+        let hello = Hello::read(&mut stream).await?;
+        let config = hello.suited(self.tls.current());
+        StartHandshake::from_parts(hello.accepted, stream).into_stream(config).await
     }
 }
 

@@ -6,7 +6,7 @@ use muster_policy::identity::AccountId;
 use crate::act::{By, Rejected, log};
 use crate::codec;
 use crate::keys;
-use crate::record::{Action, Ca, CaRole, CaState, ChangeKind, Host, Subjects, Zone};
+use crate::record::{Action, Ca, CaRole, CaState, ChangeKind, Host, OriginTls, Subjects, Zone};
 use crate::tables::{TableName, Tables};
 use crate::transaction::{Failed, Fault, Transaction};
 
@@ -17,6 +17,8 @@ use crate::transaction::{Failed, Fault, Transaction};
 pub struct SetHost {
     /// The rule.
     pub rule: HostRule,
+    /// How its origins are spoken to.
+    pub origin_tls: OriginTls,
     /// Who sets it.
     pub by: By,
 }
@@ -45,13 +47,14 @@ impl Transaction for SetHost {
             if before.rule.account != rule.account {
                 return Err(Failed::Refused(Rejected::Exists("the hostname")));
             }
-            if before.rule == *rule {
+            if before.rule == *rule && before.origin_tls == self.origin_tls {
                 return Ok(before.clone());
             }
         }
         let at = self.by.at;
         let created_at = before.map_or(at, |before| before.created_at);
-        let host = Host { rule: rule.clone(), created_at, changed_at: at };
+        let origin_tls = self.origin_tls.clone();
+        let host = Host { rule: rule.clone(), origin_tls, created_at, changed_at: at };
         tables.put(&key, &host)?;
         let subjects = subjects(rule.account, &rule.host);
         log(tables, &self.by, Action::HostSet, subjects, ChangeKind::HostSet(rule.host.clone()))?;

@@ -151,15 +151,20 @@ impl Transaction for BeginIssue {
             Some(Request::Waiting(waiting)) => return Ok(Begun::Waiting { since: waiting.since }),
             Some(Request::Approved { .. }) | None => {}
         }
-        if let Some(certificate) = self.repeated(tables)? {
-            return Ok(Begun::AlreadyIssued(Box::new(certificate)));
+        let before = self.issued_before(tables)?;
+        if let Some(certificate) = before.as_ref().filter(|certificate| self.is_repeated_by(certificate)) {
+            return Ok(Begun::AlreadyIssued(Box::new(certificate.clone())));
         }
         // The stale intent's use comes back before this one's is taken.
         let freed = stale.as_ref().is_some_and(|intent| intent.token == self.token);
+        let mut uses = Uses::One;
         if let Some(token) = &token
             && let Some(reason) = usable(token, freed, self.by.at, self)
         {
-            return Err(reason.into());
+            if !self.asks_again(reason, token, before.as_ref()) {
+                return Err(reason.into());
+            }
+            uses = Uses::None;
         }
         self.check_renewed(tables)?;
         self.check_ca(tables)?;
@@ -170,7 +175,7 @@ impl Transaction for BeginIssue {
         if let Some(stale) = &stale {
             release(tables, &By::system(self.by.at), stale, Action::IssueInterrupted, None)?;
         }
-        self.proceed(tables, device.is_none())?;
+        self.proceed(tables, device.is_none(), uses)?;
         Ok(Begun::Proceed)
     }
 }
@@ -188,22 +193,36 @@ impl BeginIssue {
         Ok(Some(token))
     }
 
-    /// The certificate that answers a repetition, if there is one that still does.
+    /// The newest certificate that this very request was answered with.
     ///
     /// Request keys are kept in the device's index rather than in a table of their own: that would be
     /// one more page at a random place to write for every certificate.
-    fn repeated(&self, tables: &mut Tables<'_>) -> Result<Option<Certificate>, Fault> {
+    fn issued_before(&self, tables: &mut Tables<'_>) -> Result<Option<Certificate>, Fault> {
         let prefix = keys::device_certificates(self.account, &self.device);
         let request = self.request.as_bytes();
         let table = TableName::DeviceCertificates;
         let Some(id) = tables.newest_with_value(table, &prefix, request, REPEATS_LOOKED_AT)? else {
             return Ok(None);
         };
-        let stored: Option<Certificate> = tables.get(&keys::join(&[self.account.as_bytes(), &id]))?;
+        tables.get(&keys::join(&[self.account.as_bytes(), &id]))
+    }
+
+    /// Whether that certificate still answers the request.
+    fn is_repeated_by(&self, before: &Certificate) -> bool {
         let now = self.by.at;
-        Ok(stored.filter(|stored| {
-            now < stored.issued_at.plus(self.repeat_for) && stored.status(now) == CertificateStatus::Active
-        }))
+        now < before.issued_at.plus(self.repeat_for) && before.status(now) == CertificateStatus::Active
+    }
+
+    /// Whether a used-up token carries this request all the same: it is bound to this device and this
+    /// key, and the request was answered before. A device that never got the answer, and asks when it is no
+    /// longer repeated, gets a fresh certificate for the key that it was made for; nobody else can ask.
+    /// Not so once the certificate from before was revoked: that took the right away.
+    fn asks_again(&self, refusal: Reason, token: &Token, before: Option<&Certificate>) -> bool {
+        refusal == Reason::TokenUsed
+            && token.device.as_ref() == Some(&self.device)
+            && token.key == Some(self.key_fingerprint)
+            && token.profile.as_ref().is_none_or(|profile| *profile == self.profile)
+            && before.is_some_and(|before| before.revoked.is_none())
     }
 
     /// The certificate being renewed may have been revoked since the handshake.
@@ -258,14 +277,15 @@ impl BeginIssue {
         Ok(Begun::Waiting { since: self.by.at })
     }
 
-    fn proceed(&self, tables: &mut Tables<'_>, device_is_new: bool) -> Result<(), Fault> {
+    fn proceed(&self, tables: &mut Tables<'_>, device_is_new: bool, uses: Uses) -> Result<(), Fault> {
         if device_is_new {
             let device = Device::new(self.account, self.device.clone(), self.by.at);
             devices::store(tables, None, &device)?;
             let kind = ChangeKind::DeviceSet(device.id.clone(), device.status);
             tables.change(self.by.at, Some(self.account), kind)?;
         }
-        if let Some(id) = self.token {
+        let reserved = self.token.filter(|_| uses == Uses::One);
+        if let Some(id) = reserved {
             let key = keys::token(self.account, id);
             if let Some(mut token) = tables.get::<Token>(&key)? {
                 token.uses_taken = token.uses_taken.saturating_add(1);
@@ -281,12 +301,21 @@ impl BeginIssue {
             ca: self.ca,
             device: self.device.clone(),
             key_fingerprint: self.key_fingerprint,
-            token: self.token,
+            token: reserved,
             at: self.by.at,
         };
         tables.count_intent(1);
         tables.put(&keys::request(self.request), &intent)
     }
+}
+
+/// How many uses of the token a request takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Uses {
+    /// One.
+    One,
+    /// None: it asks again for what it was given already.
+    None,
 }
 
 /// Why the token does not carry this request; `freed` when a use of it is about to come back.

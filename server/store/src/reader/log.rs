@@ -1,6 +1,7 @@
 //! The change log and the audit.
 
 use muster_policy::identity::AccountId;
+use muster_policy::name::DeviceId;
 
 use crate::audit::{self, AuditBreak, AuditHead, AuditVerified};
 use crate::codec;
@@ -12,12 +13,14 @@ use crate::tables::{META_AUDIT_HEAD, META_NEWEST_CHANGE, TableName};
 use crate::transaction::Fault;
 
 /// Which entries of the audit are wanted; none means any.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditFilter {
     /// Only those of this account.
     pub account: Option<AccountId>,
     /// Only those of this action.
     pub action: Option<Action>,
+    /// Only those about this device.
+    pub device: Option<DeviceId>,
 }
 
 impl Reader {
@@ -51,7 +54,8 @@ impl Reader {
         let select = |_: &[u8], value: &[u8]| {
             let entry = audit::entry(value)?;
             let wanted = filter.account.is_none_or(|account| entry.subjects.account == Some(account))
-                && filter.action.is_none_or(|action| entry.action == action);
+                && filter.action.is_none_or(|action| entry.action == action)
+                && (filter.device.is_none() || entry.subjects.device == filter.device);
             Ok(wanted.then_some(entry))
         };
         let unfiltered = *filter == AuditFilter::default();

@@ -1,9 +1,10 @@
 //! Reading: a snapshot of the ledger that never changes and never waits for a writer.
 //!
 //! `point` reads one record by a key or an index, `list` holds the paged lists, `page` their engine,
-//! `log` the change log and the audit. Nothing here scans a table that grows with the fleet, but for
+//! `log` the change log and the audit, `lapsing` the devices about to be lost. Nothing here scans a table that grows with the fleet, but for
 //! filtered lists, which stop after a stated number of rows and hand out a cursor to go on.
 
+mod lapsing;
 mod list;
 mod log;
 mod page;
@@ -15,6 +16,7 @@ use crate::codec;
 use crate::tables::{Record, TableName};
 use crate::transaction::Fault;
 
+pub use lapsing::{Lapsing, LapsingDevice};
 pub use list::{CertificateFilter, DeviceFilter, TokenFilter};
 pub use log::AuditFilter;
 pub use page::{Cursor, CursorError, PER_PAGE_MAX, Page, Paging, SCAN_MAX, Total};

@@ -28,7 +28,7 @@ pub use certificate::{
 pub use change::{Change, ChangeKind};
 pub use device::{DEVICE_GROUPS_MAX, DEVICE_LABELS_MAX, DEVICE_TEXT_MAX_BYTES, Device, DeviceTextError};
 pub use document::{Document, DocumentKind};
-pub use host::Host;
+pub use host::{Host, OriginTls};
 pub use outbound::OutboundLeaf;
 pub use permission::{Area, Level, Permission, PermissionError};
 pub use request::{Intent, Request, WaitingRequest};

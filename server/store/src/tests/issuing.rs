@@ -64,6 +64,62 @@ fn the_same_request_gets_the_same_certificate_inside_its_window() {
 }
 
 #[test]
+fn a_used_up_token_carries_the_same_request_again_if_it_is_bound_to_its_key() {
+    let mut rig = Rig::new();
+    let expires_at = rig.now.plus(REPEAT_FOR + REPEAT_FOR + REPEAT_FOR);
+    let first = begin(1, "a", rig.now);
+    let bound = Token {
+        device: Some(first.device.clone()),
+        key: Some(first.key_fingerprint),
+        expires_at,
+        ..token(1, rig.now)
+    };
+    let unbound = Token { device: Some(first.device.clone()), expires_at, ..token(2, rig.now) };
+    for token in [&bound, &unbound] {
+        let create = CreateToken { token: token.clone(), by: rig.by() };
+        rig.ledger().transact_blocking(create).expect("a new token");
+    }
+    let fresh = |rig: &Rig, number, token: &Token| BeginIssue {
+        token: Some(token.id),
+        by: rig.by(),
+        ..begin(number, "a", rig.now)
+    };
+    let other = fresh(&rig, 2, &unbound);
+    let first = BeginIssue { token: Some(bound.id), ..first };
+    for begin in [&first, &other] {
+        assert_eq!(rig.begin(begin.clone()).expect("begins"), Begun::Proceed);
+        rig.complete(begin).expect("completes");
+    }
+    rig.pass(REPEAT_FOR);
+    let late = BeginIssue { request: other.request, ..fresh(&rig, 3, &unbound) };
+    assert_eq!(policy(rig.begin(late)), Reason::TokenUsed, "whoever has this token may have any key");
+
+    let again = |rig: &Rig, number| BeginIssue {
+        request: first.request,
+        key_fingerprint: first.key_fingerprint,
+        ..fresh(rig, number, &bound)
+    };
+    let late = again(&rig, 4);
+    assert_eq!(rig.begin(late.clone()).expect("begins anew"), Begun::Proceed);
+    rig.complete(&late).expect("completes");
+    assert_eq!(uses(&rig, bound.id), 1, "it is the same use");
+    rig.check();
+    // Another request by the same key has no answer from before.
+    let new = BeginIssue { key_fingerprint: first.key_fingerprint, ..fresh(&rig, 5, &bound) };
+    assert_eq!(policy(rig.begin(new)), Reason::TokenUsed);
+
+    let certificate = late.certificate;
+    let reason = RevocationReason::KeyCompromise;
+    let revoke = RevokeCertificate { account: ACCOUNT, certificate, reason, by: rig.by() };
+    rig.ledger().transact_blocking(revoke).expect("revoked");
+    let refused = again(&rig, 6);
+    assert_eq!(policy(rig.begin(refused)), Reason::TokenUsed, "the right to it was taken away");
+    rig.pass(REPEAT_FOR + REPEAT_FOR);
+    let refused = again(&rig, 7);
+    assert_eq!(policy(rig.begin(refused)), Reason::TokenExpired);
+}
+
+#[test]
 fn a_revoked_certificate_answers_no_repetition() {
     let rig = Rig::new();
     let id = rig.issue(1, "a");

@@ -152,6 +152,9 @@ fn the_audit_is_listed_newest_first() {
     let page = reader.audit(&AuditFilter::default(), &ALL).expect("reads");
     assert!(page.items.is_sorted_by(|newer, older| newer.number > older.number));
     assert_eq!(page.total, Total::Exactly(5));
-    let mine = AuditFilter { account: Some(ACCOUNT), action: None };
+    let mine = AuditFilter { account: Some(ACCOUNT), ..AuditFilter::default() };
     assert_eq!(reader.audit(&mine, &ALL).expect("reads").items.len(), 5);
+    let of_a = AuditFilter { device: Some("a".parse().expect("an id")), ..AuditFilter::default() };
+    let found = reader.audit(&of_a, &ALL).expect("reads").items;
+    assert!(!found.is_empty() && found.iter().all(|entry| entry.subjects.device == of_a.device));
 }

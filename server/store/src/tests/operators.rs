@@ -16,7 +16,8 @@ use crate::act::{
 };
 use crate::reader::{AuditFilter, Paging};
 use crate::record::{
-    Action, AdminRole, AdminToken, CertificateStatus, ChangeKind, CrlState, RevocationReason, Subjects, Zone,
+    Action, AdminRole, AdminToken, CertificateStatus, ChangeKind, CrlState, OriginTls, RevocationReason,
+    Subjects, Zone,
 };
 use crate::transaction::Transaction;
 
@@ -76,7 +77,7 @@ fn a_hostname_lies_in_a_zone_of_its_account_and_belongs_to_nobody_else() {
         when_stale: WhenStale::Closed,
         forward_certificate: true,
     };
-    let set = |rule: HostRule| SetHost { rule, by: rig.by() };
+    let set = |rule: HostRule| SetHost { rule, origin_tls: OriginTls::default(), by: rig.by() };
     let outside = rule("mqtt.example.org");
     assert_eq!(rejected(&rig, set(outside.clone())), Rejected::HostOutsideZone(outside.host));
     let strange_ca =
@@ -88,7 +89,13 @@ fn a_hostname_lies_in_a_zone_of_its_account_and_belongs_to_nobody_else() {
     let before = *changes.borrow();
     rig.ledger().transact_blocking(set(wildcard.clone())).expect("set again");
     assert_eq!(*changes.borrow(), before, "what is set already is no change");
+    let pinned =
+        SetHost { origin_tls: OriginTls { identify: true, ..OriginTls::default() }, ..set(wildcard.clone()) };
+    rig.ledger().transact_blocking(pinned.clone()).expect("set");
+    assert_eq!(*changes.borrow(), before + 1, "how origins are spoken to is part of it");
     let reader = rig.ledger().reader().expect("open");
+    let host = reader.host(&wildcard.host).expect("reads").expect("there");
+    assert_eq!(host.origin_tls, pinned.origin_tls);
     let held: Vec<HostRule> =
         reader.hosts(ACCOUNT).expect("reads").into_iter().map(|host| host.rule).collect();
     assert_eq!(held, std::slice::from_ref(&wildcard));

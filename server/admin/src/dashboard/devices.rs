@@ -1,0 +1,205 @@
+//! Devices: found, shown with their history, edited, imported.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::extract::{Path, Query};
+use axum::response::Response;
+use http::Method;
+use maud::{Markup, html};
+use muster_policy::time::UnixTime;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::audit::{Entry, entries};
+use super::certificates::{Certificate, rows};
+use super::form::Sent;
+use super::inside::{Problem, segment};
+use super::layout::{At, button, choice, fact, page, pager, secret, state, time};
+use super::visit::Visit;
+
+/// How much of a device's history its page shows.
+const TIMELINE: &str = "50";
+const STATES: &[&str] = &["", "active", "suspended", "retired"];
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Device {
+    id: String,
+    status: String,
+    labels: BTreeMap<String, String>,
+    groups: BTreeSet<String>,
+    manufacturer_serial: Option<String>,
+    note: Option<String>,
+    created_at: UnixTime,
+    status_changed_at: UnixTime,
+    #[serde(default)]
+    certificates: Vec<Certificate>,
+}
+
+impl Device {
+    fn link(&self) -> String {
+        format!("/devices/{}", segment(&self.id))
+    }
+
+    fn groups(&self) -> String {
+        self.groups.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// `GET /devices?q=&status=&page=`
+pub(super) async fn list(visit: Visit, Query(at): Query<At>) -> Result<Markup, Problem> {
+    let wanted = [("prefix", at.q.as_str()), ("status", &at.status), ("page", &at.page), ("per_page", "50")];
+    let found = visit.list::<Device>("/devices", &wanted).await?;
+    let now = visit.now();
+    let pairs = [("q", at.q.as_str()), ("status", at.status.as_str())];
+    let content = html! {
+        form.filters method="get" action="/devices" role="search" hx-get="/devices" hx-target="#found"
+            hx-select="#found" hx-swap="outerHTML" hx-trigger="input changed delay:300ms from:#q, change, submit" {
+            label { "Id starts with " input #q type="search" name="q" value=(at.q) autocomplete="off"; }
+            (choice("status", "Status", STATES, &at.status))
+            button type="submit" { "Find" }
+        }
+        div #found {
+            div.scroll { table {
+                thead { tr { th { "Device" } th { "Status" } th { "Groups" } th { "Known since" } } }
+                tbody {
+                    @for device in &found.items {
+                        tr {
+                            td { a href=(device.link()) { (device.id) } }
+                            td { (state(&device.status)) }
+                            td { (device.groups()) }
+                            td { (time(device.created_at, now)) }
+                        }
+                    }
+                    @if found.items.is_empty() { tr { td colspan="4" { "No device is like that." } } }
+                }
+            } }
+            (pager("/devices", &pairs, found.info))
+        }
+        @if visit.may_change() { (import_form(&visit)) }
+    };
+    Ok(page(&visit, "Devices", content))
+}
+
+fn import_form(visit: &Visit) -> Markup {
+    html! {
+        details {
+            summary { "Make devices known" }
+            form method="post" action="/devices" {
+                (secret(visit))
+                label for="ids" { "Device ids, one per line" }
+                textarea #ids name="ids" rows="6" required {}
+                label { "Groups, between commas " input name="groups"; }
+                button type="submit" { "Import" }
+            }
+        }
+    }
+}
+
+/// `POST /devices`: makes devices known.
+pub(super) async fn import(Sent(visit, form): Sent) -> Response {
+    let groups = form.words("groups");
+    let devices: Vec<Value> =
+        form.words("ids").into_iter().map(|id| json!({ "id": id, "groups": groups })).collect();
+    let count = devices.len();
+    let sent = visit.send(Method::POST, "/devices/import", Value::Array(devices)).await;
+    visit.finish(sent, &format!("{count} devices are known now."), "/devices")
+}
+
+/// `GET /devices/{id}`
+pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup, Problem> {
+    let device: Device = visit.get(&format!("/devices/{}", segment(&id))).await?;
+    let wanted = [("device", device.id.as_str()), ("per_page", TIMELINE)];
+    let history = visit.list::<Entry>("/audit", &wanted).await?;
+    let now = visit.now();
+    let refusal = history.items.iter().find(|entry| entry.reason.is_some());
+    let content = html! {
+        @if let Some((entry, reason)) = refusal.and_then(|entry| Some((entry, entry.reason.as_ref()?))) {
+            p.flash.note { "Last refused " (time(entry.at, now)) ": " (super::audit::sentence(reason)) }
+        }
+        dl.facts {
+            (fact("Status", html! { (state(&device.status)) " since " (time(device.status_changed_at, now)) }))
+            (fact("Known since", time(device.created_at, now)))
+            (fact("Groups", device.groups()))
+            @for (name, value) in &device.labels { (fact(name, value)) }
+            @if let Some(serial) = &device.manufacturer_serial { (fact("Manufacturer's serial", serial)) }
+            @if let Some(note) = &device.note { (fact("Note", note)) }
+        }
+        @if visit.may_change() {
+            (actions(&visit, &device))
+            (edit_form(&visit, &device))
+        }
+        h2 { "Certificates" }
+        (rows(&device.certificates, now))
+        h2 { "What happened" }
+        (entries(&history.items, now))
+    };
+    Ok(page(&visit, &device.id, content))
+}
+
+fn actions(visit: &Visit, device: &Device) -> Markup {
+    let status = format!("{}/status", device.link());
+    let change = |to: &str, text: &str, ask: Option<&str>| {
+        html! { span { (button(visit, &format!("{status}?to={to}"), text, ask)) } }
+    };
+    html! {
+        div.actions {
+            @match device.status.as_str() {
+                "active" => (change("suspended", "Suspend",
+                    Some("Suspend this device? Its connections are cut; it can be resumed."))),
+                "suspended" => (change("active", "Resume", None)),
+                _ => {},
+            }
+            @if device.status != "retired" {
+                (change("retired", "Retire", Some("Retire this device for good? It can never enroll again.")))
+                a.button href={"/tokens?device=" (segment(&device.id)) "#new"} { "New enrollment token" }
+            }
+        }
+    }
+}
+
+fn edit_form(visit: &Visit, device: &Device) -> Markup {
+    let labels: Vec<String> = device.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    html! {
+        details {
+            summary { "Edit groups, labels and note" }
+            form method="post" action=(device.link()) {
+                (secret(visit))
+                label { "Groups, between commas " input name="groups" value=(device.groups()); }
+                label for="labels" { "Labels, one NAME=VALUE per line" }
+                textarea #labels name="labels" rows="4" { (labels.join("\n")) }
+                label { "Note " input name="note" value=(device.note.as_deref().unwrap_or_default()); }
+                button type="submit" { "Save" }
+            }
+        }
+    }
+}
+
+/// `POST /devices/{id}`
+pub(super) async fn edit(Path(id): Path<String>, Sent(visit, form): Sent) -> Response {
+    let lines = form.get("labels").unwrap_or_default().lines();
+    let labels: Map<String, Value> = lines
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| line.split_once('=').unwrap_or((line, "")))
+        .map(|(name, value)| (name.trim().to_owned(), Value::from(value.trim())))
+        .collect();
+    let body = json!({ "groups": form.words("groups"), "labels": labels, "note": form.get("note") });
+    let path = format!("/devices/{}", segment(&id));
+    let sent = visit.send(Method::PATCH, &path, body).await;
+    visit.finish(sent, "Saved.", &path)
+}
+
+#[derive(Deserialize)]
+pub(super) struct To {
+    to: String,
+}
+
+/// `POST /devices/{id}/status?to=`
+pub(super) async fn set_status(
+    Path(id): Path<String>,
+    Query(To { to }): Query<To>,
+    Sent(visit, _): Sent,
+) -> Response {
+    let path = format!("/devices/{}", segment(&id));
+    let sent = visit.send(Method::PATCH, &path, json!({ "status": to })).await;
+    visit.finish(sent, &format!("The device is {to} now."), &path)
+}

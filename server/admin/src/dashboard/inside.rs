@@ -1,0 +1,164 @@
+//! The admin API as pages use it: called in process, as the person who is logged in.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use super::layout;
+use super::visit::Visit;
+
+/// What stays as it is in a part of a path.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*');
+
+/// Why a page can't show or do what it should, in the words of the API.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    pub(super) message: String,
+}
+
+impl Problem {
+    pub(super) fn internal(error: impl core::fmt::Display) -> Self {
+        tracing::error!(%error, "a page of the dashboard failed");
+        let message = "an internal error; the log of the server says more".to_owned();
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, message }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        (self.status, layout::problem(&self)).into_response()
+    }
+}
+
+/// What a list says about itself.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Info {
+    pub(super) page: u64,
+    pub(super) total_count: u64,
+    pub(super) total_pages: u64,
+}
+
+/// A page of a list.
+#[derive(Debug)]
+pub(super) struct Listed<T> {
+    pub(super) items: Vec<T>,
+    pub(super) info: Info,
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    #[serde(default)]
+    errors: Vec<Said>,
+    result: Value,
+    result_info: Option<Info>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    message: String,
+}
+
+/// Parameters of a query.
+pub(super) type Pairs<'a> = &'a [(&'a str, &'a str)];
+
+/// A part of a path, whatever a person put into the address.
+pub(super) fn segment(text: &str) -> String {
+    utf8_percent_encode(text, SEGMENT).to_string()
+}
+
+/// A query string, without the parameters that are empty.
+pub(super) fn query(pairs: Pairs<'_>) -> String {
+    let pairs = pairs.iter().filter(|(_, value)| !value.is_empty());
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+impl Visit {
+    /// One of Muster's own objects.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
+        read(self.own(Method::GET, path, &[], None).await?.result)
+    }
+
+    /// A page of a list of them.
+    pub(super) async fn list<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        pairs: Pairs<'_>,
+    ) -> Result<Listed<T>, Problem> {
+        listed(self.own(Method::GET, path, pairs, None).await?)
+    }
+
+    /// A list that is the same at the API we follow.
+    pub(super) async fn list_of_cloudflare<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        pairs: Pairs<'_>,
+    ) -> Result<Listed<T>, Problem> {
+        listed(self.call(Method::GET, path, pairs, None).await?)
+    }
+
+    /// Sends a change to one of Muster's own routes.
+    pub(super) async fn send(&self, method: Method, path: &str, body: Value) -> Result<Value, Problem> {
+        Ok(self.own(method, path, &[], Some(body)).await?.result)
+    }
+
+    /// Sends a change to a route of the API we follow.
+    pub(super) async fn send_to_cloudflare(
+        &self,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> Result<Value, Problem> {
+        Ok(self.call(method, path, &[], Some(body)).await?.result)
+    }
+
+    async fn own(
+        &self,
+        method: Method,
+        path: &str,
+        pairs: Pairs<'_>,
+        body: Option<Value>,
+    ) -> Result<Envelope, Problem> {
+        self.call(method, &format!("/accounts/{}/muster{path}", self.account()), pairs, body).await
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        pairs: Pairs<'_>,
+        body: Option<Value>,
+    ) -> Result<Envelope, Problem> {
+        let uri = format!("/client/v4{path}?{}", query(pairs));
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let mut request = Request::builder().method(method).uri(uri).body(body).map_err(Problem::internal)?;
+        request.extensions_mut().insert(self.caller.clone());
+        let response = self.dashboard.inside.clone().oneshot(request).await;
+        let response = response.unwrap_or_else(|never| match never {});
+        let status = response.status();
+        // Our own answer: as large as the API makes it, which bounds its pages.
+        let octets = response.into_body().collect().await.map_err(Problem::internal)?.to_bytes();
+        let envelope: Envelope = serde_json::from_slice(&octets).map_err(Problem::internal)?;
+        if status.is_success() {
+            return Ok(envelope);
+        }
+        let message =
+            envelope.errors.into_iter().next().map_or_else(|| status.to_string(), |said| said.message);
+        Err(Problem { status, message })
+    }
+}
+
+fn read<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    serde_json::from_value(value).map_err(Problem::internal)
+}
+
+fn listed<T: DeserializeOwned>(envelope: Envelope) -> Result<Listed<T>, Problem> {
+    let info = envelope.result_info.ok_or_else(|| Problem::internal("a list without its length"))?;
+    Ok(Listed { items: read(envelope.result)?, info })
+}

@@ -1,0 +1,413 @@
+//! The dashboard as a browser without scripts uses it: cookies, forms, redirects.
+
+use axum::Router;
+use axum::body::Body;
+use http::header::{COOKIE, LOCATION, SET_COOKIE};
+use http::{HeaderMap, Request, StatusCode};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::rig::{CSR, Rig, body};
+
+/// Every page that can be read; `{…}` is filled in by the test.
+const PAGES: &[&str] = &[
+    "/",
+    "/overview/events",
+    "/overview/figures",
+    "/approvals",
+    "/audit",
+    "/audit/check",
+    "/cas",
+    "/cas/{ca}",
+    "/cas/{ca}/chain.pem",
+    "/cas/{ca}/crl.pem",
+    "/certificates",
+    "/certificates/{certificate}",
+    "/certificates/{certificate}/pem",
+    "/devices",
+    "/devices/meter-1",
+    "/hosts",
+    "/hosts/api.example.com",
+    "/hosts/api.example.com/test?q=meter-1",
+    "/settings",
+    "/tokens",
+];
+
+/// Every form, by its address.
+const FORMS: &[&str] = &[
+    "/approvals/0000000000000000000000000000000000000000000000000000000000000000/approve",
+    "/cas",
+    "/cas/rotate",
+    "/certificates/{certificate}/revoke",
+    "/certificates/{certificate}/reactivate",
+    "/devices",
+    "/devices/meter-1",
+    "/devices/meter-1/status?to=suspended",
+    "/hosts",
+    "/hosts/api.example.com",
+    "/hosts/api.example.com/remove",
+    "/logout",
+    "/settings/admin_tokens",
+    "/settings/admin_tokens/00000000-0000-7000-8000-000000000000/revoke",
+    "/settings/zones",
+    "/tokens",
+    "/tokens/00000000-0000-7000-8000-000000000000/revoke",
+];
+
+struct Seen {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Seen {
+    fn to(&self) -> &str {
+        self.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// A browser that keeps one cookie.
+struct Browser {
+    router: Router,
+    cookie: Option<String>,
+    csrf: String,
+}
+
+impl Browser {
+    fn new(rig: &Rig) -> Self {
+        Self { router: rig.router(), cookie: None, csrf: String::new() }
+    }
+
+    /// A browser of someone who logged in with a new token of the role.
+    async fn of(rig: &Rig, role: &str) -> (Self, String, String) {
+        let made = rig.post("/admin_tokens", json!({ "name": "someone", "role": role })).await;
+        let (token, id) = (text(&made["token"]), text(&made["id"]));
+        let mut browser = Self::new(rig);
+        let seen = browser.log_in(&token).await;
+        assert_eq!((seen.status, seen.to()), (StatusCode::SEE_OTHER, "/"));
+        let page = browser.get("/hosts").await.text;
+        browser.csrf = page.split_once("name=\"csrf\" value=\"").expect("a form").1[..43].to_owned();
+        (browser, token, id)
+    }
+
+    async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], text: &str) -> Seen {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(cookie) = &self.cookie {
+            request = request.header(COOKIE, format!("muster_session={cookie}"));
+        }
+        let request = request.body(Body::from(text.to_owned())).expect("a request");
+        let response = self.router.clone().oneshot(request).await.expect("an answer");
+        if let Some(set) = response.headers().get(SET_COOKIE) {
+            let set = set.to_str().expect("text");
+            assert!(set.contains("; HttpOnly") && set.contains("; SameSite=Strict"), "{set}");
+            self.cookie =
+                set.strip_prefix("muster_session=").and_then(|set| set.split(';').next()).map(str::to_owned);
+        }
+        Seen { status: response.status(), headers: response.headers().clone(), text: body(response).await }
+    }
+
+    async fn get(&mut self, path: &str) -> Seen {
+        self.send("GET", path, &[], "").await
+    }
+
+    async fn log_in(&mut self, token: &str) -> Seen {
+        self.send("POST", "/login", &[], &format!("token={token}")).await
+    }
+
+    /// Sends a form of the session's own, and follows to the page after it.
+    async fn post(&mut self, path: &str, fields: &str) -> Seen {
+        let sent = format!("csrf={}&{fields}", self.csrf);
+        let seen = self.send("POST", path, &[], &sent).await;
+        if seen.status == StatusCode::SEE_OTHER {
+            let to = seen.to().to_owned();
+            return self.get(&to).await;
+        }
+        seen
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("text").to_owned()
+}
+
+/// An account with a zone, a hostname, and a device that has a certificate.
+struct World {
+    rig: Rig,
+    ca: String,
+    certificate: String,
+}
+
+impl World {
+    async fn new() -> Self {
+        let rig = Rig::new().await;
+        let zone = json!({ "name": "example.com", "account": { "id": rig.account } }).to_string();
+        assert_eq!(rig.send("POST", "/zones", &zone).await.status, StatusCode::OK);
+        let host = rig.send("PUT", &rig.own("/hosts/api.example.com"), "{}").await;
+        assert_eq!(host.status, StatusCode::OK);
+        let signed = rig.post("/certificates/sign", json!({ "csr": CSR })).await;
+        let (ca, certificate) = {
+            let of = &rig.get("/certificates").await[0];
+            (text(&of["ca"]), text(&of["id"]))
+        };
+        assert!(signed.is_object());
+        rig.send("GET", &rig.own(&format!("/cas/{ca}/crl")), "").await;
+        Self { rig, ca, certificate }
+    }
+
+    fn fill(&self, path: &str) -> String {
+        path.replace("{ca}", &self.ca).replace("{certificate}", &self.certificate)
+    }
+}
+
+#[tokio::test]
+async fn nobody_sees_a_page_without_a_session() {
+    let world = World::new().await;
+    let mut browser = Browser::new(&world.rig);
+    for path in PAGES {
+        let seen = browser.get(&world.fill(path)).await;
+        assert_eq!((seen.status, seen.to()), (StatusCode::SEE_OTHER, "/login"), "{path}");
+        let part = browser.send("GET", &world.fill(path), &[("hx-request", "true")], "").await;
+        assert_eq!((part.status, part.text.as_str()), (StatusCode::OK, ""), "{path}");
+        assert_eq!(part.headers["hx-redirect"], "/login");
+    }
+    for path in FORMS {
+        let seen = browser.send("POST", &world.fill(path), &[], "csrf=x").await;
+        assert_eq!((seen.status, seen.to()), (StatusCode::SEE_OTHER, "/login"), "{path}");
+    }
+    assert_eq!(world.rig.get("/devices/meter-1").await["status"], "active");
+}
+
+#[tokio::test]
+async fn every_page_is_shown_and_keeps_to_itself() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    for path in PAGES {
+        let seen = browser.get(&world.fill(path)).await;
+        assert_eq!(seen.status, StatusCode::OK, "{path}: {}", seen.text);
+        let policy = seen.headers["content-security-policy"].to_str().expect("text");
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert_eq!(seen.headers["cache-control"], "no-store", "{path}");
+        assert_eq!(seen.headers["x-frame-options"], "DENY");
+        for forbidden in ["<script>", " style=", " onclick=", "http-equiv", "//cdn"] {
+            assert!(!seen.text.contains(forbidden), "{path} has {forbidden}");
+        }
+    }
+    for asset in ["style.css", "htmx.js", "icon.svg"] {
+        assert_eq!(browser.get(&format!("/assets/{asset}")).await.status, StatusCode::OK);
+    }
+    assert_eq!(browser.get("/assets/..%2fCargo.toml").await.status, StatusCode::NOT_FOUND);
+    let missing = browser.get("/devices/nobody").await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
+    assert!(missing.text.contains("there is no such device"), "{}", missing.text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_token_opens_nothing_and_a_planted_session_is_worth_nothing() {
+    let world = World::new().await;
+    let mut browser = Browser::new(&world.rig);
+    let began_at = tokio::time::Instant::now();
+    let seen = browser.log_in("msa_wrong").await;
+    assert_eq!(seen.status, StatusCode::UNAUTHORIZED);
+    assert!(began_at.elapsed() >= core::time::Duration::from_millis(250), "wrong tokens are slowed down");
+    assert_eq!(browser.cookie, None);
+    browser.cookie = Some("planted".to_owned());
+    assert_eq!(browser.get("/").await.to(), "/login");
+    let made = world.rig.post("/admin_tokens", json!({ "name": "someone" })).await;
+    browser.log_in(&text(&made["token"])).await;
+    assert_ne!(browser.cookie.as_deref(), Some("planted"));
+    let mut other =
+        Browser { router: browser.router.clone(), cookie: Some("planted".to_owned()), csrf: String::new() };
+    assert_eq!(other.get("/").await.to(), "/login");
+    let cross =
+        browser.send("POST", "/login", &[("origin", "http://evil.example"), ("host", "x")], "token=x").await;
+    assert_eq!(cross.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn a_form_of_another_site_or_session_changes_nothing() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    let csrf = browser.csrf.clone();
+    for path in FORMS {
+        let path = world.fill(path);
+        for wrong in ["", "csrf=", "csrf=wrong", &format!("csrf={csrf}x")] {
+            let seen = browser.send("POST", &path, &[], wrong).await;
+            assert_eq!(seen.status, StatusCode::FORBIDDEN, "{path} {wrong}");
+        }
+        let right = format!("csrf={csrf}");
+        for header in
+            [("origin", "http://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site")]
+        {
+            let seen = browser.send("POST", &path, &[("host", "127.0.0.1"), header], &right).await;
+            assert_eq!(seen.status, StatusCode::FORBIDDEN, "{path} {header:?}");
+        }
+    }
+    assert_eq!(world.rig.get("/devices/meter-1").await["status"], "active");
+    assert_eq!(world.rig.get(&world.fill("/certificates/{certificate}")).await["status"], "active");
+    assert_eq!(browser.get("/").await.status, StatusCode::OK, "still logged in");
+}
+
+#[tokio::test]
+async fn a_reader_sees_all_and_changes_nothing() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "reader").await;
+    for path in PAGES {
+        let seen = browser.get(&world.fill(path)).await;
+        assert_eq!(seen.status, StatusCode::OK, "{path}");
+        let forms = seen.text.matches("method=\"post\"").count();
+        assert!(forms <= 1, "{path}: only the log-out is a form for a reader");
+    }
+    for path in FORMS.iter().filter(|path| **path != "/logout") {
+        let seen = browser.post(&world.fill(path), "ids=x&host=new.example.com&name=x").await;
+        assert!(seen.text.contains("lacks the permission"), "{path}: {}", seen.text);
+    }
+    assert_eq!(world.rig.get("/devices").await.as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn a_revoked_token_ends_its_sessions_and_so_does_logging_out() {
+    let world = World::new().await;
+    let (mut browser, _, id) = Browser::of(&world.rig, "admin").await;
+    let gone = world.rig.send("DELETE", &world.rig.own(&format!("/admin_tokens/{id}")), "").await;
+    assert_eq!(gone.status, StatusCode::OK);
+    assert_eq!(browser.get("/").await.to(), "/login");
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    let kept = browser.cookie.clone();
+    browser.post("/logout", "").await;
+    browser.cookie = kept;
+    assert_eq!(browser.get("/").await.to(), "/login", "the old cookie is worth nothing");
+}
+
+#[tokio::test]
+async fn what_people_and_devices_write_is_only_text() {
+    let world = World::new().await;
+    let script = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>";
+    let edit = json!({ "note": script, "labels": { "x": script }, "groups": [] });
+    assert_eq!(world.rig.edit("meter-1", edit).await.status, StatusCode::OK);
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    for path in [
+        "/devices/meter-1",
+        "/devices?q=%3Cscript%3Ealert(1)%3C/script%3E",
+        "/certificates?q=%22%3E%3Cimg",
+        "/tokens?device=%22%3E%3Cimg",
+    ] {
+        let seen = browser.get(path).await;
+        assert!(!seen.text.contains("<script>") && !seen.text.contains("<img"), "{path}: {}", seen.text);
+    }
+    assert!(browser.get("/devices/meter-1").await.text.contains("&lt;script&gt;"));
+    let seen = browser.post("/hosts", "host=%3Cscript%3E").await;
+    assert!(!seen.text.contains("<script>") && seen.text.contains("class=\"flash failed\""), "{}", seen.text);
+}
+
+#[tokio::test]
+async fn a_device_is_led_through_its_life() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    let seen = browser.post("/devices", "ids=a%0D%0Ab&groups=field,north").await;
+    assert!(seen.text.contains("2 devices are known now."), "{}", seen.text);
+    browser.post("/devices/a", "groups=south&labels=site%3D7%0Aempty&note=hello").await;
+    let device = world.rig.get("/devices/a").await;
+    assert_eq!((&device["groups"], &device["note"]), (&json!(["south"]), &json!("hello")));
+    assert_eq!(device["labels"], json!({ "site": "7", "empty": "" }));
+    for to in ["suspended", "active", "retired"] {
+        browser.post(&format!("/devices/a/status?to={to}"), "").await;
+        assert_eq!(world.rig.get("/devices/a").await["status"], to);
+    }
+    let seen = browser.post("/devices/a/status?to=active", "").await;
+    assert!(seen.text.contains("retired for good"), "{}", seen.text);
+}
+
+#[tokio::test]
+async fn a_token_is_shown_once_with_a_code_to_scan() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    let seen = browser.post("/tokens", "device=meter-9&uses=1&ttl_s=3600").await;
+    let at = seen.text.find("mst_").expect("the secret");
+    let secret = seen.text[at..at + 47].to_owned();
+    assert!(seen.text.contains("<svg"), "a QR code");
+    for path in ["/tokens", "/devices?q=meter", "/audit"] {
+        assert!(!browser.get(path).await.text.contains(&secret), "{path}");
+    }
+    let claim = browser.post("/tokens", "device=&uses=5&ttl_s=3600").await;
+    assert!(claim.text.contains("mst_"), "{}", claim.text);
+    let listed = world.rig.get("/tokens").await;
+    let claim = |wanted: bool| {
+        let tokens = listed.as_array().expect("a list");
+        tokens.iter().find(|token| token["claim"] == wanted).expect("one of both kinds")
+    };
+    assert_eq!(claim(true)["uses_allowed"], 5);
+    let id = text(&claim(false)["id"]);
+    browser.post(&format!("/tokens/{id}/revoke"), "").await;
+    assert_eq!(world.rig.get(&format!("/tokens/{id}")).await["status"], "revoked");
+}
+
+#[tokio::test]
+async fn a_hostname_is_edited_and_tested_before_the_edge_is_asked() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    let test = "/hosts/api.example.com/test?q=meter-1";
+    assert!(browser.get(test).await.text.contains("gets in"));
+    let revoke = world.fill("/certificates/{certificate}/revoke");
+    let seen = browser.post(&revoke, "reason=keyCompromise").await;
+    assert!(seen.text.contains("Revoked: the edge"), "{}", seen.text);
+    assert!(browser.get(test).await.text.contains("certificate_revoked"));
+    browser.post(&world.fill("/certificates/{certificate}/reactivate"), "").await;
+    browser.post("/devices/meter-1/status?to=suspended", "").await;
+    assert!(browser.get(test).await.text.contains("device_suspended"));
+    browser.post("/devices/meter-1/status?to=active", "").await;
+    let fields = "mode=require&protocols=mqtt&origins=&min_tls=1.3&when_stale=closed";
+    browser.post("/hosts/api.example.com", fields).await;
+    assert!(browser.get(test).await.text.contains("mqtt: "));
+    world.rig.advance(91 * 86_400);
+    // The session ended with the days.
+    assert_eq!(browser.get(test).await.to(), "/login");
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    assert!(browser.get(test).await.text.contains("certificate_expired"));
+    assert!(
+        browser
+            .get("/hosts/api.example.com/test?q=nobody")
+            .await
+            .text
+            .contains("there is no such certificate")
+    );
+    browser.post("/hosts/api.example.com/remove", "").await;
+    assert_eq!(world.rig.get("/hosts").await, json!([]));
+}
+
+#[tokio::test]
+async fn a_certificate_of_a_ca_that_the_hostname_does_not_take_is_told() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    browser.post("/cas/rotate", "role=devices").await;
+    let cas = world.rig.get("/cas?role=devices&state=active").await;
+    let fields = format!("mode=require&protocols=https&cas={}", text(&cas[0]["id"]));
+    browser.post("/hosts/api.example.com", &fields).await;
+    let seen = browser.get("/hosts/api.example.com/test?q=meter-1").await;
+    assert!(seen.text.contains("ca_not_accepted"), "{}", seen.text);
+}
+
+#[tokio::test]
+async fn a_device_that_does_not_renew_is_named_on_the_first_page() {
+    let world = World::new().await;
+    assert_eq!(world.rig.get("/lapsing").await["count"], 0);
+    world.rig.advance(88 * 86_400);
+    let lapsing = world.rig.get("/lapsing").await;
+    assert_eq!((&lapsing["count"], &lapsing["devices"][0]["device"]), (&json!(1), &json!("meter-1")));
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    assert!(browser.get("/").await.text.contains("meter-1"));
+    world.rig.post("/certificates/sign", json!({ "csr": CSR })).await;
+    assert_eq!(world.rig.get("/lapsing").await["count"], 0, "it has a newer one");
+}
+
+#[tokio::test]
+async fn an_approval_is_given_on_its_page() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    let key = world.rig.waiting_request("meter-7").await;
+    assert!(browser.get("/approvals").await.text.contains("meter-7"));
+    let seen = browser.post(&format!("/approvals/{key}/approve"), "").await;
+    assert!(seen.text.contains("Approved") && seen.text.contains("Nobody waits."), "{}", seen.text);
+}

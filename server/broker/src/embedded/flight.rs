@@ -1,0 +1,136 @@
+//! Messages under way between a session and its client, either way, until the last acknowledgement.
+//!
+//! MQTT 5 §4.3: what each acknowledgement may answer, and what becomes of the message.
+
+use super::session::{Queued, Session, State};
+use crate::store::Store;
+use crate::wire::{Broken, Code, Qos};
+
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) place: u64,
+    pub(super) stage: Stage,
+}
+
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Sent; PUBACK or PUBREC is awaited.
+    Sent(Queued),
+    /// PUBREC came; PUBCOMP is awaited.
+    Released,
+}
+
+const STAGE_SENT: u8 = 0;
+pub(super) const STAGE_RELEASED: u8 = 1;
+
+impl Session {
+    /// A message is done with: acknowledged, refused, or one that can't be sent at all.
+    pub(crate) fn complete(&self, packet_id: u16, store: &Store) {
+        let mut state = self.state();
+        if let Some(flight) = state.in_flight.remove(&packet_id) {
+            state.vacate();
+            self.forget(&state, flight.place, store);
+            if state.expiry_s > 0 && store.keeps() {
+                store.remove_flight(self.id, flight.place);
+            }
+            state.ring();
+        }
+    }
+
+    /// PUBACK came. An id that is not in flight is passed over: it may be of an earlier connection.
+    ///
+    /// # Errors
+    /// When the message in flight is not one that PUBACK answers.
+    pub(crate) fn acknowledge(&self, packet_id: u16, store: &Store) -> Result<(), Broken> {
+        self.check_flight(packet_id, |stage| matches!(stage, Stage::Sent(queued) if queued.qos == Qos::One))?;
+        self.complete(packet_id, store);
+        Ok(())
+    }
+
+    /// PUBREC came. Returns the code for the PUBREL.
+    ///
+    /// # Errors
+    /// When the message in flight is not one that PUBREC answers.
+    pub(crate) fn receive(&self, packet_id: u16, code: Code, store: &Store) -> Result<Code, Broken> {
+        self.check_flight(
+            packet_id,
+            |stage| !matches!(stage, Stage::Sent(queued) if queued.qos == Qos::One),
+        )?;
+        if code.is_failure() {
+            self.complete(packet_id, store);
+            return Ok(code);
+        }
+        let mut state = self.state();
+        let is_persistent = state.expiry_s > 0 && store.keeps();
+        let Some(flight) = state.in_flight.get_mut(&packet_id) else { return Ok(Code::PACKET_ID_NOT_FOUND) };
+        flight.stage = Stage::Released;
+        if is_persistent {
+            store.put_flight(self.id, flight.place, packet_id, STAGE_RELEASED);
+            store.remove_message(self.id, flight.place);
+        }
+        Ok(Code::SUCCESS)
+    }
+
+    /// PUBCOMP came.
+    ///
+    /// # Errors
+    /// When the message in flight was not released.
+    pub(crate) fn conclude(&self, packet_id: u16, store: &Store) -> Result<(), Broken> {
+        self.check_flight(packet_id, |stage| matches!(stage, Stage::Released))?;
+        self.complete(packet_id, store);
+        Ok(())
+    }
+
+    fn check_flight(&self, packet_id: u16, fits: impl FnOnce(&Stage) -> bool) -> Result<(), Broken> {
+        match self.state().in_flight.get(&packet_id) {
+            Some(flight) if !fits(&flight.stage) => {
+                Err(Broken::protocol("an acknowledgement that its message does not have"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A QoS 2 publication came from the client. Returns whether it is a new one.
+    pub(crate) fn begin_receiving(&self, packet_id: u16, store: &Store) -> bool {
+        let mut state = self.state();
+        let is_new = state.received.insert(packet_id);
+        if is_new && state.expiry_s > 0 {
+            store.put_received(self.id, packet_id);
+        }
+        is_new
+    }
+
+    /// PUBREL came, or the publication was refused. Returns whether it was known.
+    pub(crate) fn end_receiving(&self, packet_id: u16, store: &Store) -> bool {
+        let mut state = self.state();
+        let was_known = state.received.remove(&packet_id);
+        if was_known && state.expiry_s > 0 {
+            store.remove_received(self.id, packet_id);
+        }
+        was_known
+    }
+
+    /// How many QoS 2 publications of the client are not released, but for this one.
+    pub(crate) fn receiving(&self, packet_id: u16) -> usize {
+        let state = self.state();
+        state.received.len().saturating_sub(usize::from(state.received.contains(&packet_id)))
+    }
+
+    /// Gives a message a packet id that no other has.
+    pub(super) fn fly(&self, state: &mut State, queued: &Queued, store: &Store) -> u16 {
+        // The window is at most 65535 and was checked, so that an id is free.
+        let packet_id = loop {
+            state.next_packet_id = state.next_packet_id.checked_add(1).unwrap_or(1);
+            if !state.in_flight.contains_key(&state.next_packet_id) {
+                break state.next_packet_id;
+            }
+        };
+        if state.expiry_s > 0 && store.keeps() {
+            store.put_flight(self.id, queued.place, packet_id, STAGE_SENT);
+        }
+        let flight = InFlight { place: queued.place, stage: Stage::Sent(queued.clone()) };
+        state.in_flight.insert(packet_id, flight);
+        state.occupy();
+        packet_id
+    }
+}

@@ -1,0 +1,186 @@
+//! What a client asks for, packet by packet, and the answers.
+//!
+//! Answers that promise durability are held back until the disk has it, and those behind them too, so
+//! that they keep the order of their packets (MQTT 5 §4.6).
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::connection::{Connection, Held, Over};
+use super::delivery::Published;
+use super::message::Message;
+use crate::gate;
+use crate::store::Ticket;
+use crate::stream::Stream;
+use crate::wire::acks::{Ack, Disconnect, write_pingresp};
+use crate::wire::publish::Publish;
+use crate::wire::subscribe::{Subscribe, Unsubscribe, write_suback, write_unsuback};
+use crate::wire::{Broken, Code, Packet, Qos, Version, kind};
+
+impl<S: Stream> Connection<'_, S> {
+    /// Handles a packet; what it is answered with goes out in order.
+    pub(super) async fn handle(&mut self, packet: Packet) -> Result<(), Over> {
+        match packet {
+            Packet::Ack(ack) => self.handle_ack(ack)?,
+            Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(disconnect)),
+            Packet::Ping => write_pingresp(self.packets.output()),
+            Packet::Publish(publish) => self.handle_publish(publish).await?,
+            Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe)?,
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe)?,
+        }
+        Ok(())
+    }
+
+    fn handle_disconnect(&self, disconnect: Disconnect) -> Over {
+        // MQTT 5 §3.14.2.2.2: a session that was to end can't be kept after all.
+        if self.terms.expiry_s == 0 && disconnect.session_expiry_s.is_some_and(|seconds| seconds > 0) {
+            return Over::Ours(Code::PROTOCOL_ERROR);
+        }
+        Over::Disconnected(disconnect)
+    }
+
+    fn handle_ack(&mut self, ack: Ack) -> Result<(), Broken> {
+        let session = &self.seat.session;
+        let store = &self.hub.store;
+        let (kind, code) = match ack.kind {
+            kind::PUBACK => return session.acknowledge(ack.packet_id, store),
+            kind::PUBREC => {
+                let code = session.receive(ack.packet_id, ack.code, store)?;
+                if ack.code.is_failure() {
+                    return Ok(());
+                }
+                (kind::PUBREL, code)
+            }
+            kind::PUBREL => {
+                let was_known = session.end_receiving(ack.packet_id, store);
+                (kind::PUBCOMP, if was_known { Code::SUCCESS } else { Code::PACKET_ID_NOT_FOUND })
+            }
+            _ => return session.conclude(ack.packet_id, store),
+        };
+        let answer = Ack { kind, packet_id: ack.packet_id, code };
+        let version = self.terms.version;
+        self.answer(None, false, |output| answer.write(output, version));
+        Ok(())
+    }
+
+    async fn handle_publish(&mut self, mut publish: Publish) -> Result<(), Over> {
+        self.resumes_at = self.gate.pace(Instant::now())?;
+        let verdict = self.gate.check_publish(&mut publish)?;
+        let (qos, packet_id) = (publish.qos, publish.packet_id);
+        self.check_receive_maximum(qos, packet_id)?;
+        if let Err(code) = verdict {
+            self.hub.metrics.publish_refused.up();
+            if !gate::may_go_on(self.terms.version, &publish.topic) {
+                return Err(Over::Ours(code));
+            }
+            self.acknowledge(qos, packet_id, code, None);
+            return Ok(());
+        }
+        let session = Arc::clone(&self.seat.session);
+        let is_again = qos == Qos::Two && !session.begin_receiving(packet_id, &self.hub.store);
+        if is_again {
+            self.acknowledge(qos, packet_id, Code::SUCCESS, None);
+            return Ok(());
+        }
+        self.hub.metrics.published.up();
+        let message = Message::new(publish, self.hub.clock.now());
+        let published = self.hub.publish(&self.seat.space, message, Some(&session)).await;
+        let Published { was_matched, was_refused, ticket } = published;
+        let code = match (self.terms.version, was_refused, was_matched) {
+            (Version::V5, true, _) => Code::QUOTA_EXCEEDED,
+            // A PUBREC may say so too, but few brokers do, and some clients take it for a failure.
+            (Version::V5, false, false) if qos == Qos::One => Code::NO_MATCHING_SUBSCRIBERS,
+            _ => Code::SUCCESS,
+        };
+        if qos == Qos::Two && code.is_failure() {
+            session.end_receiving(packet_id, &self.hub.store);
+        }
+        self.acknowledge(qos, packet_id, code, ticket);
+        self.brake = self.hub.store.congestion();
+        Ok(())
+    }
+
+    /// MQTT 5 §3.3.4; MQTT 3.1.1 has no such limit.
+    fn check_receive_maximum(&self, qos: Qos, packet_id: u16) -> Result<(), Broken> {
+        if qos == Qos::Zero || self.terms.version == Version::V311 {
+            return Ok(());
+        }
+        let session = &self.seat.session;
+        let open = session.receiving(packet_id).saturating_add(self.held_publications);
+        if open >= usize::from(self.hub.settings.quotas.inflight) {
+            return Err(Broken::new(Code::RECEIVE_MAXIMUM_EXCEEDED, "more than the receive maximum"));
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, qos: Qos, packet_id: u16, code: Code, ticket: Option<Ticket>) {
+        let kind = match qos {
+            Qos::Zero => return,
+            Qos::One => kind::PUBACK,
+            Qos::Two => kind::PUBREC,
+        };
+        let version = self.terms.version;
+        // A QoS 2 publication counts until its PUBREL, and not twice.
+        self.answer(ticket, qos == Qos::One, |output| {
+            Ack { kind, packet_id, code }.write(output, version);
+        });
+    }
+
+    pub(super) fn handle_subscribe(&mut self, subscribe: Subscribe) -> Result<(), Over> {
+        let (packet_id, subscription_id) = (subscribe.packet_id, subscribe.subscription_id);
+        let checked = self.gate.check_subscribe(subscribe)?;
+        let mut codes = Vec::with_capacity(checked.len());
+        for wanted in checked {
+            let added = wanted.and_then(|(filter, options)| {
+                self.hub.subscribe(&self.seat, filter, options, subscription_id)
+            });
+            match added {
+                Ok(replay) => {
+                    codes.push(Code(replay.qos.bits()));
+                    if replay.is_wanted() {
+                        // The same filter many times over in one packet is not many times the work.
+                        self.replays.retain(|earlier| !earlier.is_superseded_by(&replay));
+                        self.replays.push_back(replay);
+                    }
+                }
+                Err(code) => {
+                    self.hub.metrics.subscribe_refused.up();
+                    codes.push(code);
+                }
+            }
+        }
+        let ticket = self.hub.keep_subscriptions(&self.seat);
+        let version = self.terms.version;
+        self.answer(ticket, false, |output| write_suback(output, version, packet_id, &codes));
+        Ok(())
+    }
+
+    fn handle_unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Result<(), Broken> {
+        let checked = self.gate.check_unsubscribe(unsubscribe)?;
+        let codes: Vec<_> = checked
+            .into_iter()
+            .map(|filter| match filter {
+                Ok(filter) => self.hub.unsubscribe(&self.seat, &filter),
+                Err(code) => code,
+            })
+            .collect();
+        let ticket = self.hub.keep_subscriptions(&self.seat);
+        let (version, packet_id) = (self.terms.version, unsubscribe.packet_id);
+        self.answer(ticket, false, |output| write_unsuback(output, version, packet_id, &codes));
+        Ok(())
+    }
+
+    /// Writes an answer, now or when what it promises is on disk.
+    fn answer(&mut self, ticket: Option<Ticket>, is_publication: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        let ticket = ticket.unwrap_or_default();
+        if self.held.is_empty() && self.hub.store.is_durable(ticket) {
+            write(self.packets.output());
+            return;
+        }
+        let mut octets = Vec::new();
+        write(&mut octets);
+        self.held_publications = self.held_publications.saturating_add(usize::from(is_publication));
+        self.held.push_back(Held { ticket, octets, is_publication });
+    }
+}

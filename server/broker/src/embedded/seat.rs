@@ -1,0 +1,67 @@
+//! A connection's place in its session, which is given up however the connection ends.
+//!
+//! A connection that ends leaves with a [`Departure`]. One whose task is dropped, as the edge does with
+//! a connection that does not end in time, leaves as one that was cut: its session must not stay as if
+//! somebody were there.
+
+use core::ops::Deref;
+use std::sync::Arc;
+
+use super::hub::{Attached, Departure, Hub};
+use crate::config::OnCutWill;
+
+/// A place in a session.
+#[derive(Debug)]
+pub(super) struct Seat<'a> {
+    hub: &'a Arc<Hub>,
+    attached: Attached,
+    has_left: bool,
+}
+
+impl<'a> Seat<'a> {
+    pub(super) const fn new(hub: &'a Arc<Hub>, attached: Attached) -> Self {
+        Self { hub, attached, has_left: false }
+    }
+
+    /// Whether an earlier session of the client is yet to end.
+    pub(super) const fn has_predecessor(&self) -> bool {
+        self.attached.predecessor.is_some()
+    }
+
+    /// Ends the earlier session.
+    pub(super) fn succeed(&mut self) {
+        self.hub.succeed(&mut self.attached);
+    }
+
+    /// Gives the place up.
+    pub(super) async fn leave(&mut self, departure: Departure) {
+        self.hub.succeed(&mut self.attached);
+        self.has_left = true;
+        self.hub.detach(&self.attached, departure).await;
+    }
+}
+
+impl Deref for Seat<'_> {
+    type Target = Attached;
+
+    fn deref(&self) -> &Attached {
+        &self.attached
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        if self.has_left {
+            return;
+        }
+        self.hub.succeed(&mut self.attached);
+        let (hub, attached) = (Arc::clone(self.hub), self.attached.clone());
+        let on_cut = hub.settings.on_cut;
+        let fires_will = on_cut.will == OnCutWill::Publish;
+        let departure = Departure { fires_will, session: on_cut.session, expiry_s: None };
+        // Without a runtime the process is at its end, and the sessions with it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn(async move { hub.detach(&attached, departure).await }));
+        }
+    }
+}

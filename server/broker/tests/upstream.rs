@@ -1,0 +1,70 @@
+//! The engine `upstream` before brokers that do not behave. Those that do are in the interop tests.
+
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a step that fails is a failed test")]
+
+mod rig;
+
+use muster_broker::Ended;
+use rig::{broker, connect, dial, holder, publish};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Duration, timeout};
+
+/// A broker before another one, which is the test.
+async fn before(more: &str) -> (muster_broker::Broker, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let config = format!("engine = 'upstream'\nupstream = {{ tcp = '{address}' }}\n{more}");
+    (broker(&config), listener)
+}
+
+/// A device, and its connection to the other broker, which has read its CONNECT.
+async fn device(broker: &muster_broker::Broker, listener: &TcpListener) -> (rig::Client, TcpStream) {
+    let mut client = dial(broker, Some(holder("meter", &[])));
+    client.send(&connect(5, "meter").octets()).await;
+    let (mut other, _) = listener.accept().await.expect("a connection");
+    let mut first = [0; 2];
+    other.read_exact(&mut first).await.expect("a CONNECT");
+    other.read_exact(&mut vec![0; usize::from(first[1])]).await.expect("all of it");
+    (client, other)
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_answer_connect_is_given_up() {
+    let (broker, listener) = before("quotas = { connect_timeout_s = 1 }").await;
+    let (mut client, mut other) = device(&broker, &listener).await;
+    assert_eq!(client.receive().await, (0x20, vec![0, 0x88, 0]));
+    client.is_closed().await;
+    assert_eq!(client.ended().await, Ended::Upstream);
+    assert_eq!(other.read(&mut [0]).await.expect("an end"), 0);
+}
+
+#[tokio::test]
+async fn a_device_that_is_cut_hears_so_whatever_the_other_broker_does() {
+    let (broker, listener) = before("").await;
+    let (mut client, mut other) = device(&broker, &listener).await;
+    other.write_all(&[0x20, 3, 0, 0, 0]).await.expect("sent");
+    assert_eq!(client.receive().await.0, 0x20);
+    client.cutter.take().expect("there").cut(muster_broker::CutReason::Denied);
+    // The other broker neither reads nor closes.
+    timeout(Duration::from_millis(500), client.is_disconnected(0x98)).await.expect("at once");
+    let mut goodbye = [0; 3];
+    other.read_exact(&mut goodbye).await.expect("a DISCONNECT");
+    assert_eq!(goodbye[0], 0xe0);
+}
+
+#[tokio::test]
+async fn what_the_device_may_not_read_does_not_reach_it() {
+    let (broker, listener) = before("").await;
+    let (mut client, mut other) = device(&broker, &listener).await;
+    other.write_all(&[0x20, 3, 0, 0, 0]).await.expect("sent");
+    assert_eq!(client.receive().await.0, 0x20);
+    for topic in ["devices/other/x", "devices/meter/x"] {
+        other.write_all(&publish(5, 2, topic, 7, &[], b"x")).await.expect("sent");
+    }
+    assert!(client.receive().await.1.starts_with(b"\0\x0fdevices/meter/x"));
+    // The first was answered in the device's place.
+    let mut answer = [0; 5];
+    other.read_exact(&mut answer).await.expect("a PUBACK");
+    assert_eq!(answer, [0x40, 3, 0, 7, 0x87]);
+}

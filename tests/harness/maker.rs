@@ -1,0 +1,50 @@
+//! A manufacturer with a CA of its own, and the certificates (IDevID) that its devices leave the factory with.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
+};
+
+use crate::{Identity, Server};
+
+/// A manufacturer that a server knows.
+pub struct Maker {
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Maker {
+    /// Makes the server know a manufacturer, and these devices by the serial numbers that it gave them.
+    pub fn known_to(server: &Server, devices: &[(&str, &str)]) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "Maker CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).expect("a CA");
+        let file = server.scratch().join("maker.pem");
+        std::fs::write(&file, certificate.pem()).expect("written");
+        server.muster(&["ca", "import", &file.display().to_string(), "--use", "manufacturer"]);
+        let lines: String = devices.iter().map(|(id, serial)| format!("{id},{serial}\n")).collect();
+        let file = server.scratch().join("made.csv");
+        std::fs::write(&file, format!("id,manufacturer_serial\n{lines}")).expect("written");
+        server.muster(&["device", "import", &file.display().to_string()]);
+        Self { issuer: Issuer::new(params, key) }
+    }
+
+    /// A device's certificate with its key.
+    pub fn idevid(&self, serial: &str) -> Identity {
+        self.idevid_for(serial, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// The same with another purpose than a device's.
+    pub fn idevid_for(&self, serial: &str, purpose: ExtendedKeyUsagePurpose) -> Identity {
+        let mut leaf = CertificateParams::default();
+        leaf.distinguished_name = DistinguishedName::new();
+        // serialNumber, X.520.
+        leaf.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 5]), serial);
+        leaf.extended_key_usages = vec![purpose];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = leaf.signed_by(&key, &self.issuer).expect("a certificate");
+        Identity { chain: vec![certificate.der().to_vec()], key }
+    }
+}

@@ -1,0 +1,178 @@
+//! Strangers' MQTT clients with device certificates at the door of a hostname, through the whole server:
+//! mosquitto's in C, Paho in Python and mqtt.js in Node, over TLS and WebSockets, in 3.1.1 and 5.
+//!
+//! None of them knows the hostname's address: Paho and mqtt.js are told that every name is loopback,
+//! mosquitto's ask a SOCKS proxy. So each sends the name that it should, and checks the server's.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+
+use muster_tests::Server;
+
+use crate::python::python;
+use crate::{run, shell};
+
+const HOST: &str = "mqtt.example.test";
+
+/// A server with a hostname for MQTT, and devices with their certificates in its scratch folder.
+struct Door {
+    server: Server,
+}
+
+impl Door {
+    fn open() -> Self {
+        let (server, stranger) = (Server::start(), Server::start());
+        server.muster(&["host", "set", HOST, "--mode", "require", "--protocol", "mqtt"]);
+        std::fs::copy(server.ca_file(), server.scratch().join("ca.pem")).expect("copied");
+        for device in ["meter-1", "revoked"] {
+            enroll(&server, device);
+        }
+        server.muster(&["cert", "revoke", "--device", "revoked"]);
+        enroll(&stranger, "meter-1");
+        for file in ["meter-1.pem", "meter-1.key"] {
+            let copy = server.scratch().join(format!("foreign-{file}"));
+            std::fs::copy(stranger.scratch().join(file), copy).expect("copied");
+        }
+        Self { server }
+    }
+
+    fn urls(&self) -> [String; 2] {
+        let (tls, web) = (self.server.mqtt_address().port(), self.server.https_address().port());
+        [format!("mqtts://{HOST}:{tls}"), format!("wss://{HOST}:{web}/mqtt")]
+    }
+}
+
+/// A certificate for a device, as `DEVICE.pem` and `DEVICE.key` in the server's scratch folder.
+fn enroll(server: &Server, device: &str) {
+    let est = format!("https://localhost:{}/.well-known/est", server.est_address().port());
+    let (ca, token) = (server.ca_file(), server.token(device));
+    let line = format!(
+        "openssl ecparam -name prime256v1 -genkey -noout -out {device}.key
+         openssl req -new -key {device}.key -subj /CN={device} -outform DER | base64 > {device}.csr
+         curl -sS --fail-with-body --cacert {} -u {device}:{token} -H 'Content-Type: application/pkcs10' \
+             --data-binary @{device}.csr {est}/simpleenroll | base64 -d | openssl pkcs7 -inform DER -print_certs > {device}.pem",
+        ca.display()
+    );
+    shell(server, &line);
+}
+
+/// What a client says, by certificate, client id and topic.
+type Said<'a> = &'a dyn Fn(Option<&str>, &str, &str) -> String;
+
+const TOPIC: &str = "devices/meter-1/state";
+
+/// A device is served, and nobody who is not that device.
+fn only_the_device_is_served(said: Said<'_>, what: &str) {
+    assert_eq!(said(Some("meter-1"), "meter-1", TOPIC), "done", "{what}");
+    for certificate in [None, Some("revoked"), Some("foreign-meter-1")] {
+        let text = said(certificate, "meter-1", TOPIC);
+        assert!(text.starts_with("refused"), "{what} {certificate:?}: {text}");
+    }
+    let text = said(Some("meter-1"), "meter-2", TOPIC).to_lowercase();
+    assert!(text.starts_with("refused") && text.contains("identifier"), "{what}: {text}");
+    let text = said(Some("meter-1"), "meter-1", "devices/meter-2/state");
+    assert!(text.starts_with("refused: subscription and publication"), "{what}: {text}");
+}
+
+/// Runs a script over TLS and WebSockets in both versions.
+fn in_every_way(interpreter: &[&str], script: &str) {
+    let door = Door::open();
+    for url in door.urls() {
+        for version in ["4", "5"] {
+            let said = |certificate: Option<&str>, id: &str, topic: &str| {
+                let files = certificate.map(|name| [format!("{name}.pem"), format!("{name}.key")]);
+                let mut args = interpreter[1..].to_vec();
+                args.extend([script, &url, version, "ca.pem", id, topic]);
+                args.extend(files.iter().flatten().map(String::as_str));
+                run(&door.server, interpreter[0], &args).trim().to_owned()
+            };
+            only_the_device_is_served(&said, &format!("{url} {version}"));
+        }
+    }
+}
+
+#[test]
+fn mqtt_js_is_served_with_a_device_certificate_and_not_without() {
+    // Debian's modules, which a Node from elsewhere does not look for.
+    let node = ["env", "NODE_PATH=/usr/share/nodejs", "node"];
+    in_every_way(&node, concat!(env!("CARGO_MANIFEST_DIR"), "/interop/mqtt_edge.js"));
+}
+
+#[test]
+fn paho_is_served_with_a_device_certificate_and_not_without() {
+    in_every_way(&[&python()], concat!(env!("CARGO_MANIFEST_DIR"), "/interop/mqtt_edge.py"));
+}
+
+#[test]
+fn mosquittos_clients_are_served_with_a_device_certificate_and_not_without() {
+    let door = Door::open();
+    let (port, proxy) = (door.server.mqtt_address().port(), proxy().port());
+    for version in ["mqttv311", "mqttv5"] {
+        let said = |certificate: Option<&str>, id: &str, topic: &str| {
+            let files =
+                certificate.map_or_else(String::new, |name| format!("--cert {name}.pem --key {name}.key"));
+            let client = format!(
+                "-V {version} --proxy socks5h://127.0.0.1:{proxy} -h {HOST} -p {port} --cafile ca.pem {files} -t {topic}"
+            );
+            // It tells of a refused subscription, and of a refused publication by its status in version 3.1.1.
+            let line = format!(
+                "mosquitto_sub {client} -i {id}/reader -q 2 -W 4 -C 3 -F '%p' > read.{version} 2>&1 & reader=$!
+                 sleep 1
+                 for quality in 0 1 2; do
+                     mosquitto_pub {client} -i {id} -q $quality -m \"hello $quality\" >> wrote.{version} 2>&1 || echo failed >> wrote.{version}
+                 done
+                 wait $reader || true
+                 sort read.{version}; cat wrote.{version}; rm -f wrote.{version}"
+            );
+            let text = shell(&door.server, &line);
+            match text.as_str() {
+                "hello 0\nhello 1\nhello 2\n" => "done".to_owned(),
+                text if text.contains("hello") => format!("wrong: {text}"),
+                text if text.contains("denied") => format!("refused: subscription and publication, {text}"),
+                text => format!("refused: {text}"),
+            }
+        };
+        only_the_device_is_served(&said, version);
+    }
+}
+
+/// A SOCKS proxy (RFC 1928) to which every name is loopback.
+fn proxy() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let client = client.expect("a client");
+            std::thread::spawn(move || carry(client));
+        }
+    });
+    address
+}
+
+/// Connects one client to the port that it names, at loopback, and copies until either side ends.
+fn carry(mut client: TcpStream) -> std::io::Result<()> {
+    let mut greeting = [0; 2];
+    client.read_exact(&mut greeting)?;
+    client.read_exact(&mut vec![0; usize::from(greeting[1])])?;
+    client.write_all(&[5, 0])?;
+    // Version, CONNECT, reserved, a name, and its length.
+    let mut head = [0; 5];
+    client.read_exact(&mut head)?;
+    assert_eq!(head[..4], [5, 1, 0, 3]);
+    let mut name = vec![0; usize::from(head[4])];
+    client.read_exact(&mut name)?;
+    assert_eq!(name, HOST.as_bytes());
+    let mut port = [0; 2];
+    client.read_exact(&mut port)?;
+    let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, u16::from_be_bytes(port)))?;
+    client.write_all(&[5, 0, 0, 1, 127, 0, 0, 1, 0, 0])?;
+    let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
+    let there = std::thread::spawn(move || {
+        let copied = std::io::copy(&mut from_client, &mut to_server);
+        to_server.shutdown(std::net::Shutdown::Write).and(copied)
+    });
+    std::io::copy(&mut server, &mut client)?;
+    client.shutdown(std::net::Shutdown::Both)?;
+    drop(there.join());
+    Ok(())
+}
