@@ -49,11 +49,11 @@ pub enum Value<'a> {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Node {
-    And(Box<Node>, Box<Node>),
+    And(Box<Self>, Box<Self>),
     Compare(Subject, Comparison),
-    Not(Box<Node>),
-    Or(Box<Node>, Box<Node>),
-    Xor(Box<Node>, Box<Node>),
+    Not(Box<Self>),
+    Or(Box<Self>, Box<Self>),
+    Xor(Box<Self>, Box<Self>),
 }
 
 /// What is compared: a field, perhaps in lower case.

@@ -112,8 +112,8 @@ impl SetAssociation {
             return log(tables, &self.by, Action::HostRemoved, subjects, ChangeKind::HostRemoved(name));
         }
         let at = self.by.at;
-        let (origin_tls, created_at) =
-            before.map_or((OriginTls::default(), at), |before| (before.origin_tls, before.created_at));
+        let (origin_tls, created_at) = before
+            .map_or_else(|| (OriginTls::default(), at), |before| (before.origin_tls, before.created_at));
         tables.put(&key, &Host { rule, origin_tls, created_at, changed_at: at })?;
         log(tables, &self.by, Action::HostSet, subjects, ChangeKind::HostSet(name))
     }
