@@ -158,8 +158,9 @@ zero.groups.delete(group_id=group.id, account_id=account_id)
 # Rules of the zone.
 phase = client.rulesets.phases
 rules = [{"expression": "not cf.tls_client_auth.cert_verified", "action": "block", "description": "devices only"}]
-ruleset = phase.update(ruleset_phase="http_request_firewall_custom", zone_id=zone.id, rules=rules)
-assert phase.get(ruleset_phase="http_request_firewall_custom", zone_id=zone.id).rules[0].action == "block"
+phase.update(ruleset_phase="http_request_firewall_custom", zone_id=zone.id, rules=rules)
+ruleset = phase.get(ruleset_phase="http_request_firewall_custom", zone_id=zone.id)
+assert ruleset.rules[0].action == "block" and ruleset.phase == "http_request_firewall_custom"
 assert [found.id for found in client.rulesets.list(zone_id=zone.id)] == [ruleset.id]
 wrong = fails(cloudflare.BadRequestError, phase.update, ruleset_phase="http_request_firewall_custom", zone_id=zone.id,
               rules=[{"expression": "ssl and", "action": "block"}])
