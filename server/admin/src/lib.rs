@@ -28,5 +28,6 @@ mod service;
 mod tests;
 mod x509;
 
+pub use api::access::gate;
 pub use routes::{crl_router, router};
 pub use service::{Api, Backup, EdgeFigures, Hooks, ReadEdge, ZonesChanged};

@@ -20,7 +20,9 @@ fn area(parts: &[&str]) -> Option<Area> {
         ["accounts" | "zones", _, "access", ..] => Area::Access,
         ["accounts", _, "mtls_certificates", ..]
         | ["zones", _, "client_certificates" | "certificate_authorities", ..]
-        | ["accounts", _, "muster", "cas" | "certificates" | "hosts" | "roots", ..] => Area::Certificates,
+        | ["accounts", _, "muster", "cas" | "certificates" | "hosts" | "lapsing" | "roots", ..] => {
+            Area::Certificates
+        }
         ["zones", _, "rulesets" | "managed_headers", ..] => Area::Rules,
         ["accounts", _, "muster", "approvals" | "devices" | "profiles" | "tokens" | "connections", ..] => {
             Area::Fleet

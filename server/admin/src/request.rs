@@ -52,14 +52,9 @@ fn unreadable(error: &(dyn core::error::Error + Send + Sync + 'static)) -> ApiEr
 /// Reads JSON; an error of form is told apart from a value of the wrong kind, which has its place.
 fn parse<T: DeserializeOwned>(octets: &[u8]) -> Result<T, ApiError> {
     let octets = if octets.trim_ascii().is_empty() { b"{}" } else { octets };
-    let mut reader = serde_json::Deserializer::from_slice(octets);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let pointer = pointer(error.path());
-        let inner = error.into_inner();
-        if inner.is_data() { ApiError::argument(pointer, inner.to_string()) } else { malformed(&inner) }
-    })?;
-    reader.end().map_err(|error| malformed(&error))?;
-    Ok(value)
+    let tree: serde_json::Value = serde_json::from_slice(octets).map_err(|error| malformed(&error))?;
+    serde_path_to_error::deserialize(tree)
+        .map_err(|error| ApiError::argument(pointer(error.path()), error.into_inner().to_string()))
 }
 
 fn malformed(error: &serde_json::Error) -> ApiError {

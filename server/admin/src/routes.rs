@@ -14,9 +14,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
 use crate::api::{
-    access_certificates, accounts, admin_tokens, approvals, associations, audit, backup, cas, certificates,
-    client_certificates, devices, host_test, hosts, lapsing, mtls_certificates, profiles, signing, status,
-    tokens, zones,
+    access, access_certificates, accounts, admin_tokens, approvals, associations, audit, backup, cas,
+    certificates, client_certificates, devices, host_test, hosts, lapsing, mtls_certificates, profiles,
+    rulesets, signing, status, tokens, zones,
 };
 use crate::error::{ApiError, CODE_METHOD, CODE_ROUTE};
 use crate::{Api, auth, dashboard, health};
@@ -82,6 +82,11 @@ fn cloudflare() -> Router<Arc<Api>> {
             "/accounts/{account_id}/mtls_certificates/{id}/associations",
             get(mtls_certificates::associations),
         )
+        .route("/zones/{zone_id}/rulesets", get(rulesets::list))
+        .route(
+            "/zones/{zone_id}/rulesets/phases/http_request_firewall_custom/entrypoint",
+            get(rulesets::get).put(rulesets::set),
+        )
         .nest("/accounts/{account_id}/access", access())
         .nest("/zones/{zone_id}/access", access())
 }
@@ -89,6 +94,9 @@ fn cloudflare() -> Router<Arc<Api>> {
 /// Zero Trust Access, of an account or of a zone.
 fn access() -> Router<Arc<Api>> {
     Router::new()
+        .nest("/apps", documents::<access::App>())
+        .nest("/groups", documents::<access::Group>())
+        .nest("/policies", documents::<access::Policy>())
         .route("/certificates", get(access_certificates::list).post(access_certificates::create))
         .route(
             "/certificates/settings",
@@ -100,6 +108,13 @@ fn access() -> Router<Arc<Api>> {
                 .put(access_certificates::update)
                 .delete(access_certificates::remove),
         )
+}
+
+/// The routes of one kind of Access document.
+fn documents<T: access::Written>() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/", get(access::list::<T>).post(access::create::<T>))
+        .route("/{id}", get(access::get::<T>).put(access::update::<T>).delete(access::remove::<T>))
 }
 
 /// What only Muster has.

@@ -1,6 +1,7 @@
 //! Every route over a ledger made for the test, in process: success, no token, the wrong role, bad
 //! bodies, unknown ids, and the edges of paging.
 
+mod access;
 mod cloudflare;
 mod dashboard;
 mod rig;
@@ -46,6 +47,14 @@ const ROUTES: &[(&str, &str)] = &[
     ("PUT", "/accounts/{account}/access/certificates/{uuid}"),
     ("DELETE", "/accounts/{account}/access/certificates/{uuid}"),
     ("GET", "/zones/{zone}/access/certificates"),
+    ("GET", "/zones/{zone}/rulesets"),
+    ("GET", "/zones/{zone}/rulesets/phases/http_request_firewall_custom/entrypoint"),
+    ("PUT", "/zones/{zone}/rulesets/phases/http_request_firewall_custom/entrypoint"),
+    ("GET", "/accounts/{account}/access/apps"),
+    ("POST", "/accounts/{account}/access/apps"),
+    ("GET", "/accounts/{account}/access/apps/{uuid}"),
+    ("GET", "/accounts/{account}/access/policies/{uuid}"),
+    ("DELETE", "/accounts/{account}/access/groups/{uuid}"),
     ("GET", "/zones/{zone}/access/certificates/{uuid}"),
     ("GET", "{own}/admin_tokens"),
     ("POST", "{own}/admin_tokens"),

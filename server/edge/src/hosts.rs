@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use muster_policy::gate::Gate;
 use muster_policy::host::{HostPattern, HostRule};
 use muster_policy::identity::{AccountId, CaId};
 use muster_policy::name::Hostname;
@@ -23,6 +24,7 @@ pub(crate) struct Door {
     pub(crate) rule: HostRule,
     pub(crate) anchors: Arc<AnchorSet>,
     pub(crate) origins: Arc<Origins>,
+    pub(crate) gate: Arc<Gate>,
     certified_key: Arc<CertifiedKey>,
     https: Option<Arc<ServerConfig>>,
     mqtt: Option<Arc<ServerConfig>>,
@@ -48,6 +50,7 @@ pub(crate) struct DoorMaker {
 pub(crate) struct Account {
     pub(crate) entry: AccountEntry,
     pub(crate) outbound: Option<Arc<CertifiedKey>>,
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// All doors, and what they were made of.
@@ -175,7 +178,10 @@ impl Doors {
                 .ok()
                 .map(Arc::new)
         });
-        self.accounts.insert(entry.id, Arc::new(Account { entry: entry.clone(), outbound }));
+        self.accounts.insert(
+            entry.id,
+            Arc::new(Account { entry: entry.clone(), outbound, gate: Arc::new(Gate::new(&entry.gate)) }),
+        );
     }
 
     fn set_ca(&mut self, entry: &CaEntry) {
@@ -252,10 +258,12 @@ impl Doors {
         sets: &mut AnchorSets,
     ) -> Result<Arc<Door>, Fault> {
         let fault = |fault: String| Fault::Host { host: rule.host.clone(), fault };
-        let anchors = sets.get(self, &rule, self.account(&rule)?);
+        let account = self.account(&rule)?;
+        let anchors = sets.get(self, &rule, account);
+        let gate = Arc::clone(&account.gate);
         let https = maker.tls.config(&rule, ListenerKind::Https, &anchors, &certified_key).map_err(fault)?;
         let mqtt = maker.tls.config(&rule, ListenerKind::Mqtt, &anchors, &certified_key).map_err(fault)?;
-        Ok(Arc::new(Door { rule, anchors, origins, certified_key, https, mqtt }))
+        Ok(Arc::new(Door { rule, anchors, origins, gate, certified_key, https, mqtt }))
     }
 
     /// The CAs that a rule accepts: those it names, and the default ones of its account if it does.

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use muster_policy::enrol::DeviceStatus;
+use muster_policy::gate::GateWritten;
 use muster_policy::host::{HostPattern, HostRule};
 use muster_policy::identity::{AccountId, CaId, Serial};
 use muster_policy::name::{DeviceId, Hostname, TrustDomain};
@@ -78,6 +79,9 @@ pub struct AccountEntry {
     pub trust_domain: TrustDomain,
     /// What the edge shows to origins that ask for a client certificate.
     pub outbound: Option<TlsIdentity>,
+    /// What requests to its hostnames are judged by after the certificate.
+    #[serde(default)]
+    pub gate: GateWritten,
 }
 
 /// A CA whose client certificates may be accepted.

@@ -13,15 +13,21 @@
 //! * [`fragment`]: how large the records may be that a client takes.
 //! * [`host`]: what the edge demands at the door of a hostname.
 //! * [`access`]: who a client certificate speaks for at the edge, and whether it may come in.
+//! * [`expression`]: what requests are meant by a rule.
+//! * [`gate`]: rules and Access applications that requests are judged by after the certificate.
+//! * [`network`]: addresses that begin alike.
 //! * [`reason`]: the one enum of refusal reasons that feeds answer, log, metric and audit.
 
 pub mod access;
 pub mod enrol;
+pub mod expression;
 pub mod fragment;
+pub mod gate;
 pub mod host;
 pub mod identity;
 pub mod key;
 pub mod name;
+pub mod network;
 pub mod profile;
 pub mod reason;
 pub mod time;

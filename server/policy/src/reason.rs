@@ -164,6 +164,9 @@ reasons! {
     GroupsChanged, "groups_changed", Unavailable,
         "The groups of the device have changed, and it has to connect anew.";
     ServerStopping, "server_stopping", Unavailable, "The server is stopping.";
+    RuleBlocked, "rule_blocked", Forbidden, "A rule of the zone blocks the request.";
+    AccessDenied, "access_denied", Forbidden,
+        "No policy of the Access application of this path lets the caller in.";
     OriginMissing, "origin_missing", Origin, "The hostname has no origin to send requests to.";
     OriginUnreachable, "origin_unreachable", Origin, "No origin of the hostname could be reached.";
     OriginUntrusted, "origin_untrusted", Origin, "The origin's TLS certificate is not trusted.";

@@ -55,7 +55,10 @@ impl Feed {
         Ok(Snapshot {
             change: reader.newest_change()?,
             made_at: now,
-            accounts: reader.accounts()?.into_iter().map(|account| self.account_entry(account)).collect(),
+            accounts: match reader.account(self.account)? {
+                Some(account) => vec![self.account_entry(&reader, account)?],
+                None => Vec::new(),
+            },
             cas: cas.iter().filter_map(ca_entry).collect(),
             hosts: reader
                 .hosts(self.account)?
@@ -83,6 +86,11 @@ impl Feed {
                 ChangeKind::DevicesImported(_) => return Ok(Update::Snapshot(Box::new(self.snapshot()?))),
                 ChangeKind::CaAdded(id) | ChangeKind::CaStateSet(id, _) => {
                     events.extend(reader.ca(id)?.and_then(|ca| ca_event(&ca)));
+                }
+                ChangeKind::DocumentSet(..) => {
+                    let account = reader.account(self.account)?;
+                    let entry = account.map(|account| self.account_entry(&reader, account)).transpose()?;
+                    events.extend(entry.map(Event::Account));
                 }
                 ChangeKind::CaRemoved(id) => events.push(Event::CaRemoved(id)),
                 ChangeKind::ZoneSet(zone) => {
@@ -125,7 +133,8 @@ impl Feed {
         let mut events = Vec::new();
         if outbound_is_due {
             let account = reader.account(self.account)?;
-            events.extend(account.map(|account| Event::Account(self.account_entry(account))));
+            let entry = account.map(|account| self.account_entry(&reader, account)).transpose()?;
+            events.extend(entry.map(Event::Account));
         }
         for host in due {
             events.extend(self.host_event(&reader, &host)?);
@@ -157,9 +166,10 @@ impl Feed {
         HostEntry { rule: host.rule, certificate, origin_tls }
     }
 
-    fn account_entry(&self, account: Account) -> AccountEntry {
+    fn account_entry(&self, reader: &Reader, account: Account) -> Result<AccountEntry, Fault> {
         let outbound = if account.id == self.account { self.certificates.outbound() } else { None };
-        AccountEntry { id: account.id, trust_domain: account.trust_domain, outbound }
+        let gate = muster_admin::gate(reader, account.id)?;
+        Ok(AccountEntry { id: account.id, trust_domain: account.trust_domain, outbound, gate })
     }
 
     /// The devices that are not plain active ones.

@@ -86,6 +86,7 @@ impl Rig {
             profile: registrar.profile(registrar.default_profile()).expect("read").expect("there"),
             key: KeySource::Device,
             source: None,
+            client: None,
         };
         let Ok(Outcome::Issued(issued)) = registrar.issue(order).await else { panic!("not issued") };
         let certificate: CertificateId = issued.certificate.id;

@@ -94,7 +94,12 @@ fn snapshot(arguments: &Arguments) -> anyhow::Result<Snapshot> {
     Ok(Snapshot {
         change: 1,
         made_at: Clock::system().now(),
-        accounts: vec![AccountEntry { id: ACCOUNT, trust_domain: "example.com".parse()?, outbound: None }],
+        accounts: vec![AccountEntry {
+            id: ACCOUNT,
+            trust_domain: "example.com".parse()?,
+            outbound: None,
+            gate: Default::default(),
+        }],
         cas: vec![CaEntry {
             id: CA,
             account: ACCOUNT,

@@ -137,6 +137,35 @@ for scope in [{"account_id": account_id}, {"zone_id": zone.id}]:
     assert access.update(certificate_id=made_access.id, associated_hostnames=[], **scope).associated_hostnames == []
     assert access.delete(certificate_id=made_access.id, **scope).id == made_access.id
 
+# Access applications with reusable policies and groups.
+zero = client.zero_trust.access
+group = zero.groups.create(account_id=account_id, name="ops", include=[{"common_name": {"common_name": "sdk-1"}}])
+policy = zero.policies.create(account_id=account_id, name="devices", decision="non_identity",
+                              include=[{"certificate": {}}], exclude=[{"group": {"id": group.id}}])
+assert policy.decision == "non_identity" and policy.reusable is True
+assert [found.id for found in zero.policies.list(account_id=account_id)] == [policy.id]
+app = zero.applications.create(account_id=account_id, domain="a.sdk.example/admin", type="self_hosted", name="admin",
+                               policies=[{"id": policy.id, "precedence": 1}])
+assert zero.applications.get(app_id=app.id, account_id=account_id).domain == "a.sdk.example/admin"
+assert [found.id for found in zero.applications.list(account_id=account_id)] == [app.id]
+fails(cloudflare.ConflictError, zero.policies.delete, policy_id=policy.id, account_id=account_id)
+fails(cloudflare.BadRequestError, zero.policies.create, account_id=account_id, name="x", decision="allow",
+      include=[{"email": {"email": "a@example.com"}}])
+zero.applications.delete(app_id=app.id, account_id=account_id)
+zero.policies.delete(policy_id=policy.id, account_id=account_id)
+zero.groups.delete(group_id=group.id, account_id=account_id)
+
+# Rules of the zone.
+phase = client.rulesets.phases
+rules = [{"expression": "not cf.tls_client_auth.cert_verified", "action": "block", "description": "devices only"}]
+phase.update(ruleset_phase="http_request_firewall_custom", zone_id=zone.id, rules=rules)
+ruleset = phase.get(ruleset_phase="http_request_firewall_custom", zone_id=zone.id)
+assert ruleset.rules[0].action == "block" and ruleset.phase == "http_request_firewall_custom"
+assert [found.id for found in client.rulesets.list(zone_id=zone.id)] == [ruleset.id]
+wrong = fails(cloudflare.BadRequestError, phase.update, ruleset_phase="http_request_firewall_custom", zone_id=zone.id,
+              rules=[{"expression": "ssl and", "action": "block"}])
+assert wrong.body["errors"][0]["source"]["pointer"] == "/rules/0/expression"
+
 # Who may not, and who is unknown.
 fails(cloudflare.AuthenticationError, Cloudflare(base_url=base_url, api_token="wrong", max_retries=0).zones.list)
 print("everything passed")

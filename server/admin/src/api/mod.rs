@@ -2,6 +2,7 @@
 //!
 //! A view is a struct of its own, never a stored record: what is not listed in a view can't leak.
 
+pub(crate) mod access;
 pub(crate) mod access_certificates;
 pub(crate) mod accounts;
 pub(crate) mod admin_tokens;
@@ -19,6 +20,7 @@ pub(crate) mod lapsing;
 pub(crate) mod mtls_certificates;
 pub(crate) mod pem;
 pub(crate) mod profiles;
+pub(crate) mod rulesets;
 pub(crate) mod signing;
 pub(crate) mod status;
 pub(crate) mod tokens;

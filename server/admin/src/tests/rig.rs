@@ -178,6 +178,12 @@ impl Rig {
         answer(self.router().oneshot(request.expect("a request")).await.expect("an answer")).await
     }
 
+    /// What the edge would be told to judge requests by.
+    pub(super) fn gate(&self) -> muster_policy::gate::GateWritten {
+        let reader = self.registrar.ledger().reader().expect("open");
+        crate::gate(&reader, self.registrar.account()).expect("reads")
+    }
+
     pub(super) async fn send_with(
         &self,
         headers: &[(&str, &str)],

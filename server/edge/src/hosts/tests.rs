@@ -62,7 +62,12 @@ fn entry(name: &str, (der, key): &(ByteBuf, SecretKey)) -> HostEntry {
 }
 
 fn account() -> AccountEntry {
-    AccountEntry { id: ACCOUNT, trust_domain: "fleet.example".parse().expect("a domain"), outbound: None }
+    AccountEntry {
+        id: ACCOUNT,
+        trust_domain: "fleet.example".parse().expect("a domain"),
+        outbound: None,
+        gate: Default::default(),
+    }
 }
 
 fn doors(names: &[&str]) -> Doors {

@@ -5,6 +5,7 @@
 //! streams through, [`upgrade`] carries WebSockets to origins and [`websocket`] those of the broker.
 
 pub(crate) mod body;
+mod facts;
 pub(crate) mod headers;
 pub(crate) mod origin;
 pub(crate) mod proxy;

@@ -15,10 +15,12 @@ use http::{Method, Request, Response, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use muster_policy::access::Permit;
+use muster_policy::gate;
 use muster_policy::host::Protocol;
 use muster_policy::reason::Reason;
 
-use super::body::{AnswerBody, Offers, Progress, RequestBody, ResponseBody};
+use super::body::{AnswerBody, BodyError, Offers, Progress, RequestBody, ResponseBody};
+use super::facts::Facts;
 use super::upgrade::{self, Upgrade};
 use super::{headers, websocket};
 use crate::errors;
@@ -99,6 +101,7 @@ impl Visit {
         let protocol = if to_broker { Protocol::Mqtt } else { Protocol::Https };
         // Held until the request is on its way: nothing is forwarded without it.
         let permit = self.shared.state.access(&door, self.place.guest.holder.as_deref(), protocol)?;
+        self.judge(&door, &authority, &request, &permit)?;
         if to_broker {
             return websocket::welcome(self, request);
         }
@@ -112,6 +115,39 @@ impl Visit {
             headers::withhold_certificate(request.headers_mut());
         }
         self.forward(&door, request, upgrade).await
+    }
+
+    /// Rules and Access, after the certificate.
+    fn judge(
+        &self,
+        door: &Door,
+        authority: &Authority,
+        request: &Request<Incoming>,
+        permit: &Permit<'_>,
+    ) -> Result<(), Reason> {
+        let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
+        let visit = gate::Visit {
+            zone: door.rule.zone,
+            host: &host,
+            path: request.uri().path(),
+            holder: permit.holder(),
+            source: self.source.ip(),
+        };
+        // Made only when a rule asks.
+        let nobody = OnceLock::new();
+        let value_of = |field| {
+            let identity = match (permit.holder(), &self.verified) {
+                (Some(_), Some(verified)) => self.identity.get_or_init(|| headers::of_holder(verified)),
+                _ => nobody.get_or_init(headers::anonymous),
+            };
+            Facts::of(request, &host, identity, self.source.ip()).value(field)
+        };
+        let passed = door.gate.judge(&visit, &value_of)?;
+        if passed.noted > 0 {
+            let device = permit.holder().map(|holder| holder.device.as_str());
+            tracing::info!(host, device, rules = passed.noted, "a request that rules note");
+        }
+        Ok(())
     }
 
     /// The door of the request, as it is now.

@@ -425,7 +425,12 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 pub(crate) fn account(id: AccountId) -> AccountEntry {
-    AccountEntry { id, trust_domain: "fleet.example".parse().expect("a trust domain"), outbound: None }
+    AccountEntry {
+        id,
+        trust_domain: "fleet.example".parse().expect("a trust domain"),
+        outbound: None,
+        gate: Default::default(),
+    }
 }
 
 pub(crate) fn host(

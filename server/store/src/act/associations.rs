@@ -8,7 +8,7 @@ use muster_policy::identity::CaId;
 use crate::act::{By, Rejected, hosts, log};
 use crate::codec;
 use crate::keys;
-use crate::record::{Action, Association, AssociationScope, Ca, ChangeKind, Host, Zone};
+use crate::record::{Action, Association, AssociationScope, Ca, ChangeKind, Host, OriginTls, Zone};
 use crate::tables::{TableName, Tables};
 use crate::transaction::{Failed, Fault, Transaction};
 
@@ -112,8 +112,8 @@ impl SetAssociation {
             return log(tables, &self.by, Action::HostRemoved, subjects, ChangeKind::HostRemoved(name));
         }
         let at = self.by.at;
-        let created_at = before.as_ref().map_or(at, |before| before.created_at);
-        let origin_tls = before.map(|before| before.origin_tls).unwrap_or_default();
+        let (origin_tls, created_at) = before
+            .map_or_else(|| (OriginTls::default(), at), |before| (before.origin_tls, before.created_at));
         tables.put(&key, &Host { rule, origin_tls, created_at, changed_at: at })?;
         log(tables, &self.by, Action::HostSet, subjects, ChangeKind::HostSet(name))
     }

@@ -1,0 +1,331 @@
+//! Access applications, policies and groups (contract §6.1), as far as certificates and addresses go.
+//!
+//! Rules of other kinds need an identity provider, which is not here, so they are refused when they are
+//! written. The edge enforces an application at its hostname and path, with or without its certificate.
+
+mod documents;
+mod gate;
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use muster_policy::gate::Decision;
+use muster_policy::host::HostPattern;
+use muster_policy::identity::CaId;
+use muster_policy::network::Network;
+use muster_policy::time::UnixTime;
+use muster_store::record::{AssociationScope, Document, DocumentKind};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::documents::Written;
+use self::documents::{find, list_all, remove_one, store};
+pub use self::gate::gate;
+use crate::Api;
+use crate::api::Outcome;
+use crate::auth::Caller;
+use crate::envelope::Answer;
+use crate::error::ApiError;
+use crate::request::{Json, Query, Scope};
+
+/// Most rules of a policy or group, and most policies of an application.
+const PARTS_MAX: usize = 100;
+/// Longest name.
+const NAME_MAX_CHARS: usize = 350;
+
+/// One thing that is said of a visitor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Rule {
+    Certificate {},
+    CommonName { common_name: String },
+    Everyone {},
+    Group { id: CaId },
+    Ip { ip: Network },
+}
+
+/// A group as it is written and stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Group {
+    name: String,
+    include: Vec<Rule>,
+    #[serde(default)]
+    exclude: Vec<Rule>,
+    #[serde(default)]
+    require: Vec<Rule>,
+    #[serde(default)]
+    is_default: bool,
+}
+
+/// A policy as it is written and stored; what could not be enforced is refused.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Policy {
+    name: String,
+    decision: Decision,
+    include: Vec<Rule>,
+    #[serde(default)]
+    exclude: Vec<Rule>,
+    #[serde(default)]
+    require: Vec<Rule>,
+    #[serde(default)]
+    session_duration: Option<String>,
+    #[serde(default)]
+    approval_required: bool,
+    #[serde(default)]
+    isolation_required: bool,
+    #[serde(default)]
+    purpose_justification_required: bool,
+}
+
+/// A policy of an application: by its id, or with a place of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Link {
+    Id(CaId),
+    Placed { id: CaId, precedence: Option<u32> },
+}
+
+impl Link {
+    const fn id(&self) -> CaId {
+        match self {
+            Self::Id(id) | Self::Placed { id, .. } => *id,
+        }
+    }
+}
+
+/// What an application is; only what stands at a hostname can be guarded here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AppKind {
+    SelfHosted,
+}
+
+/// An application as it is written and stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct App {
+    #[serde(default)]
+    name: Option<String>,
+    domain: String,
+    #[serde(rename = "type")]
+    kind: AppKind,
+    #[serde(default)]
+    session_duration: Option<String>,
+    #[serde(default)]
+    policies: Vec<Link>,
+}
+
+impl App {
+    /// The hostname and the path, `/` for all.
+    fn place(&self) -> Result<(HostPattern, String), ApiError> {
+        let (host, path) = self.domain.split_once('/').unwrap_or((&self.domain, ""));
+        let host = host.parse().map_err(|error| ApiError::argument("/domain", format!("domain: {error}")))?;
+        let path = path.trim_end_matches('*').trim_end_matches('/');
+        if path.contains(['*', '?', '#', '%', '\\']) || path.split('/').any(|part| matches!(part, "." | ".."))
+        {
+            let message = "domain: a path is plain, without wildcards, escapes, query and dots";
+            return Err(ApiError::argument("/domain", message));
+        }
+        Ok((host, format!("/{path}")))
+    }
+}
+
+/// A document with what surrounds it.
+#[derive(Serialize)]
+struct View<T> {
+    id: CaId,
+    #[serde(flatten)]
+    written: T,
+    created_at: UnixTime,
+    updated_at: UnixTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reusable: Option<bool>,
+}
+
+impl<T: Written> View<T> {
+    fn new(document: &Document) -> Result<Self, ApiError> {
+        let written = serde_json::from_str(&document.text).map_err(ApiError::internal)?;
+        let reusable = (document.kind == DocumentKind::AccessPolicy).then_some(true);
+        Ok(Self {
+            id: document.id,
+            written,
+            created_at: document.created_at,
+            updated_at: document.changed_at,
+            reusable,
+        })
+    }
+}
+
+impl Written for Group {
+    const KIND: DocumentKind = DocumentKind::AccessGroup;
+
+    async fn check(&self, api: &Api, scope: AssociationScope) -> Result<(), ApiError> {
+        check_name(&self.name)?;
+        for (name, rules) in
+            [("include", &self.include), ("exclude", &self.exclude), ("require", &self.require)]
+        {
+            check_rules(api, scope, name, rules).await?;
+            // A group of groups could be one of itself.
+            if let Some(index) = rules.iter().position(|rule| matches!(rule, Rule::Group { .. })) {
+                return Err(ApiError::argument(format!("/{name}/{index}/group"), "a group holds no groups"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Written for Policy {
+    const KIND: DocumentKind = DocumentKind::AccessPolicy;
+
+    async fn check(&self, api: &Api, scope: AssociationScope) -> Result<(), ApiError> {
+        check_name(&self.name)?;
+        for (name, set) in [
+            ("approval_required", self.approval_required),
+            ("isolation_required", self.isolation_required),
+            ("purpose_justification_required", self.purpose_justification_required),
+        ] {
+            if set {
+                return Err(ApiError::argument(format!("/{name}"), format!("{name}: not offered here")));
+            }
+        }
+        for (name, rules) in
+            [("include", &self.include), ("exclude", &self.exclude), ("require", &self.require)]
+        {
+            check_rules(api, scope, name, rules).await?;
+        }
+        if self.include.is_empty() {
+            return Err(ApiError::argument("/include", "include: at least one rule"));
+        }
+        Ok(())
+    }
+}
+
+impl Written for App {
+    const KIND: DocumentKind = DocumentKind::AccessApp;
+
+    async fn check(&self, api: &Api, scope: AssociationScope) -> Result<(), ApiError> {
+        let (host, _) = self.place()?;
+        if let Some(name) = &self.name {
+            check_name(name)?;
+        }
+        let zones = api.read(move |reader| reader.zones(scope.account())).await?;
+        let within = |zone: &muster_store::record::Zone| match scope {
+            AssociationScope::Account(_) => true,
+            AssociationScope::Zone { zone: wanted, .. } => zone.id == wanted,
+        };
+        if !zones.iter().any(|zone| within(zone) && host.is_within(&zone.name)) {
+            return Err(ApiError::argument(
+                "/domain",
+                format!("domain: {host} lies in no zone of this scope"),
+            ));
+        }
+        if self.policies.len() > PARTS_MAX {
+            return Err(ApiError::argument("/policies", format!("policies: at most {PARTS_MAX}")));
+        }
+        for (index, link) in self.policies.iter().enumerate() {
+            if find(api, scope, DocumentKind::AccessPolicy, link.id()).await.is_err() {
+                let message = format!("there is no policy {}", link.id());
+                return Err(ApiError::argument(format!("/policies/{index}"), message));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_name(name: &str) -> Result<(), ApiError> {
+    let sound =
+        !name.is_empty() && name.chars().count() <= NAME_MAX_CHARS && !name.chars().any(char::is_control);
+    let message = "name: 1 to 350 characters, none of them a control";
+    if sound { Ok(()) } else { Err(ApiError::argument("/name", message)) }
+}
+
+async fn check_rules(api: &Api, scope: AssociationScope, name: &str, rules: &[Rule]) -> Result<(), ApiError> {
+    if rules.len() > PARTS_MAX {
+        return Err(ApiError::argument(format!("/{name}"), format!("{name}: at most {PARTS_MAX} rules")));
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let Rule::Group { id } = rule else { continue };
+        if find(api, scope, DocumentKind::AccessGroup, *id).await.is_err() {
+            let message = format!("there is no group {id}");
+            return Err(ApiError::argument(format!("/{name}/{index}/group/id"), message));
+        }
+    }
+    Ok(())
+}
+
+/// `GET /{scope}/access/{apps|groups|policies}`
+pub(crate) async fn list<T: Written>(
+    State(api): State<Arc<Api>>,
+    Scope(scope): Scope,
+    query: Query,
+) -> Outcome {
+    let page = crate::paging::PageWish::from_query(&query)?;
+    let (found, info) = page.cut(list_all(&api, scope, T::KIND).await?);
+    let views: Vec<View<T>> = found.iter().map(View::new).collect::<Result<_, _>>()?;
+    Answer::list(&views, info)
+}
+
+/// `GET /{scope}/access/{apps|groups|policies}/{id}`
+pub(crate) async fn get<T: Written>(State(api): State<Arc<Api>>, Scope(scope): Scope, id: Named) -> Outcome {
+    Answer::one(&View::<T>::new(&find(&api, scope, T::KIND, id.0).await?)?)
+}
+
+/// `POST /{scope}/access/{apps|groups|policies}`
+pub(crate) async fn create<T: Written>(
+    State(api): State<Arc<Api>>,
+    Scope(scope): Scope,
+    caller: Caller,
+    Json(written): Json<T>,
+) -> Outcome {
+    let stored = store(&api, scope, None, &written, &caller).await?;
+    Ok(Answer::one(&View::<T>::new(&stored)?)?.created())
+}
+
+/// `PUT /{scope}/access/{apps|groups|policies}/{id}`
+pub(crate) async fn update<T: Written>(
+    State(api): State<Arc<Api>>,
+    Scope(scope): Scope,
+    id: Named,
+    caller: Caller,
+    Json(written): Json<T>,
+) -> Outcome {
+    let before = find(&api, scope, T::KIND, id.0).await?;
+    let stored = store(&api, scope, Some(before), &written, &caller).await?;
+    Answer::one(&View::<T>::new(&stored)?)
+}
+
+#[derive(Serialize)]
+struct Removed {
+    id: CaId,
+}
+
+/// `DELETE /{scope}/access/{apps|groups|policies}/{id}`; refused while another names it.
+pub(crate) async fn remove<T: Written>(
+    State(api): State<Arc<Api>>,
+    Scope(scope): Scope,
+    id: Named,
+    caller: Caller,
+) -> Outcome {
+    let document = find(&api, scope, T::KIND, id.0).await?;
+    for kind in [DocumentKind::AccessApp, DocumentKind::AccessPolicy] {
+        let namers = list_all(&api, AssociationScope::Account(scope.account()), kind).await?;
+        if let Some(namer) = namers.iter().find(|namer| namer.text.contains(&document.id.to_string())) {
+            return Err(ApiError::conflict(format!("{} is used by {}", document.id, namer.id)));
+        }
+    }
+    remove_one(&api, &document, &caller).await?;
+    Answer::one(&Removed { id: document.id })
+}
+
+/// The id of a path.
+pub(crate) struct Named(CaId);
+
+impl axum::extract::FromRequestParts<Arc<Api>> for Named {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut http::request::Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let missing = || ApiError::not_found("object");
+        let path: Result<Path<std::collections::HashMap<String, String>>, _> =
+            Path::from_request_parts(parts, api).await;
+        let Path(segments) = path.map_err(|_| missing())?;
+        segments.get("id").and_then(|text| text.parse().ok()).map(Self).ok_or_else(missing)
+    }
+}
