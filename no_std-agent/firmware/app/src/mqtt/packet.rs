@@ -170,11 +170,11 @@ pub(super) const DISCONNECTION: &[u8] = &[0xe0, 0];
 pub(super) struct TooLong;
 
 /// Writes a body, and its header in front.
-fn packet<'b>(
-    buffer: &'b mut [u8],
+fn packet(
+    buffer: &mut [u8],
     first: u8,
     body: impl FnOnce(&mut Writer<'_>) -> Result<(), TooLong>,
-) -> Result<&'b [u8], TooLong> {
+) -> Result<&[u8], TooLong> {
     let (header, room) = buffer.split_at_mut_checked(HEADER_BYTES).ok_or(TooLong)?;
     let mut writer = Writer { room, len: 0 };
     body(&mut writer)?;
