@@ -4,7 +4,7 @@
 # and fails. Every part that ran is named at the end with its time; nothing is skipped in silence.
 #
 #   tests/check.sh            everything
-#   tests/check.sh PART ...   only these parts: packages format clippy docs deny test interop power fuzz size
+#   tests/check.sh PART ...   only these parts: packages format clippy docs deny test interop power fuzz size firmware
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -13,7 +13,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
 venv=$CARGO_TARGET_DIR/check-venv
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(packages format clippy docs deny test interop power fuzz size)
+[ ${#parts[@]} -gt 0 ] || parts=(packages format clippy docs deny test interop power fuzz size firmware)
 
 # Debian package, and a file that shows it is there.
 debian=(
@@ -71,6 +71,7 @@ part_interop() {
 part_power() { tests/power_cut.sh; }
 part_fuzz() { tests/fuzz/smoke.sh; }
 part_size() { tests/size/size.sh; }
+part_firmware() { tests/firmware.sh; }
 
 summary=()
 for part in "${parts[@]}"; do
