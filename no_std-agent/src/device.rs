@@ -10,6 +10,7 @@ mod local;
 mod session;
 
 use core::ops::Range;
+use core::pin::pin;
 
 use embassy_futures::select::{Either, select};
 use embedded_storage_async::nor_flash::NorFlash;
@@ -175,10 +176,10 @@ where
         let (Some(leaf), Some(key)) = (leaf, key) else { return Err(ConnectError::Key) };
         let client = ClientIdentity { leaf, keys: &mut self.keys, reference: &key.reference };
         let (net, memory, entropy) = (&mut self.net, &mut self.tls, &mut self.entropy);
-        let connecting = async {
+        let connecting = pin!(async {
             let transport = net.connect(server, port).await.map_err(|_| ConnectError::Unreachable)?;
             tls::connect(transport, memory, server, &check, Some(client), entropy).await
-        };
+        });
         let connection = match select(connecting, self.clock.wait_until(until)).await {
             Either::First(connected) => connected?,
             Either::Second(()) => return Err(ConnectError::Timeout),

@@ -4,11 +4,12 @@
 //! client that sends the bytes it is told to; [`Turned`] is a server whose clock a test turns; [`request`]
 //! makes PKCS#10 requests of any content. [`fleet`] and [`carrying`] are for what the agent
 //! carries; [`local`] has programs that know nothing of the agent; [`MqttBroker`] is a broker alone, without
-//! its edge.
+//! its edge. [`board`] is a device with the firmware, in an emulator.
 //! Nothing sleeps for a fixed time to let something happen: waits are on lines and answers, and every wait
 //! has an end.
 
 pub mod agent;
+pub mod board;
 pub mod carrying;
 pub mod est;
 pub mod fleet;

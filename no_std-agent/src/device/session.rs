@@ -1,5 +1,6 @@
 //! One connection with the EST server, from the machine's wish to its end.
 
+use core::pin::pin;
 use core::time::Duration;
 
 use embassy_futures::select::{Either, select};
@@ -85,34 +86,39 @@ where
         observe: &mut impl FnMut(Event),
     ) -> Result<(), Misuse> {
         let (machine, clock) = (&mut self.machine, &self.clock);
-        let connecting = async {
-            let leaf_and_reference = match wanted.present {
-                Present::Nothing => None,
-                Present::Manufacturer => self.manufacturer.map(|made| (made.leaf, made.key)),
-                Present::Slot(slot) => {
-                    let leaf = machine.chain(slot).and_then(|chain| chain.iter().next());
-                    leaf.zip(self.slots.key(slot).map(|key| &key.reference))
+        // Pinned here and not moved into `select`: it is large, and each move is a copy on the stack.
+        let connected = {
+            let connecting = pin!(async {
+                let leaf_and_reference = match wanted.present {
+                    Present::Nothing => None,
+                    Present::Manufacturer => self.manufacturer.map(|made| (made.leaf, made.key)),
+                    Present::Slot(slot) => {
+                        let leaf = machine.chain(slot).and_then(|chain| chain.iter().next());
+                        leaf.zip(self.slots.key(slot).map(|key| &key.reference))
+                    }
+                };
+                if leaf_and_reference.is_none() && wanted.present != Present::Nothing {
+                    return Err(ConnectError::Key);
                 }
-            };
-            if leaf_and_reference.is_none() && wanted.present != Present::Nothing {
-                return Err(ConnectError::Key);
-            }
-            let keys = &mut self.keys;
-            let client = leaf_and_reference.map(|(leaf, reference)| ClientIdentity { leaf, keys, reference });
-            let server = self.config.server;
-            let transport = self.net.connect(server.name(), server.port()).await;
-            let transport = transport.map_err(|_| ConnectError::Unreachable)?;
-            let (tls, entropy) = (&mut self.tls, &mut self.entropy);
-            match wanted.trust {
-                ServerTrust::Bootstrap => {
-                    tls::connect(transport, tls, server.name(), &AnyServer, client, entropy).await
+                let keys = &mut self.keys;
+                let client =
+                    leaf_and_reference.map(|(leaf, reference)| ClientIdentity { leaf, keys, reference });
+                let server = self.config.server;
+                let transport = self.net.connect(server.name(), server.port()).await;
+                let transport = transport.map_err(|_| ConnectError::Unreachable)?;
+                let (tls, entropy) = (&mut self.tls, &mut self.entropy);
+                match wanted.trust {
+                    ServerTrust::Bootstrap => {
+                        tls::connect(transport, tls, server.name(), &AnyServer, client, entropy).await
+                    }
+                    ServerTrust::Verified => {
+                        tls::connect(transport, tls, server.name(), &*machine, client, entropy).await
+                    }
                 }
-                ServerTrust::Verified => {
-                    tls::connect(transport, tls, server.name(), &*machine, client, entropy).await
-                }
-            }
+            });
+            select(connecting, clock.wait_until(until)).await
         };
-        let connection = match select(connecting, clock.wait_until(until)).await {
+        let mut connection = match connected {
             Either::First(Ok(connection)) => connection,
             Either::First(Err(error)) => {
                 return machine.handle(Input::Closed(error.ending()), clock.now());
@@ -129,26 +135,37 @@ where
             slots: &mut self.slots,
             scratch: self.scratch,
         };
-        serve(machine, connection, clock, &mut local, observe).await
+        // Lent and not given: each time it is given away it is copied, and it is large.
+        if serve(machine, &mut connection, clock, &mut local, observe).await? == Served::ToClose {
+            let closing = pin!(connection.close());
+            select(closing, clock.wait_until(clock.now().plus(CLOSE_TIMEOUT))).await;
+        }
+        Ok(())
     }
+}
+
+/// How the machine is done with a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Served {
+    /// It is gone.
+    Gone,
+    /// It is to be closed in order.
+    ToClose,
 }
 
 /// Serves the machine over `connection` until one of them ends it.
 async fn serve<IO: Read + Write, F: NorFlash, K: KeyStore, E: Entropy>(
     machine: &mut Enrollment<'_, P256Verifier>,
-    mut connection: Connection<'_, IO>,
+    connection: &mut Connection<'_, IO>,
     clock: &impl Clock,
     local: &mut Local<'_, F, K, E>,
     observe: &mut impl FnMut(Event),
-) -> Result<(), Misuse> {
+) -> Result<Served, Misuse> {
     let mut piece = [0; PIECE_BYTES];
     loop {
         let Ok(output) = machine.poll(&mut piece) else { return Err(Misuse::Unasked) };
         let happened = match output {
-            Output::Close => {
-                select(connection.close(), clock.wait_until(clock.now().plus(CLOSE_TIMEOUT))).await;
-                return Ok(());
-            }
+            Output::Close => return Ok(Served::ToClose),
             // Never without `Close` before it.
             Output::Connect(_) => return Err(Misuse::Unasked),
             Output::Event(event) => {
@@ -164,7 +181,7 @@ async fn serve<IO: Read + Write, F: NorFlash, K: KeyStore, E: Entropy>(
             }
             Output::WaitUntil(until) => {
                 let mut received = [0; PIECE_BYTES];
-                match select(exchange(&mut connection, &mut received), clock.wait_until(until)).await {
+                match select(exchange(connection, &mut received), clock.wait_until(until)).await {
                     Either::First(Ok(0)) => Err(Ended(Ending::Closed)),
                     Either::First(Ok(len)) => {
                         let received = received.get(..len).unwrap_or_default();
@@ -188,7 +205,8 @@ async fn serve<IO: Read + Write, F: NorFlash, K: KeyStore, E: Entropy>(
             }
         };
         if let Err(ended) = happened {
-            return machine.handle(Input::Closed(ended.0), clock.now());
+            machine.handle(Input::Closed(ended.0), clock.now())?;
+            return Ok(Served::Gone);
         }
     }
 }

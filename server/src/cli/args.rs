@@ -77,6 +77,10 @@ pub enum Command {
         /// The backup.
         file: PathBuf,
     },
+    /// Make the provisioning images of devices with Muster's firmware, each with a token of its own.
+    Factory(Box<FactoryArgs>),
+    /// Put firmware and provisioning image on a board, or boot it in the emulator.
+    Flash(FlashArgs),
     /// Check the data directory and, if it runs, the server.
     Doctor,
     /// Print a completion script for a shell.
@@ -84,6 +88,105 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// A board that there is firmware for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Board {
+    /// Cortex-M3, emulated.
+    #[value(name = "mps2-an385")]
+    Mps2An385,
+    /// Cortex-M4, emulated.
+    #[value(name = "mps2-an386")]
+    Mps2An386,
+}
+
+impl std::fmt::Display for Board {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Mps2An385 => "mps2-an385",
+            Self::Mps2An386 => "mps2-an386",
+        })
+    }
+}
+
+/// Arguments of `factory`.
+#[derive(Args, Debug)]
+pub struct FactoryArgs {
+    /// The devices: a CSV with the column `id`, as `device import` takes it.
+    #[arg(long, value_name = "FILE")]
+    pub devices: PathBuf,
+    /// The board.
+    #[arg(long, value_enum)]
+    pub board: Board,
+    /// Where to write the images; made if it is not there.
+    #[arg(long, value_name = "FOLDER")]
+    pub out: PathBuf,
+    /// The EST server as devices reach it, e.g. https://est.example.com:8443.
+    #[arg(long, value_name = "URL")]
+    pub est: http::Uri,
+    /// The CA certificates that devices trust, PEM; default: the account's root.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// The broker, e.g. mqtts://mqtt.example.com:8883.
+    #[arg(long, value_name = "URL")]
+    pub mqtt: Option<http::Uri>,
+    /// What each device's topics begin with.
+    #[arg(long, default_value = "devices/{device}/")]
+    pub prefix: String,
+    /// The HTTPS service, with the path to ask and post to.
+    #[arg(long, value_name = "URL")]
+    pub https: Option<http::Uri>,
+    /// A name that devices know without asking, as NAME=IPV4; repeatable.
+    #[arg(long = "host", value_name = "NAME=IPV4", value_parser = super::firmware::parse_host)]
+    pub hosts: Vec<(String, std::net::Ipv4Addr)>,
+    /// The device's own address, as IPV4/PREFIX, instead of DHCP.
+    #[arg(long, value_name = "IPV4/PREFIX", requires_all = ["gateway", "dns"])]
+    pub address: Option<String>,
+    /// The router, with `--address`.
+    #[arg(long, requires = "address")]
+    pub gateway: Option<std::net::Ipv4Addr>,
+    /// The name server, with `--address`.
+    #[arg(long, requires = "address")]
+    pub dns: Option<std::net::Ipv4Addr>,
+    /// The wireless network to join.
+    #[arg(long, value_name = "NAME")]
+    pub wifi_ssid: Option<String>,
+    /// A file with its passphrase.
+    #[arg(long, value_name = "FILE", requires = "wifi_ssid")]
+    pub wifi_passphrase_file: Option<PathBuf>,
+    /// The access point of a cellular network.
+    #[arg(long)]
+    pub apn: Option<String>,
+    /// How often a device reports its status.
+    #[arg(long, default_value = "60s", value_parser = parse_span)]
+    pub report_every: Duration,
+    /// How long the tokens are good: 1h, 7d.
+    #[arg(long, default_value = "7d", value_parser = parse_span)]
+    pub ttl: Duration,
+    /// The profile that devices enroll under.
+    #[arg(long)]
+    pub profile: Option<String>,
+}
+
+/// Arguments of `flash`.
+#[derive(Args, Debug)]
+pub struct FlashArgs {
+    /// The board.
+    #[arg(long, value_enum)]
+    pub board: Board,
+    /// The device.
+    #[arg(long, value_name = "ID")]
+    pub device: String,
+    /// Where `factory` wrote the images.
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub images: PathBuf,
+    /// The firmware, as `no_std-agent/firmware/build.sh BOARD` makes it.
+    #[arg(long, value_name = "FILE")]
+    pub firmware: PathBuf,
+    /// Write and do not boot.
+    #[arg(long)]
+    pub no_boot: bool,
 }
 
 /// Arguments of `init`.

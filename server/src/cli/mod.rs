@@ -7,6 +7,7 @@ pub mod args;
 mod client;
 mod device_csv;
 mod doctor;
+mod firmware;
 mod fleet;
 mod hosts;
 mod manage;
@@ -44,6 +45,13 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Init(args) => runtime.block_on(server::init(args, cli.json)),
         Command::Serve(args) => runtime.block_on(server::serve(args, &cli.dir)),
         Command::Restore { file } => server::restore(&cli.dir, &file, cli.json),
+        Command::Flash(args) => firmware::flash(&args),
+        Command::Factory(args) => runtime.block_on(async {
+            let dir = DataDir::new(&cli.dir);
+            let client = Client::connect(&dir).await?;
+            let mut out = std::io::stdout();
+            firmware::factory(&client, &dir, *args, &mut Printer::new(&mut out, cli.json)).await
+        }),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "muster", &mut std::io::stdout());
             Ok(())
@@ -81,6 +89,8 @@ async fn act(client: &Client, command: Command, out: &mut Printer<'_>) -> anyhow
         // `run` has dealt with these.
         Command::Completions { .. }
         | Command::Doctor
+        | Command::Factory(_)
+        | Command::Flash(_)
         | Command::Init(_)
         | Command::Restore { .. }
         | Command::Serve(_) => Ok(()),

@@ -312,6 +312,13 @@ impl<'a, V: Verify> Enrollment<'a, V> {
             .map(Shelf::chain)
     }
 
+    /// How often the identity in this slot was renewed, counted from the first one.
+    #[must_use]
+    pub fn generation(&self, slot: Slot) -> Option<u32> {
+        let labels = [self.current.label(), self.candidate.label()];
+        labels.into_iter().flatten().find(|label| label.slot == slot).map(|label| label.generation)
+    }
+
     /// What is known of the present time.
     #[must_use]
     pub fn moment(&self) -> Moment {

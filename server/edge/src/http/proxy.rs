@@ -19,7 +19,7 @@ use muster_policy::gate;
 use muster_policy::host::Protocol;
 use muster_policy::reason::Reason;
 
-use super::body::{AnswerBody, BodyError, Offers, Progress, RequestBody, ResponseBody};
+use super::body::{AnswerBody, Offers, Progress, RequestBody, ResponseBody};
 use super::facts::Facts;
 use super::upgrade::{self, Upgrade};
 use super::{headers, websocket};

@@ -1,0 +1,280 @@
+//! The life of a device: enroll, use the identity, renew, recover.
+//!
+//! One loop, one connection at a time. First whatever the EST machine has due, then the application's servers with
+//! the identity: the HTTPS service once for each round, the broker until something else is due.
+//! The token of the factory serves the first enrollment, and a later one only when the identity was refused; it is
+//! erased as soon as an identity that works is in flash.
+
+use core::time::Duration;
+
+use embedded_storage_async::nor_flash::NorFlash;
+use muster_nostd_agent::clock::Clock;
+use muster_nostd_agent::device::{Board, Device, DeviceMemory, StartError};
+use muster_nostd_agent::entropy::Entropy;
+use muster_nostd_agent::key::KeyStore;
+use muster_proto::enrollment::{AskWishes, Binding, Config, Event, Misuse, Pace, Slot, Trust};
+use muster_proto::est::Credential;
+use muster_proto::time::{Instant, UnixTime};
+use muster_proto::x509::ServerName;
+
+use crate::clock::BoardClock;
+use crate::factory::{Endpoint, Settings, TrustSetting};
+use crate::https::{self, Visit};
+use crate::mqtt::{End, Next, Session, Trial};
+use crate::net::TcpNet;
+use crate::partition::erase_token;
+use crate::platform::Platform;
+use crate::report::Report;
+
+/// What a device is made of.
+pub struct Parts<'m, I, T, K, E, P> {
+    /// What the factory told it.
+    pub settings: &'m Settings<'m>,
+    /// Its token, until that is used.
+    pub credential: Option<Credential<'m>>,
+    /// Its network.
+    pub net: TcpNet<'m>,
+    /// The flash with the identities, all of it.
+    pub identities: I,
+    /// The flash with the factory's two pages, all of it.
+    pub factory: T,
+    /// Where private keys are.
+    pub keys: K,
+    /// Its source of randomness.
+    pub entropy: E,
+    /// The rest of the board.
+    pub platform: &'m P,
+    /// Memory of the EST machine and TLS.
+    pub memory: DeviceMemory<'m>,
+    /// Memory of the application: one answer or packet.
+    pub inbox: &'m mut [u8],
+    /// How fast to go.
+    pub pace: Pace,
+    /// Different for each device, e.g. from its serial number; nothing secret.
+    pub seed: u64,
+}
+
+/// A device that has started.
+pub struct Life<'m, I, T, K, E, P> {
+    device: Device<'m, TcpNet<'m>, I, K, E, BoardClock>,
+    settings: &'m Settings<'m>,
+    factory: T,
+    credential: Option<Credential<'m>>,
+    platform: &'m P,
+    inbox: &'m mut [u8],
+    failures: u32,
+    seed: u64,
+}
+
+impl<'m, I, T, K, E, P> Life<'m, I, T, K, E, P>
+where
+    I: NorFlash,
+    T: NorFlash,
+    K: KeyStore,
+    E: Entropy,
+    P: Platform,
+{
+    /// Starts a device with what its flash holds.
+    ///
+    /// # Errors
+    /// [`StartError`]: the flash failed, or is too small.
+    pub async fn start(parts: Parts<'m, I, T, K, E, P>) -> Result<Self, StartError<I::Error>> {
+        let Parts { settings, credential, net, identities, factory, keys, entropy, platform, .. } = parts;
+        let trust = match &settings.trust {
+            TrustSetting::Certificates(certificates) => Trust::Certificates(certificates),
+            TrustSetting::Fingerprint(fingerprint) => Trust::Fingerprint(*fingerprint),
+        };
+        let config = Config {
+            server: settings.est,
+            identity: settings.identity,
+            credential,
+            trust,
+            wishes: AskWishes::Ask,
+            binding: Binding::Never,
+            pace: parts.pace,
+            built_at: BUILT_AT,
+            seed: parts.seed,
+        };
+        let capacity = u32::try_from(identities.capacity()).unwrap_or(u32::MAX);
+        let board = Board { net, flash: identities, keys, entropy, clock: BoardClock };
+        let device = Device::start(board, 0..capacity, config, None, parts.memory).await?;
+        let (inbox, seed) = (parts.inbox, parts.seed);
+        Ok(Self { device, settings, factory, credential, platform, inbox, failures: 0, seed })
+    }
+
+    /// Lives until the power is cut.
+    ///
+    /// # Errors
+    /// [`Misuse`] is a bug here; restart, which is safe.
+    pub async fn run(&mut self) -> Result<core::convert::Infallible, Misuse> {
+        let clock = BoardClock;
+        loop {
+            let until = self.enroll().await?;
+            let Some(slot) = self.device.identity() else {
+                clock.wait_until(until).await;
+                continue;
+            };
+            let pause_until = self.round(slot, until).await?;
+            clock.wait_until(pause_until.min(until)).await;
+        }
+    }
+
+    /// Does what the EST machine has due.
+    async fn enroll(&mut self) -> Result<Instant, Misuse> {
+        let platform = self.platform;
+        let mut is_enrolled = false;
+        let until = self
+            .device
+            .work(|event| {
+                is_enrolled |= matches!(event, Event::Issued(..));
+                platform.log(format_args!("est: {event:?}"));
+            })
+            .await?;
+        if is_enrolled {
+            self.spend_token().await;
+        }
+        Ok(until)
+    }
+
+    /// One round with the application's servers. Returns when the next one is to begin at the latest.
+    async fn round(&mut self, slot: Slot, until: Instant) -> Result<Instant, Misuse> {
+        let trial =
+            if self.device.enrollment().candidate() == Some(slot) { Trial::Candidate } else { Trial::InUse };
+        if let Some(service) = self.settings.https {
+            let visit = self.visit(service, slot).await;
+            self.platform.log(format_args!("https: {visit:?}"));
+            match visit {
+                Visit::Answered { .. } | Visit::Broken(_) => self.taken(slot).await?,
+                Visit::Refused => return self.refused(slot),
+                Visit::Unanswered => return Ok(self.pause()),
+            }
+            if trial == Trial::Candidate {
+                // It is in use now; the one before is put away first.
+                return Ok(BoardClock.now());
+            }
+        }
+        let Some(broker) = self.settings.mqtt else {
+            return Ok(BoardClock.now().plus(self.report_every()));
+        };
+        match self.converse(broker, slot, trial, until).await {
+            End::Refused => self.refused(slot),
+            End::Unanswered => Ok(self.pause()),
+            End::Broken => {
+                self.taken(slot).await?;
+                Ok(self.pause())
+            }
+            End::Done(next) => {
+                self.taken(slot).await?;
+                if next == Next::Renew {
+                    self.device.renew_now();
+                }
+                Ok(BoardClock.now())
+            }
+        }
+    }
+
+    async fn visit(&mut self, service: Endpoint<'m>, slot: Slot) -> Visit {
+        let Some(status) = self.report(slot).and_then(|report| report.status().ok()) else {
+            return Visit::Unanswered;
+        };
+        let Some(name) = server_name(service.host) else { return Visit::Unanswered };
+        self.platform.log(format_args!("https: connecting to {}", service.host));
+        match self.device.connect(slot, name, service.port).await {
+            Ok(mut connection) => {
+                self.platform.log(format_args!("https: TLS is up"));
+                https::visit(&mut connection, service, self.settings.path, &status, self.inbox).await
+            }
+            Err(error) => {
+                self.platform.log(format_args!("https: {error:?}"));
+                Visit::Unanswered
+            }
+        }
+    }
+
+    async fn converse(&mut self, broker: Endpoint<'m>, slot: Slot, trial: Trial, until: Instant) -> End {
+        let Some(name) = server_name(broker.host) else { return End::Unanswered };
+        let Some(report) = self.report(slot) else { return End::Unanswered };
+        let session = Session {
+            platform: self.platform,
+            report,
+            prefix: self.settings.prefix,
+            trial,
+            report_every: self.report_every(),
+            until,
+        };
+        self.platform.log(format_args!("mqtt: connecting to {}", broker.host));
+        match self.device.connect(slot, name, broker.port).await {
+            Ok(mut connection) => {
+                self.platform.log(format_args!("mqtt: TLS is up"));
+                session.run(&mut connection, self.inbox).await
+            }
+            Err(error) => {
+                self.platform.log(format_args!("mqtt: {error:?}"));
+                End::Unanswered
+            }
+        }
+    }
+
+    /// A server answered: the identity works.
+    async fn taken(&mut self, slot: Slot) -> Result<(), Misuse> {
+        self.failures = 0;
+        self.device.accepted(slot)?;
+        self.spend_token().await;
+        Ok(())
+    }
+
+    /// A server refused the identity for itself. A token that is still there can get another.
+    fn refused(&mut self, slot: Slot) -> Result<Instant, Misuse> {
+        self.platform.log(format_args!("the identity in slot {slot:?} is refused"));
+        self.device.refused(slot)?;
+        if let Some(credential) = self.credential {
+            self.platform.log(format_args!("trying the token"));
+            self.device.use_credential(credential);
+        }
+        Ok(self.pause())
+    }
+
+    /// Erases the token. Whatever comes of it, it is not used again before the next start.
+    async fn spend_token(&mut self) {
+        if self.credential.take().is_none() {
+            return;
+        }
+        match erase_token(&mut self.factory).await {
+            Ok(()) => self.platform.log(format_args!("the token is erased")),
+            Err(_) => self.platform.log(format_args!("the token could not be erased")),
+        }
+    }
+
+    fn report(&self, slot: Slot) -> Option<Report<'m>> {
+        let enrollment = self.device.enrollment();
+        let (generation, leaf) = (enrollment.generation(slot)?, enrollment.chain(slot)?.iter().next()?);
+        let uptime_s = BoardClock.now().as_millis() / 1000;
+        Some(Report { uptime_s, ..Report::new(self.settings.identity.device(), generation, leaf) })
+    }
+
+    fn report_every(&self) -> Duration {
+        Duration::from_secs(self.settings.report_every_s.into())
+    }
+
+    /// When to try again after one more failure: later each time, and not when all the others do.
+    fn pause(&mut self) -> Instant {
+        let doubled = PAUSE_FLOOR.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+        self.failures = self.failures.saturating_add(1);
+        let longest = doubled.min(PAUSE_CEILING);
+        // Fractional parts of multiples of the golden ratio are spread evenly; the seed sets where they begin.
+        let step = self.seed.wrapping_add(u64::from(self.failures)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let part = u32::try_from(step >> 54).unwrap_or_default();
+        BoardClock.now().plus(longest / 2 + longest / 2 * part / 1024)
+    }
+}
+
+fn server_name(host: &str) -> Option<ServerName<'_>> {
+    Some(host.parse().map_or(ServerName::Dns(host), ServerName::Ip))
+}
+
+/// Wall time is never before this, the day on which this version was made: 24 November 2026.
+const BUILT_AT: UnixTime = UnixTime::from_secs(1_795_478_400);
+/// The first pause after a failure, at most.
+const PAUSE_FLOOR: Duration = Duration::from_secs(2);
+/// The longest pause between two rounds.
+const PAUSE_CEILING: Duration = Duration::from_secs(5 * 60);

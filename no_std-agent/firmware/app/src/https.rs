@@ -1,0 +1,109 @@
+//! One visit to the HTTPS service: a GET, then a POST of the status, over one connection with the identity.
+//!
+//! The status line of the first answer is what shows that the identity was taken.
+
+use core::fmt::Write as _;
+use core::time::Duration;
+
+use embassy_futures::select::{Either, select};
+use embedded_io_async::{Error, ErrorKind, Read, Write};
+use heapless::String;
+use muster_nostd_agent::clock::Clock;
+use muster_proto::http::{Progress, ResponseReader};
+
+use crate::clock::BoardClock;
+use crate::factory::Endpoint;
+
+/// How a visit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Visit {
+    /// The statuses of both answers.
+    Answered { get: u16, post: u16 },
+    /// Only the first was answered.
+    Broken(u16),
+    /// The edge does not take the identity.
+    Refused,
+    /// Anything else before an answer.
+    Unanswered,
+}
+
+/// Visits. `memory` holds one answer.
+pub(crate) async fn visit<T: Read + Write>(
+    transport: &mut T,
+    service: Endpoint<'_>,
+    path: &str,
+    status: &str,
+    memory: &mut [u8],
+) -> Visit {
+    let mut head = String::<HEAD_BYTES>::new();
+    let Endpoint { host, port } = service;
+    if write!(head, "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n").is_err() {
+        return Visit::Unanswered;
+    }
+    let get = match exchange(transport, &head, "", memory).await {
+        Ok(get) => get,
+        Err(Failed::Refused) => return Visit::Refused,
+        Err(Failed::Other) => return Visit::Unanswered,
+    };
+    head.clear();
+    let written = write!(
+        head,
+        "POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        status.len()
+    );
+    if written.is_err() {
+        return Visit::Broken(get);
+    }
+    match exchange(transport, &head, status, memory).await {
+        Ok(post) => Visit::Answered { get, post },
+        Err(_) => Visit::Broken(get),
+    }
+}
+
+enum Failed {
+    Refused,
+    Other,
+}
+
+async fn exchange<T: Read + Write>(
+    transport: &mut T,
+    head: &str,
+    body: &str,
+    memory: &mut [u8],
+) -> Result<u16, Failed> {
+    let clock = BoardClock;
+    let until = clock.now().plus(ANSWER_TIMEOUT);
+    let asking = core::pin::pin!(async {
+        transport.write_all(head.as_bytes()).await?;
+        transport.write_all(body.as_bytes()).await?;
+        transport.flush().await?;
+        let mut reader = ResponseReader::new();
+        let mut piece = [0; PIECE_BYTES];
+        loop {
+            let read = transport.read(&mut piece).await?;
+            if read == 0 {
+                return Ok(None);
+            }
+            match reader.feed(piece.get(..read).unwrap_or_default(), memory) {
+                Ok(Progress::Complete { head, .. }) => return Ok(Some(head.status)),
+                Ok(Progress::Partial) => {}
+                Err(_) => return Ok(None),
+            }
+        }
+    });
+    let asked: Either<Result<Option<u16>, T::Error>, ()> = select(asking, clock.wait_until(until)).await;
+    match asked {
+        Either::First(Ok(Some(status))) => Ok(status),
+        Either::First(Err(error)) if error.kind() == ErrorKind::PermissionDenied => Err(Failed::Refused),
+        Either::First(_) | Either::Second(()) => Err(Failed::Other),
+    }
+}
+
+/// For one answer of the service.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// A path of 200 bytes, a host of 253 and the field names.
+const HEAD_BYTES: usize = 600;
+/// Bytes that are taken from TLS at once.
+const PIECE_BYTES: usize = 128;
+/// Longest answer; a longer one counts as none.
+pub const MEMORY_BYTES: usize = 1024;

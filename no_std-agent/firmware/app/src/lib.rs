@@ -1,0 +1,18 @@
+//! The device on a board: everything that is the same on all of them.
+//!
+//! A board package brings a network driver, a flash, randomness and a console, and hands them to [`device`], which
+//! enrolls, keeps telemetry and commands going over MQTT and HTTPS, renews and recovers. What one device is told is
+//! in its [`factory`] partition: there is one firmware for all of them. [`journal`] keeps the reasons of crashes.
+//! No heap, no interrupts, no executor of a particular kind.
+#![no_std]
+
+pub mod clock;
+pub mod device;
+pub mod factory;
+pub mod https;
+pub mod journal;
+pub mod mqtt;
+pub mod net;
+pub mod partition;
+pub mod platform;
+pub mod report;

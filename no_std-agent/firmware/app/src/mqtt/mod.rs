@@ -1,0 +1,343 @@
+//! One MQTT 5 session over a connection that has the device's identity: telemetry out, commands in.
+//!
+//! A CONNACK is what shows that the identity was taken. A new one is only tried: the session ends in order, so that
+//! the one before can be put away, and begins again with it. One publication is under way at a time, which every
+//! broker must allow. A wait that is given up in the middle of a TLS record costs the connection, which is made again.
+
+mod packet;
+
+use core::time::Duration;
+
+use embassy_futures::select::{Either, select};
+use embedded_io_async::{Error, ErrorKind, Read, Write};
+use heapless::String;
+use muster_nostd_agent::clock::Clock;
+use muster_proto::time::Instant;
+
+use self::packet::{Packet, parse};
+use crate::clock::BoardClock;
+use crate::platform::Platform;
+use crate::report::{Asked, OFFLINE, Report};
+
+/// What a session is about.
+pub(crate) struct Session<'s, P> {
+    pub(crate) platform: &'s P,
+    /// The client id too.
+    pub(crate) report: Report<'s>,
+    pub(crate) prefix: &'s str,
+    pub(crate) trial: Trial,
+    pub(crate) report_every: Duration,
+    /// It has to end then, because something else is due.
+    pub(crate) until: Instant,
+}
+
+/// Whether the identity has been used before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trial {
+    Candidate,
+    InUse,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Before CONNACK: the broker or the edge does not take the identity.
+    Refused,
+    /// Before CONNACK, for any other reason.
+    Unanswered,
+    /// After CONNACK: it broke.
+    Broken,
+    /// After CONNACK: something else is due, or was asked for.
+    Done(Next),
+}
+
+/// What to do after a session that ended in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Anything,
+    Renew,
+}
+
+/// What is still to be published.
+#[derive(Default)]
+struct Due {
+    certificate: bool,
+    status: bool,
+    response: Option<Option<Asked>>,
+    /// A publication waits for its acknowledgement since then.
+    under_way_since: Option<Instant>,
+}
+
+/// The connection and what has been read of it.
+struct Line<'l, T> {
+    transport: &'l mut T,
+    received: &'l mut [u8],
+    filled: usize,
+    send: &'l mut [u8],
+}
+
+impl<P: Platform> Session<'_, P> {
+    /// Runs until it ends. `memory` holds a packet in each direction: [`MEMORY_BYTES`].
+    pub(crate) async fn run<T: Read + Write>(&self, transport: &mut T, memory: &mut [u8]) -> End {
+        let Some((send, received)) = memory.split_at_mut_checked(SEND_BYTES) else { return End::Unanswered };
+        let mut line = Line { transport, received, filled: 0, send };
+        if let Err(end) = self.connect(&mut line).await {
+            return end;
+        }
+        self.platform.log(format_args!("mqtt: connected"));
+        let next = match self.trial {
+            Trial::Candidate => Next::Anything,
+            Trial::InUse => match self.serve(&mut line).await {
+                Ok(next) => next,
+                Err(Broken) => return End::Broken,
+            },
+        };
+        // Best effort: without it the broker publishes the will, and the next connection corrects it.
+        let _ = line.write(packet::DISCONNECTION).await;
+        End::Done(next)
+    }
+
+    async fn connect<T: Read + Write>(&self, line: &mut Line<'_, T>) -> Result<(), End> {
+        let status = self.topic("status").map_err(|_| End::Unanswered)?;
+        let bytes =
+            packet::connect(line.send, self.report.device, KEEP_ALIVE_S, PACKET_MAX_BYTES, &status, OFFLINE)
+                .map_err(|_| End::Unanswered)?;
+        let until = BoardClock.now().plus(CONNACK_TIMEOUT);
+        write(line.transport, bytes).await.map_err(|error| self.unanswered(error))?;
+        loop {
+            match parse(line.received.get(..line.filled).unwrap_or_default()) {
+                Ok(Some((Packet::Connack(0), used))) => {
+                    line.drop(used);
+                    return Ok(());
+                }
+                Ok(Some((Packet::Connack(reason), _))) => {
+                    self.platform.log(format_args!("mqtt: refused with {reason:#04x}"));
+                    return Err(if is_about_us(reason) { End::Refused } else { End::Unanswered });
+                }
+                Ok(None) => {}
+                Ok(Some(_)) | Err(_) => return Err(End::Unanswered),
+            }
+            match line.read(until).await {
+                Ok(()) => {}
+                Err(error) => return Err(self.unanswered(error)),
+            }
+        }
+    }
+
+    fn unanswered(&self, error: ErrorKind) -> End {
+        if error == ErrorKind::PermissionDenied {
+            self.platform.log(format_args!("mqtt: the edge refused the certificate"));
+            return End::Refused;
+        }
+        self.platform.log(format_args!("mqtt: no answer"));
+        End::Unanswered
+    }
+
+    async fn serve<T: Read + Write>(&self, line: &mut Line<'_, T>) -> Result<Next, Broken> {
+        let clock = BoardClock;
+        let command = self.topic("command")?;
+        let bytes = packet::subscription(line.send, &command, SUBSCRIPTION_ID).map_err(|_| Broken)?;
+        write(line.transport, bytes).await.map_err(|_| Broken)?;
+        let mut due = Due { certificate: true, ..Due::default() };
+        let mut heard_at = clock.now();
+        let mut report_at = heard_at;
+        let mut ping_at = heard_at.plus(PING_AFTER);
+        let mut leave_as = None;
+        loop {
+            let now = clock.now();
+            if now.since(heard_at) > SILENCE_TIMEOUT
+                || due.under_way_since.is_some_and(|since| now.since(since) > SILENCE_TIMEOUT)
+            {
+                self.platform.log(format_args!("mqtt: the broker is silent"));
+                return Err(Broken);
+            }
+            if now >= report_at {
+                due.status = true;
+                report_at = now.plus(self.report_every);
+            }
+            if now >= ping_at {
+                line.write(packet::PING).await.map_err(|_| Broken)?;
+                ping_at = now.plus(PING_AFTER);
+            }
+            if due.under_way_since.is_none() {
+                match leave_as {
+                    // What was asked for was answered, and the answer has arrived.
+                    Some(next) if due.response.is_none() => return Ok(next),
+                    _ => self.publish_next(line, &mut due).await?,
+                }
+            }
+            if now >= self.until {
+                return Ok(leave_as.unwrap_or(Next::Anything));
+            }
+            match line.read(self.until.min(report_at).min(ping_at)).await {
+                Ok(()) => heard_at = clock.now(),
+                Err(ErrorKind::TimedOut) => continue,
+                Err(_) => {
+                    self.platform.log(format_args!("mqtt: the connection broke"));
+                    return Err(Broken);
+                }
+            }
+            while let Some(asked) = self.take(line, &command, &mut due).await? {
+                let Some(asked) = asked else { continue };
+                self.platform.log(format_args!("mqtt: command {asked:?}"));
+                due.response = Some(asked);
+                match asked {
+                    Some(Asked::Reconnect) => leave_as = Some(Next::Anything),
+                    Some(Asked::Renew) => leave_as = Some(Next::Renew),
+                    Some(Asked::Status) => due.status = true,
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Takes one packet that has been read. `None`: there is none. `Some(Some(_))`: it was a command.
+    async fn take<T: Read + Write>(
+        &self,
+        line: &mut Line<'_, T>,
+        command: &str,
+        due: &mut Due,
+    ) -> Result<Option<Option<Option<Asked>>>, Broken> {
+        let parsed = parse(line.received.get(..line.filled).unwrap_or_default()).map_err(|_| Broken)?;
+        let Some((packet, used)) = parsed else {
+            // A packet longer than the memory was announced as too long in CONNECT.
+            return if line.filled == line.received.len() { Err(Broken) } else { Ok(None) };
+        };
+        let mut asked = None;
+        let mut acknowledge = None;
+        match packet {
+            Packet::Disconnect(reason) => {
+                self.platform.log(format_args!("mqtt: sent away with {reason:#04x}"));
+                return Err(Broken);
+            }
+            Packet::Suback(reason) if reason >= 0x80 => {
+                self.platform.log(format_args!("mqtt: commands are not allowed: {reason:#04x}"));
+            }
+            Packet::Puback => due.under_way_since = None,
+            Packet::Publish { topic, payload, id, retain } => {
+                // A retained command would be carried out again at each connect.
+                asked = (topic == command && !retain).then(|| Asked::parse(payload));
+                acknowledge = id;
+            }
+            Packet::Connack(_) => return Err(Broken),
+            Packet::Pingresp | Packet::Suback(_) => {}
+        }
+        line.drop(used);
+        if let Some(id) = acknowledge {
+            line.write(&packet::acknowledgement(id)).await.map_err(|_| Broken)?;
+        }
+        Ok(Some(asked))
+    }
+
+    async fn publish_next<T: Read + Write>(
+        &self,
+        line: &mut Line<'_, T>,
+        due: &mut Due,
+    ) -> Result<(), Broken> {
+        let report = Report { uptime_s: BoardClock.now().as_millis() / 1000, ..self.report };
+        if core::mem::take(&mut due.certificate) {
+            let text = report.certificate().map_err(|_| Broken)?;
+            self.publish(line, "certificate", text.as_bytes(), true).await?;
+        } else if let Some(asked) = due.response.take() {
+            self.publish(line, "response", Asked::answer(asked), false).await?;
+        } else if core::mem::take(&mut due.status) {
+            let text = report.status().map_err(|_| Broken)?;
+            self.publish(line, "status", text.as_bytes(), true).await?;
+        } else {
+            return Ok(());
+        }
+        due.under_way_since = Some(BoardClock.now());
+        Ok(())
+    }
+
+    async fn publish<T: Read + Write>(
+        &self,
+        line: &mut Line<'_, T>,
+        word: &str,
+        payload: &[u8],
+        retain: bool,
+    ) -> Result<(), Broken> {
+        let topic = self.topic(word)?;
+        let bytes = packet::publication(line.send, &topic, payload, PUBLICATION_ID, retain);
+        write(line.transport, bytes.map_err(|_| Broken)?).await.map_err(|_| Broken)
+    }
+
+    fn topic(&self, word: &str) -> Result<String<TOPIC_BYTES>, Broken> {
+        let mut topic = String::new();
+        topic.push_str(self.prefix).and_then(|()| topic.push_str(word)).map_err(|_| Broken)?;
+        Ok(topic)
+    }
+}
+
+impl<T: Read + Write> Line<'_, T> {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), ErrorKind> {
+        write(self.transport, bytes).await
+    }
+
+    /// Reads what there is, or waits for it; [`ErrorKind::TimedOut`] at `until`.
+    async fn read(&mut self, until: Instant) -> Result<(), ErrorKind> {
+        let room = self.received.get_mut(self.filled..).unwrap_or_default();
+        match select(self.transport.read(room), BoardClock.wait_until(until)).await {
+            Either::First(Ok(0)) => Err(ErrorKind::ConnectionReset),
+            Either::First(Ok(read)) => {
+                self.filled += read;
+                Ok(())
+            }
+            Either::First(Err(error)) => Err(error.kind()),
+            Either::Second(()) => Err(ErrorKind::TimedOut),
+        }
+    }
+
+    /// Forgets a packet that was dealt with.
+    fn drop(&mut self, used: usize) {
+        self.received.copy_within(used.min(self.filled)..self.filled, 0);
+        self.filled = self.filled.saturating_sub(used);
+    }
+}
+
+async fn write<T: Read + Write>(transport: &mut T, bytes: &[u8]) -> Result<(), ErrorKind> {
+    let until = BoardClock.now().plus(SEND_TIMEOUT);
+    let writing = core::pin::pin!(async {
+        transport.write_all(bytes).await?;
+        transport.flush().await
+    });
+    let written: Either<Result<(), T::Error>, ()> = select(writing, BoardClock.wait_until(until)).await;
+    match written {
+        Either::First(done) => done.map_err(|error| error.kind()),
+        Either::Second(()) => Err(ErrorKind::TimedOut),
+    }
+}
+
+/// Whether a reason of CONNACK is about the identity, and not about the broker's day (section 3.2.2.2).
+const fn is_about_us(reason: u8) -> bool {
+    const CLIENT_ID_NOT_VALID: u8 = 0x85;
+    const BAD_USER_NAME_OR_PASSWORD: u8 = 0x86;
+    const NOT_AUTHORIZED: u8 = 0x87;
+    const BANNED: u8 = 0x8a;
+    matches!(reason, CLIENT_ID_NOT_VALID | BAD_USER_NAME_OR_PASSWORD | NOT_AUTHORIZED | BANNED)
+}
+
+/// The connection is of no use any more.
+struct Broken;
+
+/// For the broker's CONNACK, behind which may be an edge that asks its control plane.
+const CONNACK_TIMEOUT: Duration = Duration::from_secs(20);
+/// For one packet to be taken by TLS and TCP.
+const SEND_TIMEOUT: Duration = Duration::from_secs(20);
+/// As the agent on Linux has it.
+const KEEP_ALIVE_S: u16 = 30;
+/// Half of it, so that one lost ping is no reason to be sent away.
+const PING_AFTER: Duration = Duration::from_secs(15);
+/// A broker that answers no ping is gone.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(45);
+/// There is one of each.
+const PUBLICATION_ID: u16 = 1;
+const SUBSCRIPTION_ID: u16 = 2;
+/// A command, its topic, and the properties that a broker adds.
+const PACKET_MAX_BYTES: u32 = 576;
+/// The longest publication: a topic, a report, and 10 bytes of framing.
+const SEND_BYTES: usize = TOPIC_BYTES + crate::report::TEXT_MAX_BYTES + 16;
+/// A prefix and the longest word.
+const TOPIC_BYTES: usize = 112;
+/// Both directions.
+pub const MEMORY_BYTES: usize = SEND_BYTES + 576;

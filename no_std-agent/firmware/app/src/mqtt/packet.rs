@@ -1,0 +1,292 @@
+//! The packets of MQTT 5 that a device sends and gets, without IO (OASIS MQTT 5.0, sections 2 and 3).
+//!
+//! A device needs little of MQTT: one will, one subscription, one publication under way. What a peer sends is
+//! either one of the packets below or [`Malformed`]; nothing is allocated, and properties are passed over.
+
+/// A packet from the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Packet<'p> {
+    /// The answer to CONNECT, with its reason.
+    Connack(u8),
+    /// The broker ends the connection.
+    Disconnect(u8),
+    /// The answer to a ping.
+    Pingresp,
+    /// What was published was taken, or not.
+    Puback,
+    /// Something that was subscribed.
+    Publish { topic: &'p str, payload: &'p [u8], id: Option<u16>, retain: bool },
+    /// The answer to SUBSCRIBE, with its reason.
+    Suback(u8),
+}
+
+/// Not a packet that a broker may send here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// Takes the first packet off `bytes`, and says how many bytes it was. `None`: there is more to come.
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Packet<'_>, usize)>, Malformed> {
+    let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
+    let Some((len, len_bytes)) = variable_int(rest)? else { return Ok(None) };
+    let begin = 1 + len_bytes;
+    let Some(body) = bytes.get(begin..begin + len) else { return Ok(None) };
+    let mut body = Body(body);
+    let packet = match first {
+        0x20 => {
+            body.byte()?;
+            Packet::Connack(body.byte()?)
+        }
+        0x30..=0x3f => publish(first, body)?,
+        0x40 => Packet::Puback,
+        0x90 => {
+            body.u16()?;
+            body.properties()?;
+            Packet::Suback(body.byte()?)
+        }
+        0xd0 => Packet::Pingresp,
+        // Without a reason it is a normal disconnection (section 3.14.2.1).
+        0xe0 => Packet::Disconnect(body.byte().unwrap_or(0)),
+        _ => return Err(Malformed),
+    };
+    Ok(Some((packet, begin + len)))
+}
+
+fn publish(first: u8, mut body: Body<'_>) -> Result<Packet<'_>, Malformed> {
+    let len = usize::from(body.u16()?);
+    let topic = core::str::from_utf8(body.take(len)?).map_err(|_| Malformed)?;
+    let id = match first >> 1 & 3 {
+        0 => None,
+        1 => Some(body.u16()?),
+        // Nothing was subscribed at a higher quality.
+        _ => return Err(Malformed),
+    };
+    body.properties()?;
+    Ok(Packet::Publish { topic, payload: body.0, id, retain: first & 1 == 1 })
+}
+
+/// The rest of a packet.
+struct Body<'p>(&'p [u8]);
+
+impl<'p> Body<'p> {
+    fn take(&mut self, len: usize) -> Result<&'p [u8], Malformed> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, Malformed> {
+        let (&byte, rest) = self.0.split_first().ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(byte)
+    }
+
+    fn u16(&mut self) -> Result<u16, Malformed> {
+        let (&bytes, rest) = self.0.split_first_chunk().ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(u16::from_be_bytes(bytes))
+    }
+
+    fn properties(&mut self) -> Result<(), Malformed> {
+        let (len, len_bytes) = variable_int(self.0)?.ok_or(Malformed)?;
+        self.take(len_bytes + len).map(|_| ())
+    }
+}
+
+/// A variable byte integer and its length (section 1.5.5). `None`: it is cut.
+fn variable_int(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
+    let mut value = 0;
+    for (place, byte) in bytes.iter().take(4).enumerate() {
+        value |= usize::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            return Ok(Some((value, place + 1)));
+        }
+    }
+    if bytes.len() < 4 { Ok(None) } else { Err(Malformed) }
+}
+
+/// CONNECT: a clean start, a will that is retained, and the largest packet that is taken.
+pub(super) fn connect<'b>(
+    buffer: &'b mut [u8],
+    client: &str,
+    keep_alive_s: u16,
+    max_packet: u32,
+    will_topic: &str,
+    will: &[u8],
+) -> Result<&'b [u8], TooLong> {
+    /// Clean start, will, at QoS 1, retained.
+    const FLAGS: u8 = 0x02 | 0x04 | 0x08 | 0x20;
+    let [m0, m1, m2, m3] = max_packet.to_be_bytes();
+    packet(buffer, 0x10, |out| {
+        out.put(&[0, 4, b'M', b'Q', b'T', b'T', 5, FLAGS])?;
+        out.put(&keep_alive_s.to_be_bytes())?;
+        // Receive Maximum 1 and Maximum Packet Size.
+        out.put(&[8, 0x21, 0, 1, 0x27, m0, m1, m2, m3])?;
+        out.text(client.as_bytes())?;
+        out.put(&[0])?;
+        out.text(will_topic.as_bytes())?;
+        out.text(will)
+    })
+}
+
+/// PUBLISH at QoS 1.
+pub(super) fn publication<'b>(
+    buffer: &'b mut [u8],
+    topic: &str,
+    payload: &[u8],
+    id: u16,
+    retain: bool,
+) -> Result<&'b [u8], TooLong> {
+    packet(buffer, 0x32 | u8::from(retain), |out| {
+        out.text(topic.as_bytes())?;
+        out.put(&id.to_be_bytes())?;
+        out.put(&[0])?;
+        out.put(payload)
+    })
+}
+
+/// SUBSCRIBE to one filter at QoS 1.
+pub(super) fn subscription<'b>(buffer: &'b mut [u8], filter: &str, id: u16) -> Result<&'b [u8], TooLong> {
+    packet(buffer, 0x82, |out| {
+        out.put(&id.to_be_bytes())?;
+        out.put(&[0])?;
+        out.text(filter.as_bytes())?;
+        out.put(&[1])
+    })
+}
+
+/// PUBACK.
+pub(super) fn acknowledgement(id: u16) -> [u8; 4] {
+    let [high, low] = id.to_be_bytes();
+    [0x40, 2, high, low]
+}
+
+/// PINGREQ.
+pub(super) const PING: &[u8] = &[0xc0, 0];
+/// DISCONNECT, in order.
+pub(super) const DISCONNECTION: &[u8] = &[0xe0, 0];
+
+/// The packet does not fit its buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooLong;
+
+/// Writes a body, and its header in front.
+fn packet(
+    buffer: &mut [u8],
+    first: u8,
+    body: impl FnOnce(&mut Writer<'_>) -> Result<(), TooLong>,
+) -> Result<&[u8], TooLong> {
+    let (header, room) = buffer.split_at_mut_checked(HEADER_BYTES).ok_or(TooLong)?;
+    let mut writer = Writer { room, len: 0 };
+    body(&mut writer)?;
+    let len = writer.len;
+    // Two bytes of length also for a short one would be malformed.
+    let low = u8::try_from(len & 0x7f).map_err(|_| TooLong)?;
+    let begin = if len < 0x80 {
+        header.copy_from_slice(&[0, first, low]);
+        1
+    } else {
+        let high = u8::try_from(len >> 7).ok().filter(|high| *high < 0x80).ok_or(TooLong)?;
+        header.copy_from_slice(&[first, low | 0x80, high]);
+        0
+    };
+    buffer.get(begin..HEADER_BYTES + len).ok_or(TooLong)
+}
+
+/// Type and a length of at most 16,383.
+const HEADER_BYTES: usize = 3;
+
+struct Writer<'b> {
+    room: &'b mut [u8],
+    len: usize,
+}
+
+impl Writer<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
+        let end = self.len + bytes.len();
+        self.room.get_mut(self.len..end).ok_or(TooLong)?.copy_from_slice(bytes);
+        self.len = end;
+        Ok(())
+    }
+
+    fn text(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
+        self.put(&u16::try_from(bytes.len()).map_err(|_| TooLong)?.to_be_bytes())?;
+        self.put(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_packets_of_a_broker_are_read() {
+        assert_eq!(parse(&[0x20, 3, 0, 0x87, 0]), Ok(Some((Packet::Connack(0x87), 5))));
+        assert_eq!(parse(&[0xd0, 0, 9]), Ok(Some((Packet::Pingresp, 2))));
+        assert_eq!(parse(&[0x40, 2, 0, 1]), Ok(Some((Packet::Puback, 4))));
+        assert_eq!(parse(&[0x90, 4, 0, 2, 0, 1]), Ok(Some((Packet::Suback(1), 6))));
+        assert_eq!(parse(&[0xe0, 0]), Ok(Some((Packet::Disconnect(0), 2))));
+        assert_eq!(parse(&[0xe0, 2, 0x98, 0]), Ok(Some((Packet::Disconnect(0x98), 4))));
+        let bytes = [0x33, 11, 0, 3, b'a', b'/', b'b', 0, 7, 2, 1, 1, b'x'];
+        let publish = Packet::Publish { topic: "a/b", payload: b"x", id: Some(7), retain: true };
+        assert_eq!(parse(&bytes), Ok(Some((publish, 13))));
+        for cut in 0..bytes.len() {
+            assert_eq!(parse(&bytes[..cut]), Ok(None), "{cut}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_taken() {
+        for bytes in [
+            &[0x10, 0][..],
+            &[0x20, 1, 0],
+            &[0xd0, 0x80, 0x80, 0x80, 0x80],
+            &[0x34, 7, 0, 1, b'a', 0, 1, 0, b'x'],
+            &[0x30, 3, 0, 9, b'a'],
+            &[0x30, 3, 0, 1, 0xff],
+            &[0x30, 4, 0, 1, b'a', 9],
+            &[0x90, 2, 0, 1],
+            &[0x00, 0],
+        ] {
+            assert_eq!(parse(bytes), Err(Malformed), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let mut state = 7_u32;
+        for _ in 0..200_000 {
+            let mut bytes = [0; 24];
+            for byte in &mut bytes {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *byte = state.to_be_bytes()[0] & if state & 0x100 == 0 { 0x0f } else { 0xff };
+            }
+            let _ = parse(&bytes);
+        }
+    }
+
+    #[test]
+    fn what_a_device_sends_has_the_form_of_the_standard() {
+        let mut buffer = [0; 256];
+        let sent = connect(&mut buffer, "d", 30, 640, "t/s", b"off").expect("fits");
+        let expected = [
+            &[0x10, 33, 0, 4, b'M', b'Q', b'T', b'T', 5, 0x2e, 0, 30][..],
+            &[8, 0x21, 0, 1, 0x27, 0, 0, 2, 0x80, 0, 1, b'd'],
+            &[0, 0, 3, b't', b'/', b's', 0, 3, b'o', b'f', b'f', 0][..11],
+        ];
+        let mut rest = sent;
+        for part in expected {
+            assert_eq!(rest.get(..part.len()), Some(part));
+            rest = &rest[part.len()..];
+        }
+        assert!(rest.is_empty(), "{rest:?}");
+        assert_eq!(
+            publication(&mut buffer, "a", b"x", 1, true),
+            Ok(&[0x33, 7, 0, 1, b'a', 0, 1, 0, b'x'][..])
+        );
+        assert_eq!(subscription(&mut buffer, "a", 2), Ok(&[0x82, 7, 0, 2, 0, 0, 1, b'a', 1][..]));
+        let long = publication(&mut buffer, "a", &[b'x'; 200], 1, false).expect("fits");
+        assert_eq!((long.len(), &long[..3]), (209, &[0x32, 0xce, 1][..]));
+        assert_eq!(publication(&mut buffer, "a", &[0; 250], 1, false), Err(TooLong));
+        assert_eq!(acknowledgement(0x102), [0x40, 2, 1, 2]);
+    }
+}

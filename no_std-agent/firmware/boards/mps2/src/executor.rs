@@ -1,0 +1,40 @@
+//! Runs one future. Between its turns the processor sleeps, at most for a millisecond.
+//!
+//! Interrupts stay masked for good: a pending one still ends the sleep, and nothing else is asked of it. So there is
+//! no second thread of execution on this board. The watchdog is fed at each turn: it bites when a turn does not end.
+
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+
+use cortex_m::peripheral::syst::SystClkSource;
+use cortex_m::peripheral::{SCB, SYST};
+
+use crate::{time, watchdog};
+
+/// Starts the timer that ends each sleep.
+pub(crate) fn start(system_timer: &mut SYST) {
+    cortex_m::interrupt::disable();
+    system_timer.set_clock_source(SystClkSource::Core);
+    system_timer.set_reload(TICKS_PER_TURN - 1);
+    system_timer.clear_current();
+    system_timer.enable_interrupt();
+    system_timer.enable_counter();
+}
+
+/// Runs `future` to its end. It is lent, because a future of this size is better not moved.
+pub(crate) fn block_on<F: Future>(mut future: Pin<&mut F>) -> F::Output {
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        watchdog::feed();
+        time::uncounted(|| {
+            cortex_m::asm::wfi();
+            SCB::clear_pendst();
+        });
+    }
+}
+
+/// One millisecond at 25 MHz.
+const TICKS_PER_TURN: u32 = 25_000;

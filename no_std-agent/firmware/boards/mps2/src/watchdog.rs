@@ -1,0 +1,28 @@
+//! The board's watchdog: without food it raises an NMI after eight seconds, and after eight more it resets.
+
+use crate::registers::Registers;
+
+/// Starts it.
+pub(crate) fn start() {
+    let registers = Registers::new(BASE);
+    registers.write(LOCK, UNLOCKED);
+    registers.write(LOAD, TICKS);
+    registers.write(CONTROL, INTERRUPT | RESET);
+}
+
+/// Puts it off.
+pub(crate) fn feed() {
+    Registers::new(BASE).write(LOAD, TICKS);
+}
+
+/// Eight seconds at 25 MHz; a handshake with P-256 in software takes one or two on a slow part.
+const TICKS: u32 = 8 * 25_000_000;
+
+// CMSDK APB watchdog.
+const BASE: usize = 0x4000_8000;
+const LOAD: usize = 0x00;
+const CONTROL: usize = 0x08;
+const LOCK: usize = 0xc00;
+const UNLOCKED: u32 = 0x1acc_e551;
+const INTERRUPT: u32 = 1;
+const RESET: u32 = 1 << 1;

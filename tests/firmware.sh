@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The firmware: formatted, its own tests on the host, both emulated boards built, and booted against a real server.
+# Needs Debian's toolchain for boards where rustup's is not installed, and the emulator.
+#
+#   tests/firmware.sh [TEST]      all tests, or those whose names contain TEST
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+debian=(rustc-web cargo-web rust-web-src gcc-arm-none-eabi qemu-system-arm)
+missing=()
+for package in "${debian[@]}"; do
+    dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    [ "$(id -u)" = 0 ] || { echo "firmware: missing Debian packages: ${missing[*]}" >&2; exit 1; }
+    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
+fi
+
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+firmware=no_std-agent/firmware
+cargo fmt --all --check --manifest-path $firmware/Cargo.toml -- --config-path "$PWD/.rustfmt.toml"
+CARGO_TARGET_DIR=$CARGO_TARGET_DIR/firmware-host \
+    cargo test --quiet --locked --manifest-path $firmware/Cargo.toml -p muster-firmware --lib
+
+MUSTER_FIRMWARE_MPS2_AN386=$($firmware/build.sh mps2-an386)
+MUSTER_FIRMWARE_MPS2_AN385=$($firmware/build.sh mps2-an385)
+export MUSTER_FIRMWARE_MPS2_AN386 MUSTER_FIRMWARE_MPS2_AN385
+# One emulator at a time: what a boot takes is part of the test.
+cargo test -p muster-tests --features firmware --test firmware --test firmware_cost -- \
+    --test-threads 1 --nocapture "$@"

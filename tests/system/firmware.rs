@@ -1,0 +1,316 @@
+//! The firmware in the emulator against the real server: from an image of the factory to mutual TLS, and through
+//! renewal, revocation, recovery, power cuts and crashes.
+//!
+//! `tests/check.sh firmware` builds the images and names them by environment. Each boot is a process of the
+//! emulator with 64 KiB of memory and 512 KiB of flash for the image; what survives it is in a file.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use muster_tests::board::Board;
+use muster_tests::request::request;
+use muster_tests::{Est, Identity, Server};
+
+const HOST: &str = "door.example.test";
+
+/// Every device has its own topics, and operators those of all.
+const RULES: &str = r#"
+[[broker.rules]]
+publish = ["devices/%i/#"]
+subscribe = ["devices/%i/#"]
+
+[[broker.rules]]
+groups = ["operators"]
+publish = ["devices/#"]
+subscribe = ["devices/#"]
+"#;
+
+/// An origin that takes every request.
+fn origin() -> SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in socket.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut request = [0; 4096];
+                while stream.read(&mut request).is_ok_and(|read| read > 0) {
+                    if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// An account with one door for HTTPS and MQTT, and an operator.
+fn account() -> Server {
+    let server = Server::with_config(RULES);
+    let to = format!("http://{}", origin());
+    server.muster(&["host", "set", HOST, "--protocol", "https", "--protocol", "mqtt", "--origin", &to]);
+    let devices = server.scratch().join("operators.csv");
+    std::fs::write(&devices, "id,groups\noperator,operators\n").expect("written");
+    server.muster(&["device", "import", &devices.display().to_string()]);
+    server
+}
+
+/// A new token and the addresses of everything, onto the board's flash.
+fn provision(board: &Board, server: &Server, more: &[&str]) {
+    let mqtt = format!("mqtts://{HOST}:{}", server.mqtt_address().port());
+    let https = format!("https://{HOST}:{}/hello", server.https_address().port());
+    let host = format!("{HOST}=10.0.2.2");
+    let options = ["--mqtt", &mqtt, "--https", &https, "--host", &host];
+    board.provision(server, server.est_address(), &[&options[..], more].concat());
+}
+
+/// Somebody who sends commands and reads the answers, in MQTT 3.1.1 byte by byte.
+struct Operator(rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>);
+
+impl Operator {
+    fn connect(server: &Server) -> Self {
+        let (key, der) = request("operator");
+        let leaf = server.est().enroll("operator", &server.token("operator"), &der).certificate();
+        let door = Est::new(server.mqtt_address(), &server.ca_file()).named(HOST);
+        let mut stream = door.with(Identity { chain: vec![leaf], key }).connect().expect("a door");
+        stream.write_all(b"\x10\x14\x00\x04MQTT\x04\x02\x00\x3c\x00\x08operator").expect("sent");
+        stream.write_all(b"\x82\x0e\x00\x01\x00\x09devices/#\x01").expect("sent");
+        Self(stream)
+    }
+
+    fn command(&mut self, device: &str, command: &str) {
+        let topic = format!("devices/{device}/command");
+        let payload = format!(r#"{{"command":"{command}"}}"#);
+        let length = u8::try_from(2 + topic.len() + payload.len()).expect("short");
+        let topic_length = u8::try_from(topic.len()).expect("short");
+        let packet = [&[0x30, length, 0, topic_length][..], topic.as_bytes(), payload.as_bytes()].concat();
+        self.0.write_all(&packet).expect("sent");
+    }
+
+    /// Reads until this text was heard.
+    fn hear(&mut self, text: &str) {
+        let timeout = Some(Duration::from_secs(20));
+        self.0.sock.set_read_timeout(timeout).expect("set");
+        let (mut heard, mut piece) = (Vec::new(), [0; 1024]);
+        while !String::from_utf8_lossy(&heard).contains(text) {
+            match self.0.read(&mut piece) {
+                Ok(read) if read > 0 => heard.extend_from_slice(&piece[..read]),
+                other => panic!("no `{text}` ({other:?}) in {}", String::from_utf8_lossy(&heard)),
+            }
+        }
+    }
+}
+
+/// The whole life of a device.
+fn lives(machine: &'static str) {
+    let server = account();
+    let mut operator = Operator::connect(&server);
+    let board = Board::new(machine, "pump-1");
+    provision(&board, &server, &[]);
+    let blank = [0xff; 4096];
+    assert_ne!(std::fs::read(board.flash()).expect("there")[4096..8192], blank, "a token");
+
+    let begin = Instant::now();
+    let mut boot = board.boot(&[]);
+    boot.wait_for("device pump-1, token there");
+    boot.wait_for("est: Adopted(A)");
+    boot.wait_for("the token is erased");
+    boot.wait_for("https: Answered { get: 200, post: 200 }");
+    boot.wait_for("mqtt: connected");
+    let took = begin.elapsed();
+    println!("{machine}: from power to telemetry in {took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    operator.hear(r#"{"online":true,"version":"#);
+    operator.command("pump-1", "status");
+    boot.wait_for("mqtt: command Some(Status)");
+    operator.hear(r#"{"command":"status","accepted":true"#);
+    drop(boot);
+    assert_eq!(std::fs::read(board.flash()).expect("there")[4096..8192], blank, "no token is left");
+    operator.hear(r#"{"online":false}"#);
+
+    let mut boot = board.boot(&[]);
+    boot.wait_for("token none");
+    boot.wait_for("mqtt: connected");
+    assert!(!boot.log().contains("key: making"), "the identity was stored:\n{}", boot.log());
+    // It has subscribed to commands before it says so.
+    operator.hear(r#"{"online":true,"version":"#);
+    operator.command("pump-1", "renew");
+    boot.wait_for("key: made");
+    boot.wait_for("est: Adopted(B)");
+    boot.wait_for("mqtt: connected");
+
+    server.muster(&["cert", "revoke", "--device", "pump-1"]);
+    boot.wait_for("mqtt: sent away with 0x98");
+    boot.wait_for("https: Refused");
+    boot.wait_for("the identity in slot B is refused");
+    drop(boot);
+
+    provision(&board, &server, &[]);
+    let mut boot = board.boot(&[]);
+    boot.wait_for("token there");
+    boot.wait_for("trying the token");
+    boot.wait_for("est: Adopted");
+    boot.wait_for("mqtt: connected");
+}
+
+#[test]
+fn a_cortex_m4_enrolls_serves_renews_is_revoked_and_recovers() {
+    lives("mps2-an386");
+}
+
+#[test]
+fn a_cortex_m3_enrolls_serves_renews_is_revoked_and_recovers() {
+    lives("mps2-an385");
+}
+
+#[test]
+fn a_certificate_of_minutes_is_renewed_in_time() {
+    let server = account();
+    let brief = ["lifetime_s=120", "renew_from_percent=5", "renew_jitter_percent=1"];
+    server.muster(&[&["profile", "set", "brief"][..], &brief].concat());
+    let board = Board::new("mps2-an386", "pump-2");
+    provision(&board, &server, &["--profile", "brief"]);
+    let mut boot = board.boot(&[]);
+    boot.wait_for("est: Adopted(A)");
+    boot.wait_for("mqtt: connected");
+    boot.wait_for("est: Adopted(B)");
+    boot.wait_for("mqtt: connected");
+    boot.wait_for("est: Adopted(A)");
+}
+
+#[test]
+fn a_static_address_serves_as_well_as_dhcp() {
+    let server = account();
+    let board = Board::new("mps2-an386", "pump-3");
+    let address = ["--address", "10.0.2.77/24", "--gateway", "10.0.2.2", "--dns", "10.0.2.3"];
+    provision(&board, &server, &address);
+    board.boot(&[]).wait_for("mqtt: connected");
+}
+
+#[test]
+fn a_power_cut_at_any_write_costs_neither_identity_nor_token() {
+    let server = account();
+    // Renews at each boot, or some seconds after it.
+    let eager = ["lifetime_s=600", "renew_from_percent=1", "renew_jitter_percent=1"];
+    server.muster(&[&["profile", "set", "eager"][..], &eager].concat());
+    let certificates = |device: &str| {
+        let found = server.muster_json(&["cert", "list", "--device", device]);
+        found.as_array().expect("a list").len()
+    };
+
+    let mut cuts = 0;
+    for cut in 1.. {
+        let device = format!("pump-{cut}");
+        let board = Board::new("mps2-an386", &device);
+        provision(&board, &server, &[]);
+        let passed = board.boot(&[&format!("die={cut}")]).reaches("mqtt: connected");
+        board.boot(&[]).wait_for("mqtt: connected");
+        assert_eq!(certificates(&device), 1, "cut at write {cut}: one token, one certificate");
+        if passed {
+            break;
+        }
+        cuts += 1;
+    }
+    println!("first enrollment: a cut at each of {cuts} writes");
+    assert!(cuts > 5, "{cuts}");
+
+    let board = Board::new("mps2-an386", "pump-r");
+    provision(&board, &server, &["--profile", "eager"]);
+    board.boot(&[]).wait_for("the token is erased");
+    let mut renewal_cuts = 0;
+    for cut in 1.. {
+        let mut boot = board.boot(&[&format!("die={cut}")]);
+        let passed = boot.reaches("est: Adopted") && boot.reaches("mqtt: connected");
+        drop(boot);
+        let mut boot = board.boot(&[]);
+        // Without a token, so with an identity that was kept.
+        boot.wait_for("token none");
+        boot.wait_for("mqtt: connected");
+        if passed {
+            break;
+        }
+        renewal_cuts += 1;
+    }
+    println!("renewal: a cut at each of {renewal_cuts} writes");
+    assert!(renewal_cuts > 5, "{renewal_cuts}");
+}
+
+#[test]
+fn a_panic_is_written_down_and_each_next_boot_waits_longer() {
+    let server = account();
+    let board = Board::new("mps2-an386", "pump-p");
+    provision(&board, &server, &[]);
+    let mut boot = board.boot(&["panic"]);
+    boot.wait_for("boot: panic 1 in a row, waiting 2 s");
+    boot.wait_for("asked to panic");
+    boot.wait_for("boot: panic 2 in a row, waiting 4 s");
+    boot.wait_for("boot: panic 3 in a row, waiting 8 s");
+    drop(boot);
+    let mut boot = board.boot(&[]);
+    assert!(boot.wait_for("boot: last panic").contains("asked to panic"));
+    boot.wait_for("mqtt: connected");
+}
+
+#[test]
+fn a_factory_reset_leaves_no_identity() {
+    let server = account();
+    let board = Board::new("mps2-an386", "pump-f");
+    provision(&board, &server, &[]);
+    board.boot(&[]).wait_for("the token is erased");
+    let mut boot = board.boot(&["reset"]);
+    boot.wait_for("the identities are erased");
+    boot.wait_for("NoCredential");
+    drop(boot);
+    provision(&board, &server, &[]);
+    board.boot(&[]).wait_for("mqtt: connected");
+}
+
+/// A server that answers every connection with these bytes, again and again, until the device has enough.
+fn answering(bytes: &'static [u8]) -> SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in socket.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || while stream.write_all(bytes).is_ok() {});
+        }
+    });
+    address
+}
+
+/// The device meets `est` under this name, says what it makes of it, and enrolls at the true server afterwards.
+fn survives(server: &Server, device: &str, est: SocketAddr, options: &[&str], says: &str) {
+    let board = Board::new("mps2-an386", device);
+    board.provision(server, est, options);
+    let mut boot = board.boot(&[]);
+    boot.wait_for(says);
+    assert!(!boot.log().contains("est: Issued"), "{}", boot.log());
+    drop(boot);
+    provision(&board, server, &[]);
+    board.boot(&[]).wait_for("mqtt: connected");
+}
+
+// What needs a server that breaks TLS from within (no CertificateVerify, a leaf as a CA, an expired or split flight)
+// is tested on the host with the same code, in no_std-agent/tests/shell/hostile.rs.
+#[test]
+fn hostile_servers_are_refused_and_the_device_enrolls_afterwards() {
+    let server = account();
+    let empty_records = answering(&[0x17, 3, 3, 0, 0]);
+    survives(&server, "pump-e", empty_records, &[], "est: Failed(Link(Reset)");
+    let huge_record = answering(&[0x16, 3, 3, 0xff, 0xff, 2, 0, 0, 0]);
+    survives(&server, "pump-h", huge_record, &[], "est: Failed(Link(Reset)");
+    let other = Server::start();
+    survives(&server, "pump-o", other.est_address(), &[], "est: Failed(Link(ServerUntrusted)");
+    let port = server.est_address().port();
+    let misnamed = format!("https://other.example.test:{port}");
+    let options = ["--est", &misnamed, "--host", "other.example.test=10.0.2.2"];
+    survives(&server, "pump-n", server.est_address(), &options, "est: Failed(Link(ServerUntrusted)");
+}
+
+#[test]
+fn a_server_that_only_ever_says_later_holds_nothing_up() {
+    let server = account();
+    server.muster(&["profile", "set", "checked", "approval=manual"]);
+    let undecided = ["--profile", "checked"];
+    survives(&server, "pump-l", server.est_address(), &undecided, "est: Postponed");
+}
