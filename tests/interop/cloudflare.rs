@@ -72,7 +72,6 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout))
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test command says where npm installed the clients")]
 fn node_folder() -> PathBuf {
     let folder = std::env::var_os("MUSTER_TEST_NODE_FOLDER");
     folder.expect("MUSTER_TEST_NODE_FOLDER names the folder of the clients (see tests/check.sh)").into()
