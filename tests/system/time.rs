@@ -13,7 +13,7 @@ const DAY: i64 = 24 * HOUR;
 /// Lifetime of a leaf of the default profile.
 const LIFETIME: i64 = 90 * DAY;
 /// Lifetime of an issuing CA.
-const CA_LIFETIME: i64 = 5 * 365 * DAY;
+const CA_LIFETIME: i64 = 16 * 365 * DAY;
 
 /// Enrolls a device; a client that holds its certificate, and a renewal.
 fn enrolled(server: &Turned, device: &str) -> (Est, Vec<u8>) {
@@ -84,8 +84,8 @@ fn a_lost_answer_is_repeated_for_a_day_though_the_token_has_ended() {
 #[test]
 fn no_certificate_outlives_its_ca_and_none_is_made_after_its_end() {
     let server = Turned::start();
-    let token = server.account.muster(&["token", "new", "--claim", "--uses", "9", "--ttl", "3000d"]);
     server.turn_to(CA_LIFETIME - DAY);
+    let token = server.account.muster(&["token", "new", "--claim", "--uses", "9", "--ttl", "30d"]);
     let (_, der) = request("meter-1");
     let certificate = server.est().enroll("meter-1", &token, &der).certificate();
     let (_, leaf) = x509_parser::parse_x509_certificate(&certificate).expect("a certificate");

@@ -18,7 +18,7 @@ use muster_enroll::hash_secret;
 use muster_policy::identity::{SecretHash, TokenId};
 use muster_policy::time::UnixTime;
 use muster_store::act::By;
-use muster_store::record::{Actor, AdminRole, AdminToken, Level, Permission};
+use muster_store::record::{Actor, AdminRole, AdminToken, Area, Level, Permission};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
@@ -83,6 +83,11 @@ impl Caller {
         let message = "the token lacks the permission for this: only one of the role `admin` without a list \
                        of permissions may";
         Err(ApiError::new(StatusCode::FORBIDDEN, CODE_PERMISSION, message))
+    }
+
+    /// Whether it may change what is in an area.
+    pub(crate) fn may_change(&self, area: Area) -> bool {
+        self.require(Permission { area, level: Level::Write }).is_ok()
     }
 
     /// Refuses who lacks a permission, and names it.

@@ -122,7 +122,7 @@ pub struct FactoryArgs {
     /// Where to write the images; made if it is not there.
     #[arg(long, value_name = "FOLDER")]
     pub out: PathBuf,
-    /// The EST server as devices reach it, e.g. https://est.example.com:8443.
+    /// The EST server as devices reach it, such as `https://est.example.com:8443`.
     #[arg(long, value_name = "URL")]
     pub est: http::Uri,
     /// The CA certificates that devices trust, PEM; default: the account's root.

@@ -76,7 +76,7 @@ assert client.zones.delete(zone_id=other.id).id == other.id
 fails(cloudflare.NotFoundError, client.zones.get, zone_id=other.id)
 
 # Client certificates: made, listed over several pages, revoked, reactivated.
-made = [client.client_certificates.create(zone_id=zone.id, csr=csr(f"sdk-{number}"), validity_days=365) for number in range(12)]
+made = [client.client_certificates.create(zone_id=zone.id, csr=csr(f"sdk-{number}"), validity_days=3650) for number in range(12)]
 first = made[0]
 assert first.status == "active" and first.organization == "Acme" and first.country == "DE" and first.common_name == "sdk-0"
 parsed = x509.load_pem_x509_certificate(first.certificate.encode())

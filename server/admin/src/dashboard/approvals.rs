@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode};
 use maud::{Markup, html};
 use muster_policy::time::UnixTime;
+use muster_store::record::Area;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -38,7 +39,7 @@ pub(super) async fn list(visit: Visit, Query(at): Query<At>) -> Result<Markup, P
                     (fact("From", waiting.source.as_deref().unwrap_or("unknown")))
                     (fact("SHA-256 of the key", code(&waiting.key_sha256)))
                 }
-                @if visit.may_change() {
+                @if visit.may_change(Area::Fleet) {
                     div.actions {
                         (button(&visit, &format!("/approvals/{}/approve", waiting.id), "Approve", None))
                         (button(&visit, &format!("/approvals/{}/deny", waiting.id), "Deny",

@@ -5,6 +5,7 @@ use axum::response::Response;
 use http::{Method, StatusCode};
 use maud::{Markup, html};
 use muster_policy::time::UnixTime;
+use muster_store::record::Area;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -57,7 +58,7 @@ pub(super) async fn list(visit: Visit, Query(_): Query<At>) -> Result<Markup, Pr
                 }
             }
         }
-        @if visit.may_change() { (rotate_form(&visit)) (import_form(&visit)) }
+        @if visit.may_change(Area::Certificates) { (rotate_form(&visit)) (import_form(&visit)) }
     };
     Ok(page(&visit, "CAs", content))
 }

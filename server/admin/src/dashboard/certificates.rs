@@ -6,6 +6,7 @@ use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::{Method, StatusCode};
 use maud::{Markup, html};
 use muster_policy::time::UnixTime;
+use muster_store::record::Area;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -108,7 +109,7 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
     let certificate: Certificate = visit.get(&format!("/certificates/{}", segment(&id))).await?;
     let now = visit.now();
     let content = html! {
-        @if visit.may_change() { (actions(&visit, &certificate)) }
+        @if visit.may_change(Area::Certificates) { (actions(&visit, &certificate)) }
         dl.facts {
             (fact("Status", state(&certificate.status)))
             @if let Some(at) = certificate.revoked_at {

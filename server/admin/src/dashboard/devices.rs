@@ -7,6 +7,7 @@ use axum::response::Response;
 use http::Method;
 use maud::{Markup, html};
 use muster_policy::time::UnixTime;
+use muster_store::record::Area;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -75,7 +76,7 @@ pub(super) async fn list(visit: Visit, Query(at): Query<At>) -> Result<Markup, P
             } }
             (pager("/devices", &pairs, found.info))
         }
-        @if visit.may_change() { (import_form(&visit)) }
+        @if visit.may_change(Area::Fleet) { (import_form(&visit)) }
     };
     Ok(page(&visit, "Devices", content))
 }
@@ -124,7 +125,7 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
             @if let Some(serial) = &device.manufacturer_serial { (fact("Manufacturer's serial", serial)) }
             @if let Some(note) = &device.note { (fact("Note", note)) }
         }
-        @if visit.may_change() {
+        @if visit.may_change(Area::Fleet) {
             (actions(&visit, &device))
             (edit_form(&visit, &device))
         }

@@ -5,6 +5,7 @@ use axum::response::Response;
 use http::Method;
 use maud::{Markup, html};
 use muster_policy::time::UnixTime;
+use muster_store::record::Area;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -76,7 +77,7 @@ pub(super) async fn list(visit: Visit, Query(at): Query<At>) -> Result<Markup, P
             }
         } }
         (pager("/hosts", &[], found.info))
-        @if visit.may_change() {
+        @if visit.may_change(Area::Certificates) {
             form.filters method="post" action="/hosts" {
                 (secret(&visit))
                 label { "Hostname " input name="host" required placeholder="api.example.com"; }
@@ -108,7 +109,7 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
                 @else { "a certificate is asked for, and who has none gets in all the same." }
             }
         }
-        @if visit.may_change() { (edit_form(&visit, &host, &cas.items)) } @else { (facts(&host)) }
+        @if visit.may_change(Area::Certificates) { (edit_form(&visit, &host, &cas.items)) } @else { (facts(&host)) }
         h2 { "Would it get in?" }
         form.filters method="get" action={(host.link()) "/test"} hx-get={(host.link()) "/test"}
             hx-target="#verdict" hx-select="#verdict" hx-swap="outerHTML" {
@@ -116,7 +117,7 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
             button type="submit" { "Test" }
         }
         div #verdict {}
-        @if visit.may_change() {
+        @if visit.may_change(Area::Certificates) {
             h2 { "Take it away" }
             (button(&visit, &format!("{}/remove", host.link()), "Remove this hostname",
                 Some("Remove this hostname? The edge no longer answers for it.")))

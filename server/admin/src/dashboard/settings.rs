@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::Method;
 use maud::{Markup, html};
 use muster_policy::time::UnixTime;
+use muster_store::record::Area;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -53,7 +54,7 @@ pub(super) async fn show(visit: Visit) -> Result<Markup, Problem> {
     let content = html! {
         h2 { "Zones" }
         ul { @for zone in &zones.items { li { (zone.name) " " small { (code(&zone.id)) } } } }
-        @if visit.may_change() {
+        @if visit.may_change(Area::Zone) {
             form.filters method="post" action="/settings/zones" {
                 (secret(&visit))
                 label { "Domain " input name="name" required placeholder="example.com"; }
@@ -64,7 +65,7 @@ pub(super) async fn show(visit: Visit) -> Result<Markup, Problem> {
         @for profile in &profiles.items { (profile_card(profile)) }
         h2 { "Admin tokens" }
         (token_rows(&visit, &tokens.items))
-        @if visit.may_change() { (token_form(&visit)) }
+        @if visit.may_administer() { (token_form(&visit)) }
     };
     Ok(page(&visit, "Settings", content))
 }
@@ -100,7 +101,7 @@ fn token_rows(visit: &Visit, tokens: &[AdminToken]) -> Markup {
                         td { (state(&token.status)) }
                         td { (time(token.created_at, now)) }
                         td { @match token.expires_at { Some(at) => (time(at, now)), None => "never" } }
-                        td { @if visit.may_change() && token.status == "active" {
+                        td { @if visit.may_administer() && token.status == "active" {
                             (button(visit, &format!("/settings/admin_tokens/{}/revoke", token.id), "Revoke",
                                 Some("Revoke this admin token? Its sessions end at once.")))
                         } }

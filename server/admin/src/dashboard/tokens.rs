@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::Method;
 use maud::{Markup, PreEscaped, html};
 use muster_policy::time::UnixTime;
+use muster_store::record::Area;
 use qrcode::QrCode;
 use qrcode::render::svg;
 use serde::Deserialize;
@@ -54,7 +55,7 @@ pub(super) async fn list(visit: Visit, Query(at): Query<Wanted>) -> Result<Marku
     let found = visit.list::<Token>("/tokens", &wanted).await?;
     let now = visit.now();
     let content = html! {
-        @if visit.may_change() { (new_form(&visit, &at.device).await?) }
+        @if visit.may_change(Area::Fleet) { (new_form(&visit, &at.device).await?) }
         form.filters method="get" action="/tokens" role="search" {
             label { "Device " input type="search" name="device" value=(at.device) autocomplete="off"; }
             (choice("status", "Status", STATES, &at.status))
@@ -76,7 +77,7 @@ pub(super) async fn list(visit: Visit, Query(at): Query<Wanted>) -> Result<Marku
                         td { (token.uses_taken) " of " (token.uses_allowed)
                             @if let Some(at) = token.last_used_at { br; small { (time(at, now)) } } }
                         td { (time(token.expires_at, now)) }
-                        td { @if visit.may_change() && token.status == "active" {
+                        td { @if visit.may_change(Area::Fleet) && token.status == "active" {
                             (button(&visit, &format!("/tokens/{}/revoke", token.id), "Revoke",
                                 Some("Revoke this token? Devices that were to use it can't enroll.")))
                         } }

@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use muster_policy::identity::AccountId;
 use muster_policy::time::UnixTime;
+use muster_store::record::Area;
 
 use super::Dashboard;
 use super::inside::Problem;
@@ -44,8 +45,13 @@ impl Visit {
         self.dashboard.api.now()
     }
 
-    /// Whether forms are worth showing; the API decides what is allowed.
-    pub(super) fn may_change(&self) -> bool {
+    /// Whether the forms of an area are worth showing; the API decides what is allowed.
+    pub(super) fn may_change(&self, area: Area) -> bool {
+        self.caller.may_change(area)
+    }
+
+    /// Whether forms are worth showing that only an administrator without limits may send.
+    pub(super) fn may_administer(&self) -> bool {
         self.caller.require_admin().is_ok()
     }
 

@@ -80,7 +80,11 @@ impl Browser {
 
     /// A browser of someone who logged in with a new token of the role.
     async fn of(rig: &Rig, role: &str) -> (Self, String, String) {
-        let made = rig.post("/admin_tokens", json!({ "name": "someone", "role": role })).await;
+        Self::with(rig, json!({ "name": "someone", "role": role })).await
+    }
+
+    async fn with(rig: &Rig, token: Value) -> (Self, String, String) {
+        let made = rig.post("/admin_tokens", token).await;
         let (token, id) = (text(&made["token"]), text(&made["id"]));
         let mut browser = Self::new(rig);
         let seen = browser.log_in(&token).await;
@@ -265,6 +269,22 @@ async fn a_reader_sees_all_and_changes_nothing() {
         assert!(seen.text.contains("lacks the permission"), "{path}: {}", seen.text);
     }
     assert_eq!(world.rig.get("/devices").await.as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn who_runs_the_fleet_alone_has_the_forms_of_the_fleet_alone() {
+    let world = World::new().await;
+    let permissions = json!(["fleet:write", "certificates:read", "account:read", "zone:read"]);
+    let token = json!({ "name": "operator", "permissions": permissions });
+    let (mut browser, ..) = Browser::with(&world.rig, token).await;
+    let forms = |seen: Seen| seen.text.matches("method=\"post\"").count();
+    assert!(forms(browser.get("/devices/meter-1").await) > 1);
+    assert_eq!(forms(browser.get("/hosts/api.example.com").await), 1, "the log-out");
+    assert_eq!(forms(browser.get("/settings").await), 1);
+    browser.post("/devices/meter-1/status?to=suspended", "").await;
+    assert_eq!(world.rig.get("/devices/meter-1").await["status"], "suspended");
+    let seen = browser.post("/hosts/api.example.com/remove", "").await;
+    assert!(seen.text.contains("lacks the permission"), "{}", seen.text);
 }
 
 #[tokio::test]
