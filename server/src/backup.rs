@@ -165,7 +165,10 @@ pub fn restore(dir: &DataDir, backup: &Path) -> anyhow::Result<()> {
         let target = (folder.at)(dir);
         for entry in std::fs::read_dir(staging.0.join(folder.name))? {
             let entry = entry?;
-            write_file(&target.join(entry.file_name()), &std::fs::read(entry.path())?, Readers::Owner)?;
+            // The staging is a data directory too, whose `tls` has a folder in it; members are files.
+            if entry.file_type()?.is_file() {
+                write_file(&target.join(entry.file_name()), &std::fs::read(entry.path())?, Readers::Owner)?;
+            }
         }
     }
     if let Ok(config) = std::fs::read(staging.0.join("muster.toml")) {

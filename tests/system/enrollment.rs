@@ -243,7 +243,7 @@ fn a_backup_made_while_serving_is_restored_elsewhere_and_a_broken_one_is_not() {
     let server = Server::start();
     let _ = enrolled(&server, "meter-1");
     // What an operator put there for a hostname can't be made again.
-    let placed = ["tls/hosts/_.example.test.crt", "tls/hosts/_.example.test.key"];
+    let placed = ["tls/hosts/_.example.test.crt", "tls/hosts/_.example.test.key", "tls/outbound.key"];
     for file in placed {
         std::fs::write(server.dir().join(file), file).expect("placed");
     }
