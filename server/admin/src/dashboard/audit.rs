@@ -82,7 +82,7 @@ fn subject(name: &str, value: &Value) -> Markup {
 /// A table of entries.
 pub(super) fn entries(entries: &[Entry], now: UnixTime) -> Markup {
     html! {
-        div.scroll { table {
+        div.scroll tabindex="0" { table {
             thead { tr { th { "No." } th { "When" } th { "Who" } th { "What" } th { "About" } } }
             tbody {
                 @for entry in entries {

@@ -66,7 +66,7 @@ impl Certificate {
 /// A table of certificates.
 pub(super) fn rows(certificates: &[Certificate], now: UnixTime) -> Markup {
     html! {
-        div.scroll { table {
+        div.scroll tabindex="0" { table {
             thead { tr { th { "Serial" } th { "Device" } th { "Status" } th { "Issued" } th { "Ends" } } }
             tbody {
                 @for certificate in certificates {

@@ -60,7 +60,7 @@ pub(super) async fn list(visit: Visit, Query(at): Query<At>) -> Result<Markup, P
             button type="submit" { "Find" }
         }
         div #found {
-            div.scroll { table {
+            div.scroll tabindex="0" { table {
                 thead { tr { th { "Device" } th { "Status" } th { "Groups" } th { "Known since" } } }
                 tbody {
                     @for device in &found.items {

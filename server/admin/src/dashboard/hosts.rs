@@ -59,7 +59,7 @@ pub(super) async fn list(visit: Visit, Query(at): Query<At>) -> Result<Markup, P
     let found = visit.list::<Host>("/hosts", &[("page", &at.page), ("per_page", "50")]).await?;
     let now = visit.now();
     let content = html! {
-        div.scroll { table {
+        div.scroll tabindex="0" { table {
             thead { tr { th { "Hostname" } th { "Client certificate" } th { "Protocols" } th { "Origins" } th { "Changed" } } }
             tbody {
                 @for host in &found.items {

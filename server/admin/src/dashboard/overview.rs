@@ -148,7 +148,7 @@ fn doors(edge: &Edge) -> Markup {
         }
         @if !edge.refused_by_reason.is_empty() {
             h3 { "Refused since the start, by reason" }
-            div.scroll { table {
+            div.scroll tabindex="0" { table {
                 @for (reason, count) in &edge.refused_by_reason {
                     tr {
                         td.number { (number(*count)) }

@@ -91,7 +91,7 @@ fn profile_card(profile: &Profile) -> Markup {
 fn token_rows(visit: &Visit, tokens: &[AdminToken]) -> Markup {
     let now = visit.now();
     html! {
-        div.scroll { table {
+        div.scroll tabindex="0" { table {
             thead { tr { th { "Name" } th { "Role" } th { "Status" } th { "Made" } th { "Ends" } th { span.unseen { "Actions" } } } }
             tbody {
                 @for token in tokens {

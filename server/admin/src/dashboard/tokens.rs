@@ -61,7 +61,7 @@ pub(super) async fn list(visit: Visit, Query(at): Query<Wanted>) -> Result<Marku
             (choice("status", "Status", STATES, &at.status))
             button type="submit" { "Find" }
         }
-        div.scroll { table {
+        div.scroll tabindex="0" { table {
             thead { tr { th { "Token" } th { "For" } th { "Status" } th { "Used" } th { "Ends" } th { span.unseen { "Actions" } } } }
             tbody {
                 @for token in &found.items {
