@@ -24,7 +24,7 @@ fn unpacked(archive: &[u8]) -> anyhow::Result<()> {
         entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a plain name")).collect()
     };
     assert_eq!(names(around.path()), ["target"]);
-    let known = ["hosts", "keys", "ledger.redb", "muster.toml"];
+    let known = ["hosts", "keys", "ledger.redb", "muster.toml", "tls"];
     assert!(names(&target).iter().all(|name| known.contains(&name.as_str())), "{:?}", names(&target));
     outcome
 }
