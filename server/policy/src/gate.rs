@@ -94,8 +94,6 @@ pub enum Condition {
     Group(Box<Visitors>),
     /// He comes from there.
     Ip(Network),
-    /// Never: what it named is gone.
-    Nobody,
 }
 
 /// The rules of a zone, in their order.
@@ -243,7 +241,6 @@ impl Condition {
             Self::Everyone => true,
             Self::Group(visitors) => visitors.mean(visit),
             Self::Ip(network) => network.contains(visit.source),
-            Self::Nobody => false,
         }
     }
 }
@@ -262,13 +259,14 @@ fn begins_with(path: &str, start: &str) -> bool {
     path.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The path that an origin is likely to see: decoded once, without `.`, `..`, empty segments and
-/// backslashes. Else `/public/../admin` or `/%61dmin` would pass for another place.
+/// The path that an origin is likely to see: decoded once, without `.`, `..`, empty segments,
+/// backslashes and parameters after `;`. Else `/public/../admin`, `/%61dmin` or, at servlets,
+/// `/admin;x` and `/public/..;/admin` would pass for another place.
 fn normal_path(path: &str) -> String {
     let decoded = decoded(path);
     let mut segments: Vec<&str> = Vec::new();
     for segment in decoded.split(['/', '\\']) {
-        match segment {
+        match segment.split(';').next().unwrap_or_default() {
             "" | "." => {}
             ".." => drop(segments.pop()),
             other => segments.push(other),
@@ -363,6 +361,9 @@ mod tests {
             ("/public\\..\\x", None, false),
             ("//%61dmin/", Some(&other), false),
             ("/x/..%2fadmin", Some(&other), false),
+            ("/admin;x=1", Some(&other), false),
+            ("/public/..;/admin", Some(&other), false),
+            ("/public/..%3bx/admin", Some(&other), false),
             ("/%", Some(&other), true),
         ] {
             assert_eq!(judge(&gate, path, visitor).is_ok(), passes, "{path} {visitor:?}");
@@ -392,7 +393,7 @@ mod tests {
         assert!(judge(&lone(vec![group.clone()]), "/", Some(&holder)).is_err());
         group.visitors.include.push(Condition::Ip("192.0.2.0/24".parse().expect("a network")));
         assert!(judge(&lone(vec![group.clone()]), "/", Some(&holder)).is_ok());
-        group.visitors.require.push(Condition::Nobody);
+        group.visitors.require.push(Condition::Ip("198.51.100.0/24".parse().expect("a network")));
         assert!(judge(&lone(vec![group]), "/", Some(&holder)).is_err());
     }
 

@@ -169,6 +169,23 @@ pub struct HostRule {
 }
 
 impl HostRule {
+    /// The rule of a hostname that nobody set: HTTPS, and a certificate is demanded.
+    pub fn new(host: HostPattern, account: AccountId, zone: ZoneId) -> Self {
+        Self {
+            host,
+            account,
+            zone,
+            mode: HostMode::default(),
+            protocols: BTreeSet::from([Protocol::Https]),
+            cas: BTreeSet::new(),
+            default_cas: DefaultCas::default(),
+            min_tls: MinTls::default(),
+            origins: Vec::new(),
+            when_stale: WhenStale::default(),
+            forward_certificate: Self::forwards(),
+        }
+    }
+
     /// Whether the account's devices CAs are accepted.
     pub fn accepts_default_cas(&self) -> bool {
         match self.default_cas {

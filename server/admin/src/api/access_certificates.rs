@@ -3,6 +3,7 @@
 //!
 //! In an account all its hostnames are meant, in a zone those of the zone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -212,7 +213,7 @@ pub(crate) async fn set_settings(
 ) -> Outcome {
     let settings =
         wanted.settings.ok_or_else(|| ApiError::argument("/settings", "settings: a list is needed"))?;
-    let there: Vec<String> =
+    let there: BTreeSet<String> =
         read_settings(&api, scope).await?.into_iter().map(|setting| setting.hostname).collect();
     let mut hosts = Vec::with_capacity(settings.len());
     for (index, setting) in settings.iter().enumerate() {
@@ -231,6 +232,7 @@ pub(crate) async fn set_settings(
         }
         hosts.push((host, setting.client_certificate_forwarding));
     }
+    let named: BTreeSet<String> = hosts.iter().map(|(host, _)| host.to_string()).collect();
     let set = SetForwarding { account: scope.account(), hosts, by: caller.by(api.now()) };
     api.registrar().ledger().transact(set).await.map_err(|error| match error {
         LedgerError::Refused(Rejected::HostUnknown) => {
@@ -239,6 +241,6 @@ pub(crate) async fn set_settings(
         other => other.into(),
     })?;
     let mut now = read_settings(&api, scope).await?;
-    now.retain(|now| settings.iter().any(|set| set.hostname.eq_ignore_ascii_case(&now.hostname)));
+    now.retain(|now| named.contains(&now.hostname));
     Answer::one(&now)
 }

@@ -182,20 +182,7 @@ async fn before(
             format!("host: {host} lies in no zone of the account; add the zone first"),
         )
     })?;
-    let rule = HostRule {
-        host: host.clone(),
-        account,
-        zone: zone.id,
-        mode: HostMode::default(),
-        protocols: BTreeSet::from([Protocol::Https]),
-        cas: BTreeSet::new(),
-        default_cas: DefaultCas::default(),
-        min_tls: MinTls::default(),
-        origins: Vec::new(),
-        when_stale: WhenStale::default(),
-        forward_certificate: true,
-    };
-    Ok((rule, OriginTls::default()))
+    Ok((HostRule::new(host.clone(), account, zone.id), OriginTls::default()))
 }
 
 fn origin_cas(text: &str) -> Result<Vec<ByteBuf>, ApiError> {

@@ -1,6 +1,6 @@
 //! CAs: how they hang together, what they are doing, and their certificates and lists to download.
 
-use axum::extract::{Path, Query};
+use axum::extract::Path;
 use axum::response::Response;
 use http::{Method, StatusCode};
 use maud::{Markup, html};
@@ -12,7 +12,7 @@ use serde_json::json;
 use super::certificates::attachment;
 use super::form::Sent;
 use super::inside::{Problem, segment};
-use super::layout::{At, code, fact, page, secret, state, time};
+use super::layout::{code, fact, page, secret, state, time};
 use super::visit::Visit;
 
 #[derive(Debug, Deserialize)]
@@ -40,7 +40,7 @@ impl Ca {
 }
 
 /// `GET /cas`
-pub(super) async fn list(visit: Visit, Query(_): Query<At>) -> Result<Markup, Problem> {
+pub(super) async fn list(visit: Visit) -> Result<Markup, Problem> {
     let found = visit.list::<Ca>("/cas", &[("per_page", "1000")]).await?;
     let now = visit.now();
     let known = |id: &str| found.items.iter().any(|ca| ca.id == id);

@@ -24,6 +24,23 @@ async fn with_zone() -> (Rig, String) {
 }
 
 #[tokio::test]
+async fn a_policy_whose_group_is_gone_lets_nobody_in() {
+    let (rig, _) = with_zone().await;
+    let spared = json!({ "name": "spared", "include": [{ "common_name": { "common_name": "thief" } }] });
+    let spared = made(&rig, "groups", spared).await;
+    let policy = json!({ "name": "in", "decision": "allow", "include": [{ "everyone": {} }],
+        "exclude": [{ "group": { "id": spared } }] });
+    let policy = made(&rig, "policies", policy).await;
+    made(&rig, "apps", json!({ "domain": "a.example.com", "type": "self_hosted", "policies": [policy] }))
+        .await;
+    rig.remove_group(&spared).await;
+    let gate = serde_json::to_value(rig.gate()).expect("JSON");
+    let policy = &gate["apps"][0]["policies"][0];
+    assert_eq!((&policy["decision"], &policy["visitors"]["include"]), (&json!("deny"), &json!(["Everyone"])));
+    assert_eq!(policy["visitors"]["exclude"], json!([]));
+}
+
+#[tokio::test]
 async fn what_is_written_is_what_the_edge_enforces() {
     let (rig, _) = with_zone().await;
     let group = made(

@@ -17,8 +17,10 @@ use muster_policy::identity::{
     AccountId, CaId, CertificateId, KeyFingerprint, RequestKey, Serial, TokenId, ZoneId,
 };
 use muster_policy::profile::{Approval, ProfileWritten};
-use muster_store::act::{AddCa, AddZone, BeginIssue, By, CreateAccount, CreateToken, SetProfile};
-use muster_store::record::{Account, Token, Zone};
+use muster_store::act::{
+    AddCa, AddZone, BeginIssue, By, CreateAccount, CreateToken, RemoveDocument, SetProfile,
+};
+use muster_store::record::{Account, DocumentKind, Token, Zone};
 use muster_store::{Ledger, Options};
 use prometheus_client::registry::Registry;
 use serde_json::Value;
@@ -176,6 +178,14 @@ impl Rig {
             .header("content-type", media_type)
             .body(Body::from(text.to_owned()));
         answer(self.router().oneshot(request.expect("a request")).await.expect("an answer")).await
+    }
+
+    /// Takes a group away past the check for who uses it, as a race might.
+    pub(super) async fn remove_group(&self, id: &str) {
+        let (account, by) = (self.registrar.account(), By::system(self.registrar.clock().now()));
+        let (kind, id) = (DocumentKind::AccessGroup, id.parse().expect("an id"));
+        let remove = RemoveDocument { account, kind, id, by };
+        self.registrar.ledger().transact(remove).await.expect("it was there");
     }
 
     /// What the edge would be told to judge requests by.

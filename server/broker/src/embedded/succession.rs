@@ -67,17 +67,21 @@ impl Session {
         matches!(self.state().heir, Some(Heir::Awaited))
     }
 
-    /// Passes on what comes from now on. Returns what came since the connection was taken away, in order.
-    fn pass_on(&self, next: &Arc<Self>) -> Vec<Queued> {
+    /// Passes on what came since the connection was taken away, in order, and then what comes from now on.
+    fn pass_on(&self, next: &Arc<Self>, around: Surroundings<'_>) {
         let theirs: Vec<_> = next.subscribers();
+        // Held to the end: a publication may have found this session in the index before, and be pushed
+        // just now. It waits here, and follows what was kept. Locks are taken from older sessions to newer.
         let mut state = self.state();
         let shared = theirs.into_iter().filter(|(filter, _)| state.subscriptions.contains_key(filter));
-        let heirs = shared.map(|(filter, subscriber)| (filter.filter, subscriber)).collect();
-        let mut kept: Vec<_> = state.waiting.drain(..).collect();
+        let heirs = Heirs(shared.map(|(filter, subscriber)| (filter.filter, subscriber)).collect());
+        let mut kept: Vec<Queued> = state.waiting.drain(..).collect();
         kept.extend(state.fleeting.drain(..));
         kept.sort_by_key(|queued| queued.place);
-        state.heir = Some(Heir::Known(Heirs(heirs)));
-        kept
+        for queued in kept {
+            offer(&queued.message, &heirs.matching(&queued.message.topic), around);
+        }
+        state.heir = Some(Heir::Known(heirs));
     }
 
     /// Its subscriptions as the index has them.
@@ -102,14 +106,7 @@ impl Hub {
         for (filter, subscriber) in session.subscribers() {
             index.insert(&filter, subscriber);
         }
-        let kept = before.pass_on(session);
-        for queued in kept {
-            let heirs = match &before.state().heir {
-                Some(Heir::Known(heirs)) => heirs.matching(&queued.message.topic),
-                _ => Vec::new(),
-            };
-            offer(&queued.message, &heirs, self.surroundings());
-        }
+        before.pass_on(session, self.surroundings());
         let (filters, _) = before.end();
         for filter in &filters {
             index.remove(filter, &before);

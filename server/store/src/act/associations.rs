@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use muster_policy::host::{DefaultCas, HostMode, HostPattern, HostRule, MinTls, Protocol, WhenStale};
+use muster_policy::host::{DefaultCas, HostMode, HostPattern, HostRule};
 use muster_policy::identity::CaId;
 
 use crate::act::{By, Rejected, hosts, log};
@@ -87,7 +87,8 @@ impl SetAssociation {
             let Some(zone) = zone.filter(within) else {
                 return Err(Failed::Refused(Rejected::HostOutsideZone(name.clone())));
             };
-            let rule = before.map_or_else(|| fresh(name, zone), |host| host.rule.clone());
+            let rule = before
+                .map_or_else(|| HostRule::new(name.clone(), zone.account, zone.id), |host| host.rule.clone());
             let after = accepting(rule, self.ca, before.is_none());
             if before.is_none_or(|host| host.rule != after) {
                 changes.push((before.cloned(), after));
@@ -172,22 +173,6 @@ fn refusing(mut rule: HostRule, ca: Option<CaId>) -> HostRule {
     }
     rule.default_cas = if keeps_default { DefaultCas::Always } else { DefaultCas::Never };
     rule
-}
-
-fn fresh(host: &HostPattern, zone: &Zone) -> HostRule {
-    HostRule {
-        host: host.clone(),
-        account: zone.account,
-        zone: zone.id,
-        mode: HostMode::default(),
-        protocols: BTreeSet::from([Protocol::Https]),
-        cas: BTreeSet::new(),
-        default_cas: DefaultCas::default(),
-        min_tls: MinTls::default(),
-        origins: Vec::new(),
-        when_stale: WhenStale::default(),
-        forward_certificate: true,
-    }
 }
 
 /// The zones of an account; there are as many as an operator adds.

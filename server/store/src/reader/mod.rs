@@ -1,8 +1,9 @@
 //! Reading: a snapshot of the ledger that never changes and never waits for a writer.
 //!
 //! `point` reads one record by a key or an index, `list` holds the paged lists, `page` their engine,
-//! `log` the change log and the audit, `lapsing` the devices about to be lost. Nothing here scans a table that grows with the fleet, but for
-//! filtered lists, which stop after a stated number of rows and hand out a cursor to go on.
+//! `log` the change log and the audit, `lapsing` the devices about to be lost. Nothing here scans a table
+//! that grows with the fleet, but for filtered lists, which stop after a stated number of rows and hand
+//! out a cursor to go on, and `lapsing`, which stops there too.
 
 mod lapsing;
 mod list;

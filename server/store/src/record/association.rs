@@ -1,7 +1,6 @@
 //! Which hostnames are associated with a CA, in the order in which they were given.
 //!
-//! What decides is the rule of each hostname; this keeps the order for those who read the list back,
-//! and counts its changes.
+//! What decides is the rule of each hostname; this keeps the order for those who read the list back.
 
 use muster_policy::host::HostPattern;
 use muster_policy::identity::{AccountId, ZoneId};

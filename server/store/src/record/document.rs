@@ -1,4 +1,4 @@
-//! What operators write for the edge to go by, and the ledger only keeps: Access, rules, webhooks.
+//! What operators write for the edge to go by, and the ledger only keeps: Access, and rules.
 //!
 //! The text is JSON of the writer's own type, checked before it comes here. Each has a revision, so
 //! that two writers can't overwrite each other unseen.

@@ -1,9 +1,10 @@
 //! From documents to what the edge enforces.
 //!
-//! What a document names and is gone counts as a condition that never holds; a text that can't be read
-//! is a fault, so that the edge goes on with what it had rather than with less.
+//! A policy that is gone, or names a group that is, keeps out whoever no service policy lets in: what it
+//! would have said nobody knows. A text that can't be read is a fault, so that the edge goes on with what
+//! it had rather than with less.
 
-use muster_policy::gate::{self, Condition, GateWritten, RuleWritten, Visitors, ZoneRules};
+use muster_policy::gate::{self, Condition, Decision, GateWritten, RuleWritten, Visitors, ZoneRules};
 use muster_policy::identity::{AccountId, CaId};
 use muster_store::record::{Document, DocumentKind};
 use muster_store::{Fault, Reader};
@@ -28,7 +29,7 @@ pub fn gate(reader: &Reader, account: AccountId) -> Result<GateWritten, Fault> {
         });
         let policies: Result<Vec<_>, Fault> =
             links.iter().map(|link| policy(reader, account, link.id())).collect();
-        apps.push(gate::App { host, path, policies: policies?.into_iter().flatten().collect() });
+        apps.push(gate::App { host, path, policies: policies? });
     }
     let mut zones = Vec::new();
     for document in reader.documents(account, DocumentKind::Ruleset)? {
@@ -41,50 +42,53 @@ pub fn gate(reader: &Reader, account: AccountId) -> Result<GateWritten, Fault> {
     Ok(GateWritten { apps, zones })
 }
 
-fn policy(reader: &Reader, account: AccountId, id: CaId) -> Result<Option<gate::Policy>, Fault> {
-    let Some(document) = reader.document(account, DocumentKind::AccessPolicy, id)? else { return Ok(None) };
-    let written: Policy = read(&document)?;
-    let visitors = Visitors {
-        include: conditions(reader, account, &written.include)?,
-        require: conditions(reader, account, &written.require)?,
-        exclude: conditions(reader, account, &written.exclude)?,
+fn policy(reader: &Reader, account: AccountId, id: CaId) -> Result<gate::Policy, Fault> {
+    let Some(document) = reader.document(account, DocumentKind::AccessPolicy, id)? else {
+        return Ok(closed());
     };
-    Ok(Some(gate::Policy { decision: written.decision, visitors }))
+    let written: Policy = read(&document)?;
+    let [include, require, exclude] = [&written.include, &written.require, &written.exclude]
+        .map(|rules| conditions(reader, account, rules));
+    let (Some(include), Some(require), Some(exclude)) = (include?, require?, exclude?) else {
+        return Ok(closed());
+    };
+    Ok(gate::Policy { decision: written.decision, visitors: Visitors { include, require, exclude } })
 }
 
-fn conditions(reader: &Reader, account: AccountId, rules: &[Rule]) -> Result<Vec<Condition>, Fault> {
+/// Means everybody, and lets nobody in.
+fn closed() -> gate::Policy {
+    let visitors = Visitors { include: vec![Condition::Everyone], ..Visitors::default() };
+    gate::Policy { decision: Decision::Deny, visitors }
+}
+
+/// None when a group is gone.
+fn conditions(reader: &Reader, account: AccountId, rules: &[Rule]) -> Result<Option<Vec<Condition>>, Fault> {
     rules.iter().map(|rule| condition(reader, account, rule)).collect()
 }
 
-fn condition(reader: &Reader, account: AccountId, rule: &Rule) -> Result<Condition, Fault> {
-    Ok(match rule {
-        Rule::Certificate {} => Condition::Certificate,
-        Rule::CommonName { common_name } => Condition::CommonName(common_name.clone()),
-        Rule::Everyone {} => Condition::Everyone,
-        Rule::Ip { ip } => Condition::Ip(*ip),
-        Rule::Group { id } => match reader.document(account, DocumentKind::AccessGroup, *id)? {
-            Some(document) => group(&read(&document)?),
-            None => Condition::Nobody,
-        },
-    })
-}
-
-/// Groups hold no groups, so this goes no deeper.
-fn group(group: &Group) -> Condition {
-    let of = |rules: &[Rule]| rules.iter().map(plain).collect();
-    let visitors =
-        Visitors { include: of(&group.include), require: of(&group.require), exclude: of(&group.exclude) };
-    Condition::Group(Box::new(visitors))
-}
-
-fn plain(rule: &Rule) -> Condition {
-    match rule {
-        Rule::Certificate {} => Condition::Certificate,
-        Rule::CommonName { common_name } => Condition::CommonName(common_name.clone()),
-        Rule::Everyone {} => Condition::Everyone,
-        Rule::Ip { ip } => Condition::Ip(*ip),
-        Rule::Group { .. } => Condition::Nobody,
+fn condition(reader: &Reader, account: AccountId, rule: &Rule) -> Result<Option<Condition>, Fault> {
+    let Rule::Group { id } = rule else { return Ok(plain(rule)) };
+    match reader.document(account, DocumentKind::AccessGroup, *id)? {
+        Some(document) => Ok(group(&read(&document)?)),
+        None => Ok(None),
     }
+}
+
+fn group(group: &Group) -> Option<Condition> {
+    let of = |rules: &[Rule]| rules.iter().map(plain).collect::<Option<Vec<_>>>();
+    let (include, require, exclude) = (of(&group.include)?, of(&group.require)?, of(&group.exclude)?);
+    Some(Condition::Group(Box::new(Visitors { include, require, exclude })))
+}
+
+/// What is no group; a group holds none.
+fn plain(rule: &Rule) -> Option<Condition> {
+    Some(match rule {
+        Rule::Certificate {} => Condition::Certificate,
+        Rule::CommonName { common_name } => Condition::CommonName(common_name.clone()),
+        Rule::Everyone {} => Condition::Everyone,
+        Rule::Ip { ip } => Condition::Ip(*ip),
+        Rule::Group { .. } => return None,
+    })
 }
 
 fn read<T: DeserializeOwned>(document: &Document) -> Result<T, Fault> {
