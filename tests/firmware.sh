@@ -3,10 +3,18 @@
 # Needs Debian's toolchain for boards where rustup's is not installed, and the emulator.
 #
 #   tests/firmware.sh [TEST]      all tests, or those whose names contain TEST
+#   tests/firmware.sh packages    only installs what that needs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-debian=(rustc-web cargo-web rust-web-src gcc-arm-none-eabi qemu-system-arm)
+debian=(qemu-system-arm)
+# The same question as build.sh asks.
+for target in thumbv7em-none-eabi thumbv7m-none-eabi; do
+    if ! rustup target list --installed 2>/dev/null | grep -qx "$target"; then
+        debian+=(rustc-web cargo-web rust-web-src gcc-arm-none-eabi)
+        break
+    fi
+done
 missing=()
 for package in "${debian[@]}"; do
     dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
@@ -15,6 +23,8 @@ if [ ${#missing[@]} -gt 0 ]; then
     [ "$(id -u)" = 0 ] || { echo "firmware: missing Debian packages: ${missing[*]}" >&2; exit 1; }
     apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
 fi
+
+[ "${1:-}" != packages ] || exit 0
 
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 firmware=no_std-agent/firmware

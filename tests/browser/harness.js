@@ -51,7 +51,10 @@ export async function visit(browser, url, appearance, name, look) {
     const page = await context.newPage();
     page.on("console", (message) => complaints.push(`${message.type()}: ${message.text()}`));
     page.on("pageerror", (error) => complaints.push(`script: ${error.message}`));
-    page.on("requestfailed", (request) => complaints.push(`failed: ${request.url()}`));
+    page.on("requestfailed", (request) => {
+      // Who leaves a page that refreshes itself breaks a request off.
+      if (request.failure()?.errorText !== "net::ERR_ABORTED") complaints.push(`failed: ${request.url()}`);
+    });
     page.on("request", (request) => {
       const there = new URL(request.url());
       const own = new URL(url);

@@ -82,7 +82,7 @@ fn backups_are_unpacked_or_refused_and_nothing_lies_outside() {
         muster::backup::lay_out(&target).expect("made");
         let outcome = muster::backup::unpack(input, &target);
         assert_eq!(std::fs::read_dir(around.path()).expect("there").count(), 1, "{name}");
-        for member in ["keys", "hosts"].map(|folder| target.join(folder)) {
+        for member in ["keys", "hosts", "tls"].map(|folder| target.join(folder)) {
             for file in std::fs::read_dir(member).expect("there") {
                 assert!(file.expect("an entry").file_type().expect("known").is_file(), "{name}");
             }

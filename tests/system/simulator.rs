@@ -254,5 +254,10 @@ fn a_scenario_runs_on_sockets_with_revocations_and_intruders() {
     assert!(count(&results, "edge") > 50 && count(&results, "renew") > 2, "{results}");
     assert!(results["facts"]["revoked"].as_f64().is_some_and(|revoked| revoked > 0.0));
     assert!(results["series"]["revoked"]["errors"].as_object().is_some_and(|reasons| !reasons.is_empty()));
-    assert!(results["series"]["hostile"]["errors"].as_object().is_some_and(|reasons| !reasons.is_empty()));
+    // Each kind of hostile device tried, and was turned away by somebody else than itself.
+    let refused = results["series"]["hostile"]["errors"].as_object().expect("reasons");
+    for kind in ["WrongId ", "ForeignCertificate ", "MalformedCsr ", "HalfOpen "] {
+        let tried = refused.keys().any(|reason| reason.starts_with(kind) && !reason.ends_with(" local"));
+        assert!(tried, "{kind}{refused:?}");
+    }
 }
