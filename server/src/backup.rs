@@ -51,6 +51,14 @@ impl Folder {
     }
 }
 
+/// A file of the operator that no restore would take.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{} can't be in a backup: names have letters, digits, `-`, `.` and `_`, and no dot at the start; \
+     rename it or move it away", .0.display()
+)]
+struct UnfitName(PathBuf);
+
 #[derive(Debug, Deserialize, Serialize)]
 struct Manifest {
     format: u32,
@@ -62,7 +70,11 @@ struct Manifest {
 pub(crate) fn hook(dir: &DataDir, registrar: &Arc<Registrar>) -> muster_admin::Backup {
     let (dir, registrar) = (dir.clone(), Arc::clone(registrar));
     Arc::new(move || {
-        write_temporary(&dir, registrar.ledger()).map_err(|error| io::Error::other(format!("{error:#}")))
+        write_temporary(&dir, registrar.ledger()).map_err(|error| {
+            let kind =
+                if error.is::<UnfitName>() { io::ErrorKind::InvalidInput } else { io::ErrorKind::Other };
+            io::Error::new(kind, format!("{error:#}"))
+        })
     })
 }
 
@@ -117,24 +129,50 @@ fn pack(dir: &DataDir, snapshot: &Path, file: File) -> anyhow::Result<()> {
             }
         }
     }
+    // A restore refuses the whole of a backup that holds such a name; better to be told now.
+    if let Some((_, path)) = members.iter().find(|(name, _)| !is_member_name(name)) {
+        return Err(UnfitName(path.clone()).into());
+    }
     let mut sha256 = BTreeMap::new();
-    for (name, path) in &members {
-        sha256.insert(name.clone(), hash_file(path)?);
+    let mut contents = Vec::new();
+    for (name, path) in members {
+        // A certificate may be replaced while this runs, so what is hashed is what is packed. The ledger's
+        // snapshot is too large for that, and nobody else's.
+        let content = if name == LEDGER { None } else { Some(read_file(&path)?) };
+        let digest = content.as_deref().map_or_else(|| hash_file(&path), |content| Ok(hash(content)?))?;
+        sha256.insert(name.clone(), digest);
+        contents.push((name, path, content));
     }
     let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::fast()));
     archive.mode(tar::HeaderMode::Deterministic);
     let manifest = serde_json::to_vec_pretty(&Manifest { format: FORMAT, sha256 })?;
-    let mut header = tar::Header::new_gnu();
-    header.set_size(manifest.len() as u64);
-    header.set_mode(0o600);
-    header.set_cksum();
-    archive.append_data(&mut header, MANIFEST, manifest.as_slice())?;
-    for (name, path) in &members {
-        archive
-            .append_path_with_name(path, name)
-            .with_context(|| format!("can't pack {}", path.display()))?;
+    append(&mut archive, MANIFEST, &manifest)?;
+    for (name, path, content) in &contents {
+        match content {
+            Some(content) => append(&mut archive, name, content),
+            None => archive.append_path_with_name(path, name),
+        }
+        .with_context(|| format!("can't pack {}", path.display()))?;
     }
     Ok(archive.into_inner()?.finish()?.sync_all()?)
+}
+
+fn append(archive: &mut tar::Builder<impl Write>, name: &str, content: &[u8]) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o600);
+    header.set_cksum();
+    archive.append_data(&mut header, name, content)
+}
+
+fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("can't read {}", path.display()))
+}
+
+fn hash(content: &[u8]) -> io::Result<String> {
+    let mut hash = Sha256Writer::default();
+    hash.write_all(content)?;
+    Ok(hash.finish_hex())
 }
 
 fn hash_file(path: &Path) -> anyhow::Result<String> {

@@ -16,6 +16,8 @@ use muster_ca::chain::{ClientChain, TrustAnchors, verify_client_chain};
 use muster_ca::csr::Csr;
 use muster_enroll::{Presented, decode_request};
 use muster_nostd_agent::store::Item;
+use muster_policy::expression::{Expression, ExpressionError, Field, Kind, Value};
+use muster_policy::fragment::FragmentLimit;
 use muster_policy::profile::ProfileWritten;
 use muster_policy::time::UnixTime;
 use muster_simulator::identities::read_frame;
@@ -88,6 +90,27 @@ fn backups_are_unpacked_or_refused_and_nothing_lies_outside() {
             }
         }
         outcome
+    });
+}
+
+#[test]
+fn hellos_have_a_limit_of_their_records_or_none() {
+    read_all("hello", |_, input| FragmentLimit::of_hello(input).map(drop).ok_or("none"));
+}
+
+#[test]
+fn rules_are_read_and_answer_or_are_refused_at_a_place() {
+    read_all("expression", |name, input| {
+        let (rule, said) = text(input).split_once('\n').unwrap_or((text(input), ""));
+        let value = |field: Field| match field.kind() {
+            Kind::Bool => Value::Bool(said.is_empty()),
+            Kind::Ip => Value::Ip([192, 0, 2, 7].into()),
+            Kind::Number => Value::Number(7),
+            Kind::Text => Value::Text(said.into()),
+        };
+        let read = rule.parse::<Expression>();
+        let place = |error: &ExpressionError| assert!(error.position <= rule.len(), "{name}: {error}");
+        read.inspect_err(place).map(|expression| drop(expression.matches(&value)))
     });
 }
 

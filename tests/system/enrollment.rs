@@ -248,6 +248,13 @@ fn a_backup_made_while_serving_is_restored_elsewhere_and_a_broken_one_is_not() {
         std::fs::write(server.dir().join(file), file).expect("placed");
     }
     let backup = server.scratch().join("backup");
+    // What no restore would take is said when the backup is made.
+    let odd = server.dir().join("tls/hosts/api (old).crt");
+    std::fs::write(&odd, "x").expect("placed");
+    let refused = server.try_muster(&["backup", &backup.display().to_string()]);
+    assert!(!refused.status.success() && !backup.exists());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("api (old).crt can't be in a backup"));
+    std::fs::remove_file(&odd).expect("removed");
     server.muster(&["backup", &backup.display().to_string()]);
     let target = server.scratch().join("restored");
     let restore = |target: &std::path::Path, file: &std::path::Path| {

@@ -2,7 +2,8 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use muster_tests::Server;
@@ -173,17 +174,48 @@ fn a_wrong_token_is_counted_by_its_reason() {
     assert_eq!(fleet.issued(), 0);
 }
 
+/// Longest time between two lines of the demo.
+const DEMO_MAX: Duration = Duration::from_secs(120);
+
+/// A demo that stays up, and ends with the test however that ends.
+struct Demo(Child);
+
+impl Demo {
+    /// Its lines as they come.
+    fn lines(&mut self) -> Receiver<String> {
+        let mut reader = BufReader::new(self.0.stdout.take().expect("a pipe"));
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1_000);
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while reader.read_line(&mut line).is_ok_and(|count| count > 0) {
+                if sender.send(core::mem::take(&mut line)).is_err() {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn the_demo_tells_its_whole_story_and_everything_holds() {
     let folder = tempfile::tempdir().expect("a folder");
     let (report, json) = (folder.path().join("report.html"), folder.path().join("demo.json"));
     let mut demo = Command::new(program());
     demo.args(["demo", "--devices", "60", "--report"]).arg(&report).arg("--json").arg(&json);
-    let mut demo = demo.stdout(Stdio::piped()).spawn().expect("muster-sim runs");
+    let mut demo = Demo(demo.stdout(Stdio::piped()).spawn().expect("muster-sim runs"));
+    let lines = demo.lines();
     let mut told = String::new();
-    let mut lines = BufReader::new(demo.stdout.take().expect("a pipe"));
     while !told.ends_with("Ctrl-C ends it.\n") {
-        assert!(lines.read_line(&mut told).expect("text") > 0, "{told}");
+        let line = lines.recv_timeout(DEMO_MAX).unwrap_or_else(|error| panic!("{error} after: {told}"));
+        told.push_str(&line);
     }
     assert!(!told.contains("FAILED") && told.contains("14 of 14 held"), "{told}");
     // It stays up, and what it names is the dashboard.
@@ -195,8 +227,8 @@ fn the_demo_tells_its_whole_story_and_everything_holds() {
     let mut login = String::new();
     stream.read_to_string(&mut login).expect("an answer");
     assert!(login.starts_with("HTTP/1.1 200 ") && login.contains("<form"), "{login}");
-    let ended = Command::new("kill").args(["-INT", &demo.id().to_string()]).status().expect("kill runs");
-    assert!(ended.success() && demo.wait().expect("it ends").success(), "all held");
+    let ended = Command::new("kill").args(["-INT", &demo.0.id().to_string()]).status().expect("kill runs");
+    assert!(ended.success() && demo.0.wait().expect("it ends").success(), "all held");
     let page = std::fs::read_to_string(&report).expect("a report");
     assert!(
         page.contains("<svg") && !page.contains("http://") && !page.contains("https://"),
@@ -208,14 +240,14 @@ fn the_demo_tells_its_whole_story_and_everything_holds() {
 
 const LIVE: &str = "
     name = 'an hour'
-    devices = 20
+    devices = 40
     for = '60m'
     use_every = '5m'
     [hostile]
-    wrong_id = 0.05
-    foreign_certificate = 0.05
-    malformed_csr = 0.05
-    half_open = 0.05
+    wrong_id = 0.1
+    foreign_certificate = 0.1
+    malformed_csr = 0.1
+    half_open = 0.1
     [[event]]
     at = '15m'
     what = 'reboot'

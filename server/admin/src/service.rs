@@ -20,7 +20,8 @@ use crate::metrics::{LedgerFigures, Requests};
 /// How long an answer waits for the edge.
 const IN_FORCE_WAIT: Duration = Duration::from_secs(5);
 
-/// Makes a backup and hands out the file to read it from; blocks the thread.
+/// Makes a backup and hands out the file to read it from; blocks the thread. An error of the kind
+/// `InvalidInput` is told to the caller, as it is his to mend.
 pub type Backup = Arc<dyn Fn() -> io::Result<File> + Send + Sync>;
 /// Told after a zone was added or the services CA replaced, so that the server's own TLS names follow.
 pub type ZonesChanged = Arc<dyn Fn() + Send + Sync>;

@@ -171,6 +171,14 @@ fn check_names(args: &EdgeArgs) -> anyhow::Result<()> {
         );
         anyhow::ensure!(names.insert(name), "--target {}: the name is there twice", name.unwrap_or_default());
     }
+    let mut addressed = BTreeSet::new();
+    for name in args.addresses.iter().map(|address| address.name.as_deref()) {
+        anyhow::ensure!(
+            addressed.insert(name),
+            "--address {}: given twice",
+            name.unwrap_or("without a name")
+        );
+    }
     let addresses = args.addresses.iter().map(|address| ("--address", address.name.as_deref()));
     for (option, name) in addresses.chain(args.run.pids.iter().map(|pid| ("--pid", pid.name.as_deref()))) {
         let known = || names.iter().flatten().copied().collect::<Vec<_>>().join(", ");

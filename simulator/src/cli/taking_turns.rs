@@ -88,7 +88,7 @@ fn print_table(runs: &[Results]) {
     answer(format_args!(
         "{:<12} {:>8} {:>7} {:>9} {:>9}  {:<24} {:<20} x {}",
         "",
-        format!("{unit}s").replace("ys", "ies"),
+        format!("{unit}s"),
         "failed",
         "p50 ms",
         "p99 ms",

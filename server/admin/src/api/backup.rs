@@ -23,7 +23,11 @@ pub(crate) async fn download(State(api): State<Arc<Api>>, _: Account, caller: Ca
     tracing::info!("a backup is made");
     let make = Arc::clone(&api.hooks().backup);
     let made = tokio::task::spawn_blocking(move || make()).await;
-    let file = made.map_err(ApiError::internal)?.map_err(ApiError::internal)?;
+    let file = made.map_err(ApiError::internal)?.map_err(|error| match error.kind() {
+        // The operator's to mend; it names a file of his.
+        std::io::ErrorKind::InvalidInput => ApiError::conflict(error.to_string()),
+        _ => ApiError::internal(error),
+    })?;
     let stream = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK_BYTES);
     let headers = [
         (CONTENT_TYPE, "application/octet-stream"),
