@@ -1,9 +1,9 @@
 //! What the clients of the embedded engine share.
 //!
 //! Locks, in the order in which they may be held together: the sessions of a space, or its index, then
-//! one session's state. The retained messages are locked alone. A publication holds the
-//! index only while it looks for subscribers, not while it delivers to them, and gives way to other
-//! tasks between slices of a large audience.
+//! one session's state; two of those where one passes on to the next, the older first. The retained
+//! messages are locked alone. A publication holds the index only while it looks for subscribers, not
+//! while it delivers to them, and gives way to other tasks between slices of a large audience.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
