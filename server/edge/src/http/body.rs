@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::headers;
+use super::requests::UnderWay;
 
 /// How long a client may pause within a body.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -62,13 +63,15 @@ pub(crate) struct AnswerBody {
     body: Incoming,
     offers: Arc<Offers>,
     id: u64,
+    /// Judged again by every change, until the answer is over.
+    _under_way: UnderWay,
 }
 
 impl AnswerBody {
-    pub(crate) fn new(body: Incoming, offers: &Arc<Offers>) -> Self {
+    pub(crate) fn new(body: Incoming, offers: &Arc<Offers>, under_way: UnderWay) -> Self {
         let mut pending = offers.pending();
         pending.last_id += 1;
-        Self { body, offers: Arc::clone(offers), id: pending.last_id }
+        Self { body, offers: Arc::clone(offers), id: pending.last_id, _under_way: under_way }
     }
 }
 

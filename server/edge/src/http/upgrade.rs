@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use muster_policy::reason::Reason;
 
 use super::proxy::Visit;
+use super::requests::Asked;
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
@@ -95,6 +96,7 @@ pub(crate) fn accept(
     response: &mut Response<Incoming>,
     wish: Option<Upgrade>,
     visit: &Visit,
+    asked: &Arc<Asked>,
 ) -> Result<Option<Accepted>, Reason> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(None);
@@ -104,6 +106,7 @@ pub(crate) fn accept(
     // The tunnel outlives the HTTP connection, so it keeps its slots and its place among the live ones.
     let (place, slots, stop) =
         (Arc::clone(&visit.place), Arc::clone(&visit.slots), visit.shared.stop.clone());
+    let under_way = place.guest.requests.enter(Arc::clone(asked));
     visit.shared.tasks.spawn(async move {
         let (Ok(client), Ok(origin)) = tokio::join!(client, origin) else { return };
         let (mut client, mut origin) = (TokioIo::new(client), TokioIo::new(origin));
@@ -112,7 +115,7 @@ pub(crate) fn accept(
             _ = place.guest.cut.wait() => {}
             () = stop.cancelled() => {}
         }
-        drop(slots);
+        drop((under_way, slots));
     });
     Ok(Some(Accepted(())))
 }
