@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use muster_policy::identity::AccountId;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+use tracing::error;
 
 use super::delivery::Replay;
 use super::index::{Index, Subscriber};
@@ -42,6 +45,8 @@ pub(crate) struct Hub {
     links: AtomicU64,
     /// Set before the sessions are looked through, so that none slips in behind.
     is_draining: AtomicBool,
+    /// What ends of connections have left to do: wills, and what the file must know of their sessions.
+    leaving: TaskTracker,
     /// The next id of a session in the file.
     pub(super) ids: AtomicU64,
 }
@@ -107,6 +112,7 @@ impl Hub {
             spaces: RwLock::default(),
             links: AtomicU64::new(1),
             is_draining: AtomicBool::new(false),
+            leaving: TaskTracker::new(),
             ids: AtomicU64::new(1),
         }
     }
@@ -478,9 +484,28 @@ impl Hub {
         }
     }
 
-    /// Writes the last of it.
-    pub(crate) fn close(&self) {
-        self.store.close();
+    /// Does something that has to be done even if whoever waits here is dropped.
+    pub(super) async fn see_through(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if self.leaving.spawn(work).await.is_err() {
+            error!("what the end of a connection left to do panicked");
+        }
+    }
+
+    /// The same from where nobody can wait. Without a runtime the process is at its end, and all this with it.
+    pub(super) fn see_through_alone(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Ok(runtime) = Handle::try_current() {
+            drop(self.leaving.spawn_on(work, &runtime));
+        }
+    }
+
+    /// Writes the last of it, with what the ends of connections left to do. That waits for no peer.
+    pub(crate) async fn close(self: &Arc<Self>) {
+        self.leaving.close();
+        self.leaving.wait().await;
+        let hub = Arc::clone(self);
+        if tokio::task::spawn_blocking(move || hub.store.close()).await.is_err() {
+            error!("the last commit to the broker's file panicked");
+        }
     }
 }
 
@@ -489,6 +514,13 @@ impl Hub {
 pub(super) struct Leavings {
     filters: Vec<(Arc<Session>, Vec<Subscribed>)>,
     wills: Vec<Will>,
+}
+
+impl Leavings {
+    /// Whether there is nothing to do.
+    pub(super) fn are_nothing(&self) -> bool {
+        self.wills.is_empty() && self.filters.iter().all(|(_, filters)| filters.is_empty())
+    }
 }
 
 fn due(space: &Arc<Space>, session: &Arc<Session>, event: Event) -> Due {

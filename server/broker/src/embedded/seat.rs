@@ -33,11 +33,17 @@ impl<'a> Seat<'a> {
         self.hub.succeed(&mut self.attached);
     }
 
-    /// Gives the place up.
+    /// Gives the place up. A will may go to many: it reaches them all even if this task is dropped meanwhile.
     pub(super) async fn leave(&mut self, departure: Departure) {
         self.hub.succeed(&mut self.attached);
+        let work = self.detach(departure);
         self.has_left = true;
-        self.hub.detach(&self.attached, departure).await;
+        self.hub.see_through(work).await;
+    }
+
+    fn detach(&self, departure: Departure) -> impl Future<Output = ()> + Send + use<> {
+        let (hub, attached) = (Arc::clone(self.hub), self.attached.clone());
+        async move { hub.detach(&attached, departure).await }
     }
 }
 
@@ -55,13 +61,9 @@ impl Drop for Seat<'_> {
             return;
         }
         self.hub.succeed(&mut self.attached);
-        let (hub, attached) = (Arc::clone(self.hub), self.attached.clone());
-        let on_cut = hub.settings.on_cut;
+        let on_cut = self.hub.settings.on_cut;
         let fires_will = on_cut.will == OnCutWill::Publish;
         let departure = Departure { fires_will, session: on_cut.session, expiry_s: None };
-        // Without a runtime the process is at its end, and the sessions with it.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            drop(runtime.spawn(async move { hub.detach(&attached, departure).await }));
-        }
+        self.hub.see_through_alone(self.detach(departure));
     }
 }
