@@ -183,17 +183,3 @@ async fn a_clean_start_and_a_session_without_expiry_leave_nothing_in_the_file() 
     let broker = kept.start_at(1);
     assert_eq!((broker.metrics().sessions, broker.metrics().subscriptions), (0, 0));
 }
-
-/// What the end of a connection has left to do is done before the file is closed.
-#[tokio::test]
-async fn the_will_of_a_connection_that_is_dropped_is_in_the_file() {
-    let kept = Kept::new();
-    let broker = kept.start_with(0, "[on_cut]\nwill = 'publish'\n");
-    // Retained, with QoS 1.
-    let client = connected(&broker, connect(4, "one").will("w", b"last", 0x28, &[])).await;
-    client.served.abort();
-    assert!(client.served.await.expect_err("it was dropped").is_cancelled());
-    broker.close().await;
-    drop(broker);
-    assert_eq!(kept.start_at(1).metrics().retained, 1);
-}

@@ -10,10 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use muster_policy::identity::AccountId;
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
-use tracing::error;
 
 use super::delivery::Replay;
 use super::index::{Index, Subscriber};
@@ -46,7 +44,7 @@ pub(crate) struct Hub {
     /// Set before the sessions are looked through, so that none slips in behind.
     is_draining: AtomicBool,
     /// What ends of connections have left to do: wills, and what the file must know of their sessions.
-    leaving: TaskTracker,
+    pub(super) leaving: TaskTracker,
     /// The next id of a session in the file.
     pub(super) ids: AtomicU64,
 }
@@ -481,30 +479,6 @@ impl Hub {
                     link.wake.notify_one();
                 }
             }
-        }
-    }
-
-    /// Does something that has to be done even if whoever waits here is dropped.
-    pub(super) async fn see_through(&self, work: impl Future<Output = ()> + Send + 'static) {
-        if self.leaving.spawn(work).await.is_err() {
-            error!("what the end of a connection left to do panicked");
-        }
-    }
-
-    /// The same from where nobody can wait. Without a runtime the process is at its end, and all this with it.
-    pub(super) fn see_through_alone(&self, work: impl Future<Output = ()> + Send + 'static) {
-        if let Ok(runtime) = Handle::try_current() {
-            drop(self.leaving.spawn_on(work, &runtime));
-        }
-    }
-
-    /// Writes the last of it, with what the ends of connections left to do. That waits for no peer.
-    pub(crate) async fn close(self: &Arc<Self>) {
-        self.leaving.close();
-        self.leaving.wait().await;
-        let hub = Arc::clone(self);
-        if tokio::task::spawn_blocking(move || hub.store.close()).await.is_err() {
-            error!("the last commit to the broker's file panicked");
         }
     }
 }
