@@ -68,10 +68,12 @@ async fn an_account_has_so_many_conditions_and_no_more() {
     let group = json!({ "name": "all", "include": names(100), "require": names(100), "exclude": names(99) });
     let group = made(&rig, "groups", group).await;
     let policy = |count: usize| {
-        json!({ "name": "in", "decision": "allow", "include": vec![json!({ "group": { "id": group } }); count] })
+        let include = vec![json!({ "group": { "id": group } }); count];
+        json!({ "name": "in", "decision": "allow", "include": include })
     };
     let id = made(&rig, "policies", policy(40)).await;
-    let app = |policies: Value| json!({ "domain": "a.example.com", "type": "self_hosted", "policies": policies });
+    let app =
+        |policies: Value| json!({ "domain": "a.example.com", "type": "self_hosted", "policies": policies });
     let twice = make(&rig, "apps", &app(json!([id, { "id": id, "precedence": 1 }]))).await;
     assert_eq!(twice.status, StatusCode::BAD_REQUEST, "a policy that is there twice");
     // 12,000 conditions.

@@ -247,9 +247,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_is_given_up_for_its_own_pause_and_not_for_that_of_the_origin() {
         let mut patience = Patience::default();
-        let asked = async |patience: &mut Patience| {
-            poll_fn(|cx| Poll::Ready(patience.poll_end(cx).is_ready())).await
-        };
+        let asked =
+            async |patience: &mut Patience| poll_fn(|cx| Poll::Ready(patience.poll_end(cx).is_ready())).await;
         assert!(!asked(&mut patience).await);
         tokio::time::advance(PAUSE_MAX / 2).await;
         assert!(!asked(&mut patience).await);

@@ -141,7 +141,8 @@ where
 {
     let (client_reads, client_writes) = tokio::io::split(client);
     let (origin_reads, origin_writes) = tokio::io::split(origin);
-    let (mut up, mut down) = (pin!(carry(client_reads, origin_writes)), pin!(carry(origin_reads, client_writes)));
+    let (mut up, mut down) =
+        (pin!(carry(client_reads, origin_writes)), pin!(carry(origin_reads, client_writes)));
     // Which of the two is broken, and how, nobody is told.
     let _ = tokio::select! {
         ended = up.as_mut() => match ended {

@@ -90,7 +90,8 @@ pub(super) async fn store<T: Written>(
     let weighed = document.clone();
     let conditions = api.read(move |reader| weight::conditions_with(reader, &weighed)).await?;
     if conditions > CONDITIONS_MAX {
-        let message = format!("the applications of an account have at most {CONDITIONS_MAX} conditions in all");
+        let message =
+            format!("the applications of an account have at most {CONDITIONS_MAX} conditions in all");
         return Err(ApiError::argument("", message));
     }
     Ok(api.registrar().ledger().transact(SetDocument { document, instead_of, by }).await?)

@@ -40,7 +40,11 @@ pub fn gate(reader: &Reader, account: AccountId) -> Result<GateWritten, Fault> {
         apps.push(gate::App { host, path, policies });
     }
     apps.retain(|app| !shut.contains(&app.host));
-    apps.extend(shut.into_iter().map(|host| gate::App { host, path: "/".to_owned(), policies: vec![closed()] }));
+    apps.extend(shut.into_iter().map(|host| gate::App {
+        host,
+        path: "/".to_owned(),
+        policies: vec![closed()],
+    }));
     let mut zones = Vec::new();
     for document in reader.documents(account, DocumentKind::Ruleset)? {
         let Some(zone) = document.zone else { continue };

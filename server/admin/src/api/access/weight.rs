@@ -23,7 +23,9 @@ pub(super) fn conditions_with(reader: &Reader, next: &Document) -> Result<usize,
     apps.extend((next.kind == DocumentKind::AccessApp).then(|| next.clone()));
     let mut weights = Weights { reader, next, policies: BTreeMap::new(), groups: BTreeMap::new() };
     let links = apps.iter().filter_map(|app| read::<App>(app).ok()).flat_map(|app| app.policies);
-    links.map(|link| weights.policy(link.id())).try_fold(0, |sum: usize, weight| Ok(sum.saturating_add(weight?)))
+    links
+        .map(|link| weights.policy(link.id()))
+        .try_fold(0, |sum: usize, weight| Ok(sum.saturating_add(weight?)))
 }
 
 /// What is counted already.
@@ -41,7 +43,9 @@ impl Weights<'_> {
         }
         let policy = self.document(DocumentKind::AccessPolicy, id)?;
         let mut weight = 0_usize;
-        if let Some(Policy { include, require, exclude, .. }) = policy.and_then(|document| read(&document).ok()) {
+        if let Some(Policy { include, require, exclude, .. }) =
+            policy.and_then(|document| read(&document).ok())
+        {
             for rule in [include, require, exclude].iter().flatten() {
                 let of_rule = match rule {
                     Rule::Group { id } => self.group(*id)?,
