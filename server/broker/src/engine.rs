@@ -22,7 +22,7 @@ pub(crate) trait Engine: Send + Sync {
     fn drain(&self);
 
     /// Puts on disk what is not there yet. Nothing is served afterwards.
-    fn close(&self);
+    fn close(&self) -> impl Future<Output = ()> + Send;
 }
 
 /// A client that was let in.

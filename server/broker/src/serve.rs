@@ -189,12 +189,12 @@ impl Broker {
         }
     }
 
-    /// Puts on disk what is not there yet. Call it when all of [`Broker::serve`] have returned; blocks
-    /// for a commit.
-    pub fn close(&self) {
+    /// Puts on disk what is not there yet. Call it when all of [`Broker::serve`] have returned, or
+    /// were dropped: what those left to do is waited for.
+    pub async fn close(&self) {
         match &self.0.engine {
-            AnyEngine::Embedded(engine) => engine.close(),
-            AnyEngine::Upstream(engine) => engine.close(),
+            AnyEngine::Embedded(engine) => engine.close().await,
+            AnyEngine::Upstream(engine) => engine.close().await,
         }
     }
 

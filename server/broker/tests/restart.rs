@@ -32,11 +32,11 @@ impl Kept {
 }
 
 /// A stop without a goodbye to anyone: connections are dropped where they are.
-fn crash(broker: Broker, clients: Vec<rig::Client>) {
+async fn crash(broker: Broker, clients: Vec<rig::Client>) {
     for client in &clients {
         client.served.abort();
     }
-    broker.close();
+    broker.close().await;
 }
 
 async fn gone(mut client: rig::Client) {
@@ -75,7 +75,7 @@ async fn retained_messages_and_sessions_come_back() {
         writer.send(&ack(PUBREL, 9)).await;
         writer.receive().await;
     }
-    crash(broker, vec![writer]);
+    crash(broker, vec![writer]).await;
     let broker = kept.start_at(60);
     let metrics = broker.metrics();
     assert_eq!((metrics.retained, metrics.sessions, metrics.subscriptions), (1, 1, 1));
@@ -111,7 +111,7 @@ async fn what_was_in_flight_keeps_its_packet_id_and_its_stage() {
     reader.send(&ack(PUBCOMP, 1)).await;
     reader.send(&ack(PUBREC, 2)).await;
     assert_eq!(reader.receive().await, (PUBREL, vec![0, 2]));
-    crash(broker, vec![reader, writer]);
+    crash(broker, vec![reader, writer]).await;
     let broker = kept.start_at(1);
     let (mut reader, _) = resumed(&broker, "reader").await;
     assert_eq!(reader.receive().await, (PUBREL, vec![0, 2]));
@@ -133,7 +133,7 @@ async fn a_session_that_ended_while_nobody_looked_is_gone() {
         client.subscribe(5, "a", 1).await;
         gone(client).await;
     }
-    crash(broker, Vec::new());
+    crash(broker, Vec::new()).await;
     let broker = kept.start_at(100);
     assert_eq!((broker.metrics().sessions, broker.metrics().subscriptions), (1, 1));
     assert!(!resumed(&broker, "short").await.1);
@@ -152,12 +152,12 @@ async fn what_a_narrower_rule_took_out_of_a_queue_is_not_in_the_file_either() {
         writer.send(&publish(4, 2, topic, 1, &[], b"x")).await;
         writer.receive().await;
     }
-    crash(broker, vec![writer]);
+    crash(broker, vec![writer]).await;
     let broker = kept.start_with(1, "deny = ['secret']");
     let (mut reader, _) = resumed(&broker, "reader").await;
     assert!(reader.receive().await.1.starts_with(b"\0\x05plain"));
     reader.receive_nothing().await;
-    crash(broker, vec![reader]);
+    crash(broker, vec![reader]).await;
     let broker = kept.start_at(2);
     let (mut reader, was_there) = resumed(&broker, "reader").await;
     assert!(was_there && reader.receive().await.1.starts_with(b"\0\x05plain"));
@@ -179,7 +179,7 @@ async fn a_clean_start_and_a_session_without_expiry_leave_nothing_in_the_file() 
         assert!(packets.contains(&PUBACK));
         gone(client).await;
     }
-    crash(broker, Vec::new());
+    crash(broker, Vec::new()).await;
     let broker = kept.start_at(1);
     assert_eq!((broker.metrics().sessions, broker.metrics().subscriptions), (0, 0));
 }

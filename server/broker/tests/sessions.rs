@@ -391,3 +391,34 @@ async fn a_client_that_takes_an_octet_now_and_then_is_given_up_and_a_slow_one_is
         }
     }
 }
+
+/// The edge drops a connection that does not end in time, at whatever point it is.
+#[tokio::test]
+async fn a_will_reaches_all_even_if_the_connection_is_dropped_while_it_goes_out() {
+    let broker = broker(OPEN);
+    let mut readers = Vec::new();
+    // More than one publication serves in one go.
+    for number in 0..600 {
+        let mut reader = connected(&broker, connect(4, &format!("reader-{number}"))).await;
+        reader.subscribe(4, "gone", 0).await;
+        readers.push(reader);
+    }
+    for steps in 0..8 {
+        let Client { stream, served, .. } =
+            connected(&broker, connect(4, "one").will("gone", b"x", 0, &[])).await;
+        drop(stream);
+        for _ in 0..steps {
+            tokio::task::yield_now().await;
+        }
+        served.abort();
+        let was_dropped = served.await.is_err();
+        if steps == 0 {
+            assert!(was_dropped, "it had no time to end");
+            // As one that was cut: it says nothing more.
+            continue;
+        }
+        for reader in &mut readers {
+            assert_eq!(reader.receive().await.0, 0x30, "after {steps} steps");
+        }
+    }
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use muster_policy::reason::Reason;
+use muster_policy::time::UnixTime;
 use prometheus_client::registry::Registry;
 use rustls::RootCertStore;
 use tokio::net::TcpListener;
@@ -34,6 +35,10 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// For so many looks the news must have been too old before anybody is cut. A clock that jumps, or a
 /// machine that wakes, makes it look old for a moment, and whoever vouches for it does so every second.
 const STALE_LOOKS: u32 = 5;
+
+/// How long after it asked for a snapshot, to have its last known good state whole again, it asks for another:
+/// a disk that is full stays so for a while, and a snapshot of a large fleet is work.
+const KEEP_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// One source may have this part of all handshakes in progress: a site that comes back from a power cut
 /// with all its devices is through in seconds, and one that dawdles leaves room for the others.
@@ -85,7 +90,14 @@ pub struct Edge {
     shared: Arc<Shared>,
     last_known_good: Option<Arc<LastKnownGood>>,
     /// Held while an update is applied, so that what is kept has the order of what is in force.
-    applying: Arc<Mutex<()>>,
+    applying: Arc<Mutex<Keeping>>,
+}
+
+/// How the keeping of the last known good state goes.
+#[derive(Debug, Default)]
+struct Keeping {
+    /// When a snapshot is asked for next, while the state is older than what is in force.
+    asks_at: Option<UnixTime>,
 }
 
 impl fmt::Debug for Edge {
@@ -168,9 +180,16 @@ impl Edge {
     /// connection. A hostname or CA that can't be used spoils nothing else; [`Applied::faults`] names it.
     ///
     /// # Errors
-    /// [`Gap`]; the edge goes on with what it had, and wants a snapshot.
+    /// [`Gap`]; the edge goes on with what it had, and wants a snapshot. Also when its last known good state
+    /// lacks a change.
     pub fn apply(&self, update: &Update) -> Result<Applied, Gap> {
-        let _one_at_a_time = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keeping = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Update::Delta(delta) = update
+            && keeping.asks_at.is_some_and(|at| self.shared.state.now() >= at)
+        {
+            keeping.asks_at = Some(self.shared.state.now().plus(KEEP_RETRY_AFTER));
+            return Err(Gap { from: delta.from, at: self.change() });
+        }
         let faults = self.shared.state.update(update)?;
         for fault in &faults {
             tracing::error!(%fault, "not served");
@@ -183,12 +202,23 @@ impl Edge {
             Update::Delta(delta) => self.shared.cut_denied(&self.concerned(&delta.events)),
         };
         self.shared.metrics.stands_at(self.shared.state.change());
-        if let Some(kept) = &self.last_known_good
-            && let Err(error) = kept.keep(update)
-        {
-            tracing::warn!(%error, "the last known good state can't be kept");
+        if let Some(kept) = &self.last_known_good {
+            self.keep(kept, update, &mut keeping);
         }
         Ok(Applied { cut, faults })
+    }
+
+    /// Keeps an update. After one that could not be kept no delta can be either, so a snapshot has to come.
+    fn keep(&self, kept: &LastKnownGood, update: &Update, keeping: &mut Keeping) {
+        match kept.keep(update) {
+            Ok(()) => keeping.asks_at = None,
+            Err(error) if keeping.asks_at.is_none() => {
+                tracing::warn!(%error, "the last known good state can't be kept; asking for everything anew");
+                keeping.asks_at = Some(self.shared.state.now());
+            }
+            // It was said.
+            Err(_) => {}
+        }
     }
 
     /// The number of the last change in force; what the next delta has to build on.
@@ -262,5 +292,61 @@ async fn watch_time(edge: Weak<Shared>, stop: CancellationToken) {
             let cut = shared.cut_denied(&shared.live.all());
             tracing::error!(age = ?shared.state.age(), cut, "the news of revocations is too old");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+    use crate::handover::NoBroker;
+    use crate::snapshot::{Delta, Snapshot};
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn snapshot(change: u64) -> Update {
+        Update::Snapshot(Box::new(Snapshot {
+            change,
+            made_at: UnixTime::from_secs(NOW),
+            accounts: Vec::new(),
+            cas: Vec::new(),
+            hosts: Vec::new(),
+            revoked: Vec::new(),
+            devices: Vec::new(),
+        }))
+    }
+
+    fn delta(from: u64, change: u64) -> Update {
+        Update::Delta(Delta { from, change, made_at: UnixTime::from_secs(NOW), events: Vec::new() })
+    }
+
+    #[tokio::test]
+    async fn a_change_that_could_not_be_kept_has_everything_told_anew() {
+        let (temp, now) = (tempfile::tempdir().expect("a folder"), Arc::new(AtomicI64::new(NOW)));
+        let turned = Arc::clone(&now);
+        let config = EdgeConfig {
+            last_known_good: Some(temp.path().join("edge")),
+            clock: Clock::from_fn(move || UnixTime::from_secs(turned.load(Ordering::Relaxed))),
+            ..EdgeConfig::default()
+        };
+        let edge = Edge::start(config, Arc::new(NoBroker), &mut Registry::default()).expect("an edge");
+        let kept = edge.last_known_good.clone().expect("kept");
+        let kept_change = || kept.load().expect("read").map(|snapshot| snapshot.change);
+        edge.apply(&snapshot(1)).expect("taken");
+        // As after a write that failed.
+        kept.keep(&snapshot(9)).expect("kept");
+        edge.apply(&delta(1, 2)).expect("in force all the same");
+        assert_eq!((edge.change(), kept_change()), (2, Some(9)));
+        assert_eq!(edge.apply(&delta(2, 2)), Err(Gap { from: 2, at: 2 }));
+        // Not again at once: the disk may still be full.
+        edge.apply(&delta(2, 3)).expect("in force");
+        now.fetch_add(301, Ordering::Relaxed);
+        edge.apply(&delta(3, 3)).expect_err("asked again");
+        edge.apply(&snapshot(3)).expect("taken");
+        edge.apply(&delta(3, 4)).expect("in force, and kept");
+        assert_eq!(kept_change(), Some(4));
+        now.fetch_add(301, Ordering::Relaxed);
+        edge.apply(&delta(4, 4)).expect("nothing is missing");
     }
 }

@@ -28,8 +28,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::handover::{Arrival, CUT_GRACE, Carrier, MqttHandover, MqttStream};
-use crate::hosts::Door;
+use crate::hosts::{Door, Doors};
 use crate::http::proxy::Visit;
+use crate::http::requests::Asked;
 use crate::http::{self, Version};
 use crate::live::{Guest, Live, Place};
 use crate::metrics::{ConnectionRefusal, Metrics};
@@ -409,7 +410,18 @@ impl Shared {
             *self.state.standing().device(holder.account, &holder.device).groups != holder.groups
         };
         let changed = guest.protocol == Protocol::Mqtt && holder.is_some_and(has_changed);
-        changed.then_some(Reason::GroupsChanged)
+        if changed {
+            return Some(Reason::GroupsChanged);
+        }
+        guest.requests.all().iter().find_map(|asked| self.judge_again(&doors, guest, asked).err())
+    }
+
+    /// Asks rules and Access again, by the door that the request's own hostname leads to now.
+    fn judge_again(&self, doors: &Doors, guest: &Guest, asked: &Asked) -> Result<(), Reason> {
+        let door = doors.resolve(&asked.host).filter(|door| door.rule.host == guest.host);
+        let door = door.ok_or(Reason::HostMisdirected)?;
+        let permit = self.state.access(door, guest.holder.as_deref(), guest.protocol)?;
+        asked.judge(door, &permit).map(drop)
     }
 }
 

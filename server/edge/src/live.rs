@@ -15,6 +15,7 @@ use muster_policy::reason::Reason;
 use muster_policy::time::UnixTime;
 use tokio::sync::Notify;
 
+use crate::http::requests::Requests;
 use crate::snapshot::CertificateKey;
 
 /// The order to end a connection, and why. Given once, heard by whoever waits.
@@ -63,6 +64,8 @@ pub(crate) struct Guest {
     pub(crate) protocol: Protocol,
     pub(crate) holder: Option<Arc<Holder>>,
     pub(crate) cut: Arc<Cut>,
+    /// What it asks for now, by HTTP; the MQTT of a WebSocket stays one for as long as it runs.
+    pub(crate) requests: Arc<Requests>,
 }
 
 /// All connections.
@@ -102,7 +105,8 @@ impl Live {
     ) -> Place {
         let mut index = self.index();
         index.last_id += 1;
-        let guest = Arc::new(Guest { id: index.last_id, name, host, protocol, holder, cut: Arc::default() });
+        let (id, cut, requests) = (index.last_id, Arc::default(), Arc::default());
+        let guest = Arc::new(Guest { id, name, host, protocol, holder, cut, requests });
         index.insert(&guest);
         Place { live: Arc::clone(self), guest }
     }

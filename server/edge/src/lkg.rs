@@ -34,6 +34,9 @@ pub enum LastKnownGoodError {
     /// sled failed.
     #[error(transparent)]
     Storage(#[from] sled::Error),
+    /// A change before could not be kept.
+    #[error("it lacks a change that came before")]
+    Behind,
     /// An entry can't be written or read.
     #[error("an entry can't be read or written")]
     Entry,
@@ -97,13 +100,14 @@ impl LastKnownGood {
     ///
     /// # Errors
     /// [`LastKnownGoodError`]; the state then is an older one, or none, and stays so until the next
-    /// snapshot: what it lacks is not made up for by later changes.
+    /// snapshot: what it lacks is not made up for by later changes, which are
+    /// [`LastKnownGoodError::Behind`].
     pub(crate) fn keep(&self, update: &Update) -> Outcome<()> {
         match update {
             Update::Snapshot(snapshot) => self.keep_snapshot(snapshot),
             Update::Delta(delta) => {
                 if self.change()? != Some(delta.from) {
-                    return Ok(());
+                    return Err(LastKnownGoodError::Behind);
                 }
                 for event in &delta.events {
                     self.keep_event(event)?;
@@ -253,11 +257,12 @@ mod tests {
             let events = vec![Event::Revoked(key(serial))];
             Update::Delta(Delta { from, change: from + 1, made_at: UnixTime::from_secs(200), events })
         };
-        kept.keep(&delta(7, 2)).expect("kept");
+        let behind = |kept: Outcome<()>| assert!(matches!(kept, Err(LastKnownGoodError::Behind)), "{kept:?}");
+        behind(kept.keep(&delta(7, 2)));
         assert!(kept.load().expect("read").is_none(), "a delta alone is no state");
         kept.keep(&Update::Snapshot(Box::new(snapshot()))).expect("kept");
         // From 7 to 8 is missing.
-        kept.keep(&delta(8, 3)).expect("kept");
+        behind(kept.keep(&delta(8, 3)));
         let loaded = kept.load().expect("read").expect("a state");
         assert_eq!((loaded.change, loaded.made_at), (7, UnixTime::from_secs(100)));
         kept.keep(&delta(7, 2)).expect("kept");

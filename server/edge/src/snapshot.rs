@@ -239,9 +239,10 @@ pub enum Fault {
     },
 }
 
-/// The delta builds on another change: ask for a snapshot. The edge goes on with what it had.
+/// The delta builds on another change, or on one that the last known good state lacks: ask for a snapshot. The
+/// edge goes on with what it had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the delta builds on change {from}, and the edge is at {at}")]
+#[error("the delta builds on change {from}; the edge is at {at}, and wants everything anew")]
 pub struct Gap {
     /// What the delta builds on.
     pub from: u64,

@@ -53,7 +53,7 @@ async fn an_access_application_is_enforced_at_its_path() {
             app("/", policy(Decision::NonIdentity, Condition::Certificate)),
             app("/admin", policy(Decision::NonIdentity, Condition::CommonName("boss".to_owned()))),
         ],
-        zones: Vec::new(),
+        ..GateWritten::default()
     }));
     assert_eq!(status(&mut before, "/echo").await, 403, "on a connection from before too");
     for (pair, path, expected) in [
@@ -77,7 +77,6 @@ async fn a_rule_blocks_who_it_means() {
     let rule = |expression: &str, action| RuleWritten { expression: expression.to_owned(), action };
     let zone = rig.snapshot.hosts[0].rule.zone;
     rig.tell(gated(GateWritten {
-        apps: Vec::new(),
         zones: vec![ZoneRules {
             zone,
             rules: vec![
@@ -87,14 +86,25 @@ async fn a_rule_blocks_who_it_means() {
                     Action::Block,
                 ),
                 rule(r#"cf.tls_client_auth.cert_subject_dn contains "CN=nobody""#, Action::Block),
+                rule(r#"http.request.uri.path eq "/admin""#, Action::Block),
             ],
         }],
+        ..GateWritten::default()
     }));
-    for (pair, path, expected) in [(None, "/echo", 403), (None, "/open", 200), (Some(&pair), "/echo", 200)] {
+    for (pair, path, expected) in [
+        (None, "/echo", 403),
+        (None, "/open", 200),
+        (Some(&pair), "/echo", 200),
+        (Some(&pair), "/admin", 403),
+        (Some(&pair), "/%61dmin", 403),
+        (Some(&pair), "/x/../admin", 403),
+        (Some(&pair), "//admin", 403),
+        (Some(&pair), "/admin;x", 403),
+    ] {
         let mut connection = rig.h1(HOST, pair).await.expect("connected");
         assert_eq!(status(&mut connection, path).await, expected, "{path}");
     }
-    rig.refused(Reason::RuleBlocked, 1).await;
+    rig.refused(Reason::RuleBlocked, 6).await;
 }
 
 #[tokio::test]

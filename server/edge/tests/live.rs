@@ -12,7 +12,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use muster_edge::{DeviceEntry, EdgeConfig, Event, Gap, Update};
+use http_body_util::BodyExt as _;
+use muster_edge::{AccountEntry, DeviceEntry, EdgeConfig, Event, Gap, Update};
+use muster_policy::gate::{
+    Action, App, Condition, Decision, GateWritten, Policy, RuleWritten, Visitors, ZoneRules,
+};
 use muster_policy::host::HostMode;
 use muster_policy::reason::Reason;
 use rig::{ACCOUNT, NOW, Rig, at, device_params, line};
@@ -91,22 +95,33 @@ async fn a_device_that_changes_its_groups_connects_anew() {
     assert_eq!(rig.tell(vec![entry("north")]), 0, "the same groups again");
 }
 
-type WebSocket = tokio_tungstenite::WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
+type WebSocket = tokio_tungstenite::WebSocketStream<Stream>;
 
-/// MQTT in a WebSocket, as a browser's client opens it.
-async fn websocket(rig: &Rig, serial: u8) -> WebSocket {
+type Stream = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
+
+/// A connection that became a WebSocket, with the head of the answer in lower case.
+async fn upgraded(rig: &Rig, serial: u8, name: &str, path: &str) -> (Stream, String) {
     let config = rig.client(Some(&rig.ca.device("meter-1", serial)), &[b"http/1.1"]);
-    let mut stream = rig.tls(rig.https, "mqtt.example.com", config).await.expect("connected");
-    let wish = "GET /mqtt HTTP/1.1\r\nHost: mqtt.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    let mut stream = rig.tls(rig.https, name, config).await.expect("connected");
+    let wish = format!(
+        "GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-        Sec-WebSocket-Protocol: mqttv3.1, mqtt\r\n\r\n";
+        Sec-WebSocket-Protocol: mqttv3.1, mqtt\r\n\r\n"
+    );
     stream.write_all(wish.as_bytes()).await.expect("written");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.expect("a head"));
     }
     let head = String::from_utf8_lossy(&head).to_lowercase();
-    assert!(head.starts_with("http/1.1 101") && head.contains("sec-websocket-protocol: mqtt\r\n"), "{head}");
+    assert!(head.starts_with("http/1.1 101"), "{head}");
+    (stream, head)
+}
+
+/// MQTT in a WebSocket, as a browser's client opens it.
+async fn websocket(rig: &Rig, serial: u8) -> WebSocket {
+    let (stream, head) = upgraded(rig, serial, "mqtt.example.com", "/mqtt").await;
+    assert!(head.contains("sec-websocket-protocol: mqtt\r\n"), "{head}");
     let role = tokio_tungstenite::tungstenite::protocol::Role::Client;
     tokio_tungstenite::WebSocketStream::from_raw_socket(stream, role, None).await
 }
@@ -133,6 +148,58 @@ async fn mqtt_in_a_websocket_has_the_same_door() {
     rig.tell(vec![Event::Revoked(rig.ca.key(66))]);
     assert_eq!(said(&mut socket).await, "cut certificate_revoked\n");
     assert!(matches!(socket.next().await, Some(Ok(Message::Close(_))) | None));
+}
+
+/// What a request began ends with the right to begin it: a WebSocket, an MQTT in one, an answer that runs.
+#[tokio::test]
+async fn rules_and_access_that_deny_end_what_is_under_way() {
+    let rig = Rig::start().await;
+    let https = muster_policy::host::Protocol::Https;
+    let endless =
+        rig::host(&rig.server_ca, "endless.example.com", HostMode::Off, https, rig::endless().await);
+    rig.tell(vec![Event::Host(Box::new(endless))]);
+    let (mut tunnel, _) = upgraded(&rig, 7, "api.example.com", "/x/../ws").await;
+    let (mut kept, _) = upgraded(&rig, 8, "api.example.com", "/other").await;
+    let mut mqtt = websocket(&rig, 9).await;
+    assert!(said(&mut mqtt).await.starts_with("welcome"));
+    let mut h1 = rig.h1("endless.example.com", None).await.expect("connected");
+    let request = http::Request::get("/").header("host", "endless.example.com");
+    let request = request.body(http_body_util::Full::default()).expect("a request");
+    let mut answer = h1.sender.send_request(request).await.expect("an answer").into_body();
+    rig.until(|counters| (counters.connections_https, counters.connections_mqtt) == (3, 1)).await;
+
+    let app = |host: &str, decision| App {
+        host: host.parse().expect("a host"),
+        path: "/".to_owned(),
+        policies: vec![Policy {
+            decision,
+            visitors: Visitors { include: vec![Condition::Everyone], ..Visitors::default() },
+        }],
+    };
+    let block = RuleWritten {
+        expression: r#"http.request.uri.path eq "/ws" or http.host eq "endless.example.com""#.to_owned(),
+        action: Action::Block,
+    };
+    let zone = rig.snapshot.hosts[0].rule.zone;
+    let mut gate = GateWritten {
+        apps: vec![app("api.example.com", Decision::Allow), app("mqtt.example.com", Decision::Allow)],
+        ..GateWritten::default()
+    };
+    let gated = |gate: &GateWritten| {
+        vec![Event::Account(AccountEntry { gate: gate.clone(), ..rig::account(ACCOUNT) })]
+    };
+    assert_eq!(rig.tell(gated(&gate)), 0, "another gate, which lets them in");
+    gate.apps[1] = app("mqtt.example.com", Decision::Deny);
+    gate.zones = vec![ZoneRules { zone, rules: vec![block] }];
+    assert_eq!(rig.tell(gated(&gate)), 3);
+    assert_eq!(said(&mut mqtt).await, "cut access_denied\n");
+    assert_eq!(tunnel.read(&mut [0]).await.unwrap_or(0), 0);
+    let ended = async { while let Some(Ok(_)) = answer.frame().await {} };
+    tokio::time::timeout(PATIENCE, ended).await.expect("an answer that ends");
+    kept.write_all(b"ping").await.expect("written");
+    let mut echo = [0; 4];
+    kept.read_exact(&mut echo).await.expect("an echo");
+    assert!(rig.metrics().contains("edge_connections_cut_total{reason=\"rule_blocked\"} 2"));
 }
 
 /// MQTT 5 §6: a text message closes the connection; and one that is larger than is kept here.

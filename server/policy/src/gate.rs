@@ -24,6 +24,9 @@ pub struct GateWritten {
     pub apps: Vec<App>,
     /// The rules, zone by zone.
     pub zones: Vec<ZoneRules>,
+    /// Whether nobody is let in, as what the gate would say is not known.
+    #[serde(default)]
+    pub is_shut: bool,
 }
 
 /// An Access application.
@@ -132,6 +135,7 @@ pub const RULES_MAX: usize = 64;
 /// A checked gate.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
+    is_shut: bool,
     apps: Vec<App>,
     zones: BTreeMap<ZoneId, Vec<Rule>>,
 }
@@ -175,7 +179,7 @@ impl Gate {
         for app in &mut apps {
             app.policies.sort_by_key(|policy| policy.decision.rank());
         }
-        Self { apps, zones: zones.collect() }
+        Self { is_shut: written.is_shut, apps, zones: zones.collect() }
     }
 
     /// Judges a request.
@@ -187,6 +191,9 @@ impl Gate {
         visit: &Visit<'_>,
         value_of: &dyn Fn(Field) -> Value<'a>,
     ) -> Result<Passed, Reason> {
+        if self.is_shut {
+            return Err(Reason::AccessDenied);
+        }
         let mut noted = 0_usize;
         for rule in self.zones.get(&visit.zone).into_iter().flatten() {
             let unread = rule.action == Action::Block;
@@ -259,20 +266,25 @@ fn begins_with(path: &str, start: &str) -> bool {
     path.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The path that an origin is likely to see: decoded once, without `.`, `..`, empty segments,
+/// Gives the path that an origin is likely to see: decoded once, without `.`, `..`, empty segments,
 /// backslashes and parameters after `;`. Else `/public/../admin`, `/%61dmin` or, at servlets,
-/// `/admin;x` and `/public/..;/admin` would pass for another place.
-fn normal_path(path: &str) -> String {
+/// `/admin;x` and `/public/..;/admin` would pass for another place. A slash at the end stays.
+pub fn normal_path(path: &str) -> String {
     let decoded = decoded(path);
     let mut segments: Vec<&str> = Vec::new();
+    let mut is_open = false;
     for segment in decoded.split(['/', '\\']) {
-        match segment.split(';').next().unwrap_or_default() {
+        let name = segment.split(';').next().unwrap_or_default();
+        is_open = matches!(name, "" | "." | "..");
+        match name {
             "" | "." => {}
             ".." => drop(segments.pop()),
             other => segments.push(other),
         }
     }
-    format!("/{}", segments.join("/"))
+    // RFC 3986 §5.2.4 ends these with a slash too; a rule about what lies below a folder means it.
+    let end = if is_open && !segments.is_empty() { "/" } else { "" };
+    format!("/{}{end}", segments.join("/"))
 }
 
 fn decoded(path: &str) -> String {
@@ -345,7 +357,7 @@ mod tests {
                 ),
                 app("a.example.com", "/public/", vec![policy(Decision::Bypass, &[Condition::Everyone])]),
             ],
-            zones: Vec::new(),
+            ..GateWritten::default()
         });
         let (boss, other) = (holder("boss"), holder("other"));
         for (path, visitor, passes) in [
@@ -371,9 +383,16 @@ mod tests {
     }
 
     #[test]
+    fn a_gate_that_is_shut_lets_nobody_in() {
+        let gate = Gate::new(&GateWritten { is_shut: true, ..GateWritten::default() });
+        assert_eq!(judge(&gate, "/", Some(&holder("boss"))), Err(Reason::AccessDenied));
+    }
+
+    #[test]
     fn who_no_policy_means_does_not_get_in() {
         let lone = |policies: Vec<Policy>| {
-            Gate::new(&GateWritten { apps: vec![app("a.example.com", "/", policies)], zones: Vec::new() })
+            let apps = vec![app("a.example.com", "/", policies)];
+            Gate::new(&GateWritten { apps, ..GateWritten::default() })
         };
         let holder = holder("meter-1");
         assert_eq!(judge(&lone(Vec::new()), "/", Some(&holder)), Err(Reason::AccessDenied));
@@ -404,8 +423,8 @@ mod tests {
                 .iter()
                 .map(|(text, action)| RuleWritten { expression: (*text).to_owned(), action: *action });
             Gate::new(&GateWritten {
-                apps: Vec::new(),
                 zones: vec![ZoneRules { zone: ZONE, rules: rules.collect() }],
+                ..GateWritten::default()
             })
         };
         let blocks = ("not cf.tls_client_auth.cert_verified", Action::Block);

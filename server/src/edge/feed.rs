@@ -4,13 +4,15 @@
 //! and always with the state of the newest snapshot: a change that was overtaken by another one says
 //! what holds now.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use muster_edge::{
     AccountEntry, CaEntry, CertificateKey, Delta, DeviceEntry, Event, HostEntry, OriginTls, Snapshot, Update,
 };
 use muster_enroll::{Clock, Registrar};
+use muster_policy::gate::GateWritten;
 use muster_policy::host::HostPattern;
 use muster_policy::identity::AccountId;
 use muster_policy::time::UnixTime;
@@ -30,12 +32,14 @@ pub(super) struct Feed {
     account: AccountId,
     clock: Clock,
     certificates: Certificates,
+    /// The gate of the account as it was last read.
+    last_gate: Mutex<Option<GateWritten>>,
 }
 
 impl Feed {
     pub(super) fn new(registrar: &Arc<Registrar>, certificates: Certificates) -> Self {
         let (ledger, clock) = (registrar.ledger().clone(), registrar.clock().clone());
-        Self { ledger, account: registrar.account(), clock, certificates }
+        Self { ledger, account: registrar.account(), clock, certificates, last_gate: Mutex::default() }
     }
 
     /// Everything as it is now.
@@ -63,9 +67,8 @@ impl Feed {
             hosts: reader
                 .hosts(self.account)?
                 .into_iter()
-                .filter(|host| is_answered(&reader, host))
-                .map(|host| self.host_entry(host))
-                .collect(),
+                .map(|host| self.host_entry(&reader, host))
+                .collect::<Result<_, _>>()?,
             revoked,
             devices: self.noted_devices(&reader)?,
         })
@@ -80,6 +83,9 @@ impl Feed {
         let changes = reader.changes_since(at, CHANGES_MAX)?;
         let mut change = at;
         let mut events = Vec::new();
+        // However often they changed, they are told once, as they are now.
+        let mut account_changed = false;
+        let mut zones = BTreeSet::new();
         for entry in changes {
             change = entry.number;
             match entry.kind {
@@ -87,20 +93,9 @@ impl Feed {
                 ChangeKind::CaAdded(id) | ChangeKind::CaStateSet(id, _) => {
                     events.extend(reader.ca(id)?.and_then(|ca| ca_event(&ca)));
                 }
-                ChangeKind::DocumentSet(..) => {
-                    let account = reader.account(self.account)?;
-                    let entry = account.map(|account| self.account_entry(&reader, account)).transpose()?;
-                    events.extend(entry.map(Event::Account));
-                }
+                ChangeKind::DocumentSet(..) => account_changed = true,
                 ChangeKind::CaRemoved(id) => events.push(Event::CaRemoved(id)),
-                ChangeKind::ZoneSet(zone) => {
-                    for host in reader.hosts(self.account)? {
-                        if host.rule.zone == zone {
-                            let name = host.rule.host;
-                            events.push(self.host_event(&reader, &name)?.unwrap_or_else(|| self.gone(name)));
-                        }
-                    }
-                }
+                ChangeKind::ZoneSet(zone) => drop(zones.insert(zone)),
                 ChangeKind::CertificateReactivated(id) | ChangeKind::CertificateRevoked(id) => {
                     events.extend(reader.certificate(self.account, id)?.map(|found| standing(&found)));
                 }
@@ -110,10 +105,20 @@ impl Feed {
                     );
                 }
                 ChangeKind::HostSet(host) | ChangeKind::HostRemoved(host) => {
-                    // It may have been set again since, or its zone is paused.
+                    // It may have been set again since.
                     events.push(self.host_event(&reader, &host)?.unwrap_or_else(|| self.gone(host)));
                 }
                 _ => {}
+            }
+        }
+        if account_changed {
+            events.extend(self.account_event(&reader)?);
+        }
+        if !zones.is_empty() {
+            let hosts =
+                reader.hosts(self.account)?.into_iter().filter(|host| zones.contains(&host.rule.zone));
+            for host in hosts {
+                events.push(Event::Host(Box::new(self.host_entry(&reader, host)?)));
             }
         }
         Ok(Update::Delta(Delta { from: at, change, made_at: self.now(), events }))
@@ -132,9 +137,7 @@ impl Feed {
         let reader = self.ledger.reader()?;
         let mut events = Vec::new();
         if outbound_is_due {
-            let account = reader.account(self.account)?;
-            let entry = account.map(|account| self.account_entry(&reader, account)).transpose()?;
-            events.extend(entry.map(Event::Account));
+            events.extend(self.account_event(&reader)?);
         }
         for host in due {
             events.extend(self.host_event(&reader, &host)?);
@@ -153,23 +156,50 @@ impl Feed {
 
     fn host_event(&self, reader: &Reader, host: &HostPattern) -> Result<Option<Event>, Fault> {
         let held = reader.host(host)?.filter(|held| held.rule.account == self.account);
-        let held = held.filter(|held| is_answered(reader, held));
-        Ok(held.map(|held| Event::Host(Box::new(self.host_entry(held)))))
+        let entry = held.map(|held| self.host_entry(reader, held)).transpose()?;
+        Ok(entry.map(|entry| Event::Host(Box::new(entry))))
     }
 
     /// The rule as it is now, also where there is no certificate to go with it: an older rule may demand
-    /// less.
-    fn host_entry(&self, host: Host) -> HostEntry {
-        let certificate = self.certificates.of(&host.rule.host);
+    /// less. So a hostname of a paused zone is there without: taken away, it would be the wildcard's of the
+    /// zone around it.
+    fn host_entry(&self, reader: &Reader, host: Host) -> Result<HostEntry, Fault> {
+        let is_paused = reader.zone(host.rule.zone)?.is_some_and(|zone| zone.paused);
+        let certificate = if is_paused {
+            self.certificates.forget(&host.rule.host);
+            None
+        } else {
+            self.certificates.of(&host.rule.host)
+        };
         let tls = host.origin_tls;
         let origin_tls = OriginTls { anchors: tls.cas, server_name: tls.name, identify: tls.identify };
-        HostEntry { rule: host.rule, certificate, origin_tls }
+        Ok(HostEntry { rule: host.rule, certificate, origin_tls })
+    }
+
+    fn account_event(&self, reader: &Reader) -> Result<Option<Event>, Fault> {
+        let account = reader.account(self.account)?;
+        let entry = account.map(|account| self.account_entry(reader, account)).transpose()?;
+        Ok(entry.map(Event::Account))
     }
 
     fn account_entry(&self, reader: &Reader, account: Account) -> Result<AccountEntry, Fault> {
         let outbound = if account.id == self.account { self.certificates.outbound() } else { None };
-        let gate = muster_admin::gate(reader, account.id)?;
+        let gate = self.gate(reader, account.id)?;
         Ok(AccountEntry { id: account.id, trust_domain: account.trust_domain, outbound, gate })
+    }
+
+    /// The gate as it is now. While a document can't be read, the gate before, or a shut one: revocations that
+    /// come with it are told all the same.
+    fn gate(&self, reader: &Reader, account: AccountId) -> Result<GateWritten, Fault> {
+        let mut last = self.last_gate.lock().unwrap_or_else(PoisonError::into_inner);
+        match muster_admin::gate(reader, account) {
+            Ok(gate) => Ok(last.insert(gate).clone()),
+            Err(fault @ Fault::Corrupt { .. }) => {
+                tracing::error!(%fault, is_shut = last.is_none(), "rules and Access stay as they were");
+                Ok(last.clone().unwrap_or_else(|| GateWritten { is_shut: true, ..GateWritten::default() }))
+            }
+            Err(fault) => Err(fault),
+        }
     }
 
     /// The devices that are not plain active ones.
@@ -183,11 +213,6 @@ impl Feed {
         })?;
         Ok(noted)
     }
-}
-
-/// Nothing of a paused zone is; one that can't be read is not paused as far as anybody knows.
-fn is_answered(reader: &Reader, host: &Host) -> bool {
-    !reader.zone(host.rule.zone).ok().flatten().is_some_and(|zone| zone.paused)
 }
 
 fn entry_of(device: Device) -> DeviceEntry {

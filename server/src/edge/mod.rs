@@ -117,10 +117,7 @@ impl EdgeRole {
         self.edge.drain().await;
         tasks.close();
         tasks.wait().await;
-        let broker = self.broker.clone();
-        if tokio::task::spawn_blocking(move || broker.close()).await.is_err() {
-            tracing::error!("the broker's last commit panicked");
-        }
+        self.broker.close().await;
     }
 
     /// Tells the edge of every change as it is committed.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use muster_edge::{Event, Update};
 use muster_enroll::{Clock, Csr, Identified, KeySource, Order, Outcome, Registrar, decode_request};
-use muster_policy::host::HostPattern;
-use muster_policy::identity::CertificateId;
-use muster_store::act::{By, RevokeCertificate};
-use muster_store::record::{Actor, RevocationReason};
+use muster_policy::host::{DefaultCas, HostMode, HostPattern, HostRule, MinTls, Protocol, WhenStale};
+use muster_policy::identity::{CaId, CertificateId};
+use muster_store::act::{By, EditZone, RevokeCertificate, SetDocument, SetHost};
+use muster_store::record::{Actor, Document, DocumentKind, OriginTls, RevocationReason};
 use prometheus_client::registry::Registry;
 
 use super::certificates::{Certificates, RETRY_AFTER};
@@ -52,6 +53,14 @@ impl Rig {
         self.ahead.store(seconds, Ordering::Relaxed);
     }
 
+    /// With certificates of its own, as after a restart.
+    fn feed(&self) -> Feed {
+        let (authority, clock) = (self.registrar.authority(), self.registrar.clock());
+        let dir = DataDir::new(self.temp.path().join("data"));
+        let certificates = Certificates::new(&dir, Arc::clone(authority), clock.clone()).expect("a folder");
+        Feed::new(&self.registrar, certificates)
+    }
+
     fn host(&self) -> HostPattern {
         "api.example.com".parse().expect("a name")
     }
@@ -73,6 +82,54 @@ impl Rig {
 
     fn is_due(&self) -> bool {
         self.certificates.due() == [self.host()]
+    }
+
+    async fn pause(&self, paused: bool) {
+        let registrar = &self.registrar;
+        let (account, by) = (registrar.account(), By { actor: Actor::Local, at: registrar.clock().now() });
+        let zones = registrar.ledger().reader().expect("open").zones(account).expect("read");
+        let zone = zones.first().expect("one").id;
+        let paused = Some(paused);
+        let edit = EditZone { account, zone, paused, kind: None, vanity_name_servers: None, by };
+        registrar.ledger().transact(edit).await.expect("edited");
+    }
+
+    async fn put_host(&self) {
+        let registrar = &self.registrar;
+        let (account, by) = (registrar.account(), By { actor: Actor::Local, at: registrar.clock().now() });
+        let zones = registrar.ledger().reader().expect("open").zones(account).expect("read");
+        let rule = HostRule {
+            host: self.host(),
+            account,
+            zone: zones.first().expect("one").id,
+            mode: HostMode::Require,
+            protocols: [Protocol::Https].into(),
+            cas: Default::default(),
+            default_cas: DefaultCas::default(),
+            min_tls: MinTls::Tls13,
+            origins: Vec::new(),
+            when_stale: WhenStale::Closed,
+            forward_certificate: true,
+        };
+        let set = SetHost { rule, origin_tls: OriginTls::default(), by };
+        registrar.ledger().transact(set).await.expect("stored");
+    }
+
+    async fn put_app(&self, id: u8, text: &str) {
+        let registrar = &self.registrar;
+        let by = By { actor: Actor::Local, at: registrar.clock().now() };
+        let document = Document {
+            id: CaId::from_bytes([id; 16]),
+            account: registrar.account(),
+            zone: None,
+            kind: DocumentKind::AccessApp,
+            text: text.to_owned(),
+            revision: 0,
+            created_at: by.at,
+            changed_at: by.at,
+        };
+        let set = SetDocument { document, instead_of: None, by };
+        registrar.ledger().transact(set).await.expect("stored");
     }
 
     /// Issues a certificate and revokes it.
@@ -145,6 +202,75 @@ async fn a_services_ca_that_cant_make_one_is_asked_again_after_a_while() {
     std::fs::remove_dir(rig.path("api.example.com.pem")).expect("removed");
     assert!(rig.certificates.of(&rig.host()).is_some());
     assert!(!rig.is_due());
+}
+
+#[tokio::test]
+async fn origins_are_shown_the_last_good_certificate_until_its_files_are_gone() {
+    let rig = Rig::new().await;
+    rig.certificates.of(&rig.host()).expect("made");
+    let made = std::fs::read(rig.path("api.example.com.pem")).expect("made");
+    let [chain, key] = ["outbound.crt", "outbound.key"].map(|name| rig.path("..").join(name));
+    assert_eq!(rig.certificates.outbound(), None);
+    assert!(!rig.certificates.outbound_is_due());
+    for file in [&chain, &key] {
+        std::fs::write(file, &made).expect("written");
+    }
+    assert!(rig.certificates.outbound_is_due());
+    let good = rig.certificates.outbound().expect("good");
+    assert!(!rig.certificates.outbound_is_due());
+    std::fs::write(&chain, b"no certificate").expect("written");
+    assert!(rig.certificates.outbound_is_due());
+    assert_eq!(rig.certificates.outbound(), Some(good));
+    assert!(!rig.certificates.outbound_is_due(), "nothing changed since");
+    std::fs::remove_file(&chain).expect("removed");
+    assert!(rig.certificates.outbound_is_due());
+    assert_eq!(rig.certificates.outbound(), None);
+}
+
+/// Taken away, it would be that of the wildcard of a zone around it.
+#[tokio::test]
+async fn a_hostname_of_a_paused_zone_is_there_without_a_certificate() {
+    let rig = Rig::new().await;
+    rig.put_host().await;
+    let feed = rig.feed();
+    let mut at = feed.snapshot().expect("read").change;
+    for paused in [true, false] {
+        rig.pause(paused).await;
+        let snapshot = feed.snapshot().expect("read");
+        let [host] = &snapshot.hosts[..] else { panic!("one hostname") };
+        assert_eq!((&host.rule.host, host.certificate.is_none()), (&rig.host(), paused));
+        let Ok(Update::Delta(delta)) = feed.since(at) else { panic!("a delta") };
+        let [Event::Host(told)] = &delta.events[..] else { panic!("{:?}", delta.events) };
+        assert_eq!(**told, *host);
+        at = delta.change;
+        assert!(feed.due_certificates(at).expect("read").is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_document_that_cant_be_read_holds_nothing_else_up_and_opens_nothing() {
+    let rig = Rig::new().await;
+    let feed = rig.feed();
+    let at = feed.snapshot().expect("read").change;
+    rig.put_app(1, r#"{"domain":"api.example.com","type":"self_hosted"}"#).await;
+    rig.put_app(2, r#"{"domain":"api.example.com/x","type":"self_hosted"}"#).await;
+    let Ok(Update::Delta(delta)) = feed.since(at) else { panic!("a delta") };
+    let [Event::Account(entry)] = &delta.events[..] else { panic!("told once: {:?}", delta.events) };
+    let good = entry.gate.clone();
+    assert_eq!((good.apps.len(), good.is_shut), (2, false));
+    rig.put_app(3, "spoiled").await;
+    rig.revoke_one().await;
+    let Ok(Update::Delta(delta)) = feed.since(delta.change) else { panic!("a delta") };
+    assert!(delta.events.iter().any(|event| matches!(event, Event::Revoked(_))), "{:?}", delta.events);
+    let gates = delta.events.iter().filter_map(|event| match event {
+        Event::Account(entry) => Some(&entry.gate),
+        _ => None,
+    });
+    assert_eq!(gates.collect::<Vec<_>>(), [&good]);
+    // One that starts now does not know the gate before.
+    let snapshot = rig.feed().snapshot().expect("read");
+    assert!(snapshot.accounts[0].gate.is_shut);
+    assert_eq!(snapshot.revoked.len(), 1);
 }
 
 /// With a day for clocks that are behind.

@@ -5,11 +5,13 @@
 
 mod documents;
 mod gate;
+mod weight;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use muster_policy::gate::Decision;
+use muster_policy::gate::{Decision, normal_path};
 use muster_policy::host::HostPattern;
 use muster_policy::identity::CaId;
 use muster_policy::network::Network;
@@ -29,6 +31,10 @@ use crate::request::{Json, Query, Scope};
 
 /// Most rules of a policy or group, and most policies of an application.
 const PARTS_MAX: usize = 100;
+/// Most conditions of all applications of an account, groups counted where they are named: twenty
+/// applications with ten policies of a hundred. Each of an application may be asked for one request, and all
+/// are held by the edge.
+const CONDITIONS_MAX: usize = 20_000;
 /// Longest name.
 const NAME_MAX_CHARS: usize = 350;
 
@@ -114,17 +120,24 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// The hostname and the path, `/` for all.
-    fn place(&self) -> Result<(HostPattern, String), ApiError> {
-        let (host, path) = self.domain.split_once('/').unwrap_or((&self.domain, ""));
-        let host = host.parse().map_err(|error| ApiError::argument("/domain", format!("domain: {error}")))?;
-        let path = path.trim_end_matches('*').trim_end_matches('/');
-        if path.contains(['*', '?', '#', '%', '\\']) || path.split('/').any(|part| matches!(part, "." | ".."))
-        {
-            let message = "domain: a path is plain, without wildcards, escapes, query and dots";
+    /// The hostname.
+    fn host(&self) -> Result<HostPattern, ApiError> {
+        let (host, _) = self.domain.split_once('/').unwrap_or((&self.domain, ""));
+        host.parse().map_err(|error| ApiError::argument("/domain", format!("domain: {error}")))
+    }
+
+    /// The path, `/` for all. In the form that requests are compared in: one in another would match none,
+    /// and protect nothing.
+    fn path(&self) -> Result<String, ApiError> {
+        let (_, path) = self.domain.split_once('/').unwrap_or((&self.domain, ""));
+        let start = path.strip_suffix('*').filter(|start| start.is_empty() || start.ends_with('/'));
+        let path = format!("/{}", start.unwrap_or(path).trim_end_matches('/'));
+        if path.contains(['*', '?', '#', '%']) || normal_path(&path) != path {
+            let message =
+                "domain: a path is plain, in whole segments, without wildcards, escapes, query, `;` and dots";
             return Err(ApiError::argument("/domain", message));
         }
-        Ok((host, format!("/{path}")))
+        Ok(path)
     }
 }
 
@@ -202,7 +215,8 @@ impl Written for App {
     const KIND: DocumentKind = DocumentKind::AccessApp;
 
     async fn check(&self, api: &Api, scope: AssociationScope) -> Result<(), ApiError> {
-        let (host, _) = self.place()?;
+        let host = self.host()?;
+        self.path()?;
         if let Some(name) = &self.name {
             check_name(name)?;
         }
@@ -220,7 +234,12 @@ impl Written for App {
         if self.policies.len() > PARTS_MAX {
             return Err(ApiError::argument("/policies", format!("policies: at most {PARTS_MAX}")));
         }
+        let mut named = BTreeSet::new();
         for (index, link) in self.policies.iter().enumerate() {
+            if !named.insert(link.id()) {
+                let message = format!("policies: {} is there twice", link.id());
+                return Err(ApiError::argument(format!("/policies/{index}"), message));
+            }
             if find(api, scope, DocumentKind::AccessPolicy, link.id()).await.is_err() {
                 let message = format!("there is no policy {}", link.id());
                 return Err(ApiError::argument(format!("/policies/{index}"), message));

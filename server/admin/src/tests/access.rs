@@ -2,6 +2,8 @@
 //! turned into what the edge enforces.
 
 use http::StatusCode;
+use muster_policy::gate::Decision;
+use muster_store::record::DocumentKind;
 use serde_json::{Value, json};
 
 use super::rig::{Answer, Rig};
@@ -38,6 +40,52 @@ async fn a_policy_whose_group_is_gone_lets_nobody_in() {
     let policy = &gate["apps"][0]["policies"][0];
     assert_eq!((&policy["decision"], &policy["visitors"]["include"]), (&json!("deny"), &json!(["Everyone"])));
     assert_eq!(policy["visitors"]["exclude"], json!([]));
+}
+
+/// One that matches no request would protect nothing.
+#[tokio::test]
+async fn a_stored_application_whose_path_no_request_has_denies_all_of_its_hostname() {
+    let (rig, _) = with_zone().await;
+    let policy = json!({ "name": "in", "decision": "bypass", "include": [{ "everyone": {} }] });
+    let policy = made(&rig, "policies", policy).await;
+    for domain in ["a.example.com/public", "b.example.com"] {
+        let app = json!({ "domain": domain, "type": "self_hosted", "policies": [policy] });
+        made(&rig, "apps", app).await;
+    }
+    let text = json!({ "domain": "a.example.com/a;b", "type": "self_hosted", "policies": [policy] });
+    rig.put_document(DocumentKind::AccessApp, 1, &text.to_string()).await;
+    let apps: Vec<_> = rig.gate().apps;
+    let of = |host: &str| apps.iter().filter(|app| app.host.to_string() == host).collect::<Vec<_>>();
+    assert_eq!(of("b.example.com")[0].policies[0].decision, Decision::Bypass);
+    let shut = of("a.example.com");
+    assert_eq!((shut.len(), &*shut[0].path, shut[0].policies[0].decision), (1, "/", Decision::Deny));
+}
+
+#[tokio::test]
+async fn an_account_has_so_many_conditions_and_no_more() {
+    let (rig, _) = with_zone().await;
+    let names = |count: usize| vec![json!({ "common_name": { "common_name": "x" } }); count];
+    let group = json!({ "name": "all", "include": names(100), "require": names(100), "exclude": names(99) });
+    let group = made(&rig, "groups", group).await;
+    let policy = |count: usize| {
+        let include = vec![json!({ "group": { "id": group } }); count];
+        json!({ "name": "in", "decision": "allow", "include": include })
+    };
+    let id = made(&rig, "policies", policy(40)).await;
+    let app =
+        |policies: Value| json!({ "domain": "a.example.com", "type": "self_hosted", "policies": policies });
+    let twice = make(&rig, "apps", &app(json!([id, { "id": id, "precedence": 1 }]))).await;
+    assert_eq!(twice.status, StatusCode::BAD_REQUEST, "a policy that is there twice");
+    // 12,000 conditions.
+    made(&rig, "apps", app(json!([id]))).await;
+    let second = make(&rig, "apps", &app(json!([id]))).await;
+    assert_eq!(second.status, StatusCode::BAD_REQUEST, "{}", second.message());
+    let path = format!("/accounts/{}/access/policies/{id}", rig.account);
+    for (count, status) in [(67, StatusCode::BAD_REQUEST), (66, StatusCode::OK)] {
+        let answer = rig.send("PUT", &path, &policy(count).to_string()).await;
+        assert_eq!(answer.status, status, "{count}: {}", answer.message());
+    }
+    assert_eq!(rig.gate().apps.len(), 1);
 }
 
 #[tokio::test]
@@ -102,6 +150,11 @@ async fn what_can_t_be_enforced_is_refused_where_it_stands() {
         ("apps", json!({ "domain": "a.example.org", "type": "self_hosted" })),
         ("apps", json!({ "domain": "a.example.com/%61", "type": "self_hosted" })),
         ("apps", json!({ "domain": "a.example.com/a/../b", "type": "self_hosted" })),
+        ("apps", json!({ "domain": "a.example.com/a;b", "type": "self_hosted" })),
+        ("apps", json!({ "domain": "a.example.com/a//b", "type": "self_hosted" })),
+        ("apps", json!({ "domain": "a.example.com//b", "type": "self_hosted" })),
+        ("apps", json!({ "domain": "a.example.com/a\\b", "type": "self_hosted" })),
+        ("apps", json!({ "domain": "a.example.com/a*", "type": "self_hosted" })),
         ("apps", json!({ "domain": "a.example.com", "type": "saas" })),
         (
             "apps",

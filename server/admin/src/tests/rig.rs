@@ -18,9 +18,9 @@ use muster_policy::identity::{
 };
 use muster_policy::profile::{Approval, ProfileWritten};
 use muster_store::act::{
-    AddCa, AddZone, BeginIssue, By, CreateAccount, CreateToken, RemoveDocument, SetProfile,
+    AddCa, AddZone, BeginIssue, By, CreateAccount, CreateToken, RemoveDocument, SetDocument, SetProfile,
 };
-use muster_store::record::{Account, DocumentKind, Token, Zone};
+use muster_store::record::{Account, Document, DocumentKind, Token, Zone};
 use muster_store::{Ledger, Options};
 use prometheus_client::registry::Registry;
 use serde_json::Value;
@@ -186,6 +186,23 @@ impl Rig {
         let (kind, id) = (DocumentKind::AccessGroup, id.parse().expect("an id"));
         let remove = RemoveDocument { account, kind, id, by };
         self.registrar.ledger().transact(remove).await.expect("it was there");
+    }
+
+    /// Stores a text that the API would not take.
+    pub(super) async fn put_document(&self, kind: DocumentKind, id: u8, text: &str) {
+        let by = By::system(self.registrar.clock().now());
+        let document = Document {
+            id: CaId::from_bytes([id; 16]),
+            account: self.registrar.account(),
+            zone: None,
+            kind,
+            text: text.to_owned(),
+            revision: 0,
+            created_at: by.at,
+            changed_at: by.at,
+        };
+        let set = SetDocument { document, instead_of: None, by };
+        self.registrar.ledger().transact(set).await.expect("stored");
     }
 
     /// What the edge would be told to judge requests by.

@@ -76,7 +76,10 @@ async fn begin<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Result<(Connecti
         }
     };
     let seat = Seat::new(hub, attached);
-    hub.clear(&seat.space, leavings).await;
+    if !leavings.are_nothing() {
+        let (hub_of_work, space) = (Arc::clone(hub), Arc::clone(&seat.space));
+        hub.see_through(async move { hub_of_work.clear(&space, leavings).await }).await;
+    }
     if seat.has_predecessor() {
         // Whatever comes before the CONNACK is sent did not wait for it.
         packets.ahead(PIPELINE_WAIT).await;

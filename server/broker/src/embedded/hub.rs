@@ -1,9 +1,9 @@
 //! What the clients of the embedded engine share.
 //!
 //! Locks, in the order in which they may be held together: the sessions of a space, or its index, then
-//! one session's state. The retained messages are locked alone. A publication holds the
-//! index only while it looks for subscribers, not while it delivers to them, and gives way to other
-//! tasks between slices of a large audience.
+//! one session's state; two of those where one passes on to the next, the older first. The retained
+//! messages are locked alone. A publication holds the index only while it looks for subscribers, not
+//! while it delivers to them, and gives way to other tasks between slices of a large audience.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use muster_policy::identity::AccountId;
 use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
 
 use super::delivery::Replay;
 use super::index::{Index, Subscriber};
@@ -42,6 +43,8 @@ pub(crate) struct Hub {
     links: AtomicU64,
     /// Set before the sessions are looked through, so that none slips in behind.
     is_draining: AtomicBool,
+    /// What ends of connections have left to do: wills, and what the file must know of their sessions.
+    pub(super) leaving: TaskTracker,
     /// The next id of a session in the file.
     pub(super) ids: AtomicU64,
 }
@@ -107,6 +110,7 @@ impl Hub {
             spaces: RwLock::default(),
             links: AtomicU64::new(1),
             is_draining: AtomicBool::new(false),
+            leaving: TaskTracker::new(),
             ids: AtomicU64::new(1),
         }
     }
@@ -477,11 +481,6 @@ impl Hub {
             }
         }
     }
-
-    /// Writes the last of it.
-    pub(crate) fn close(&self) {
-        self.store.close();
-    }
 }
 
 /// What is left to do once the locks are free.
@@ -489,6 +488,13 @@ impl Hub {
 pub(super) struct Leavings {
     filters: Vec<(Arc<Session>, Vec<Subscribed>)>,
     wills: Vec<Will>,
+}
+
+impl Leavings {
+    /// Whether there is nothing to do.
+    pub(super) fn are_nothing(&self) -> bool {
+        self.wills.is_empty() && self.filters.iter().all(|(_, filters)| filters.is_empty())
+    }
 }
 
 fn due(space: &Arc<Space>, session: &Arc<Session>, event: Event) -> Due {

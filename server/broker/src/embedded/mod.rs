@@ -51,7 +51,7 @@ impl Engine for Embedded {
         self.hub.drain();
     }
 
-    fn close(&self) {
-        self.hub.close();
+    async fn close(&self) {
+        self.hub.close().await;
     }
 }

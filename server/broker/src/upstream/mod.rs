@@ -115,7 +115,7 @@ impl Engine for Upstream {
         self.draining.send_replace(true);
     }
 
-    fn close(&self) {}
+    async fn close(&self) {}
 }
 
 async fn refuse<S: Stream>(mut client: Client<S>, code: Code) -> Ended {

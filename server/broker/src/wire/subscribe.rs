@@ -59,7 +59,8 @@ impl Options {
     }
 }
 
-/// SUBSCRIBE; filters are not checked yet, for a bad one spoils its own reason code only.
+/// SUBSCRIBE; filters are not checked yet. The gate does that: one that is malformed ends the
+/// connection, one that is not accepted or not allowed spoils its own reason code only.
 #[derive(Debug)]
 pub(crate) struct Subscribe {
     pub(crate) packet_id: u16,

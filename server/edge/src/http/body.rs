@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::headers;
+use super::requests::UnderWay;
 
 /// How long a client may pause within a body.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -62,13 +63,15 @@ pub(crate) struct AnswerBody {
     body: Incoming,
     offers: Arc<Offers>,
     id: u64,
+    /// Judged again by every change, until the answer is over.
+    _under_way: UnderWay,
 }
 
 impl AnswerBody {
-    pub(crate) fn new(body: Incoming, offers: &Arc<Offers>) -> Self {
+    pub(crate) fn new(body: Incoming, offers: &Arc<Offers>, under_way: UnderWay) -> Self {
         let mut pending = offers.pending();
         pending.last_id += 1;
-        Self { body, offers: Arc::clone(offers), id: pending.last_id }
+        Self { body, offers: Arc::clone(offers), id: pending.last_id, _under_way: under_way }
     }
 }
 
@@ -110,8 +113,33 @@ pub(crate) struct RequestBody(Option<Watched>);
 struct Watched {
     body: Incoming,
     progress: Progress,
+    patience: Patience,
+}
+
+/// How much longer a client may pause. Only what is asked for and does not come counts: while an origin takes
+/// nothing, nobody waits for the client.
+#[derive(Default)]
+struct Patience {
     /// Made with the first pause, so that short bodies need no timer.
-    patience: Option<Pin<Box<Sleep>>>,
+    timer: Option<Pin<Box<Sleep>>>,
+    is_running: bool,
+}
+
+impl Patience {
+    /// Nothing came; ready when that has been so for too long.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE_MAX)));
+        if !self.is_running {
+            self.is_running = true;
+            timer.as_mut().reset(Instant::now() + PAUSE_MAX);
+        }
+        timer.as_mut().poll(cx)
+    }
+
+    /// Something came.
+    const fn stop(&mut self) {
+        self.is_running = false;
+    }
 }
 
 impl RequestBody {
@@ -120,7 +148,7 @@ impl RequestBody {
             progress.done();
             Self::empty()
         } else {
-            Self(Some(Watched { body, progress, patience: None }))
+            Self(Some(Watched { body, progress, patience: Patience::default() }))
         }
     }
 
@@ -188,14 +216,10 @@ impl Drop for Watched {
 impl Watched {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            let patience =
-                self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE_MAX))).as_mut();
-            ready!(patience.poll(cx));
+            ready!(self.patience.poll_end(cx));
             return Poll::Ready(Some(Err(BodyError::Paused)));
         };
-        if let Some(patience) = &mut self.patience {
-            patience.as_mut().reset(Instant::now() + PAUSE_MAX);
-        }
+        self.patience.stop();
         if frame.is_none() || self.body.is_end_stream() {
             self.progress.done();
         } else {
@@ -211,5 +235,30 @@ impl Watched {
             })
         });
         Poll::Ready(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_given_up_for_its_own_pause_and_not_for_that_of_the_origin() {
+        let mut patience = Patience::default();
+        let asked =
+            async |patience: &mut Patience| poll_fn(|cx| Poll::Ready(patience.poll_end(cx).is_ready())).await;
+        assert!(!asked(&mut patience).await);
+        tokio::time::advance(PAUSE_MAX / 2).await;
+        assert!(!asked(&mut patience).await);
+        patience.stop();
+        // The origin takes nothing for longer than a client may pause, and then asks for more.
+        tokio::time::advance(PAUSE_MAX * 2).await;
+        assert!(!asked(&mut patience).await, "nobody waited for the client until now");
+        tokio::time::advance(PAUSE_MAX / 2).await;
+        assert!(!asked(&mut patience).await);
+        tokio::time::advance(PAUSE_MAX).await;
+        assert!(asked(&mut patience).await);
     }
 }

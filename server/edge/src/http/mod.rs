@@ -2,13 +2,15 @@
 //!
 //! hyper reads and writes; this file sets the bounds and ends connections. [`proxy`] answers one
 //! request, [`headers`] says what passes, [`origin`] speaks to the servers behind, [`body`] is what
-//! streams through, [`upgrade`] carries WebSockets to origins and [`websocket`] those of the broker.
+//! streams through, [`requests`] what is under way, [`upgrade`] carries WebSockets to origins and
+//! [`websocket`] those of the broker.
 
 pub(crate) mod body;
 mod facts;
 pub(crate) mod headers;
 pub(crate) mod origin;
 pub(crate) mod proxy;
+pub(crate) mod requests;
 pub(crate) mod upgrade;
 mod websocket;
 

@@ -15,12 +15,11 @@ use http::{Method, Request, Response, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use muster_policy::access::Permit;
-use muster_policy::gate;
 use muster_policy::host::Protocol;
 use muster_policy::reason::Reason;
 
 use super::body::{AnswerBody, Offers, Progress, RequestBody, ResponseBody};
-use super::facts::Facts;
+use super::requests::{Asked, UnderWay};
 use super::upgrade::{self, Upgrade};
 use super::{headers, websocket};
 use crate::errors;
@@ -41,7 +40,7 @@ pub(crate) struct Visit {
     pub(crate) verified: Option<Arc<Verified>>,
     pub(crate) source: SocketAddr,
     /// The headers that speak of the holder; made by the first request.
-    identity: OnceLock<HeaderMap>,
+    identity: Arc<OnceLock<HeaderMap>>,
     offers: Arc<Offers>,
 }
 
@@ -53,7 +52,7 @@ impl Visit {
         verified: Option<Arc<Verified>>,
         source: SocketAddr,
     ) -> Self {
-        Self { shared, place, slots, verified, source, identity: OnceLock::new(), offers: Arc::default() }
+        Self { shared, place, slots, verified, source, identity: Arc::default(), offers: Arc::default() }
     }
 
     /// Answers one request.
@@ -96,56 +95,41 @@ impl Visit {
     async fn serve(&self, mut request: Request<Incoming>) -> Result<Response<ResponseBody>, Reason> {
         let authority = authority(&request)?;
         framing(&request)?;
+        // Entered before it is judged: a change from now on judges it again.
+        let under_way = self.enter(&request, &authority);
         let door = self.door(&authority)?;
         let to_broker = door.rule.protocols.contains(&Protocol::Mqtt) && upgrade::is_mqtt(&request);
         let protocol = if to_broker { Protocol::Mqtt } else { Protocol::Https };
         // Held until the request is on its way: nothing is forwarded without it.
         let permit = self.shared.state.access(&door, self.place.guest.holder.as_deref(), protocol)?;
-        self.judge(&door, &authority, &request, &permit)?;
+        self.judge(&door, &under_way.asked, &permit)?;
         if to_broker {
-            return websocket::welcome(self, request);
+            return websocket::welcome(self, request, &under_way.asked);
         }
         if door.origins.are_missing() {
             return Err(Reason::OriginMissing);
         }
         let upgrade = Upgrade::of(&mut request)?;
         let host = HeaderValue::try_from(authority.as_str()).map_err(|_| Reason::RequestMalformed)?;
-        self.rewrite(request.headers_mut(), host, &permit);
+        self.rewrite(request.headers_mut(), host, under_way.asked.identity(&permit));
         if !door.rule.forward_certificate {
             headers::withhold_certificate(request.headers_mut());
         }
-        self.forward(&door, request, upgrade).await
+        self.forward(&door, request, upgrade, under_way).await
+    }
+
+    fn enter(&self, request: &Request<Incoming>, authority: &Authority) -> UnderWay {
+        let (verified, identity) = (self.verified.clone(), Arc::clone(&self.identity));
+        let asked = Asked::of(request, authority, self.source.ip(), verified, identity);
+        self.place.guest.requests.enter(Arc::new(asked))
     }
 
     /// Rules and Access, after the certificate.
-    fn judge(
-        &self,
-        door: &Door,
-        authority: &Authority,
-        request: &Request<Incoming>,
-        permit: &Permit<'_>,
-    ) -> Result<(), Reason> {
-        let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
-        let visit = gate::Visit {
-            zone: door.rule.zone,
-            host: &host,
-            path: request.uri().path(),
-            holder: permit.holder(),
-            source: self.source.ip(),
-        };
-        // Made only when a rule asks.
-        let nobody = OnceLock::new();
-        let value_of = |field| {
-            let identity = match (permit.holder(), &self.verified) {
-                (Some(_), Some(verified)) => self.identity.get_or_init(|| headers::of_holder(verified)),
-                _ => nobody.get_or_init(headers::anonymous),
-            };
-            Facts::of(request, &host, identity, self.source.ip()).value(field)
-        };
-        let passed = door.gate.judge(&visit, &value_of)?;
+    fn judge(&self, door: &Door, asked: &Asked, permit: &Permit<'_>) -> Result<(), Reason> {
+        let passed = asked.judge(door, permit)?;
         if passed.noted > 0 {
             let device = permit.holder().map(|holder| holder.device.as_str());
-            tracing::info!(host, device, rules = passed.noted, "a request that rules note");
+            tracing::info!(host = &*asked.host, device, rules = passed.noted, "a request that rules note");
         }
         Ok(())
     }
@@ -159,16 +143,14 @@ impl Visit {
         }
     }
 
-    fn rewrite(&self, request: &mut HeaderMap, host: HeaderValue, permit: &Permit<'_>) {
+    fn rewrite(&self, request: &mut HeaderMap, host: HeaderValue, identity: Option<&HeaderMap>) {
         headers::strip_hop_by_hop(request);
         headers::strip(request);
         headers::join_cookies(request);
         headers::add_forwarded(request, self.source.ip(), &host);
         request.insert(header::HOST, host);
-        let identity = match (permit.holder(), &self.verified) {
-            (Some(_), Some(verified)) => self.identity.get_or_init(|| headers::of_holder(verified)),
-            _ => &headers::anonymous(),
-        };
+        let nobody = OnceLock::new();
+        let identity = identity.unwrap_or_else(|| nobody.get_or_init(headers::anonymous));
         request.extend(identity.iter().map(|(name, value)| (name.clone(), value.clone())));
     }
 
@@ -177,6 +159,7 @@ impl Visit {
         door: &Door,
         request: Request<Incoming>,
         upgrade: Option<Upgrade>,
+        under_way: UnderWay,
     ) -> Result<Response<ResponseBody>, Reason> {
         let progress = Progress::default();
         let mut request = request.map(|body| RequestBody::new(body, progress.clone()));
@@ -201,12 +184,12 @@ impl Visit {
                 }
             }
         };
-        let accepted = upgrade::accept(&mut response, upgrade, self)?;
+        let accepted = upgrade::accept(&mut response, upgrade, self, &under_way.asked)?;
         headers::strip_hop_by_hop(response.headers_mut());
         if let Some(accepted) = accepted {
             accepted.confirm(response.headers_mut());
         }
-        Ok(response.map(|body| AnswerBody::new(body, &self.offers).boxed_unsync()))
+        Ok(response.map(|body| AnswerBody::new(body, &self.offers, under_way).boxed_unsync()))
     }
 }
 

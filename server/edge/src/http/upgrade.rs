@@ -5,7 +5,10 @@
 //! side ends or the connection loses its right. With the subprotocol `mqtt`, on a hostname that
 //! speaks it, the edge answers itself and hands the stream to the broker.
 
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
@@ -13,11 +16,18 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use muster_policy::reason::Reason;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
 
 use super::proxy::Visit;
+use super::requests::Asked;
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
+
+/// How long a side may go on after the other has ended. Both ends of a WebSocket close within moments of each
+/// other (RFC 6455 §7.1.1); the slots are held until then.
+const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client's wish for a WebSocket.
 pub(crate) struct Upgrade(OnUpgrade);
@@ -95,6 +105,7 @@ pub(crate) fn accept(
     response: &mut Response<Incoming>,
     wish: Option<Upgrade>,
     visit: &Visit,
+    asked: &Arc<Asked>,
 ) -> Result<Option<Accepted>, Reason> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(None);
@@ -104,22 +115,91 @@ pub(crate) fn accept(
     // The tunnel outlives the HTTP connection, so it keeps its slots and its place among the live ones.
     let (place, slots, stop) =
         (Arc::clone(&visit.place), Arc::clone(&visit.slots), visit.shared.stop.clone());
+    let under_way = place.guest.requests.enter(Arc::clone(asked));
     visit.shared.tasks.spawn(async move {
-        let (Ok(client), Ok(origin)) = tokio::join!(client, origin) else { return };
-        let (mut client, mut origin) = (TokioIo::new(client), TokioIo::new(origin));
+        let tunnel = async {
+            if let (Ok(client), Ok(origin)) = tokio::join!(client, origin) {
+                join(TokioIo::new(client), TokioIo::new(origin)).await;
+            }
+        };
         tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut client, &mut origin) => {}
+            () = tunnel => {}
             _ = place.guest.cut.wait() => {}
             () = stop.cancelled() => {}
         }
-        drop(slots);
+        drop((under_way, slots));
     });
     Ok(Some(Accepted(())))
 }
 
+/// Carries octets both ways until both sides have ended, one is broken, or the second takes too long to follow
+/// the first.
+async fn join<A, B>(client: A, origin: B)
+where
+    A: AsyncRead + AsyncWrite,
+    B: AsyncRead + AsyncWrite,
+{
+    let (client_reads, client_writes) = tokio::io::split(client);
+    let (origin_reads, origin_writes) = tokio::io::split(origin);
+    let (mut up, mut down) =
+        (pin!(carry(client_reads, origin_writes)), pin!(carry(origin_reads, client_writes)));
+    // Which of the two is broken, and how, nobody is told.
+    let _ = tokio::select! {
+        ended = up.as_mut() => match ended {
+            Ok(()) => timeout(HALF_CLOSED_TIMEOUT, down).await,
+            Err(_) => return,
+        },
+        ended = down.as_mut() => match ended {
+            Ok(()) => timeout(HALF_CLOSED_TIMEOUT, up).await,
+            Err(_) => return,
+        },
+    };
+}
+
+async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    tokio::io::copy(&mut from, &mut to).await?;
+    to.shutdown().await
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, duplex};
+    use tokio::time::Instant;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_side_that_does_not_follow_the_other_to_its_end_is_not_waited_for_long() {
+        for client_ends in [true, false] {
+            let ((mut client, edge), (edge_too, mut origin)) = (duplex(64), duplex(64));
+            let joined = tokio::spawn(join(edge, edge_too));
+            let (first, second) =
+                if client_ends { (&mut client, &mut origin) } else { (&mut origin, &mut client) };
+            first.write_all(b"last").await.expect("written");
+            first.shutdown().await.expect("ended");
+            let mut text = String::new();
+            second.read_to_string(&mut text).await.expect("all of it, and the end");
+            assert_eq!(text, "last");
+            second.write_all(b"more").await.expect("half of it is open");
+            let mut more = [0; 4];
+            first.read_exact(&mut more).await.expect("read");
+            let begun = Instant::now();
+            joined.await.expect("no panic");
+            assert!(begun.elapsed() <= HALF_CLOSED_TIMEOUT);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_side_that_breaks_ends_the_other() {
+        let ((client, edge), (edge_too, mut origin)) = (duplex(64), duplex(64));
+        let joined = tokio::spawn(join(edge, edge_too));
+        drop(client);
+        // Nobody is there to take it.
+        origin.write_all(b"x").await.expect("written");
+        let begun = Instant::now();
+        joined.await.expect("no panic");
+        assert!(begun.elapsed() < HALF_CLOSED_TIMEOUT);
+    }
 
     fn request(upgrade: &str, connection: &str, protocol: &str) -> Request<()> {
         Request::get("/")

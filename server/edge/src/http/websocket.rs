@@ -1,6 +1,8 @@
 //! MQTT in WebSockets: the edge answers the upgrade and hands the packets to the broker.
 //!
-//! The same certificate, rule and cuts hold as on the MQTT port. Packets come as binary messages and
+//! The same certificate, rule and cuts hold as on the MQTT port. Rules of the zone and Access judge the upgrade,
+//! as any request, and again when they change; MQTT without a WebSocket is no request, and held to its topics
+//! alone. Packets come as binary messages and
 //! may be cut anywhere (MQTT 5 §6); a text message ends the connection. Pings are answered here.
 
 use std::io;
@@ -27,6 +29,7 @@ use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 
 use super::body::ResponseBody;
 use super::proxy::Visit;
+use super::requests::Asked;
 use crate::handover::{Carrier, MqttStream};
 
 /// RFC 6455 §1.3.
@@ -45,6 +48,7 @@ const BUFFER_BYTES: usize = 4 * 1024;
 pub(crate) fn welcome(
     visit: &Visit,
     mut request: Request<Incoming>,
+    asked: &Arc<Asked>,
 ) -> Result<Response<ResponseBody>, Reason> {
     let accept = accept_key(&request)?;
     let upgrade = hyper::upgrade::on(&mut request);
@@ -52,6 +56,8 @@ pub(crate) fn welcome(
     let guest = &visit.place.guest;
     let place =
         shared.live.enter(guest.name.clone(), guest.host.clone(), Protocol::Mqtt, guest.holder.clone());
+    // The connection that this one comes from ends its own part with the answer.
+    let under_way = place.guest.requests.enter(Arc::clone(asked));
     let (tasks, slots) = (shared.tasks.clone(), Arc::clone(&visit.slots));
     tasks.spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
@@ -63,7 +69,7 @@ pub(crate) fn welcome(
         let socket =
             WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
         shared.hand_over(packets(socket), place, source, Carrier::WebSocket).await;
-        drop(slots);
+        drop((under_way, slots));
     });
     let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -6,6 +6,7 @@ use muster_store::record::{AssociationScope, Document, DocumentKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::{CONDITIONS_MAX, weight};
 use crate::Api;
 use crate::auth::Caller;
 use crate::error::ApiError;
@@ -86,6 +87,13 @@ pub(super) async fn store<T: Written>(
             }
         }
     };
+    let weighed = document.clone();
+    let conditions = api.read(move |reader| weight::conditions_with(reader, &weighed)).await?;
+    if conditions > CONDITIONS_MAX {
+        let message =
+            format!("the applications of an account have at most {CONDITIONS_MAX} conditions in all");
+        return Err(ApiError::argument("", message));
+    }
     Ok(api.registrar().ledger().transact(SetDocument { document, instead_of, by }).await?)
 }
 

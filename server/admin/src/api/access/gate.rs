@@ -4,6 +4,8 @@
 //! would have said nobody knows. A text that can't be read is a fault, so that the edge goes on with what
 //! it had rather than with less.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use muster_policy::gate::{self, Condition, Decision, GateWritten, RuleWritten, Visitors, ZoneRules};
 use muster_policy::identity::{AccountId, CaId};
 use muster_store::record::{Document, DocumentKind};
@@ -18,19 +20,31 @@ use crate::api::rulesets::Ruleset;
 /// # Errors
 /// When the ledger can't be read, or holds a text that is not what its kind says.
 pub fn gate(reader: &Reader, account: AccountId) -> Result<GateWritten, Fault> {
+    let mut parts = Parts { reader, account, policies: BTreeMap::new(), groups: BTreeMap::new() };
     let mut apps = Vec::new();
+    let mut shut = BTreeSet::new();
     for document in reader.documents(account, DocumentKind::AccessApp)? {
         let app: App = read(&document)?;
-        let Ok((host, path)) = app.place() else { return Err(unreadable("an application has no place")) };
+        let Ok(host) = app.host() else { return Err(unreadable("an application has no hostname")) };
+        // It would match no request, and so protect nothing of what it was meant for.
+        let Ok(path) = app.path() else {
+            shut.insert(host);
+            continue;
+        };
         let mut links = app.policies.clone();
         links.sort_by_key(|link| match link {
             super::Link::Placed { precedence, .. } => precedence.unwrap_or(u32::MAX),
             super::Link::Id(_) => u32::MAX,
         });
-        let policies: Result<Vec<_>, Fault> =
-            links.iter().map(|link| policy(reader, account, link.id())).collect();
-        apps.push(gate::App { host, path, policies: policies? });
+        let policies = links.iter().map(|link| parts.policy(link.id())).collect::<Result<_, _>>()?;
+        apps.push(gate::App { host, path, policies });
     }
+    apps.retain(|app| !shut.contains(&app.host));
+    apps.extend(shut.into_iter().map(|host| gate::App {
+        host,
+        path: "/".to_owned(),
+        policies: vec![closed()],
+    }));
     let mut zones = Vec::new();
     for document in reader.documents(account, DocumentKind::Ruleset)? {
         let Some(zone) = document.zone else { continue };
@@ -39,39 +53,63 @@ pub fn gate(reader: &Reader, account: AccountId) -> Result<GateWritten, Fault> {
         let rules = rules.map(|rule| RuleWritten { expression: rule.expression, action: rule.action });
         zones.push(ZoneRules { zone, rules: rules.collect() });
     }
-    Ok(GateWritten { apps, zones })
+    Ok(GateWritten { apps, zones, is_shut: false })
 }
 
-fn policy(reader: &Reader, account: AccountId, id: CaId) -> Result<gate::Policy, Fault> {
-    let Some(document) = reader.document(account, DocumentKind::AccessPolicy, id)? else {
-        return Ok(closed());
-    };
-    let written: Policy = read(&document)?;
-    let [include, require, exclude] = [&written.include, &written.require, &written.exclude]
-        .map(|rules| conditions(reader, account, rules));
-    let (Some(include), Some(require), Some(exclude)) = (include?, require?, exclude?) else {
-        return Ok(closed());
-    };
-    Ok(gate::Policy { decision: written.decision, visitors: Visitors { include, require, exclude } })
+/// The policies and groups of an account, each read once however often it is named.
+struct Parts<'a> {
+    reader: &'a Reader,
+    account: AccountId,
+    policies: BTreeMap<CaId, gate::Policy>,
+    /// None for one that is gone.
+    groups: BTreeMap<CaId, Option<Condition>>,
+}
+
+impl Parts<'_> {
+    fn policy(&mut self, id: CaId) -> Result<gate::Policy, Fault> {
+        if let Some(known) = self.policies.get(&id) {
+            return Ok(known.clone());
+        }
+        let policy = match self.reader.document(self.account, DocumentKind::AccessPolicy, id)? {
+            Some(document) => self.written(&read(&document)?)?,
+            None => closed(),
+        };
+        self.policies.insert(id, policy.clone());
+        Ok(policy)
+    }
+
+    fn written(&mut self, written: &Policy) -> Result<gate::Policy, Fault> {
+        let include = self.conditions(&written.include)?;
+        let (require, exclude) = (self.conditions(&written.require)?, self.conditions(&written.exclude)?);
+        let (Some(include), Some(require), Some(exclude)) = (include, require, exclude) else {
+            return Ok(closed());
+        };
+        Ok(gate::Policy { decision: written.decision, visitors: Visitors { include, require, exclude } })
+    }
+
+    /// None when a group is gone.
+    fn conditions(&mut self, rules: &[Rule]) -> Result<Option<Vec<Condition>>, Fault> {
+        rules.iter().map(|rule| self.condition(rule)).collect()
+    }
+
+    fn condition(&mut self, rule: &Rule) -> Result<Option<Condition>, Fault> {
+        let Rule::Group { id } = rule else { return Ok(plain(rule)) };
+        if let Some(known) = self.groups.get(id) {
+            return Ok(known.clone());
+        }
+        let condition = match self.reader.document(self.account, DocumentKind::AccessGroup, *id)? {
+            Some(document) => group(&read(&document)?),
+            None => None,
+        };
+        self.groups.insert(*id, condition.clone());
+        Ok(condition)
+    }
 }
 
 /// Means everybody, and lets nobody in.
 fn closed() -> gate::Policy {
     let visitors = Visitors { include: vec![Condition::Everyone], ..Visitors::default() };
     gate::Policy { decision: Decision::Deny, visitors }
-}
-
-/// None when a group is gone.
-fn conditions(reader: &Reader, account: AccountId, rules: &[Rule]) -> Result<Option<Vec<Condition>>, Fault> {
-    rules.iter().map(|rule| condition(reader, account, rule)).collect()
-}
-
-fn condition(reader: &Reader, account: AccountId, rule: &Rule) -> Result<Option<Condition>, Fault> {
-    let Rule::Group { id } = rule else { return Ok(plain(rule)) };
-    match reader.document(account, DocumentKind::AccessGroup, *id)? {
-        Some(document) => Ok(group(&read(&document)?)),
-        None => Ok(None),
-    }
 }
 
 fn group(group: &Group) -> Option<Condition> {
@@ -91,7 +129,7 @@ fn plain(rule: &Rule) -> Option<Condition> {
     })
 }
 
-fn read<T: DeserializeOwned>(document: &Document) -> Result<T, Fault> {
+pub(super) fn read<T: DeserializeOwned>(document: &Document) -> Result<T, Fault> {
     serde_json::from_str(&document.text).map_err(|error| unreadable(&error.to_string()))
 }
 
