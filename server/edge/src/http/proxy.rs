@@ -178,6 +178,7 @@ impl Visit {
                     // A long upload is no slow origin, as long as the origin takes something of it.
                     let frames = progress.frames();
                     if frames.is_none() || frames == frames_before {
+                        tracing::warn!(host = &*under_way.asked.host, "an origin did not answer in time");
                         return Err(Reason::OriginTimeout);
                     }
                     frames_before = frames;
