@@ -280,12 +280,19 @@ impl<V: Verify> Enrollment<'_, V> {
     }
 
     /// The next renewal is not at once, even if the server steers it there: a mistake on its side must not turn
-    /// a fleet into a load test.
+    /// a fleet into a load test. While each new certificate is due already, it comes later each time.
     fn succeeded(&mut self) {
-        self.back_off.answered();
-        let left = self.candidate.window().map(|w| w.expires_at().since(self.clock.at_least(self.now)));
+        let at = self.clock.at_least(self.now);
+        let window = self.candidate.window();
+        let least = if window.is_some_and(|window| window.renew_at() <= at) {
+            self.wait_after(Setback::Passing)
+        } else {
+            self.back_off.answered();
+            self.config.pace.floor
+        };
+        let left = window.map(|window| window.expires_at().since(at));
         let hold = (left.unwrap_or_default() / MIN_HOLD_FRACTION).min(self.config.pace.ceiling);
-        self.retry_at = self.now.plus(hold.max(self.config.pace.floor));
+        self.retry_at = self.now.plus(hold.max(least));
         self.pending = false;
         self.forced = false;
         self.proof = ProofChoice::Certificate;
