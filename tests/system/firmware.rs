@@ -88,8 +88,8 @@ impl Operator {
         self.0.write_all(&packet).expect("sent");
     }
 
-    /// Reads until this text was heard.
-    fn hear(&mut self, text: &str) {
+    /// Reads until this text was heard, and returns all that was heard.
+    fn hear(&mut self, text: &str) -> String {
         let timeout = Some(Duration::from_secs(20));
         self.0.sock.set_read_timeout(timeout).expect("set");
         let (mut heard, mut piece) = (Vec::new(), [0; 1024]);
@@ -99,6 +99,7 @@ impl Operator {
                 other => panic!("no `{text}` ({other:?}) in {}", String::from_utf8_lossy(&heard)),
             }
         }
+        String::from_utf8_lossy(&heard).into_owned()
     }
 }
 
@@ -139,6 +140,8 @@ fn lives(machine: &'static str) {
     boot.wait_for("key: made");
     boot.wait_for("est: Adopted(B)");
     boot.wait_for("mqtt: connected");
+    let heard = operator.hear(r#"{"online":true,"version":"#);
+    assert!(!heard.contains(r#"{"online":false}"#), "its sessions ended in order: {heard}");
 
     server.muster(&["cert", "revoke", "--device", "pump-1"]);
     boot.wait_for("mqtt: sent away with 0x98");
@@ -264,6 +267,39 @@ fn a_factory_reset_leaves_no_identity() {
     drop(boot);
     provision(&board, &server, &[]);
     board.boot(&[]).wait_for("mqtt: connected");
+}
+
+#[test]
+fn a_dead_service_holds_up_nothing_and_a_refused_token_is_sent_once() {
+    let server = account();
+    let board = Board::new("mps2-an386", "pump-d");
+    // Nobody listens there any more.
+    let dead =
+        TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    let mqtt = format!("mqtts://{HOST}:{}", server.mqtt_address().port());
+    let https = format!("https://{HOST}:{dead}/hello");
+    let host = format!("{HOST}=10.0.2.2");
+    let provision = || {
+        let options = ["--mqtt", &mqtt, "--https", &https, "--host", &host];
+        board.provision(&server, server.est_address(), &options);
+    };
+    provision();
+    let mut boot = board.boot(&[]);
+    boot.wait_for("https: Unanswered");
+    boot.wait_for("mqtt: connected");
+    drop(boot);
+
+    provision();
+    for token in server.muster_json(&["token", "list"]).as_array().expect("a list") {
+        server.muster(&["token", "revoke", token["id"].as_str().expect("an id")]);
+    }
+    server.muster(&["cert", "revoke", "--device", "pump-d"]);
+    let mut boot = board.boot(&[]);
+    boot.wait_for("trying the token");
+    boot.wait_for("est: Failed(Status(401)");
+    boot.wait_for("the token is refused");
+    boot.wait_for("is refused");
+    assert_eq!(boot.log().matches("trying the token").count(), 1, "{}", boot.log());
 }
 
 /// A server that answers every connection with these bytes, again and again, until the device has enough.
