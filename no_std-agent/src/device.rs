@@ -222,6 +222,12 @@ where
         self.machine.use_credential(credential, self.clock.now());
     }
 
+    /// Forgets the credential, which is used up or was refused. Call [`work`](Self::work) next.
+    pub fn forget_credential(&mut self) {
+        self.config.credential = None;
+        self.machine.forget_credential(self.clock.now());
+    }
+
     /// The machine, to look at: its state, its times, its chains.
     #[must_use]
     pub const fn enrollment(&self) -> &Enrollment<'m, P256Verifier> {

@@ -24,6 +24,7 @@ use self::screen::Screened;
 use self::verifier::StrictVerifier;
 use crate::entropy::{Entropy, generator};
 use crate::key::KeyStore;
+use crate::net::Close;
 
 pub use provider::ClientIdentity;
 pub use verifier::{AnyServer, NamedServer, ServerCheck, Unproven};
@@ -107,6 +108,9 @@ const fn fragment_length(max_record_bytes: usize) -> Option<MaxFragmentLength> {
 /// For name resolution, TCP and a handshake in software on a slow board; the machine has the same for EST.
 pub(crate) const CONNECT_TIMEOUT: core::time::Duration = core::time::Duration::from_secs(60);
 
+/// For saying good-bye, which changes nothing.
+pub const CLOSE_TIMEOUT: core::time::Duration = core::time::Duration::from_secs(2);
+
 /// What encryption may add to a fragment (RFC 8446 §5.2).
 const MAX_RECORD_OVERHEAD: usize = 256;
 
@@ -119,11 +123,6 @@ pub struct Connection<'m, IO: Read + Write + 'm> {
 }
 
 impl<IO: Read + Write> Connection<'_, IO> {
-    /// Tells the server that nothing more will come, and closes. The connection is gone either way.
-    pub async fn close(self) {
-        let _ = self.tls.close().await;
-    }
-
     /// When the server's whole chain is valid, as far as the check looked.
     #[must_use]
     pub const fn server_valid(&self) -> Option<Validity> {
@@ -144,6 +143,16 @@ impl<IO: Read + Write> Connection<'_, IO> {
             TlsError::InternalError if self.presented && !self.heard => Ending::CertificateRefused,
             _ => Ending::Reset,
         })
+    }
+}
+
+impl<IO: Read + Write + Close> Connection<'_, IO> {
+    /// Tells the server that nothing more will come, in TLS and below it. The connection is gone either way, also
+    /// when the caller lets go of this because it takes too long.
+    pub async fn close(self) {
+        // A transport that could not take the good-bye is ended all the same.
+        let (Ok(screened) | Err((screened, _))) = self.tls.close().await;
+        screened.into_inner().close().await;
     }
 }
 

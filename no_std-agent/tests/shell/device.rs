@@ -11,7 +11,7 @@ use muster_nostd_agent::clock::Clock;
 use muster_nostd_agent::device::{Board, Device, DeviceMemory, StartError};
 use muster_nostd_agent::entropy::{Entropy, NoEntropy};
 use muster_nostd_agent::key::{KeyStore, SlotKey};
-use muster_nostd_agent::net::{Net, Unreachable};
+use muster_nostd_agent::net::{Close, Net, Unreachable};
 use muster_nostd_agent::software::SoftwareKeys;
 use muster_nostd_agent::store::{BadRegion, ITEM_BYTES, IdentityStore, Item};
 use muster_nostd_agent::tls::{ConnectError, TlsMemory};
@@ -48,6 +48,12 @@ impl Net for Line {
             Self::SilentBeforeTcp => core::future::pending().await,
             Self::SilentAfterTcp | Self::Deaf => Ok(*self),
         }
+    }
+}
+
+impl Close for Line {
+    async fn close(&mut self) {
+        core::future::pending().await
     }
 }
 
