@@ -281,7 +281,7 @@ fn use_identity(device: &mut HostDevice, server: &Server, slot: Slot) -> String 
     let port = server.est_address().port();
     block_on(async {
         let mut connection = device
-            .connect(slot, ServerName::Dns("localhost"), port)
+            .connect(slot, ServerName::Dns("localhost"), port, Instant::NEVER)
             .await
             .expect("a server that asks for the certificate");
         let request =

@@ -91,7 +91,7 @@ where
     opened.map_err(ConnectError::from_tls)?;
     // `open` says yes to a server that has proven nothing.
     let server_valid = provider.verifier().proven().map_err(ConnectError::Untrusted)?;
-    Ok(Connection { tls, server_valid, presented: provider.has_signed(), heard: false })
+    Ok(Connection { tls: Some(tls), server_valid, presented: provider.has_signed(), heard: false })
 }
 
 /// The largest fragment that fits, for servers that obey (RFC 6066 §4); others must be configured to.
@@ -116,7 +116,8 @@ const MAX_RECORD_OVERHEAD: usize = 256;
 
 /// A TLS connection to a server that has proven itself.
 pub struct Connection<'m, IO: Read + Write + 'm> {
-    tls: TlsConnection<'m, Screened<IO>, GuardedSuite>,
+    /// None once it was closed.
+    tls: Option<TlsConnection<'m, Screened<IO>, GuardedSuite>>,
     server_valid: Option<Validity>,
     presented: bool,
     heard: bool,
@@ -148,10 +149,12 @@ impl<IO: Read + Write> Connection<'_, IO> {
 
 impl<IO: Read + Write + Close> Connection<'_, IO> {
     /// Tells the server that nothing more will come, in TLS and below it. The connection is gone either way, also
-    /// when the caller lets go of this because it takes too long.
-    pub async fn close(self) {
+    /// when the caller lets go of this because it takes too long. Lent and not given: it is large, and a future that
+    /// owns it would be as large once more.
+    pub async fn close(&mut self) {
+        let Some(tls) = self.tls.take() else { return };
         // A transport that could not take the good-bye is ended all the same.
-        let (Ok(screened) | Err((screened, _))) = self.tls.close().await;
+        let (Ok(screened) | Err((screened, _))) = tls.close().await;
         screened.into_inner().close().await;
     }
 }
@@ -164,7 +167,8 @@ impl<IO: Read + Write> Read for Connection<'_, IO> {
     /// As in the trait; `Ok(0)` also when the server closed in order. A future that is dropped before it is ready
     /// may have taken bytes with it: close the connection then.
     async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Ended> {
-        match self.tls.read(buffer).await {
+        let Some(tls) = &mut self.tls else { return Ok(0) };
+        match tls.read(buffer).await {
             Ok(read) => {
                 self.heard |= read > 0;
                 Ok(read)
@@ -179,11 +183,13 @@ impl<IO: Read + Write> Read for Connection<'_, IO> {
 
 impl<IO: Read + Write> Write for Connection<'_, IO> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, Ended> {
-        self.tls.write(bytes).await.map_err(|error| self.ending(error))
+        let tls = self.tls.as_mut().ok_or(Ended(Ending::Closed))?;
+        tls.write(bytes).await.map_err(|error| self.ending(error))
     }
 
     async fn flush(&mut self) -> Result<(), Ended> {
-        self.tls.flush().await.map_err(|error| self.ending(error))
+        let tls = self.tls.as_mut().ok_or(Ended(Ending::Closed))?;
+        tls.flush().await.map_err(|error| self.ending(error))
     }
 }
 

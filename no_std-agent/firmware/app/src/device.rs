@@ -9,7 +9,7 @@
 use core::pin::pin;
 use core::time::Duration;
 
-use embassy_futures::select::{Either, select};
+use embassy_futures::select::select;
 use embedded_io_async::{Read, Write};
 use embedded_storage_async::nor_flash::NorFlash;
 use muster_nostd_agent::clock::Clock;
@@ -17,7 +17,7 @@ use muster_nostd_agent::device::{Board, Device, DeviceMemory, StartError};
 use muster_nostd_agent::entropy::Entropy;
 use muster_nostd_agent::key::KeyStore;
 use muster_nostd_agent::net::Close;
-use muster_nostd_agent::tls::{CLOSE_TIMEOUT, ConnectError, Connection};
+use muster_nostd_agent::tls::{CLOSE_TIMEOUT, Connection};
 use muster_proto::enrollment::{AskWishes, Binding, Config, Event, Failure, Misuse, Pace, Slot, Trust};
 use muster_proto::est::Credential;
 use muster_proto::time::{Instant, UnixTime};
@@ -239,18 +239,13 @@ where
         let Some(name) = server_name(service.host) else { return Visit::Unanswered };
         self.platform.log(format_args!("https: connecting to {}", service.host));
         let until = BoardClock.now().plus(https::VISIT_TIMEOUT);
-        let connected = {
-            let connecting = pin!(self.device.connect(slot, name, service.port));
-            match select(connecting, BoardClock.wait_until(until)).await {
-                Either::First(connected) => connected,
-                Either::Second(()) => Err(ConnectError::Timeout),
-            }
-        };
-        match connected {
-            Ok(mut connection) => {
+        // Looked at in its place: each time a connection is moved the future grows by it.
+        let mut connected = self.device.connect(slot, name, service.port, until).await;
+        match &mut connected {
+            Ok(connection) => {
                 self.platform.log(format_args!("https: TLS is up"));
                 let (path, inbox) = (self.settings.path, &mut *self.inbox);
-                let visit = https::visit(&mut connection, service, path, &status, inbox, until).await;
+                let visit = https::visit(connection, service, path, &status, inbox, until).await;
                 end(connection).await;
                 visit
             }
@@ -273,10 +268,11 @@ where
             until,
         };
         self.platform.log(format_args!("mqtt: connecting to {}", broker.host));
-        match self.device.connect(slot, name, broker.port).await {
-            Ok(mut connection) => {
+        let mut connected = self.device.connect(slot, name, broker.port, Instant::NEVER).await;
+        match &mut connected {
+            Ok(connection) => {
                 self.platform.log(format_args!("mqtt: TLS is up"));
-                let ended = session.run(&mut connection, self.inbox).await;
+                let ended = session.run(connection, self.inbox).await;
                 end(connection).await;
                 ended
             }
@@ -334,7 +330,7 @@ where
 }
 
 /// Ends a connection in order, as far as the peer takes part in it.
-async fn end<IO: Read + Write + Close>(connection: Connection<'_, IO>) {
+async fn end<IO: Read + Write + Close>(connection: &mut Connection<'_, IO>) {
     let closing = pin!(connection.close());
     select(closing, BoardClock.wait_until(BoardClock.now().plus(CLOSE_TIMEOUT))).await;
 }
