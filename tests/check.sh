@@ -13,6 +13,7 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
 venv=$CARGO_TARGET_DIR/check-venv
 clients=$CARGO_TARGET_DIR/check-clients
+firmware=no_std-agent/firmware/Cargo.toml
 
 parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(packages format clippy docs deny test interop browser power fuzz size firmware)
@@ -87,12 +88,19 @@ part_packages() {
     tests/firmware.sh packages
 }
 part_format() { cargo fmt --all --check; }
-part_clippy() { cargo clippy --workspace --all-targets --all-features -- -D warnings; }
+part_clippy() {
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
+    # The firmware, as far as a host's compiler sees it. Its boards have no tests of their own.
+    export CARGO_TARGET_DIR=$CARGO_TARGET_DIR/firmware-host
+    cargo clippy --locked --manifest-path "$firmware" --workspace --lib --bins -- -D warnings
+    cargo clippy --locked --manifest-path "$firmware" -p muster-firmware --tests -- -D warnings
+}
 part_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items; }
 part_deny() {
     cargo_tool deny 0.20.2
     # Advisories are left out: their database is a repository of its own, which an offline machine lacks.
     cargo deny --config .deny.toml check bans licenses sources
+    cargo deny --manifest-path "$firmware" --config .deny.toml check bans licenses sources
 }
 part_test() { cargo test --workspace; }
 part_interop() {

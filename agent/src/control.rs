@@ -4,11 +4,12 @@
 //! folder is the device anyway; the only wish is one that the agent has by itself now and then.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
@@ -50,10 +51,12 @@ pub(crate) fn open(dir: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(&path)?;
-    // The folder is 0700, so there is no moment in which another could connect.
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
+    // Before it has a name: whoever may write to the folder could put a link in the place of what is changed later.
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    socket.bind(&SockAddr::unix(&path)?)?;
+    socket.listen(BACKLOG)?;
+    UnixListener::from_std(socket.into())
 }
 
 /// Takes wishes one after the other until the agent no longer listens.
@@ -111,9 +114,29 @@ pub(crate) async fn ask(dir: &Path) -> io::Result<Option<Outcome>> {
     serde_json::from_slice(&answer).map(Some).map_err(io::Error::other)
 }
 
+/// Commands that wait while another one is answered.
+const BACKLOG: i32 = 16;
 const RENEW: &str = "renew\n";
 const LINE_MAX_BYTES: u64 = 64;
 /// A local program writes its line at once.
 const LINE_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_MAX_BYTES: u64 = 4 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_is_its_owner_s_alone_and_a_dead_one_gives_way() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for _ in 0..2 {
+            let listener = open(folder.path()).expect("opened");
+            let mode = std::fs::metadata(path(folder.path())).expect("there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            drop(listener);
+        }
+    }
+}

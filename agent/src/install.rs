@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::store::files;
+
 /// Where the unit goes, below the root.
 pub const UNIT_PATH: &str = "etc/systemd/system/muster-agent.service";
 
@@ -81,13 +83,8 @@ pub fn install(options: &InstallOptions) -> Result<Installed, InstallFault> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(fault(error)),
     }
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(fault)?;
-    }
-    // Beside it and then in its place: systemd never reads half a unit.
-    let beside = path.with_extension("service.new");
-    std::fs::write(&beside, unit).map_err(fault)?;
-    std::fs::rename(&beside, &path).map_err(fault)?;
+    // In its place in one step: systemd never reads half a unit.
+    files::publish(&path, unit.as_bytes()).map_err(fault)?;
     Ok(Installed::Written(path))
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::files::{self, Durability};
+use crate::store::files::{Durability, Folder};
 
 /// The file.
 const FILE_NAME: &str = "status.json";
@@ -63,7 +63,7 @@ impl Status {
     /// Reads what an agent wrote last; `None` when none ever did, or it is no status.
     #[must_use]
     pub fn read(dir: &Path) -> Option<Self> {
-        let bytes = files::read(&dir.join(FILE_NAME), STATUS_MAX_BYTES).ok()??;
+        let bytes = Folder::open(dir).ok()?.read(FILE_NAME, STATUS_MAX_BYTES).ok()??;
         serde_json::from_slice(&bytes).ok()
     }
 
@@ -73,7 +73,7 @@ impl Status {
     /// When the file system refuses.
     pub fn write(&self, dir: &Path) -> std::io::Result<()> {
         let bytes = serde_json::to_vec_pretty(self)?;
-        files::replace(&dir.join(FILE_NAME), &bytes, Durability::Passing)
+        Folder::open(dir)?.replace(FILE_NAME, &bytes, Durability::Passing)
     }
 
     /// Notes for a service that does not run that a command got a certificate: what the service failed at is over.

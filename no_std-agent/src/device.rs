@@ -144,7 +144,8 @@ where
         self.machine.candidate().or_else(|| self.machine.current())
     }
 
-    /// Connects to a server of the application with the identity in `slot`, trusting the same CA as for EST.
+    /// Connects to a server of the application with the identity in `slot`, trusting the same CA as for EST. Gives up
+    /// after a minute, or at `until`.
     ///
     /// A server that does not ask for the identity is an error: nothing would be known of it then.
     ///
@@ -156,8 +157,9 @@ where
         slot: Slot,
         server: ServerName<'_>,
         port: u16,
+        until: Instant,
     ) -> Result<Connection<'d, N::Connection<'d>>, ConnectError> {
-        let until = self.clock.now().plus(tls::CONNECT_TIMEOUT);
+        let until = self.clock.now().plus(tls::CONNECT_TIMEOUT).min(until);
         let pinned = self.machine.pinned_authority();
         let pinned_anchor = [pinned.unwrap_or_default()];
         let certificates = match &self.config.trust {
@@ -220,6 +222,12 @@ where
     /// Hands in another credential. Call [`work`](Self::work) next.
     pub fn use_credential(&mut self, credential: Credential<'m>) {
         self.machine.use_credential(credential, self.clock.now());
+    }
+
+    /// Forgets the credential, which is used up or was refused. Call [`work`](Self::work) next.
+    pub fn forget_credential(&mut self) {
+        self.config.credential = None;
+        self.machine.forget_credential(self.clock.now());
     }
 
     /// The machine, to look at: its state, its times, its chains.

@@ -5,10 +5,11 @@ use core::future::Future;
 use embedded_io_async::{Read, Write};
 use muster_proto::x509::ServerName;
 
-/// A network stack that can resolve names and open TCP connections. Dropping a connection closes it.
+/// A network stack that can resolve names and open TCP connections. A connection that is dropped without
+/// [`Close::close`] may be lost to the peer without a word.
 pub trait Net {
     /// An open connection.
-    type Connection<'n>: Read + Write
+    type Connection<'n>: Read + Write + Close
     where
         Self: 'n;
 
@@ -21,6 +22,13 @@ pub trait Net {
         server: ServerName<'_>,
         port: u16,
     ) -> impl Future<Output = Result<Self::Connection<'n>, Unreachable>>;
+}
+
+/// A connection that can be ended in order.
+pub trait Close {
+    /// Says that nothing more will come, and waits until the peer knows. What was sent before arrives too. Needs no
+    /// time limit of its own, as above.
+    fn close(&mut self) -> impl Future<Output = ()>;
 }
 
 /// There is no way to the server at present.

@@ -90,7 +90,7 @@ impl Reason {
             Failure::Link(Ending::CertificateRefused) => {
                 Self::Alert(AlertDescriptionCode(ALERT_BAD_CERTIFICATE))
             }
-            Failure::Link(Ending::Reset) => Self::Reset,
+            Failure::CutOff(_) | Failure::Link(Ending::Reset) => Self::Reset,
             Failure::Link(Ending::Unreachable) => Self::Unreachable,
             Failure::Local(LocalTask::Binding | LocalTask::Key | LocalTask::Signature | LocalTask::Store)
             | Failure::NoCredential => Self::Local,

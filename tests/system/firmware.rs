@@ -4,6 +4,14 @@
 //! `tests/check.sh firmware` builds the images and names them by environment. Each boot is a process of the
 //! emulator with 64 KiB of memory and 512 KiB of flash for the image; what survives it is in a file.
 
+// The scripted TLS server of the shell's own tests, and the CAs and keys of the device core's.
+#[expect(dead_code, reason = "the device core's tests use the rest")]
+#[path = "../../no_std-agent/proto/tests/device/authority.rs"]
+mod authority;
+#[expect(dead_code, reason = "the shell's tests use the rest")]
+#[path = "../../no_std-agent/tests/shell/scripted.rs"]
+mod scripted;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -11,6 +19,10 @@ use std::time::{Duration, Instant};
 use muster_tests::board::Board;
 use muster_tests::request::request;
 use muster_tests::{Est, Identity, Server};
+use rcgen::BasicConstraints;
+
+use self::authority::{Authority, START, TestKey, at, ca_params, device_params, server_params};
+use self::scripted::{Message, Script, Step, honest};
 
 const HOST: &str = "door.example.test";
 
@@ -88,8 +100,8 @@ impl Operator {
         self.0.write_all(&packet).expect("sent");
     }
 
-    /// Reads until this text was heard.
-    fn hear(&mut self, text: &str) {
+    /// Reads until this text was heard, and returns all that was heard.
+    fn hear(&mut self, text: &str) -> String {
         let timeout = Some(Duration::from_secs(20));
         self.0.sock.set_read_timeout(timeout).expect("set");
         let (mut heard, mut piece) = (Vec::new(), [0; 1024]);
@@ -99,6 +111,7 @@ impl Operator {
                 other => panic!("no `{text}` ({other:?}) in {}", String::from_utf8_lossy(&heard)),
             }
         }
+        String::from_utf8_lossy(&heard).into_owned()
     }
 }
 
@@ -139,6 +152,8 @@ fn lives(machine: &'static str) {
     boot.wait_for("key: made");
     boot.wait_for("est: Adopted(B)");
     boot.wait_for("mqtt: connected");
+    let heard = operator.hear(r#"{"online":true,"version":"#);
+    assert!(!heard.contains(r#"{"online":false}"#), "its sessions ended in order: {heard}");
 
     server.muster(&["cert", "revoke", "--device", "pump-1"]);
     boot.wait_for("mqtt: sent away with 0x98");
@@ -266,6 +281,39 @@ fn a_factory_reset_leaves_no_identity() {
     board.boot(&[]).wait_for("mqtt: connected");
 }
 
+#[test]
+fn a_dead_service_holds_up_nothing_and_a_refused_token_is_sent_once() {
+    let server = account();
+    let board = Board::new("mps2-an386", "pump-d");
+    // Nobody listens there any more.
+    let dead =
+        TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    let mqtt = format!("mqtts://{HOST}:{}", server.mqtt_address().port());
+    let https = format!("https://{HOST}:{dead}/hello");
+    let host = format!("{HOST}=10.0.2.2");
+    let provision = || {
+        let options = ["--mqtt", &mqtt, "--https", &https, "--host", &host];
+        board.provision(&server, server.est_address(), &options);
+    };
+    provision();
+    let mut boot = board.boot(&[]);
+    boot.wait_for("https: Unanswered");
+    boot.wait_for("mqtt: connected");
+    drop(boot);
+
+    provision();
+    for token in server.muster_json(&["token", "list"]).as_array().expect("a list") {
+        server.muster(&["token", "revoke", token["id"].as_str().expect("an id")]);
+    }
+    server.muster(&["cert", "revoke", "--device", "pump-d"]);
+    let mut boot = board.boot(&[]);
+    boot.wait_for("trying the token");
+    boot.wait_for("est: Failed(Status(401)");
+    boot.wait_for("the token is refused");
+    boot.wait_for("is refused");
+    assert_eq!(boot.log().matches("trying the token").count(), 1, "{}", boot.log());
+}
+
 /// A server that answers every connection with these bytes, again and again, until the device has enough.
 fn answering(bytes: &'static [u8]) -> SocketAddr {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -290,8 +338,6 @@ fn survives(server: &Server, device: &str, est: SocketAddr, options: &[&str], sa
     board.boot(&[]).wait_for("mqtt: connected");
 }
 
-// What needs a server that breaks TLS from within (no CertificateVerify, a leaf as a CA, an expired or split flight)
-// is tested on the host with the same code, in no_std-agent/tests/shell/hostile.rs.
 #[test]
 fn hostile_servers_are_refused_and_the_device_enrolls_afterwards() {
     let server = account();
@@ -305,6 +351,60 @@ fn hostile_servers_are_refused_and_the_device_enrolls_afterwards() {
     let misnamed = format!("https://other.example.test:{port}");
     let options = ["--est", &misnamed, "--host", "other.example.test=10.0.2.2"];
     survives(&server, "pump-n", server.est_address(), &options, "est: Failed(Link(ServerUntrusted)");
+}
+
+/// A server that follows a script within TLS meets the device once. The device trusts its root.
+fn meets(server: &Server, board: &Board, root: &str, flight: Vec<Step>, says: &str) {
+    let (est, _) = scripted::serve(Script { flight, after: Vec::new() });
+    board.provision(server, est, &["--ca", root]);
+    let mut boot = board.boot(&[]);
+    boot.wait_for(says);
+    assert!(!boot.log().contains("key: making"), "nothing was done for it:\n{}", boot.log());
+}
+
+#[test]
+fn servers_that_break_tls_from_within_are_refused_and_silence_is_survived() {
+    let server = account();
+    // This one takes a minute to be given up; the others are met meanwhile.
+    let mute = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let waiting = Board::new("mps2-an385", "pump-m");
+    waiting.provision(&server, mute.local_addr().expect("an address"), &[]);
+    let mut silent = waiting.boot(&[]);
+
+    let root = Authority::root("root", 1);
+    let services = root.issue_authority(ca_params("services", BasicConstraints::Constrained(0)), 2);
+    let file = server.scratch().join("hostile-root.pem");
+    std::fs::write(&file, pem::encode(&pem::Pem::new("CERTIFICATE", root.der.clone()))).expect("written");
+    let file = file.display().to_string();
+    let board = Board::new("mps2-an386", "pump-b");
+    let refused = "est: Failed(Link(ServerUntrusted)";
+    let key = TestKey::from_seed(3);
+    let chain = vec![services.issue(&server_params("localhost"), &key), services.der.clone()];
+
+    let mut unproven = honest(&chain, &key);
+    unproven.retain(|message| !matches!(message, Message::CertificateVerify(_)));
+    meets(&server, &board, &file, vec![Step::Flight(unproven)], refused);
+
+    let device = services.issue_authority(device_params("dev-9", 9, START, START + 400 * 86_400), 20);
+    let forged = device.issue(&server_params("localhost"), &key);
+    let forged = vec![forged, device.der, services.der.clone()];
+    meets(&server, &board, &file, vec![Step::Flight(honest(&forged, &key))], refused);
+
+    let mut ended = server_params("localhost");
+    // Before this firmware was made: no clock is needed to know that it is over.
+    ended.not_after = at(START + 86_400);
+    let ended = vec![services.issue(&ended, &key), services.der.clone()];
+    meets(&server, &board, &file, vec![Step::Flight(honest(&ended, &key))], refused);
+
+    let split = vec![Step::Split(honest(&chain, &key), 512)];
+    meets(&server, &board, &file, split, "est: Failed(Link(Reset)");
+
+    silent.wait_for("est: Failed(Timeout");
+    drop(silent);
+    for board in [board, waiting] {
+        provision(&board, &server, &[]);
+        board.boot(&[]).wait_for("mqtt: connected");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ use muster_nostd_agent::clock::Clock;
 use muster_nostd_agent::device::{Board, Device, DeviceMemory, Manufacturer};
 use muster_nostd_agent::entropy::{Entropy, NoEntropy};
 use muster_nostd_agent::key::KeyReference;
-use muster_nostd_agent::net::{Net, Unreachable};
+use muster_nostd_agent::net::{Close, Net, Unreachable};
 use muster_nostd_agent::software::SoftwareKeys;
 use muster_nostd_agent::store::ITEM_BYTES;
 use muster_nostd_agent::tls::TlsMemory;
@@ -122,6 +122,13 @@ impl Write for Tcp {
 
     async fn flush(&mut self) -> Result<(), ErrorKind> {
         self.0.flush().map_err(|_| ErrorKind::ConnectionReset)
+    }
+}
+
+impl Close for Tcp {
+    async fn close(&mut self) {
+        // The server may have been first.
+        let _ = self.0.shutdown(Shutdown::Write);
     }
 }
 
@@ -274,7 +281,7 @@ fn use_identity(device: &mut HostDevice, server: &Server, slot: Slot) -> String 
     let port = server.est_address().port();
     block_on(async {
         let mut connection = device
-            .connect(slot, ServerName::Dns("localhost"), port)
+            .connect(slot, ServerName::Dns("localhost"), port, Instant::NEVER)
             .await
             .expect("a server that asks for the certificate");
         let request =

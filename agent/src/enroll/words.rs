@@ -45,6 +45,9 @@ pub(super) fn sentence(failure: &Failure, around: &Circumstances<'_>) -> String 
         Failure::Clock => {
             format!("{server} tells a time at which its own certificate is not valid; check both clocks")
         }
+        Failure::CutOff(status) => {
+            format!("the connection to {server} broke in an answer that had begun well (status {status})")
+        }
         Failure::Link(ending) => link(server, *ending, around),
         Failure::Local(task) => local(*task, around),
         Failure::Memory(place) => format!("what {server} sent is larger than this agent takes ({place:?})"),
@@ -70,6 +73,7 @@ pub(super) fn sentence(failure: &Failure, around: &Circumstances<'_>) -> String 
 pub(super) const fn outlook(failure: &Failure) -> Outlook {
     match failure {
         Failure::Link(Ending::Closed | Ending::Reset | Ending::Unreachable)
+        | Failure::CutOff(_)
         | Failure::Timeout
         | Failure::Status(408 | 425 | 429 | 500 | 502..=504 | 507..=599) => Outlook::Passing,
         _ => Outlook::Lasting,

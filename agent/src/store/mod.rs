@@ -14,9 +14,8 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,13 +25,15 @@ pub use self::export::CURRENT;
 pub(crate) use self::export::armoured;
 pub use self::slot::{Content, Damage, Kept, KeptPair, Key};
 
-use self::files::Durability;
+use self::files::{Durability, Folder};
 use crate::identity::Identity;
 
 /// A device's store, locked.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
+    folder: Folder,
+    slots: Folder,
     /// Held as long as the store is; the system lets go of it when the process dies.
     _lock: File,
 }
@@ -54,19 +55,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; above all that another agent has it.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let failed = |path: &Path| StoreError::at(path);
-        files::make_folder(&dir.join(SLOTS)).map_err(failed(dir))?;
+        let failed = StoreError::at;
+        let folder = Folder::make(dir).map_err(failed(dir))?;
+        let slots = folder.make_within(Path::new(SLOTS)).map_err(failed(&dir.join(SLOTS)))?;
         let path = dir.join(LOCK);
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed(&path))?;
-        files::belong(&lock, dir).map_err(failed(&path))?;
+        let lock = folder.open_file(LOCK).map_err(failed(&path))?;
         match locked(&lock) {
-            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { dir: dir.to_owned(), folder, slots, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked(dir.to_owned())),
             Err(TryLockError::Error(error)) => Err(failed(&path)(error)),
         }
@@ -83,12 +78,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the disk does not let it be read, which says nothing about its content.
     pub fn take_stock(&self, slot: Slot) -> Result<Found, StoreError> {
-        let found = look(&self.dir, slot)?;
+        let failed = StoreError::at(&path_of(&self.dir, slot));
+        let found = look_into(&self.slots, slot).map_err(&failed)?;
         if matches!(found, Found::Damaged(_)) {
-            let path = path_of(&self.dir, slot);
-            let aside = path.with_extension("damaged");
-            std::fs::rename(&path, &aside).map_err(StoreError::at(&path))?;
-            files::sync_folder_of(&path).map_err(StoreError::at(&path))?;
+            let name = name_of(slot);
+            self.slots.rename(name, &format!("{name}.damaged")).map_err(&failed)?;
         }
         Ok(found)
     }
@@ -98,9 +92,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; that there is none is [`StoreError::NoKey`].
     pub fn key(&self, slot: Slot) -> Result<Key, StoreError> {
-        match look(&self.dir, slot)? {
+        let path = path_of(&self.dir, slot);
+        match look_into(&self.slots, slot).map_err(StoreError::at(&path))? {
             Found::Whole(content) => Ok(content.key),
-            Found::Damaged(_) | Found::Empty => Err(StoreError::NoKey(path_of(&self.dir, slot))),
+            Found::Damaged(_) | Found::Empty => Err(StoreError::NoKey(path)),
         }
     }
 
@@ -127,9 +122,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; then the slot is as before.
     pub fn put(&self, slot: Slot, content: &Content) -> Result<(), StoreError> {
-        let path = path_of(&self.dir, slot);
-        let bytes = slot::encode(content).map_err(StoreError::at(&path))?;
-        files::replace(&path, &bytes, Durability::Durable).map_err(StoreError::at(&path))
+        let failed = StoreError::at(&path_of(&self.dir, slot));
+        let bytes = slot::encode(content).map_err(&failed)?;
+        self.slots.replace(name_of(slot), &bytes, Durability::Durable).map_err(failed)
     }
 
     /// Forgets a slot's key and record for good.
@@ -137,8 +132,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn clear(&self, slot: Slot) -> Result<(), StoreError> {
-        let path = path_of(&self.dir, slot);
-        files::remove(&path).map_err(StoreError::at(&path))
+        self.slots.remove(name_of(slot)).map_err(StoreError::at(&path_of(&self.dir, slot)))
     }
 
     /// Shows the identity in use to other programs, as PEM files.
@@ -146,7 +140,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; then they see what they saw before.
     pub fn show(&self, identity: &Identity) -> Result<(), StoreError> {
-        export::show(&self.dir, identity).map_err(StoreError::at(&self.dir.join(CURRENT)))
+        export::show(&self.folder, identity).map_err(StoreError::at(&self.dir.join(CURRENT)))
     }
 }
 
@@ -155,15 +149,22 @@ impl Store {
 /// # Errors
 /// [`StoreError`] when the disk does not let it be read.
 pub fn look(dir: &Path, slot: Slot) -> Result<Found, StoreError> {
-    let path = path_of(dir, slot);
-    match files::read(&path, SLOT_MAX_BYTES) {
+    let failed = StoreError::at(&path_of(dir, slot));
+    match Folder::open(dir).and_then(|folder| folder.within(Path::new(SLOTS))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Empty),
+        slots => slots.and_then(|slots| look_into(&slots, slot)).map_err(failed),
+    }
+}
+
+fn look_into(slots: &Folder, slot: Slot) -> io::Result<Found> {
+    match slots.read(name_of(slot), SLOT_MAX_BYTES) {
         Ok(None) => Ok(Found::Empty),
         Ok(Some(bytes)) => {
             let bytes = zeroize::Zeroizing::new(bytes);
             Ok(slot::decode(&bytes).map_or_else(Found::Damaged, Found::Whole))
         }
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Ok(Found::Damaged(Damage::Size)),
-        Err(error) => Err(StoreError::at(&path)(error)),
+        Err(error) => Err(error),
     }
 }
 
@@ -186,10 +187,14 @@ fn locked(lock: &File) -> Result<(), TryLockError> {
 }
 
 fn path_of(dir: &Path, slot: Slot) -> PathBuf {
-    dir.join(SLOTS).join(match slot {
+    dir.join(SLOTS).join(name_of(slot))
+}
+
+const fn name_of(slot: Slot) -> &'static str {
+    match slot {
         Slot::A => "a",
         Slot::B => "b",
-    })
+    }
 }
 
 /// Why the store can't be used.

@@ -61,7 +61,7 @@ fn what_is_put_is_found_with_its_key() {
 fn a_crash_at_any_point_of_a_write_leaves_the_old_or_the_new() {
     let (_folder, store) = opened();
     let path = path_of(store.dir(), Slot::A);
-    let temporary = files::temporary(&path).expect("a name");
+    let temporary = path.with_file_name(files::temporary("a"));
     let new = slot::encode(&content(2)).expect("written");
     store.put(Slot::A, &content(1)).expect("put");
     // Before the rename: any part of the new content may be in the temporary file.

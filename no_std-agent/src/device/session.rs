@@ -36,9 +36,6 @@ const PIECE_BYTES: usize = 256;
 /// For a server that does not take what is sent to it; as long as the machine waits for an answer.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// For saying good-bye, which changes nothing.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
 impl<N, F, K, E, C> Device<'_, N, F, K, E, C>
 where
     N: Net,
@@ -136,21 +133,12 @@ where
             scratch: self.scratch,
         };
         // Lent and not given: each time it is given away it is copied, and it is large.
-        if serve(machine, &mut connection, clock, &mut local, observe).await? == Served::ToClose {
-            let closing = pin!(connection.close());
-            select(closing, clock.wait_until(clock.now().plus(CLOSE_TIMEOUT))).await;
-        }
-        Ok(())
+        let served = serve(machine, &mut connection, clock, &mut local, observe).await;
+        // Also one that the server has ended: it waits for this side's end.
+        let closing = pin!(connection.close());
+        select(closing, clock.wait_until(clock.now().plus(tls::CLOSE_TIMEOUT))).await;
+        served
     }
-}
-
-/// How the machine is done with a connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Served {
-    /// It is gone.
-    Gone,
-    /// It is to be closed in order.
-    ToClose,
 }
 
 /// Serves the machine over `connection` until one of them ends it.
@@ -160,12 +148,12 @@ async fn serve<IO: Read + Write, F: NorFlash, K: KeyStore, E: Entropy>(
     clock: &impl Clock,
     local: &mut Local<'_, F, K, E>,
     observe: &mut impl FnMut(Event),
-) -> Result<Served, Misuse> {
+) -> Result<(), Misuse> {
     let mut piece = [0; PIECE_BYTES];
     loop {
         let Ok(output) = machine.poll(&mut piece) else { return Err(Misuse::Unasked) };
         let happened = match output {
-            Output::Close => return Ok(Served::ToClose),
+            Output::Close => return Ok(()),
             // Never without `Close` before it.
             Output::Connect(_) => return Err(Misuse::Unasked),
             Output::Event(event) => {
@@ -205,8 +193,7 @@ async fn serve<IO: Read + Write, F: NorFlash, K: KeyStore, E: Entropy>(
             }
         };
         if let Err(ended) = happened {
-            machine.handle(Input::Closed(ended.0), clock.now())?;
-            return Ok(Served::Gone);
+            return machine.handle(Input::Closed(ended.0), clock.now());
         }
     }
 }

@@ -24,6 +24,7 @@ use self::screen::Screened;
 use self::verifier::StrictVerifier;
 use crate::entropy::{Entropy, generator};
 use crate::key::KeyStore;
+use crate::net::Close;
 
 pub use provider::ClientIdentity;
 pub use verifier::{AnyServer, NamedServer, ServerCheck, Unproven};
@@ -90,7 +91,7 @@ where
     opened.map_err(ConnectError::from_tls)?;
     // `open` says yes to a server that has proven nothing.
     let server_valid = provider.verifier().proven().map_err(ConnectError::Untrusted)?;
-    Ok(Connection { tls, server_valid, presented: provider.has_signed(), heard: false })
+    Ok(Connection { tls: Some(tls), server_valid, presented: provider.has_signed(), heard: false })
 }
 
 /// The largest fragment that fits, for servers that obey (RFC 6066 §4); others must be configured to.
@@ -107,23 +108,22 @@ const fn fragment_length(max_record_bytes: usize) -> Option<MaxFragmentLength> {
 /// For name resolution, TCP and a handshake in software on a slow board; the machine has the same for EST.
 pub(crate) const CONNECT_TIMEOUT: core::time::Duration = core::time::Duration::from_secs(60);
 
+/// For saying good-bye, which changes nothing.
+pub const CLOSE_TIMEOUT: core::time::Duration = core::time::Duration::from_secs(2);
+
 /// What encryption may add to a fragment (RFC 8446 §5.2).
 const MAX_RECORD_OVERHEAD: usize = 256;
 
 /// A TLS connection to a server that has proven itself.
 pub struct Connection<'m, IO: Read + Write + 'm> {
-    tls: TlsConnection<'m, Screened<IO>, GuardedSuite>,
+    /// None once it was closed.
+    tls: Option<TlsConnection<'m, Screened<IO>, GuardedSuite>>,
     server_valid: Option<Validity>,
     presented: bool,
     heard: bool,
 }
 
 impl<IO: Read + Write> Connection<'_, IO> {
-    /// Tells the server that nothing more will come, and closes. The connection is gone either way.
-    pub async fn close(self) {
-        let _ = self.tls.close().await;
-    }
-
     /// When the server's whole chain is valid, as far as the check looked.
     #[must_use]
     pub const fn server_valid(&self) -> Option<Validity> {
@@ -147,6 +147,18 @@ impl<IO: Read + Write> Connection<'_, IO> {
     }
 }
 
+impl<IO: Read + Write + Close> Connection<'_, IO> {
+    /// Tells the server that nothing more will come, in TLS and below it. The connection is gone either way, also
+    /// when the caller lets go of this because it takes too long. Lent and not given: it is large, and a future that
+    /// owns it would be as large once more.
+    pub async fn close(&mut self) {
+        let Some(tls) = self.tls.take() else { return };
+        // A transport that could not take the good-bye is ended all the same.
+        let (Ok(screened) | Err((screened, _))) = tls.close().await;
+        screened.into_inner().close().await;
+    }
+}
+
 impl<IO: Read + Write> ErrorType for Connection<'_, IO> {
     type Error = Ended;
 }
@@ -155,7 +167,8 @@ impl<IO: Read + Write> Read for Connection<'_, IO> {
     /// As in the trait; `Ok(0)` also when the server closed in order. A future that is dropped before it is ready
     /// may have taken bytes with it: close the connection then.
     async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Ended> {
-        match self.tls.read(buffer).await {
+        let Some(tls) = &mut self.tls else { return Ok(0) };
+        match tls.read(buffer).await {
             Ok(read) => {
                 self.heard |= read > 0;
                 Ok(read)
@@ -170,11 +183,13 @@ impl<IO: Read + Write> Read for Connection<'_, IO> {
 
 impl<IO: Read + Write> Write for Connection<'_, IO> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, Ended> {
-        self.tls.write(bytes).await.map_err(|error| self.ending(error))
+        let tls = self.tls.as_mut().ok_or(Ended(Ending::Closed))?;
+        tls.write(bytes).await.map_err(|error| self.ending(error))
     }
 
     async fn flush(&mut self) -> Result<(), Ended> {
-        self.tls.flush().await.map_err(|error| self.ending(error))
+        let tls = self.tls.as_mut().ok_or(Ended(Ending::Closed))?;
+        tls.flush().await.map_err(|error| self.ending(error))
     }
 }
 

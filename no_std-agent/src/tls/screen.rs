@@ -49,6 +49,10 @@ impl<IO> Screened<IO> {
         Self { io, max_record_bytes, stage: Stage::Hello, place: Place::BEGIN, answered: false }
     }
 
+    pub(super) fn into_inner(self) -> IO {
+        self.io
+    }
+
     /// Puts [`AFTER_HANDSHAKE`] where the version is, in a piece of a header that begins at `begin`.
     fn mark(&self, begin: usize, piece: &mut [u8]) {
         if self.answered {

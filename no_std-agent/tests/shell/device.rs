@@ -11,7 +11,7 @@ use muster_nostd_agent::clock::Clock;
 use muster_nostd_agent::device::{Board, Device, DeviceMemory, StartError};
 use muster_nostd_agent::entropy::{Entropy, NoEntropy};
 use muster_nostd_agent::key::{KeyStore, SlotKey};
-use muster_nostd_agent::net::{Net, Unreachable};
+use muster_nostd_agent::net::{Close, Net, Unreachable};
 use muster_nostd_agent::software::SoftwareKeys;
 use muster_nostd_agent::store::{BadRegion, ITEM_BYTES, IdentityStore, Item};
 use muster_nostd_agent::tls::{ConnectError, TlsMemory};
@@ -48,6 +48,12 @@ impl Net for Line {
             Self::SilentBeforeTcp => core::future::pending().await,
             Self::SilentAfterTcp | Self::Deaf => Ok(*self),
         }
+    }
+}
+
+impl Close for Line {
+    async fn close(&mut self) {
+        core::future::pending().await
     }
 }
 
@@ -285,13 +291,13 @@ fn an_application_without_identity_or_network_gets_an_error() {
     enrolled(&mut flash, Slot::A, 0, &key);
     let name = ServerName::Dns("broker.example.com");
     let mut device = start(&mut flash, Line::Dead, SoftwareKeys, Seeded::new(2), config());
-    let unreachable = block_on(device.connect(Slot::A, name, 8883)).map(drop);
+    let unreachable = block_on(device.connect(Slot::A, name, 8883, Instant::NEVER)).map(drop);
     assert!(matches!(unreachable, Err(ConnectError::Unreachable)), "{unreachable:?}");
-    let nothing = block_on(device.connect(Slot::B, name, 8883)).map(drop);
+    let nothing = block_on(device.connect(Slot::B, name, 8883, Instant::NEVER)).map(drop);
     assert!(matches!(nothing, Err(ConnectError::Key)), "{nothing:?}");
     drop(device);
     let mut device = start(&mut flash, Line::SilentAfterTcp, SoftwareKeys, Seeded::new(2), config());
-    let silent = block_on(device.connect(Slot::A, name, 8883)).map(drop);
+    let silent = block_on(device.connect(Slot::A, name, 8883, Instant::NEVER)).map(drop);
     assert!(matches!(silent, Err(ConnectError::Timeout)), "{silent:?}");
 }
 

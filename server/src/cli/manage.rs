@@ -212,7 +212,8 @@ pub(super) async fn profile(
     }
 }
 
-fn is_missing(error: &anyhow::Error) -> bool {
+/// Whether the API knows no such thing.
+pub(super) fn is_missing(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == http::StatusCode::NOT_FOUND)
 }
 

@@ -9,10 +9,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::args::Cli;
+use super::args::{Cli, Command};
 use super::client::Client;
 use super::print::Printer;
-use super::{act, doctor};
+use super::{act, doctor, firmware};
 use crate::config::ConfigWritten;
 use crate::datadir::DataDir;
 use crate::init::{InitPlan, Initialised, init};
@@ -56,7 +56,15 @@ impl Rig {
     async fn run(&self, line: &[&str]) -> Result<String, String> {
         let cli = Cli::try_parse_from(core::iter::once(&"muster").chain(line)).expect("a command line");
         let mut out = Vec::new();
-        let done = act(&self.client, cli.command, &mut Printer::new(&mut out, cli.json)).await;
+        let mut printer = Printer::new(&mut out, cli.json);
+        let done = match cli.command {
+            Command::Factory(args) => {
+                let dir = DataDir::new(self.temp.path().join("data"));
+                firmware::factory(&self.client, &dir, *args, &mut printer).await
+            }
+            Command::Flash(args) => firmware::flash(&args),
+            command => act(&self.client, command, &mut printer).await,
+        };
         let text = String::from_utf8(out).expect("text");
         done.map(|()| text).map_err(|error| format!("{error:#}"))
     }
@@ -123,6 +131,110 @@ async fn a_hostname_is_set_changed_listed_and_removed() {
     rig.ok(&["host", "rm", "*.example.com"]).await;
     let refused = rig.refused(&["host", "rm", "*.example.com"]).await;
     assert!(refused.contains("no such hostname"), "{refused}");
+}
+
+#[tokio::test]
+async fn the_factory_mints_nothing_before_every_device_was_checked() {
+    let rig = Rig::new().await;
+    let out = rig.temp.path().join("images").to_str().expect("a plain path").to_owned();
+    let list = rig.file("devices.csv", "id\npump-1\npump-2\n");
+    let [leaf, key, none] = [
+        ("leaf.pem", include_str!("testdata/leaf.pem")),
+        ("key.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
+        ("none.pem", "nothing"),
+    ]
+    .map(|(name, text)| rig.file(name, text));
+    let phrase = rig.file("phrase", "short");
+    let usual = ["factory", "--devices", &list, "--board", "mps2-an386", "--out", &out];
+    let est = ["--est", "https://est.example.com:8443"];
+    fn line<'a>(usual: &[&'a str], est: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+        [usual, if more.contains(&"--est") { &[] } else { est }, more].concat()
+    }
+    for (more, why) in [
+        (&["--ca", &leaf][..], "not a CA"),
+        (&["--ca", &key], "PRIVATE KEY is no certificate"),
+        (&["--ca", &none], "holds no CA certificate"),
+        (&["--est", "http://est.example.com"], "no https:// URL"),
+        (&["--est", "https://est_1.example.com"], "labels of a-z"),
+        (&["--est", "https://[::1]:8443"], "IPv4 only"),
+        (&["--https", "https://api.example.com/x?y=1"], "no query"),
+        (&["--mqtt", "mqtts://user@mqtt.example.com"], "no user name"),
+        (&["--mqtt", "mqtts://mqtt.example.com", "--prefix", "devices"], "must end with a slash"),
+        (&["--mqtt", "mqtts://mqtt.example.com", "--prefix", "devices/#/"], "no beginning of a topic"),
+        (&["--host", "a_b=10.0.0.1"], "labels of a-z"),
+        (&["--profile", "cacerts"], "EST operation"),
+        (&["--wifi-ssid", "plant", "--wifi-passphrase-file", &phrase], "8 to 63"),
+        (&["--apn", "a b"], "--apn"),
+    ] {
+        let refused = rig.refused(&line(&usual, &est, more)).await;
+        assert!(refused.contains(why), "{more:?}: {refused}");
+    }
+    let long = format!("{}{{device}}/", "x".repeat(94));
+    let ids = rig.file("long.csv", "id\np\na-device-with-a-longer-name\n");
+    let mqtt = ["--mqtt", "mqtts://mqtt.example.com", "--prefix", &long];
+    let long = ["factory", "--devices", &ids, "--board", "mps2-an386", "--out", &out];
+    let refused = rig.refused(&line(&long, &est, &mqtt)).await;
+    assert!(refused.contains("line 3") && refused.contains("longer than 100"), "{refused}");
+    let csv = rig.file("known.csv", "id\npump-2\n");
+    rig.ok(&["device", "import", &csv]).await;
+    rig.ok(&["device", "retire", "pump-2"]).await;
+    let refused = rig.refused(&line(&usual, &est, &[])).await;
+    assert!(refused.contains("line 3") && refused.contains("retired"), "{refused}");
+    assert_eq!(rig.json(&["token", "list"]).await, serde_json::json!([]), "nothing was minted");
+    assert!(!std::path::Path::new(&out).exists(), "and no image was written");
+}
+
+#[tokio::test]
+async fn factory_and_flash_overwrite_nothing_that_they_can_t_read() {
+    let rig = Rig::new().await;
+    let out = rig.temp.path().join("images");
+    let folder = out.to_str().expect("a plain path").to_owned();
+    let list = rig.file("devices.csv", "id\npump-1\n");
+    let est = "https://est.example.com:8443";
+    let factory = ["factory", "--devices", &list, "--board", "mps2-an386", "--out", &folder, "--est", est];
+    rig.ok(&factory).await;
+    rig.ok(&factory).await;
+    let firmware = rig.file("firmware", "ELF");
+    let flash = ["flash", "--board", "mps2-an386", "--device", "pump-1", "--images", &folder];
+    let flash = [&flash[..], &["--firmware", &firmware, "--no-boot"]].concat();
+    rig.ok(&flash).await;
+    rig.ok(&flash).await;
+    let tokens = rig.json(&["token", "list"]).await;
+    let newer = |name: &str| {
+        let mut octets = std::fs::read(out.join(name)).expect("there");
+        octets[4] = 9;
+        octets
+    };
+    for (name, content) in [
+        ("pump-1.bin", newer("pump-1.bin")),
+        ("pump-1.hex", b"notes".to_vec()),
+        ("pump-1.uf2", b"notes".to_vec()),
+    ] {
+        let path = out.join(name);
+        let before = std::fs::read(&path).expect("there");
+        std::fs::write(&path, &content).expect("written");
+        let refused = rig.refused(&factory).await;
+        assert!(refused.contains("is not overwritten"), "{refused}");
+        assert_eq!(std::fs::read(&path).expect("there"), content);
+        std::fs::write(&path, before).expect("written");
+    }
+    assert_eq!(rig.json(&["token", "list"]).await, tokens, "nothing was minted");
+    let path = out.join("pump-1.flash");
+    for (content, why) in [
+        (newer("pump-1.flash"), "version 9"),
+        (vec![0; 32768], "no factory data"),
+        (b"short".to_vec(), "not as long"),
+    ] {
+        std::fs::write(&path, &content).expect("written");
+        let refused = rig.refused(&flash).await;
+        assert!(refused.contains("is not overwritten") && refused.contains(why), "{refused}");
+        assert_eq!(std::fs::read(&path).expect("there"), content);
+    }
+    std::fs::remove_file(&path).expect("removed");
+    std::fs::create_dir(&path).expect("made");
+    assert!(rig.refused(&flash).await.contains("can't read"));
+    std::fs::write(out.join("pump-1.bin"), newer("pump-1.bin")).expect("written");
+    assert!(rig.refused(&flash).await.contains("no image of this version"));
 }
 
 #[tokio::test]

@@ -1,18 +1,24 @@
 //! The life of a device: enroll, use the identity, renew, recover.
 //!
 //! One loop, one connection at a time. First whatever the EST machine has due, then the application's servers with
-//! the identity: the HTTPS service once for each round, the broker until something else is due.
-//! The token of the factory serves the first enrollment, and a later one only when the identity was refused; it is
-//! erased as soon as an identity that works is in flash.
+//! the identity: the HTTPS service once for each round, the broker until something else is due. A service that fails
+//! is left alone for a while and holds nothing up.
+//! The token of the factory serves the first enrollment, and a later one only when the identity was refused, once for
+//! each boot; it is erased as soon as an identity that works is in flash.
 
+use core::pin::pin;
 use core::time::Duration;
 
+use embassy_futures::select::select;
+use embedded_io_async::{Read, Write};
 use embedded_storage_async::nor_flash::NorFlash;
 use muster_nostd_agent::clock::Clock;
 use muster_nostd_agent::device::{Board, Device, DeviceMemory, StartError};
 use muster_nostd_agent::entropy::Entropy;
 use muster_nostd_agent::key::KeyStore;
-use muster_proto::enrollment::{AskWishes, Binding, Config, Event, Misuse, Pace, Slot, Trust};
+use muster_nostd_agent::net::Close;
+use muster_nostd_agent::tls::{CLOSE_TIMEOUT, Connection};
+use muster_proto::enrollment::{AskWishes, Binding, Config, Event, Failure, Misuse, Pace, Slot, Trust};
 use muster_proto::est::Credential;
 use muster_proto::time::{Instant, UnixTime};
 use muster_proto::x509::ServerName;
@@ -23,6 +29,7 @@ use crate::https::{self, Visit};
 use crate::mqtt::{End, Next, Session, Trial};
 use crate::net::TcpNet;
 use crate::partition::erase_token;
+use crate::pause::Pauses;
 use crate::platform::Platform;
 use crate::report::Report;
 
@@ -62,8 +69,22 @@ pub struct Life<'m, I, T, K, E, P> {
     credential: Option<Credential<'m>>,
     platform: &'m P,
     inbox: &'m mut [u8],
-    failures: u32,
-    seed: u64,
+    recovery: Recovery,
+    /// Between rounds.
+    rounds: Pauses,
+    /// Between visits to an HTTPS service that fails.
+    visits: Pauses,
+    /// Not visited before.
+    visit_at: Instant,
+}
+
+/// What became of the token as a cure for an identity that is refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Recovery {
+    Untried,
+    Trying,
+    /// The server does not take it. Asking again would change nothing; the next boot does.
+    Refused,
 }
 
 impl<'m, I, T, K, E, P> Life<'m, I, T, K, E, P>
@@ -99,7 +120,20 @@ where
         let board = Board { net, flash: identities, keys, entropy, clock: BoardClock };
         let device = Device::start(board, 0..capacity, config, None, parts.memory).await?;
         let (inbox, seed) = (parts.inbox, parts.seed);
-        Ok(Self { device, settings, factory, credential, platform, inbox, failures: 0, seed })
+        let (rounds, visits) = (Pauses::new(seed), Pauses::new(!seed));
+        let (recovery, visit_at) = (Recovery::Untried, BoardClock.now());
+        Ok(Self {
+            device,
+            settings,
+            factory,
+            credential,
+            platform,
+            inbox,
+            recovery,
+            rounds,
+            visits,
+            visit_at,
+        })
     }
 
     /// Lives until the power is cut.
@@ -122,53 +156,78 @@ where
     /// Does what the EST machine has due.
     async fn enroll(&mut self) -> Result<Instant, Misuse> {
         let platform = self.platform;
-        let mut is_enrolled = false;
-        let until = self
-            .device
-            .work(|event| {
-                is_enrolled |= matches!(event, Event::Issued(..));
-                platform.log(format_args!("est: {event:?}"));
-            })
-            .await?;
-        if is_enrolled {
-            self.spend_token().await;
+        loop {
+            let (mut is_enrolled, mut is_refused) = (false, false);
+            let until = self
+                .device
+                .work(|event| {
+                    is_enrolled |= matches!(event, Event::Issued(..));
+                    is_refused |= matches!(event, Event::Failed(Failure::Status(401 | 403), _));
+                    platform.log(format_args!("est: {event:?}"));
+                })
+                .await?;
+            if is_enrolled {
+                self.spend_token().await;
+            } else if is_refused && self.recovery == Recovery::Trying {
+                self.platform.log(format_args!("the token is refused; it is tried again at the next start"));
+                self.recovery = Recovery::Refused;
+                self.device.forget_credential();
+                continue;
+            }
+            return Ok(until);
         }
-        Ok(until)
     }
 
     /// One round with the application's servers. Returns when the next one is to begin at the latest.
     async fn round(&mut self, slot: Slot, until: Instant) -> Result<Instant, Misuse> {
         let trial =
             if self.device.enrollment().candidate() == Some(slot) { Trial::Candidate } else { Trial::InUse };
-        if let Some(service) = self.settings.https {
+        if let Some(service) = self.settings.https
+            && self.visit_at <= BoardClock.now()
+        {
             let visit = self.visit(service, slot).await;
             self.platform.log(format_args!("https: {visit:?}"));
             match visit {
-                Visit::Answered { .. } | Visit::Broken(_) => self.taken(slot).await?,
+                Visit::Answered { .. } => self.visits.reset(),
                 Visit::Refused => return self.refused(slot),
-                Visit::Unanswered => return Ok(self.pause()),
+                Visit::Broken(_) | Visit::Unanswered => self.visit_at = self.visits.next(BoardClock.now()),
             }
-            if trial == Trial::Candidate {
-                // It is in use now; the one before is put away first.
-                return Ok(BoardClock.now());
+            if visit != Visit::Unanswered {
+                self.taken(slot).await?;
+                if trial == Trial::Candidate {
+                    // It is in use now; the one before is put away first.
+                    return Ok(BoardClock.now());
+                }
             }
         }
         let Some(broker) = self.settings.mqtt else {
-            return Ok(BoardClock.now().plus(self.report_every()));
+            if self.settings.https.is_none() {
+                // There is nobody to try it on.
+                self.taken(slot).await?;
+            }
+            return Ok(BoardClock.now().plus(self.report_every()).max(self.visit_at));
         };
-        match self.converse(broker, slot, trial, until).await {
+        let began_at = BoardClock.now();
+        let end = self.converse(broker, slot, trial, until).await;
+        let now = BoardClock.now();
+        match end {
             End::Refused => self.refused(slot),
-            End::Unanswered => Ok(self.pause()),
+            End::Unanswered => Ok(self.rounds.next(now)),
             End::Broken => {
                 self.taken(slot).await?;
-                Ok(self.pause())
+                // A broker that only ever says hello is not well.
+                if now.since(began_at) >= STEADY_AFTER {
+                    self.rounds.reset();
+                }
+                Ok(self.rounds.next(now))
             }
             End::Done(next) => {
                 self.taken(slot).await?;
+                self.rounds.reset();
                 if next == Next::Renew {
                     self.device.renew_now();
                 }
-                Ok(BoardClock.now())
+                Ok(now)
             }
         }
     }
@@ -179,10 +238,16 @@ where
         };
         let Some(name) = server_name(service.host) else { return Visit::Unanswered };
         self.platform.log(format_args!("https: connecting to {}", service.host));
-        match self.device.connect(slot, name, service.port).await {
-            Ok(mut connection) => {
+        let until = BoardClock.now().plus(https::VISIT_TIMEOUT);
+        // Looked at in its place: each time a connection is moved the future grows by it.
+        let mut connected = self.device.connect(slot, name, service.port, until).await;
+        match &mut connected {
+            Ok(connection) => {
                 self.platform.log(format_args!("https: TLS is up"));
-                https::visit(&mut connection, service, self.settings.path, &status, self.inbox).await
+                let (path, inbox) = (self.settings.path, &mut *self.inbox);
+                let visit = https::visit(connection, service, path, &status, inbox, until).await;
+                end(connection).await;
+                visit
             }
             Err(error) => {
                 self.platform.log(format_args!("https: {error:?}"));
@@ -203,10 +268,13 @@ where
             until,
         };
         self.platform.log(format_args!("mqtt: connecting to {}", broker.host));
-        match self.device.connect(slot, name, broker.port).await {
-            Ok(mut connection) => {
+        let mut connected = self.device.connect(slot, name, broker.port, Instant::NEVER).await;
+        match &mut connected {
+            Ok(connection) => {
                 self.platform.log(format_args!("mqtt: TLS is up"));
-                session.run(&mut connection, self.inbox).await
+                let ended = session.run(connection, self.inbox).await;
+                end(connection).await;
+                ended
             }
             Err(error) => {
                 self.platform.log(format_args!("mqtt: {error:?}"));
@@ -217,7 +285,6 @@ where
 
     /// A server answered: the identity works.
     async fn taken(&mut self, slot: Slot) -> Result<(), Misuse> {
-        self.failures = 0;
         self.device.accepted(slot)?;
         self.spend_token().await;
         Ok(())
@@ -227,11 +294,15 @@ where
     fn refused(&mut self, slot: Slot) -> Result<Instant, Misuse> {
         self.platform.log(format_args!("the identity in slot {slot:?} is refused"));
         self.device.refused(slot)?;
-        if let Some(credential) = self.credential {
+        if self.recovery == Recovery::Untried
+            && let Some(credential) = self.credential
+        {
             self.platform.log(format_args!("trying the token"));
+            self.recovery = Recovery::Trying;
             self.device.use_credential(credential);
+            return Ok(BoardClock.now());
         }
-        Ok(self.pause())
+        Ok(self.rounds.next(BoardClock.now()))
     }
 
     /// Erases the token. Whatever comes of it, it is not used again before the next start.
@@ -239,6 +310,7 @@ where
         if self.credential.take().is_none() {
             return;
         }
+        self.device.forget_credential();
         match erase_token(&mut self.factory).await {
             Ok(()) => self.platform.log(format_args!("the token is erased")),
             Err(_) => self.platform.log(format_args!("the token could not be erased")),
@@ -255,17 +327,12 @@ where
     fn report_every(&self) -> Duration {
         Duration::from_secs(self.settings.report_every_s.into())
     }
+}
 
-    /// When to try again after one more failure: later each time, and not when all the others do.
-    fn pause(&mut self) -> Instant {
-        let doubled = PAUSE_FLOOR.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
-        self.failures = self.failures.saturating_add(1);
-        let longest = doubled.min(PAUSE_CEILING);
-        // Fractional parts of multiples of the golden ratio are spread evenly; the seed sets where they begin.
-        let step = self.seed.wrapping_add(u64::from(self.failures)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let part = u32::try_from(step >> 54).unwrap_or_default();
-        BoardClock.now().plus(longest / 2 + longest / 2 * part / 1024)
-    }
+/// Ends a connection in order, as far as the peer takes part in it.
+async fn end<IO: Read + Write + Close>(connection: &mut Connection<'_, IO>) {
+    let closing = pin!(connection.close());
+    select(closing, BoardClock.wait_until(BoardClock.now().plus(CLOSE_TIMEOUT))).await;
 }
 
 fn server_name(host: &str) -> Option<ServerName<'_>> {
@@ -274,7 +341,5 @@ fn server_name(host: &str) -> Option<ServerName<'_>> {
 
 /// Wall time is never before this, the day on which this version was made: 24 November 2026.
 const BUILT_AT: UnixTime = UnixTime::from_secs(1_795_478_400);
-/// The first pause after a failure, at most.
-const PAUSE_FLOOR: Duration = Duration::from_secs(2);
-/// The longest pause between two rounds.
-const PAUSE_CEILING: Duration = Duration::from_secs(5 * 60);
+/// A session that held for so long was one.
+const STEADY_AFTER: Duration = Duration::from_secs(60);

@@ -375,6 +375,22 @@ mod tests {
     }
 
     #[test]
+    fn the_corpus_of_the_fuzzer_is_read_or_refused() {
+        extern crate std;
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/fuzz/corpus/firmware_factory");
+        let (mut good, mut refused) = (0, 0);
+        for file in std::fs::read_dir(corpus).expect("there") {
+            let path = file.expect("there").path();
+            let bytes = std::fs::read(&path).expect("readable");
+            let is_read = Settings::parse(&bytes).is_ok() || parse_token(&bytes).is_ok();
+            let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+            assert!(is_read == name.starts_with("good-") || name.starts_with("find-"), "{name}");
+            *(if is_read { &mut good } else { &mut refused }) += 1;
+        }
+        assert!(good > 0 && refused > 0, "{good} good, {refused} refused");
+    }
+
+    #[test]
     fn a_changed_or_cut_block_is_never_taken() {
         let mut bytes = [0xff; MAX_SETTINGS_BYTES];
         for at in 0..SETTINGS.len() {

@@ -10,6 +10,7 @@ use embedded_io_async::{Error, ErrorKind, Read, Write};
 use heapless::String;
 use muster_nostd_agent::clock::Clock;
 use muster_proto::http::{Progress, ResponseReader};
+use muster_proto::time::Instant;
 
 use crate::clock::BoardClock;
 use crate::factory::Endpoint;
@@ -27,20 +28,21 @@ pub(crate) enum Visit {
     Unanswered,
 }
 
-/// Visits. `memory` holds one answer.
+/// Visits, and is back by `until`. `memory` holds one answer.
 pub(crate) async fn visit<T: Read + Write>(
     transport: &mut T,
     service: Endpoint<'_>,
     path: &str,
     status: &str,
     memory: &mut [u8],
+    until: Instant,
 ) -> Visit {
     let mut head = String::<HEAD_BYTES>::new();
     let Endpoint { host, port } = service;
     if write!(head, "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n").is_err() {
         return Visit::Unanswered;
     }
-    let get = match exchange(transport, &head, "", memory).await {
+    let get = match exchange(transport, &head, "", memory, until).await {
         Ok(get) => get,
         Err(Failed::Refused) => return Visit::Refused,
         Err(Failed::Other) => return Visit::Unanswered,
@@ -54,7 +56,7 @@ pub(crate) async fn visit<T: Read + Write>(
     if written.is_err() {
         return Visit::Broken(get);
     }
-    match exchange(transport, &head, status, memory).await {
+    match exchange(transport, &head, status, memory, until).await {
         Ok(post) => Visit::Answered { get, post },
         Err(_) => Visit::Broken(get),
     }
@@ -70,9 +72,8 @@ async fn exchange<T: Read + Write>(
     head: &str,
     body: &str,
     memory: &mut [u8],
+    until: Instant,
 ) -> Result<u16, Failed> {
-    let clock = BoardClock;
-    let until = clock.now().plus(ANSWER_TIMEOUT);
     let asking = core::pin::pin!(async {
         transport.write_all(head.as_bytes()).await?;
         transport.write_all(body.as_bytes()).await?;
@@ -91,7 +92,7 @@ async fn exchange<T: Read + Write>(
             }
         }
     });
-    let asked: Either<Result<Option<u16>, T::Error>, ()> = select(asking, clock.wait_until(until)).await;
+    let asked: Either<Result<Option<u16>, T::Error>, ()> = select(asking, BoardClock.wait_until(until)).await;
     match asked {
         Either::First(Ok(Some(status))) => Ok(status),
         Either::First(Err(error)) if error.kind() == ErrorKind::PermissionDenied => Err(Failed::Refused),
@@ -99,8 +100,8 @@ async fn exchange<T: Read + Write>(
     }
 }
 
-/// For one answer of the service.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// For a whole visit, from the name to the second answer: MQTT waits for it.
+pub(crate) const VISIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A path of 200 bytes, a host of 253 and the field names.
 const HEAD_BYTES: usize = 600;
 /// Bytes that are taken from TLS at once.

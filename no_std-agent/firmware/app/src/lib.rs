@@ -14,5 +14,6 @@ pub mod journal;
 pub mod mqtt;
 pub mod net;
 pub mod partition;
+mod pause;
 pub mod platform;
 pub mod report;

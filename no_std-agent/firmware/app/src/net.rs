@@ -10,7 +10,7 @@ use embassy_net::tcp::TcpSocket;
 use embassy_net::{IpAddress, IpEndpoint, Stack, StaticConfigV4};
 use embedded_io_async::{ErrorType, Read, Write};
 use heapless::Vec;
-use muster_nostd_agent::net::{Net, Unreachable};
+use muster_nostd_agent::net::{Close, Net, Unreachable};
 use muster_proto::x509::ServerName;
 
 use crate::factory::{Addressing, MAX_HOSTS};
@@ -66,7 +66,7 @@ impl Net for TcpNet<'_> {
     }
 }
 
-/// One connection. When it is dropped the peer is told with a reset.
+/// One connection. When it is dropped before it was closed, what is under way is lost.
 pub struct Tcp<'n>(TcpSocket<'n>);
 
 impl ErrorType for Tcp<'_> {
@@ -87,6 +87,14 @@ impl Write for Tcp<'_> {
     /// Hands over to the network; does not wait until the peer has it, which could be for ever.
     async fn flush(&mut self) -> Result<(), Self::Error> {
         Ok(())
+    }
+}
+
+impl Close for Tcp<'_> {
+    async fn close(&mut self) {
+        self.0.close();
+        // Until the peer has all of it, and the end.
+        let _ = self.0.flush().await;
     }
 }
 

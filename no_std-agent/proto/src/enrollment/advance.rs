@@ -173,8 +173,13 @@ impl<V: Verify> Enrollment<'_, V> {
 
     pub(super) fn timer_fired(&mut self) {
         match self.step {
-            Step::Connecting { until, .. } | Step::Exchanging { until, .. } if until <= self.now => {
+            Step::Connecting { until, .. } if until <= self.now => {
                 self.fail(Failure::Timeout, Setback::Passing);
+            }
+            Step::Exchanging { operation, until, .. } if until <= self.now => {
+                let (failure, setback) =
+                    self.cut_off(operation).unwrap_or((Failure::Timeout, Setback::Passing));
+                self.fail(failure, setback);
             }
             _ => {}
         }
@@ -189,10 +194,14 @@ impl<V: Verify> Enrollment<'_, V> {
 
     pub(super) fn closed(&mut self, ending: Ending) {
         self.link = None;
-        match self.step {
+        let step = self.step;
+        match step {
             // Between two exchanges the server may close as it likes; the next one connects again.
             Step::Rest | Step::Making { .. } | Step::Signing { .. } => {}
             Step::StoringRequest { .. } | Step::StoringPair { .. } => {}
+            Step::Exchanging { operation, .. } if let Some((failure, setback)) = self.cut_off(operation) => {
+                self.fail(failure, setback);
+            }
             Step::Connecting { .. } | Step::Exchanging { .. } => {
                 let setback = match ending {
                     Ending::CertificateRefused => self.setback_of_refusal(),
@@ -271,12 +280,19 @@ impl<V: Verify> Enrollment<'_, V> {
     }
 
     /// The next renewal is not at once, even if the server steers it there: a mistake on its side must not turn
-    /// a fleet into a load test.
+    /// a fleet into a load test. While each new certificate is due already, it comes later each time.
     fn succeeded(&mut self) {
-        self.back_off.reset();
-        let left = self.candidate.window().map(|w| w.expires_at().since(self.clock.at_least(self.now)));
+        let at = self.clock.at_least(self.now);
+        let window = self.candidate.window();
+        let least = if window.is_some_and(|window| window.renew_at() <= at) {
+            self.wait_after(Setback::Passing)
+        } else {
+            self.back_off.answered();
+            self.config.pace.floor
+        };
+        let left = window.map(|window| window.expires_at().since(at));
         let hold = (left.unwrap_or_default() / MIN_HOLD_FRACTION).min(self.config.pace.ceiling);
-        self.retry_at = self.now.plus(hold.max(self.config.pace.floor));
+        self.retry_at = self.now.plus(hold.max(least));
         self.pending = false;
         self.forced = false;
         self.proof = ProofChoice::Certificate;
@@ -288,6 +304,7 @@ impl<V: Verify> Enrollment<'_, V> {
         let alone = self.current.label().is_none() || self.current.is_over(self.moment());
         if alone && self.candidate.label().is_some() {
             self.adopt();
+            self.untried = true;
         }
     }
 
@@ -304,9 +321,15 @@ impl<V: Verify> Enrollment<'_, V> {
     pub(super) fn accepted(&mut self, slot: Slot) -> Result<(), Misuse> {
         if self.candidate() == Some(slot) {
             self.adopt();
+        } else if self.current.slot() != Some(slot) {
+            return Err(Misuse::EmptySlot);
+        } else if !self.untried {
+            // That the old identity works says nothing about the next one.
             return Ok(());
         }
-        if self.current.slot() == Some(slot) { Ok(()) } else { Err(Misuse::EmptySlot) }
+        self.untried = false;
+        self.back_off.reset();
+        Ok(())
     }
 
     pub(super) fn refused(&mut self, slot: Slot) -> Result<(), Misuse> {

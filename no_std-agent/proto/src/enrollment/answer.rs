@@ -166,12 +166,23 @@ impl<V: Verify> Enrollment<'_, V> {
 
     fn postpone(&mut self, head: &Head) {
         let wait = self.told_wait(head).unwrap_or(DEFAULT_POSTPONEMENT);
-        self.back_off.reset();
         self.pending = true;
         self.hang_up();
         self.retry_at = self.now.plus(self.wait_after(Setback::Told(wait)));
-        self.back_off.reset();
+        self.back_off.answered();
         self.events.push(Event::Postponed(self.retry_at));
+    }
+
+    /// What an answer that ended before its time was about, as far as it says: a refusal is one without its text.
+    pub(super) fn cut_off(&mut self, operation: Operation) -> Option<Refusal> {
+        let status = self.reader.status(self.inbox)?;
+        let enrols = matches!(operation, Operation::SimpleEnroll | Operation::SimpleReenroll);
+        let setback = match status {
+            ..300 => return Some((Failure::CutOff(status), Setback::Passing)),
+            401 | 403 if enrols => self.setback_of_refusal(),
+            status => setback_of(status),
+        };
+        Some((Failure::Status(status), setback))
     }
 
     /// Passes a 200; turns any other status into a failure.
@@ -179,11 +190,7 @@ impl<V: Verify> Enrollment<'_, V> {
         if head.status == 200 {
             return Ok(());
         }
-        let setback = match (self.told_wait(head), head.status) {
-            (Some(wait), _) => Setback::Told(wait),
-            (None, 408 | 425 | 429 | 500..) => Setback::Passing,
-            _ => Setback::Lasting,
-        };
+        let setback = self.told_wait(head).map_or_else(|| setback_of(head.status), Setback::Told);
         Err((Failure::Status(head.status), setback))
     }
 
@@ -199,6 +206,13 @@ impl<V: Verify> Enrollment<'_, V> {
 }
 
 type Refusal = (Failure, Setback);
+
+const fn setback_of(status: u16) -> Setback {
+    match status {
+        408 | 425 | 429 | 500.. => Setback::Passing,
+        _ => Setback::Lasting,
+    }
+}
 
 fn lasting(error: impl Into<PayloadError>) -> Refusal {
     (Failure::Payload(error.into()), Setback::Lasting)

@@ -19,6 +19,8 @@ pub enum Failure {
     Certificate(IssueError),
     /// The server says no time, or one at which its own certificate is not valid.
     Clock,
+    /// The connection broke in an answer that had begun well, with this status.
+    CutOff(u16),
     /// The connection could not be made or broke.
     Link(Ending),
     /// The shell could not make a key, sign or store.
@@ -29,7 +31,7 @@ pub enum Failure {
     NoCredential,
     /// The payload of an answer is not what it should be.
     Payload(PayloadError),
-    /// The server answered with this status. 3xx are not followed.
+    /// The server answered with this status. 3xx are not followed. The rest of the answer may have been cut off.
     Status(u16),
     /// No answer in time.
     Timeout,

@@ -78,7 +78,7 @@ pub struct Times {
 /// One device's enrollment. See the [module](self) for its course and the crate for the rule of use.
 ///
 /// Inputs: [`handle`](Self::handle). Outputs: [`poll`](Self::poll). Commands: [`renew_now`](Self::renew_now),
-/// [`use_credential`](Self::use_credential). For the shell's TLS: [`check_server`](Self::check_server).
+/// [`use_credential`](Self::use_credential), [`forget_credential`](Self::forget_credential). For the shell's TLS: [`check_server`](Self::check_server).
 /// `now` never goes back.
 pub struct Enrollment<'a, V> {
     config: Config<'a>,
@@ -105,6 +105,8 @@ pub struct Enrollment<'a, V> {
     /// Renew although it is not time.
     forced: bool,
     proof: ProofChoice,
+    /// The identity in use has not been used with success since it was issued.
+    untried: bool,
     urgency_told: bool,
     events: Events,
     told_state: State,
@@ -177,6 +179,7 @@ impl<'a, V: Verify> Enrollment<'a, V> {
             pending: false,
             forced: false,
             proof: ProofChoice::Certificate,
+            untried: false,
             urgency_told: false,
             events: Events::default(),
             told_state: State::Anchors,
@@ -229,10 +232,21 @@ impl<'a, V: Verify> Enrollment<'a, V> {
 
     /// Hands in another credential, e.g. a recovery token for a device whose certificate is over.
     pub fn use_credential(&mut self, credential: Credential<'a>, now: Instant) {
-        self.config.credential = Some(credential);
+        self.replace_credential(Some(credential));
         self.proof = ProofChoice::Credential;
         if self.state() != State::Holding {
             self.renew_now(now);
+        }
+    }
+
+    /// Forgets the credential: it is used up, and would only be refused. A request that is being sent with it goes
+    /// out again without it, if there is a certificate to prove the device.
+    pub fn forget_credential(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        self.replace_credential(None);
+        self.proof = ProofChoice::Certificate;
+        if self.step == Step::Rest {
+            self.advance();
         }
     }
 
@@ -351,6 +365,15 @@ impl<'a, V: Verify> Enrollment<'a, V> {
         check_path(&leaf, candidates, &anchors, Purpose::ServerAuth, self.moment(), &self.verifier)
             .map(|path| path.validity)
             .map_err(ServerRefused::Path)
+    }
+
+    /// Another credential, or none. What was begun with the one before is not gone on with.
+    fn replace_credential(&mut self, credential: Option<Credential<'a>>) {
+        self.config.credential = credential;
+        if matches!(self.step, Step::Exchanging { operation: Operation::SimpleEnroll, .. }) {
+            self.hang_up();
+            self.step = Step::Rest;
+        }
     }
 
     fn anchors(&self) -> Anchors<'a> {

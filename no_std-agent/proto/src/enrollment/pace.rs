@@ -2,7 +2,9 @@
 //!
 //! Every wait is spread over at least half its length, so devices that failed together do not come back together.
 //! A refusal waits for the ceiling at once: the server has decided, and asking faster changes nothing. Refusal after
-//! refusal the wait doubles on from there, up to [`REFUSED_CEILING`]: a revoked device must not knock for ever.
+//! refusal the wait doubles on from there, up to [`REFUSED_CEILING`]: a revoked device must not knock for ever. Only
+//! an identity that works ends that: a new certificate alone is none, or one that is refused would be replaced again
+//! and again.
 
 use core::time::Duration;
 
@@ -69,6 +71,12 @@ pub(super) struct Ceilings {
 }
 
 impl BackOff {
+    /// The server did what it was asked for.
+    pub(super) const fn answered(&mut self) {
+        self.failures = 0;
+    }
+
+    /// A new identity works, or somebody has changed something.
     pub(super) const fn reset(&mut self) {
         self.failures = 0;
         self.refusals = 0;
@@ -142,7 +150,7 @@ mod tests {
     const CEILINGS: Ceilings = Ceilings { usual: PACE.ceiling, refused: Duration::from_secs(400) };
 
     #[test]
-    fn refusals_in_a_row_come_apart_to_hours_and_one_success_ends_that() {
+    fn refusals_in_a_row_come_apart_to_hours_and_only_an_identity_that_works_ends_that() {
         let mut jitter = Jitter::new(1);
         let mut back_off = BackOff::default();
         for longest in [64, 128, 256, 400, 400] {
@@ -152,6 +160,8 @@ mod tests {
             // That the server was away between two refusals changes nothing about them.
             assert!(back_off.after(Setback::Passing, &PACE, CEILINGS, &mut jitter) <= CEILINGS.usual);
         }
+        back_off.answered();
+        assert!(back_off.after(Setback::Lasting, &PACE, CEILINGS, &mut jitter) > CEILINGS.usual);
         back_off.reset();
         assert!(back_off.after(Setback::Lasting, &PACE, CEILINGS, &mut jitter) <= CEILINGS.usual);
     }

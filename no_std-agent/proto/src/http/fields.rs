@@ -170,6 +170,12 @@ impl Fields {
     }
 }
 
+/// The status of a head of which the end may be missing; `None` before the whole status line is there.
+pub(super) fn status_so_far(head: &[u8]) -> Option<u16> {
+    let (line, rest) = split_line(head);
+    rest.and_then(|_| read_status_line(line).ok()).map(|(status, _)| status)
+}
+
 /// The status, and whether the connection closes by default.
 fn read_status_line(line: &[u8]) -> Result<(u16, bool), HttpError> {
     let rest = line.strip_prefix(b"HTTP/1.").ok_or(HttpError::StatusLine)?;

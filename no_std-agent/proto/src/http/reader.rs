@@ -4,7 +4,7 @@
 //! responses (100, 103) are read and dropped.
 
 use super::chunked::{Chunked, Step};
-use super::fields::{Body, Head, HttpError};
+use super::fields::{Body, Head, HttpError, status_so_far};
 
 /// Largest head: real EST servers send about 300 bytes, proxies in front of them up to about 2,000.
 const MAX_HEAD_BYTES: usize = 4096;
@@ -72,6 +72,16 @@ impl ResponseReader {
     #[must_use]
     pub const fn is_untouched(&self) -> bool {
         matches!(self.part, Part::Head) && self.filled == 0 && self.interim == 0
+    }
+
+    /// The status of the final response, once its status line is there. `buffer` as for [`feed`](Self::feed).
+    #[must_use]
+    pub fn status(&self, buffer: &[u8]) -> Option<u16> {
+        match &self.part {
+            Part::Head => status_so_far(buffer.get(..self.filled)?).filter(|status| *status >= 200),
+            Part::Bytes(head, _) | Part::Chunks(head, _) => Some(head.status),
+            Part::Complete => None,
+        }
     }
 
     fn push(&mut self, byte: u8, buffer: &mut [u8]) -> Result<Progress, HttpError> {

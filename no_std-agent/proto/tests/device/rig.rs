@@ -75,6 +75,8 @@ pub(crate) struct Rig {
     lose_answer: bool,
     reset_in_answer: bool,
     refuse_candidate: bool,
+    /// The edge refuses every new identity.
+    pub(crate) refuse_candidates: bool,
     /// When a device tried to connect, in milliseconds.
     pub(crate) arrivals: Vec<u64>,
 }
@@ -98,6 +100,7 @@ impl Rig {
             lose_answer: false,
             reset_in_answer: false,
             refuse_candidate: false,
+            refuse_candidates: false,
             arrivals: Vec::new(),
         }
     }
@@ -289,7 +292,7 @@ impl Rig {
     /// The device uses its new identity on the edge.
     fn try_candidate(&mut self, device: usize) {
         let Some(slot) = self.devices[device].machine.candidate() else { return };
-        let refused = std::mem::take(&mut self.refuse_candidate);
+        let refused = std::mem::take(&mut self.refuse_candidate) || self.refuse_candidates;
         self.input(device, if refused { Input::Refused(slot) } else { Input::Accepted(slot) });
     }
 

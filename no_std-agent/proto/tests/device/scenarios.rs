@@ -100,7 +100,9 @@ fn steering_into_the_past_does_not_make_a_storm() {
     let mut rig = Rig::with_one_device();
     rig.server.steering = Some(format!("renew-at=@{}", rig.wall() - 30));
     rig.advance(3600 * 1000);
-    assert!(issued(&rig) <= 20, "{}", issued(&rig));
+    assert!(issued(&rig) <= 12, "{}", issued(&rig));
+    let gaps: Vec<u64> = rig.arrivals.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.last() > Some(&450_000), "it comes later each time: {gaps:?}");
 }
 
 #[test]
@@ -204,6 +206,94 @@ fn a_refused_successor_is_retired_and_the_old_identity_stays() {
     assert_eq!(failures(&rig), [Failure::CandidateRefused]);
     assert_eq!(rig.device().leaf(), before);
     rig.recover();
+}
+
+#[test]
+fn successors_that_are_all_refused_are_made_ever_more_seldom() {
+    let mut rig = Rig::with_one_device();
+    rig.server.lifetime = 90 * 86_400;
+    rig.apply(Op::Advance(60));
+    let in_use = rig.device().machine.current().expect("it is enrolled");
+    rig.input(0, Input::Accepted(in_use));
+    rig.refuse_candidates = true;
+    while failures(&rig).is_empty() {
+        rig.apply(Op::Advance(3600));
+    }
+    assert_eq!(failures(&rig)[0], Failure::CandidateRefused);
+    rig.apply(Op::Advance(86_400));
+    let after_a_day = issued(&rig);
+    assert!((4..15).contains(&after_a_day), "{after_a_day} certificates in a day");
+    // That the old identity is accepted meanwhile changes nothing.
+    for _ in 0..24 {
+        rig.input(0, Input::Accepted(in_use));
+        rig.apply(Op::Advance(3600));
+    }
+    let next_day = issued(&rig) - after_a_day;
+    assert!(next_day <= 9, "{next_day} certificates in the next day");
+    rig.refuse_candidates = false;
+    rig.apply(Op::Advance(7 * 3600));
+    assert_eq!(rig.device().state(), State::Holding);
+    rig.recover();
+}
+
+#[test]
+fn a_token_that_is_gone_is_not_sent_again() {
+    let mut rig = Rig::with_one_device();
+    rig.server.grace = false;
+    rig.run(&[Op::Advance(60), Op::ServerDown]);
+    rig.devices[0].machine.forget_credential(Instant::from_millis(rig.now));
+    rig.run(&[Op::Advance(5000), Op::ServerUp, Op::Advance(86_400)]);
+    assert_eq!(rig.device().state(), State::Lapsed);
+    assert!(failures(&rig).contains(&Failure::Link(Ending::CertificateRefused)));
+    assert!(!failures(&rig).contains(&Failure::Status(401)), "the used token was sent");
+    rig.server.add_token("dev-0", "recovery");
+    let credential = Credential::basic("dev-0", "recovery").expect("a token");
+    rig.devices[0].machine.use_credential(credential, Instant::from_millis(rig.now));
+    rig.input(0, Input::TimerFired);
+    rig.recover();
+}
+
+#[test]
+fn a_credential_that_changes_while_it_is_being_sent_spoils_no_request() {
+    use muster_proto::enrollment::Output;
+    let mut rig = Rig::new();
+    // Nothing arrives, so the request for the certificate stays under way.
+    rig.add_device(|_| {});
+    while !rig.device().events.iter().any(|(_, e)| *e == Event::Moved(State::Requesting)) {
+        rig.advance(1);
+    }
+    let now = Instant::from_millis(rig.now);
+    let machine = &mut rig.devices[0].machine;
+    machine.forget_credential(now);
+    let mut piece = [0; 16];
+    let mut outputs = Vec::new();
+    loop {
+        match machine.poll(&mut piece).expect("a buffer") {
+            Output::WaitUntil(_) => break,
+            Output::Send(bytes) => panic!("{} more bytes of a request that was given up", bytes.len()),
+            output => outputs.push(format!("{output:?}")),
+        }
+    }
+    assert!(outputs.iter().any(|output| output == "Close"), "{outputs:?}");
+    assert!(outputs.iter().any(|output| output.contains("NoCredential")), "{outputs:?}");
+}
+
+#[test]
+fn the_status_of_an_answer_that_is_cut_off_is_told() {
+    for (fault, expected) in [
+        (None, Failure::CutOff(200)),
+        (Some(Fault::Redirect), Failure::Status(302)),
+        (Some(Fault::Busy(9)), Failure::Status(503)),
+    ] {
+        let mut rig = Rig::with_one_device();
+        rig.server.faults.extend(fault);
+        while !rig.device().events.iter().any(|(_, e)| *e == Event::Moved(State::Requesting)) {
+            rig.advance(1);
+        }
+        rig.run(&[Op::ResetInAnswer, Op::Advance(6)]);
+        assert_eq!(failures(&rig), [expected]);
+        rig.recover();
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use crc::{CRC_32_ISO_HDLC, Crc};
 
 /// What one device is told.
@@ -65,7 +65,7 @@ impl Settings<'_> {
         if let Some(mqtt) = self.mqtt {
             fields.put(7, mqtt.host.as_bytes())?;
             fields.put(8, &mqtt.port.to_le_bytes())?;
-            fields.put(9, self.prefix.replace("{device}", self.device).as_bytes())?;
+            fields.put(9, self.topics().as_bytes())?;
         }
         if let Some(https) = self.https {
             fields.put(10, https.host.as_bytes())?;
@@ -88,7 +88,7 @@ impl Settings<'_> {
         if let Some(apn) = self.apn {
             fields.put(0x82, apn.as_bytes())?;
         }
-        let block = fields.block(b"MUFS")?;
+        let block = fields.block(SETTINGS_MAGIC)?;
         ensure!(
             block.len() <= MAX_SETTINGS_OCTETS,
             "the settings of {} take {} octets, and a device has memory for {MAX_SETTINGS_OCTETS}",
@@ -97,6 +97,38 @@ impl Settings<'_> {
         );
         Ok(block)
     }
+
+    /// What its topics begin with.
+    pub(super) fn topics(&self) -> String {
+        self.prefix.replace("{device}", self.device)
+    }
+}
+
+/// Whether octets begin with a settings block that this version writes.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn check_settings_block(octets: &[u8]) -> anyhow::Result<()> {
+    let Some((&[m0, m1, m2, m3, v0, v1, _, _, l0, l1, l2, l3], rest)) = octets.split_first_chunk() else {
+        bail!("it is too short for factory data");
+    };
+    ensure!([m0, m1, m2, m3] == *SETTINGS_MAGIC, "it holds no factory data");
+    let version = u16::from_le_bytes([v0, v1]);
+    ensure!(version == VERSION, "its format is version {version}, and this is version {VERSION}");
+    let length = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3]))?;
+    let body = rest.split_first_chunk().and_then(|(crc, rest)| Some((*crc, rest.get(..length)?)));
+    let (crc, body) = body.context("its factory data is cut off")?;
+    let sum = check_value(octets.get(..12).unwrap_or_default(), body);
+    ensure!(sum == u32::from_le_bytes(crc), "its factory data is damaged");
+    Ok(())
+}
+
+fn check_value(header: &[u8], body: &[u8]) -> u32 {
+    let crc = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+    let mut digest = crc.digest();
+    digest.update(header);
+    digest.update(body);
+    digest.finalize()
 }
 
 /// The token block.
@@ -126,16 +158,14 @@ impl Fields {
     fn block(self, magic: &[u8; 4]) -> anyhow::Result<Vec<u8>> {
         let length = u32::try_from(self.0.len()).context("the factory partition is too long")?;
         let mut block = [&magic[..], &VERSION.to_le_bytes(), &[0, 0], &length.to_le_bytes()].concat();
-        let crc = Crc::<u32>::new(&CRC_32_ISO_HDLC);
-        let mut digest = crc.digest();
-        digest.update(&block);
-        digest.update(&self.0);
-        block.extend_from_slice(&digest.finalize().to_le_bytes());
+        let sum = check_value(&block, &self.0);
+        block.extend_from_slice(&sum.to_le_bytes());
         block.extend_from_slice(&self.0);
         Ok(block)
     }
 }
 
+const SETTINGS_MAGIC: &[u8; 4] = b"MUFS";
 const VERSION: u16 = 1;
 // The firmware's own limits.
 const MAX_SETTINGS_OCTETS: usize = 1536;
@@ -173,6 +203,23 @@ mod tests {
         assert_eq!(settings.block().expect("fits"), read);
         let read: &[u8] = include_bytes!("../../../../no_std-agent/firmware/app/testdata/token.bin");
         assert_eq!(token_block("one-time-token").expect("fits"), read);
+    }
+
+    #[test]
+    fn knows_its_own_blocks_and_no_others() {
+        let settings: &[u8] = include_bytes!("../../../../no_std-agent/firmware/app/testdata/settings.bin");
+        check_settings_block(settings).expect("sound");
+        for at in 0..settings.len() {
+            let mut changed = settings.to_vec();
+            changed[at] ^= 1;
+            check_settings_block(&changed).expect_err("changed");
+            check_settings_block(&settings[..at]).expect_err("cut");
+        }
+        let token: &[u8] = include_bytes!("../../../../no_std-agent/firmware/app/testdata/token.bin");
+        assert!(check_settings_block(token).expect_err("a token").to_string().contains("no factory data"));
+        let mut newer = settings.to_vec();
+        newer[4] = 2;
+        assert!(check_settings_block(&newer).expect_err("newer").to_string().contains("version 2"));
     }
 
     #[test]

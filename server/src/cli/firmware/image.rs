@@ -2,6 +2,10 @@
 
 use std::fmt::Write as _;
 
+use anyhow::ensure;
+
+use super::block::check_settings_block;
+
 /// Both blocks, each at the beginning of its page, and blank flash between.
 pub(super) fn partition(settings: &[u8], token: &[u8], page_octets: usize) -> Vec<u8> {
     let mut partition = vec![BLANK; 2 * page_octets];
@@ -9,6 +13,19 @@ pub(super) fn partition(settings: &[u8], token: &[u8], page_octets: usize) -> Ve
         page.iter_mut().zip(block).for_each(|(place, octet)| *place = *octet);
     }
     partition
+}
+
+/// Whether a file of this kind is what is written here, so that writing it again loses nothing else.
+///
+/// # Errors
+/// What it is not.
+pub(super) fn recognise(kind: &str, octets: &[u8]) -> anyhow::Result<()> {
+    match kind {
+        "bin" => return check_settings_block(octets),
+        "hex" => ensure!(octets.starts_with(b":02000004"), "it is no Intel HEX file of an image"),
+        _ => ensure!(octets.starts_with(b"UF2\n"), "it is no UF2 file"),
+    }
+    Ok(())
 }
 
 /// Intel HEX: lines of 16 octets, with the upper half of the address in lines of its own. Blank ones are there

@@ -4,22 +4,26 @@
 //! image on a board, or boots the board in the emulator. One firmware serves all devices: only the image differs.
 
 mod block;
+mod check;
 mod image;
 
 use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, bail, ensure};
-use http::{Method, Uri};
+use anyhow::{Context as _, ensure};
+use http::Method;
 use muster_policy::name::DeviceId;
 use serde_json::json;
 
-use self::block::{Endpoint, Settings, StaticAddress, token_block};
+use self::block::{Settings, StaticAddress, check_settings_block, token_block};
+use self::check::endpoint;
 use super::args::{Board, FactoryArgs, FlashArgs};
 use super::client::Client;
 use super::device_csv;
+use super::manage::is_missing;
 use super::print::Printer;
 use crate::datadir::{DataDir, Readers, write_file};
 
@@ -34,9 +38,16 @@ pub(super) async fn factory(
         fs::File::open(&args.devices).with_context(|| format!("can't read {}", args.devices.display()))?;
     let rows = device_csv::read(file).with_context(|| args.devices.display().to_string())?;
     let common = Common::read(dir, &args)?;
-    // Nothing is minted for a device whose settings would not fit.
+    // A token is good from when it is made: nothing is minted before all that can be wrong with any device was looked at.
     for row in &rows {
-        common.settings(&args, &row.id.to_string())?.block()?;
+        let device = row.id.to_string();
+        let settings = common.settings(&args, &device).and_then(|settings| {
+            settings.check()?;
+            settings.block()
+        });
+        settings.with_context(|| format!("line {}: {device}", row.line))?;
+        check_unretired(client, &device).await.with_context(|| format!("line {}", row.line))?;
+        check_replaceable(&args.out, &device)?;
     }
     fs::create_dir_all(&args.out).with_context(|| format!("can't make {}", args.out.display()))?;
     let mut written = Vec::new();
@@ -57,6 +68,33 @@ pub(super) async fn factory(
     out.done(&done, &format!("Wrote images for {} devices to {folder}; each holds a token", written.len()))
 }
 
+/// A device that will never get a certificate again gets no token either.
+async fn check_unretired(client: &Client, device: &str) -> anyhow::Result<()> {
+    match client.get(&client.own(&format!("/devices/{device}"))).await {
+        // It is made with its first certificate.
+        Err(error) if is_missing(&error) => Ok(()),
+        found => {
+            let is_retired = found?.get("status").is_some_and(|status| status == "retired");
+            ensure!(!is_retired, "the device {device} is retired for good");
+            Ok(())
+        }
+    }
+}
+
+/// Images of an earlier run give way to new ones; anything else in their places stays.
+fn check_replaceable(folder: &Path, device: &str) -> anyhow::Result<()> {
+    for kind in KINDS {
+        let path = folder.join(format!("{device}.{kind}"));
+        let known = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => Err(error.into()),
+            Ok(octets) => image::recognise(kind, &octets),
+        };
+        known.with_context(|| format!("{} is not overwritten; move it away", path.display()))?;
+    }
+    Ok(())
+}
+
 /// The three forms. They hold a secret: nobody else may read them.
 fn write_images(
     folder: &Path,
@@ -69,7 +107,7 @@ fn write_images(
     let partition = image::partition(settings, token, facts.page_octets);
     let hex = image::intel_hex(&partition, facts.factory_address);
     let uf2 = image::uf2(&partition, facts.factory_address, facts.uf2_family);
-    for (kind, octets) in [("bin", &partition[..]), ("hex", hex.as_bytes()), ("uf2", &uf2[..])] {
+    for (kind, octets) in KINDS.into_iter().zip([&partition[..], hex.as_bytes(), &uf2[..]]) {
         let path = folder.join(format!("{device}.{kind}"));
         write_file(&path, octets, Readers::Owner)
             .with_context(|| format!("can't write {}", path.display()))?;
@@ -88,9 +126,7 @@ impl Common {
     fn read(dir: &DataDir, args: &FactoryArgs) -> anyhow::Result<Self> {
         let path = args.ca.clone().unwrap_or_else(|| dir.ca_file());
         let text = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
-        let found = pem::parse_many(&text).with_context(|| path.display().to_string())?;
-        let anchors: Vec<Vec<u8>> = found.into_iter().map(pem::Pem::into_contents).collect();
-        ensure!(!anchors.is_empty(), "{} holds no CA certificate", path.display());
+        let anchors = check::anchors(&text).with_context(|| path.display().to_string())?;
         let address = match (args.address.as_deref(), args.gateway, args.dns) {
             (Some(written), Some(gateway), Some(dns)) => Some(static_address(written, gateway, dns)?),
             _ => None,
@@ -108,13 +144,13 @@ impl Common {
     }
 
     fn settings<'a>(&'a self, args: &'a FactoryArgs, device: &'a str) -> anyhow::Result<Settings<'a>> {
-        let https = args.https.as_ref().map(|uri| endpoint(uri, 443)).transpose()?;
+        let https = args.https.as_ref().map(|uri| endpoint(uri, "https", 443)).transpose()?;
         Ok(Settings {
             device,
-            est: endpoint(&args.est, 8443)?,
+            est: endpoint(&args.est, "https", 8443)?,
             label: args.profile.as_deref(),
             anchors: &self.anchors,
-            mqtt: args.mqtt.as_ref().map(|uri| endpoint(uri, 8883)).transpose()?,
+            mqtt: args.mqtt.as_ref().map(|uri| endpoint(uri, "mqtts", 8883)).transpose()?,
             prefix: &args.prefix,
             https,
             path: args.https.as_ref().map_or("/", |uri| uri.path()),
@@ -125,11 +161,6 @@ impl Common {
             apn: args.apn.as_deref(),
         })
     }
-}
-
-fn endpoint(uri: &Uri, usual_port: u16) -> anyhow::Result<Endpoint<'_>> {
-    let host = uri.host().with_context(|| format!("`{uri}` names no host"))?;
-    Ok(Endpoint { host, port: uri.port_u16().unwrap_or(usual_port) })
 }
 
 fn static_address(written: &str, gateway: Ipv4Addr, dns: Ipv4Addr) -> anyhow::Result<StaticAddress> {
@@ -146,6 +177,8 @@ pub(super) fn flash(args: &FlashArgs) -> anyhow::Result<()> {
     let image = args.images.join(format!("{device}.bin"));
     let octets = fs::read(&image)
         .with_context(|| format!("can't read {}; `muster factory` makes it", image.display()))?;
+    check_settings_block(&octets)
+        .with_context(|| format!("{} is no image of this version", image.display()))?;
     ensure!(args.firmware.is_file(), "no firmware at {}; build.sh makes it", args.firmware.display());
     emulate(args, &octets, &device)
 }
@@ -154,9 +187,13 @@ pub(super) fn flash(args: &FlashArgs) -> anyhow::Result<()> {
 fn emulate(args: &FlashArgs, partition: &[u8], device: &DeviceId) -> anyhow::Result<()> {
     let flash = args.images.join(format!("{device}.flash"));
     let mut content = match fs::read(&flash) {
-        Ok(content) if content.len() == EMULATED_FLASH_OCTETS => content,
-        Ok(_) => bail!("{} is not the flash of this board; remove it", flash.display()),
-        Err(_) => vec![0xff; EMULATED_FLASH_OCTETS],
+        Ok(content) => {
+            check_flash(&content)
+                .with_context(|| format!("{} is not overwritten; move it away", flash.display()))?;
+            content
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => vec![0xff; EMULATED_FLASH_OCTETS],
+        Err(error) => return Err(error).with_context(|| format!("can't read {}", flash.display())),
     };
     content.iter_mut().zip(partition).for_each(|(place, octet)| *place = *octet);
     write_file(&flash, &content, Readers::Owner)
@@ -179,6 +216,13 @@ fn emulate(args: &FlashArgs, partition: &[u8], device: &DeviceId) -> anyhow::Res
     Ok(())
 }
 
+/// Whether a file is the flash of an emulated board, blank or with factory data of this version.
+fn check_flash(content: &[u8]) -> anyhow::Result<()> {
+    ensure!(content.len() == EMULATED_FLASH_OCTETS, "it is not as long as the flash of this board");
+    let is_blank = content.iter().take(EMULATED_PAGE_OCTETS).all(|octet| *octet == 0xff);
+    if is_blank { Ok(()) } else { check_settings_block(content) }
+}
+
 /// Where things are on a board.
 struct Facts {
     /// Where in the flash the factory partition begins.
@@ -194,14 +238,17 @@ impl Board {
         match self {
             // The emulator takes `bin`, and no loader looks at the family.
             Self::Mps2An385 | Self::Mps2An386 => {
-                Facts { factory_address: 0, page_octets: 4096, uf2_family: 0 }
+                Facts { factory_address: 0, page_octets: EMULATED_PAGE_OCTETS, uf2_family: 0 }
             }
         }
     }
 }
 
 /// Factory data, journal and identities: 2 + 2 + 4 pages.
-const EMULATED_FLASH_OCTETS: usize = 8 * 4096;
+const EMULATED_FLASH_OCTETS: usize = 8 * EMULATED_PAGE_OCTETS;
+const EMULATED_PAGE_OCTETS: usize = 4096;
+/// The forms of an image, by the ends of their names.
+const KINDS: [&str; 3] = ["bin", "hex", "uf2"];
 const EMULATOR: &str = "qemu-system-arm";
 
 /// A name and its address, as `--host` takes them.

@@ -4,7 +4,7 @@
 //! the one before can be put away, and begins again with it. One publication is under way at a time, which every
 //! broker must allow. A wait that is given up in the middle of a TLS record costs the connection, which is made again.
 
-mod packet;
+pub mod packet;
 
 use core::time::Duration;
 
@@ -81,13 +81,14 @@ impl<P: Platform> Session<'_, P> {
     pub(crate) async fn run<T: Read + Write>(&self, transport: &mut T, memory: &mut [u8]) -> End {
         let Some((send, received)) = memory.split_at_mut_checked(SEND_BYTES) else { return End::Unanswered };
         let mut line = Line { transport, received, filled: 0, send };
-        if let Err(end) = self.connect(&mut line).await {
-            return end;
-        }
+        let ping_after = match self.connect(&mut line).await {
+            Ok(ping_after) => ping_after,
+            Err(end) => return end,
+        };
         self.platform.log(format_args!("mqtt: connected"));
         let next = match self.trial {
             Trial::Candidate => Next::Anything,
-            Trial::InUse => match self.serve(&mut line).await {
+            Trial::InUse => match self.serve(&mut line, ping_after).await {
                 Ok(next) => next,
                 Err(Broken) => return End::Broken,
             },
@@ -97,7 +98,8 @@ impl<P: Platform> Session<'_, P> {
         End::Done(next)
     }
 
-    async fn connect<T: Read + Write>(&self, line: &mut Line<'_, T>) -> Result<(), End> {
+    /// Connects. Returns how long the line may be silent before a ping.
+    async fn connect<T: Read + Write>(&self, line: &mut Line<'_, T>) -> Result<Duration, End> {
         let status = self.topic("status").map_err(|_| End::Unanswered)?;
         let bytes =
             packet::connect(line.send, self.report.device, KEEP_ALIVE_S, PACKET_MAX_BYTES, &status, OFFLINE)
@@ -106,11 +108,11 @@ impl<P: Platform> Session<'_, P> {
         write(line.transport, bytes).await.map_err(|error| self.unanswered(error))?;
         loop {
             match parse(line.received.get(..line.filled).unwrap_or_default()) {
-                Ok(Some((Packet::Connack(0), used))) => {
+                Ok(Some((Packet::Connack { reason: 0, keep_alive_s }, used))) => {
                     line.drop(used);
-                    return Ok(());
+                    return Ok(ping_after(keep_alive_s));
                 }
-                Ok(Some((Packet::Connack(reason), _))) => {
+                Ok(Some((Packet::Connack { reason, .. }, _))) => {
                     self.platform.log(format_args!("mqtt: refused with {reason:#04x}"));
                     return Err(if is_about_us(reason) { End::Refused } else { End::Unanswered });
                 }
@@ -133,7 +135,11 @@ impl<P: Platform> Session<'_, P> {
         End::Unanswered
     }
 
-    async fn serve<T: Read + Write>(&self, line: &mut Line<'_, T>) -> Result<Next, Broken> {
+    async fn serve<T: Read + Write>(
+        &self,
+        line: &mut Line<'_, T>,
+        ping_after: Duration,
+    ) -> Result<Next, Broken> {
         let clock = BoardClock;
         let command = self.topic("command")?;
         let bytes = packet::subscription(line.send, &command, SUBSCRIPTION_ID).map_err(|_| Broken)?;
@@ -141,7 +147,7 @@ impl<P: Platform> Session<'_, P> {
         let mut due = Due { certificate: true, ..Due::default() };
         let mut heard_at = clock.now();
         let mut report_at = heard_at;
-        let mut ping_at = heard_at.plus(PING_AFTER);
+        let mut ping_at = heard_at.plus(ping_after);
         let mut leave_as = None;
         loop {
             let now = clock.now();
@@ -157,7 +163,7 @@ impl<P: Platform> Session<'_, P> {
             }
             if now >= ping_at {
                 line.write(packet::PING).await.map_err(|_| Broken)?;
-                ping_at = now.plus(PING_AFTER);
+                ping_at = now.plus(ping_after);
             }
             if due.under_way_since.is_none() {
                 match leave_as {
@@ -219,7 +225,7 @@ impl<P: Platform> Session<'_, P> {
                 asked = (topic == command && !retain).then(|| Asked::parse(payload));
                 acknowledge = id;
             }
-            Packet::Connack(_) => return Err(Broken),
+            Packet::Connack { .. } => return Err(Broken),
             Packet::Pingresp | Packet::Suback(_) => {}
         }
         line.drop(used);
@@ -317,6 +323,13 @@ const fn is_about_us(reason: u8) -> bool {
     matches!(reason, CLIENT_ID_NOT_VALID | BAD_USER_NAME_OR_PASSWORD | NOT_AUTHORIZED | BANNED)
 }
 
+/// How long to be silent: half of the Keep Alive, so that one lost ping is no reason to be sent away. The server's
+/// counts instead of ours (section 3.2.2.3.14); one that is longer, or zero for none, allows ours.
+fn ping_after(server_keep_alive_s: Option<u16>) -> Duration {
+    let keep_alive_s = server_keep_alive_s.filter(|seconds| *seconds > 0).unwrap_or(KEEP_ALIVE_S);
+    Duration::from_secs(keep_alive_s.min(KEEP_ALIVE_S).into()) / 2
+}
+
 /// The connection is of no use any more.
 struct Broken;
 
@@ -326,8 +339,6 @@ const CONNACK_TIMEOUT: Duration = Duration::from_secs(20);
 const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 /// As the agent on Linux has it.
 const KEEP_ALIVE_S: u16 = 30;
-/// Half of it, so that one lost ping is no reason to be sent away.
-const PING_AFTER: Duration = Duration::from_secs(15);
 /// A broker that answers no ping is gone.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(45);
 /// There is one of each.
@@ -341,3 +352,17 @@ const SEND_BYTES: usize = TOPIC_BYTES + crate::report::TEXT_MAX_BYTES + 16;
 const TOPIC_BYTES: usize = 112;
 /// Both directions.
 pub const MEMORY_BYTES: usize = SEND_BYTES + 576;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_s_keep_alive_is_obeyed() {
+        let millis = |server| ping_after(server).as_millis();
+        assert_eq!(
+            [None, Some(10), Some(1), Some(0), Some(600)].map(millis),
+            [15_000, 5_000, 500, 15_000, 15_000]
+        );
+    }
+}

@@ -1,13 +1,18 @@
 //! The packets of MQTT 5 that a device sends and gets, without IO (OASIS MQTT 5.0, sections 2 and 3).
 //!
 //! A device needs little of MQTT: one will, one subscription, one publication under way. What a peer sends is
-//! either one of the packets below or [`Malformed`]; nothing is allocated, and properties are passed over.
+//! either one of the packets below or [`Malformed`]; nothing is allocated, and properties but one are passed over.
 
 /// A packet from the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Packet<'p> {
-    /// The answer to CONNECT, with its reason.
-    Connack(u8),
+pub enum Packet<'p> {
+    /// The answer to CONNECT.
+    Connack {
+        /// Zero for yes.
+        reason: u8,
+        /// The Server Keep Alive, in seconds, if there is one.
+        keep_alive_s: Option<u16>,
+    },
     /// The broker ends the connection.
     Disconnect(u8),
     /// The answer to a ping.
@@ -15,17 +20,29 @@ pub(super) enum Packet<'p> {
     /// What was published was taken, or not.
     Puback,
     /// Something that was subscribed.
-    Publish { topic: &'p str, payload: &'p [u8], id: Option<u16>, retain: bool },
+    Publish {
+        /// Its topic.
+        topic: &'p str,
+        /// What it says.
+        payload: &'p [u8],
+        /// What to acknowledge, at QoS 1.
+        id: Option<u16>,
+        /// It was published before the subscription.
+        retain: bool,
+    },
     /// The answer to SUBSCRIBE, with its reason.
     Suback(u8),
 }
 
 /// Not a packet that a broker may send here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub struct Malformed;
 
 /// Takes the first packet off `bytes`, and says how many bytes it was. `None`: there is more to come.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Packet<'_>, usize)>, Malformed> {
+///
+/// # Errors
+/// [`Malformed`]; the connection must then be closed.
+pub fn parse(bytes: &[u8]) -> Result<Option<(Packet<'_>, usize)>, Malformed> {
     let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
     let Some((len, len_bytes)) = variable_int(rest)? else { return Ok(None) };
     let begin = 1 + len_bytes;
@@ -34,7 +51,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Packet<'_>, usize)>, Malform
     let packet = match first {
         0x20 => {
             body.byte()?;
-            Packet::Connack(body.byte()?)
+            let reason = body.byte()?;
+            // Brokers of MQTT 3 refuse without properties.
+            let keep_alive_s = if body.0.is_empty() { None } else { server_keep_alive(body.properties()?)? };
+            Packet::Connack { reason, keep_alive_s }
         }
         0x30..=0x3f => publish(first, body)?,
         0x40 => Packet::Puback,
@@ -86,10 +106,41 @@ impl<'p> Body<'p> {
         Ok(u16::from_be_bytes(bytes))
     }
 
-    fn properties(&mut self) -> Result<(), Malformed> {
+    fn properties(&mut self) -> Result<Self, Malformed> {
         let (len, len_bytes) = variable_int(self.0)?.ok_or(Malformed)?;
-        self.take(len_bytes + len).map(|_| ())
+        self.take(len_bytes)?;
+        self.take(len).map(Self)
     }
+}
+
+/// Finds the Server Keep Alive among the properties of CONNACK (sections 2.2.2.2 and 3.2.2.3).
+fn server_keep_alive(mut properties: Body<'_>) -> Result<Option<u16>, Malformed> {
+    let mut found = None;
+    while !properties.0.is_empty() {
+        let len = match properties.byte()? {
+            0x13 => {
+                found = Some(properties.u16()?);
+                0
+            }
+            // Quality, retain, and what kinds of subscriptions there are.
+            0x24 | 0x25 | 0x28 | 0x29 | 0x2a => 1,
+            // Receive Maximum and Topic Alias Maximum.
+            0x21 | 0x22 => 2,
+            // Session Expiry Interval and Maximum Packet Size.
+            0x11 | 0x27 => 4,
+            // Texts and authentication data.
+            0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => usize::from(properties.u16()?),
+            // A user's property is two texts.
+            0x26 => {
+                let len = usize::from(properties.u16()?);
+                properties.take(len)?;
+                usize::from(properties.u16()?)
+            }
+            _ => return Err(Malformed),
+        };
+        properties.take(len)?;
+    }
+    Ok(found)
 }
 
 /// A variable byte integer and its length (section 1.5.5). `None`: it is cut.
@@ -220,7 +271,11 @@ mod tests {
 
     #[test]
     fn the_packets_of_a_broker_are_read() {
-        assert_eq!(parse(&[0x20, 3, 0, 0x87, 0]), Ok(Some((Packet::Connack(0x87), 5))));
+        let connack = |reason, keep_alive_s| Packet::Connack { reason, keep_alive_s };
+        assert_eq!(parse(&[0x20, 3, 0, 0x87, 0]), Ok(Some((connack(0x87, None), 5))));
+        assert_eq!(parse(&[0x20, 2, 0, 5]), Ok(Some((connack(5, None), 4))));
+        let told = [0x20, 18, 0, 0, 15, 0x24, 1, 0x26, 0, 1, b'a', 0, 1, b'b', 0x13, 0, 10, 0x21, 0, 9];
+        assert_eq!(parse(&told), Ok(Some((connack(0, Some(10)), 20))));
         assert_eq!(parse(&[0xd0, 0, 9]), Ok(Some((Packet::Pingresp, 2))));
         assert_eq!(parse(&[0x40, 2, 0, 1]), Ok(Some((Packet::Puback, 4))));
         assert_eq!(parse(&[0x90, 4, 0, 2, 0, 1]), Ok(Some((Packet::Suback(1), 6))));
@@ -235,10 +290,31 @@ mod tests {
     }
 
     #[test]
+    fn the_corpus_of_the_fuzzer_is_read_or_refused() {
+        extern crate std;
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/fuzz/corpus/firmware_mqtt");
+        let (mut good, mut refused) = (0, 0);
+        for file in std::fs::read_dir(corpus).expect("there") {
+            let path = file.expect("there").path();
+            let bytes = std::fs::read(&path).expect("readable");
+            let mut rest = bytes.as_slice();
+            while let Ok(Some((_, used))) = parse(rest) {
+                rest = &rest[used..];
+            }
+            let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+            assert!(rest.is_empty() == name.starts_with("good-") || name.starts_with("find-"), "{name}");
+            *(if rest.is_empty() { &mut good } else { &mut refused }) += 1;
+        }
+        assert!(good > 0 && refused > 0, "{good} good, {refused} refused");
+    }
+
+    #[test]
     fn nothing_else_is_taken() {
         for bytes in [
             &[0x10, 0][..],
             &[0x20, 1, 0],
+            &[0x20, 5, 0, 0, 2, 0x13, 9],
+            &[0x20, 5, 0, 0, 2, 0x7f, 9],
             &[0xd0, 0x80, 0x80, 0x80, 0x80],
             &[0x34, 7, 0, 1, b'a', 0, 1, 0, b'x'],
             &[0x30, 3, 0, 9, b'a'],

@@ -101,7 +101,7 @@ impl NorFlash for FileFlash {
 
     async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), FlashFailed> {
         let offset = usize::try_from(offset).map_err(|_| FlashFailed)?;
-        if offset % 4 != 0 || bytes.len() % 4 != 0 || offset + bytes.len() > self.bytes {
+        if !offset.is_multiple_of(4) || !bytes.len().is_multiple_of(4) || offset + bytes.len() > self.bytes {
             return Err(FlashFailed);
         }
         if self.is_last() {

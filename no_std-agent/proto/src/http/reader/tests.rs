@@ -32,6 +32,17 @@ fn error(text: &str) -> Option<HttpError> {
 }
 
 #[test]
+fn the_status_is_known_as_soon_as_its_line_is_there() {
+    let text = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno";
+    let line_ends = text.windows(4).position(|w| w == b" No\r").expect("there") + 5;
+    for cut in 0..text.len() {
+        let (mut buffer, mut reader) = (vec![0; 256], ResponseReader::new());
+        assert_eq!(reader.feed(&text[..cut], &mut buffer), Ok(Progress::Partial));
+        assert_eq!(reader.status(&buffer), (cut >= line_ends).then_some(401), "{cut}");
+    }
+}
+
+#[test]
 fn a_response_reads_the_same_in_any_pieces() {
     let text = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
         Content-Type: application/pkcs7-mime; smime-type=certs-only\r\nMuster-Renewal: renew-at=@9\r\n\
