@@ -21,7 +21,7 @@ use clap::error::ErrorKind;
 use tokio_util::sync::CancellationToken;
 
 use self::args::{Cli, Command, RunArgs};
-use crate::results::{Check, Results};
+use crate::results::{Check, Results, SESSIONS_RESUMED};
 use crate::{report, span};
 
 /// Runs the command line of this process.
@@ -150,6 +150,11 @@ fn print_summary(results: &Results) {
         for (reason, count) in &series.errors {
             answer(format_args!("  {name}: {count} x {reason}"));
         }
+    }
+    if results.facts.get(SESSIONS_RESUMED) == Some(&0.0) {
+        answer(format_args!(
+            "the server resumed no session: all handshakes were full, and goals are about those"
+        ));
     }
     for line in report::cost_lines(&results.costs) {
         answer(format_args!("{line}"));

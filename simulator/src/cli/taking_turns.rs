@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::EdgeArgs;
 use super::edge::{Comers, Party, edge_run};
 use super::{answer, print_summary, write_page};
-use crate::edge::EdgeRun;
+use crate::edge::{EdgeRun, Mode, note_resumption};
 use crate::results::{Check, Results};
 use crate::versus::{self, Spread};
 use crate::view::View;
@@ -55,6 +55,9 @@ pub(super) async fn run(
 
 fn finish(args: &EdgeArgs, mut runs: Vec<Results>) -> anyhow::Result<bool> {
     let output = &args.run.output;
+    if args.mode == Mode::Resume {
+        runs.iter_mut().for_each(note_resumption);
+    }
     let first = runs.first_mut().context("a target")?;
     first.checks = output.slos.iter().map(|slo| slo.check(first)).collect::<Vec<Check>>();
     let held = first.checks.iter().all(|check| check.held);
