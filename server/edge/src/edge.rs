@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::handover::MqttHandover;
+use crate::handshakes::Handshakes;
 use crate::hosts::DoorMaker;
 use crate::http::origin::OriginMaker;
 use crate::listener::{self, ListenerLimits, Shared};
@@ -144,12 +145,8 @@ impl Edge {
             examiner,
             limits,
             connections: Arc::new(Semaphore::new(limits.connections)),
-            handshakes: Semaphore::new(limits.handshakes),
-            sources: Arc::new(Sources::new(
-                limits.new_per_source_per_s,
-                limits.new_per_source_burst,
-                limits.handshakes / HANDSHAKE_SHARE,
-            )),
+            handshakes: Arc::new(Handshakes::new(limits.handshakes, limits.handshakes / HANDSHAKE_SHARE)),
+            sources: Arc::new(Sources::new(limits.new_per_source_per_s, limits.new_per_source_burst)),
         });
         let last_known_good = config.last_known_good.map(|path| LastKnownGood::open(&path)).transpose()?;
         let unreadable =

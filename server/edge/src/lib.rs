@@ -23,6 +23,7 @@ mod clock;
 mod edge;
 mod errors;
 mod handover;
+mod handshakes;
 mod hosts;
 mod http;
 mod identity;

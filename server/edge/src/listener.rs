@@ -6,11 +6,12 @@
 //!    -> handshake, timed -> a place among the live ones -> HTTP or MQTT
 //! ```
 //! A peer that sends nothing, or only the beginning of a hello, holds no handshake slot, so silent
-//! sockets can't keep an honest client out. When slots run out new connections are closed at once.
+//! sockets can't keep an honest client out. Nor can handshakes that stall: see [`crate::handshakes`]. When
+//! slots of connections run out new ones are closed at once.
 //! Running out of file descriptors is survived: the loop waits for some to come back.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,13 +22,14 @@ use muster_policy::reason::Reason;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::server::{StartHandshake, TlsStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::handover::{Arrival, CUT_GRACE, Carrier, MqttHandover, MqttStream};
+use crate::handshakes::Handshakes;
 use crate::hosts::{Door, Doors};
 use crate::http::proxy::Visit;
 use crate::http::requests::Asked;
@@ -52,7 +54,7 @@ pub struct ListenerLimits {
     pub new_per_source_per_s: u32,
     /// New connections from one address at once.
     pub new_per_source_burst: u32,
-    /// Handshakes in progress at once. One source has a quarter of them at most.
+    /// Handshakes in progress at once. One source has a quarter of them at most, and fewer when others come.
     pub handshakes: usize,
     /// How long a peer may take to send its ClientHello.
     pub hello_timeout: Duration,
@@ -117,7 +119,7 @@ pub(crate) struct Shared {
     pub(crate) examiner: Arc<Examiner>,
     pub(crate) limits: ListenerLimits,
     pub(crate) connections: Arc<Semaphore>,
-    pub(crate) handshakes: Semaphore,
+    pub(crate) handshakes: Arc<Handshakes>,
     pub(crate) sources: Arc<Sources>,
 }
 
@@ -213,18 +215,17 @@ impl Shared {
             }
         };
         let config = suited(config, &hello);
-        // The source's own slot first: who waits for that takes up none of the others'.
-        let slot = async {
-            Ok::<_, AcquireError>((slots.0.handshakes.acquire().await?, self.handshakes.acquire().await?))
-        };
-        let Ok(Ok(slot)) = timeout(self.limits.slot_timeout, slot).await else {
+        let source = slots.0.source;
+        let slot = timeout(self.limits.slot_timeout, self.handshakes.slot(source)).await;
+        let Ok(Some(mut slot)) = slot else {
             return self.give_up(ConnectionRefusal::HandshakeLimit);
         };
         let handshake =
             StartHandshake::from_parts(hello.accepted, stream).into_stream(config).into_fallible();
         let ended = tokio::select! {
             ended = handshake => Some(ended),
-            () = self.patience(slots) => None,
+            () = self.patience(source) => None,
+            () = slot.taken() => None,
         };
         match ended {
             Some(Ok(stream)) => self.arrived(stream, door, kind),
@@ -248,13 +249,11 @@ impl Shared {
     }
 
     /// Waits for as long as a handshake may take: longer while there is room for all.
-    async fn patience(&self, slots: &Slots) {
+    async fn patience(&self, source: IpAddr) {
         let (most, crowded) = (self.limits.handshake_timeout, self.limits.crowded_handshake_timeout);
         let begun = Instant::now();
         tokio::time::sleep(crowded.min(most)).await;
-        let has_room =
-            || [&self.handshakes, &*slots.0.handshakes].iter().all(|all| all.available_permits() > 0);
-        while has_room() && begun.elapsed() < most {
+        while self.handshakes.has_room_for(source) && begun.elapsed() < most {
             tokio::time::sleep(CROWD_LOOK).await;
         }
     }
