@@ -22,8 +22,8 @@
 mod clock;
 mod edge;
 mod errors;
+mod fair;
 mod handover;
-mod handshakes;
 mod hosts;
 mod http;
 mod identity;

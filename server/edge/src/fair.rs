@@ -1,4 +1,4 @@
-//! Handshakes in progress: so many at once, and who is next when there are more.
+//! Slots that sources have their shares of: so many at once, and who is next when there are more.
 //!
 //! Sources take turns and each has a share, so who comes with a crowd from one address waits behind that crowd and
 //! nobody else does. When every slot is taken, a source that has at least two fewer than the greediest one gets one of
@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// The slots of all handshakes.
-pub(crate) struct Handshakes {
+/// The slots.
+pub(crate) struct FairSlots {
     most: usize,
     /// Of one source.
     share: usize,
@@ -37,7 +37,7 @@ struct Source {
     /// In the order in which they were granted.
     held: VecDeque<Held>,
     /// In the order in which they came. Those that gave up are passed over.
-    waiting: VecDeque<oneshot::Sender<Slot>>,
+    waiting: VecDeque<oneshot::Sender<FairSlot>>,
     is_in_turn: bool,
 }
 
@@ -47,22 +47,22 @@ struct Held {
     _ends: oneshot::Sender<()>,
 }
 
-/// A handshake's slot, until it is dropped or taken away.
-pub(crate) struct Slot {
-    handshakes: Arc<Handshakes>,
+/// A slot, until it is dropped or taken away.
+pub(crate) struct FairSlot {
+    all: Arc<FairSlots>,
     source: IpAddr,
     number: u64,
     ended: oneshot::Receiver<()>,
 }
 
-impl Handshakes {
+impl FairSlots {
     /// So many at once, and so many of one source; zero counts as one.
     pub(crate) fn new(most: usize, share: usize) -> Self {
         Self { most: most.max(1), share: share.max(1), table: Mutex::default() }
     }
 
     /// Waits for a slot. Who stops waiting is passed over. `None` never comes while these are there.
-    pub(crate) async fn slot(self: &Arc<Self>, source: IpAddr) -> Option<Slot> {
+    pub(crate) async fn slot(self: &Arc<Self>, source: IpAddr) -> Option<FairSlot> {
         let waiting = match self.admit(source) {
             Ok(slot) => return Some(slot),
             Err(waiting) => waiting,
@@ -70,20 +70,26 @@ impl Handshakes {
         waiting.await.ok()
     }
 
-    /// Whether another handshake of this source would get a slot at once.
+    /// A slot at once, or none.
+    pub(crate) fn slot_now(self: &Arc<Self>, source: IpAddr) -> Option<FairSlot> {
+        let mut table = self.table();
+        let has_one = table.has_one_for(source, self.most, self.share);
+        has_one.then(|| self.grant(&mut table, source))
+    }
+
+    /// Whether this source would get another without one being taken away.
     pub(crate) fn has_room_for(&self, source: IpAddr) -> bool {
         let table = self.table();
         table.busy < self.most && table.held(source) < self.share
     }
 
-    fn admit(self: &Arc<Self>, source: IpAddr) -> Result<Slot, oneshot::Receiver<Slot>> {
+    fn admit(self: &Arc<Self>, source: IpAddr) -> Result<FairSlot, oneshot::Receiver<FairSlot>> {
         let mut table = self.table();
         let entry = table.sources.entry(source).or_default();
         while entry.waiting.front().is_some_and(oneshot::Sender::is_closed) {
             entry.waiting.pop_front();
         }
-        let may_have = entry.waiting.is_empty() && entry.held.len() < self.share;
-        if may_have && (table.busy < self.most || table.make_room_for(source)) {
+        if entry.waiting.is_empty() && table.has_one_for(source, self.most, self.share) {
             return Ok(self.grant(&mut table, source));
         }
         let (sender, receiver) = oneshot::channel();
@@ -92,16 +98,16 @@ impl Handshakes {
         Err(receiver)
     }
 
-    fn grant(self: &Arc<Self>, table: &mut Table, source: IpAddr) -> Slot {
+    fn grant(self: &Arc<Self>, table: &mut Table, source: IpAddr) -> FairSlot {
         table.granted += 1;
         table.busy += 1;
         let (number, (ends, ended)) = (table.granted, oneshot::channel());
         table.rerank(source, |held| held.push_back(Held { number, _ends: ends }));
-        Slot { handshakes: Arc::clone(self), source, number, ended }
+        FairSlot { all: Arc::clone(self), source, number, ended }
     }
 
     /// Gives free slots to those that wait. What comes back was for some that gave up meanwhile.
-    fn serve(self: &Arc<Self>, table: &mut Table) -> Vec<Slot> {
+    fn serve(self: &Arc<Self>, table: &mut Table) -> Vec<FairSlot> {
         let mut returned = Vec::new();
         while table.busy < self.most {
             let Some(source) = table.turns.pop_front() else { break };
@@ -127,6 +133,11 @@ impl Handshakes {
 impl Table {
     fn held(&self, source: IpAddr) -> usize {
         self.sources.get(&source).map_or(0, |entry| entry.held.len())
+    }
+
+    /// Whether there is a slot for a source, if need be by taking one away.
+    fn has_one_for(&mut self, source: IpAddr, most: usize, share: usize) -> bool {
+        self.held(source) < share && (self.busy < most || self.make_room_for(source))
     }
 
     /// Takes a slot from the greediest source, if this one has at least two fewer.
@@ -166,17 +177,17 @@ impl Table {
     }
 }
 
-impl Slot {
+impl FairSlot {
     /// Until it is taken away.
     pub(crate) async fn taken(&mut self) {
         let _ = (&mut self.ended).await;
     }
 }
 
-impl Drop for Slot {
+impl Drop for FairSlot {
     fn drop(&mut self) {
-        let handshakes = Arc::clone(&self.handshakes);
-        let mut table = handshakes.table();
+        let all = Arc::clone(&self.all);
+        let mut table = all.table();
         let mut was_held = false;
         table.rerank(self.source, |held| {
             let place = held.iter().position(|held| held.number == self.number);
@@ -185,8 +196,8 @@ impl Drop for Slot {
         if was_held {
             table.busy -= 1;
         }
-        table.queue(self.source, handshakes.share);
-        let returned = handshakes.serve(&mut table);
+        table.queue(self.source, all.share);
+        let returned = all.serve(&mut table);
         drop(table);
         // Each gives its own back in turn, which needs the table.
         drop(returned);
@@ -203,19 +214,19 @@ mod tests {
     const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
     const C: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 3));
 
-    fn slots(most: usize, share: usize) -> Arc<Handshakes> {
-        Arc::new(Handshakes::new(most, share))
+    fn slots(most: usize, share: usize) -> Arc<FairSlots> {
+        Arc::new(FairSlots::new(most, share))
     }
 
-    fn now(all: &Arc<Handshakes>, source: IpAddr) -> Option<Slot> {
+    fn now(all: &Arc<FairSlots>, source: IpAddr) -> Option<FairSlot> {
         all.slot(source).now_or_never().flatten()
     }
 
-    fn is_taken(slot: &mut Slot) -> bool {
+    fn is_taken(slot: &mut FairSlot) -> bool {
         slot.taken().now_or_never().is_some()
     }
 
-    fn is_empty(all: &Handshakes) -> bool {
+    fn is_empty(all: &FairSlots) -> bool {
         let table = all.table();
         table.busy == 0 && table.sources.is_empty() && table.ranks.is_empty() && table.turns.is_empty()
     }
@@ -230,6 +241,17 @@ mod tests {
         drop(first);
         let third = (&mut third).now_or_never().flatten().expect("its turn");
         drop((second, third));
+        assert!(is_empty(&all));
+    }
+
+    #[tokio::test]
+    async fn who_does_not_wait_gets_one_at_once_or_none() {
+        let all = slots(2, 2);
+        let mut of_a = [all.slot_now(A).expect("free"), all.slot_now(A).expect("free")];
+        assert!(all.slot_now(A).is_none());
+        let of_b = all.slot_now(B).expect("one of A's");
+        assert!(is_taken(&mut of_a[0]) && all.slot_now(B).is_none());
+        drop((of_a, of_b));
         assert!(is_empty(&all));
     }
 
