@@ -151,6 +151,8 @@ fn a_fleet_in_two_shards_is_merged_and_renews_and_a_goal_decides_the_exit_code()
     assert_eq!(merge(&["--slo", "p99<1us"]).status.code(), Some(1));
     succeeded(&fleet.run(&["--renew", "--arrival", "constant:200", "--slo", "errors<1"]));
     assert_eq!(fleet.run(&["--arrival", "sometimes"]).status.code(), Some(2));
+    // What makes no sense as a whole is wrong usage as well.
+    assert_eq!(fleet.run(&["--shard", "2", "--shards", "2"]).status.code(), Some(2));
 }
 
 #[test]

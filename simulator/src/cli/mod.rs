@@ -40,9 +40,19 @@ pub fn main() -> ExitCode {
         Ok(false) => ExitCode::from(EXIT_FAILED),
         Err(error) => {
             eprintln!("muster-sim: {error:#}");
-            ExitCode::from(EXIT_FAILED)
+            ExitCode::from(if error.is::<Usage>() { EXIT_USAGE } else { EXIT_FAILED })
         }
     }
+}
+
+/// A command line that makes no sense as a whole; in words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Refuses what makes no sense.
+fn asked_rightly<S: Into<String>>(holds: bool, wrong: impl FnOnce() -> S) -> Result<(), Usage> {
+    if holds { Ok(()) } else { Err(Usage(wrong().into())) }
 }
 
 /// `false` when all was done, and something did not hold.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::ScenarioArgs;
 use super::place::EstUrl;
-use super::{limits, print_summary, write_reports};
+use super::{Usage, asked_rightly, limits, print_summary, write_reports};
 use crate::clock::Clocks;
 use crate::device::{Enroller, KeyPool};
 use crate::edge::{Endpoint, Manner};
@@ -51,9 +51,9 @@ pub(super) async fn run(args: ScenarioArgs, stop: CancellationToken) -> anyhow::
 
 async fn live(args: &ScenarioArgs, server: &EstUrl, scenario: &Scenario) -> anyhow::Result<Live> {
     let (Some(ca), Some(identities)) = (&args.ca, &args.identities) else {
-        anyhow::bail!("--live needs --ca and --identities");
+        return Err(Usage("--live needs --ca and --identities".to_owned()).into());
     };
-    anyhow::ensure!(args.speed.is_finite() && args.speed > 0.0, "--speed: more than zero");
+    asked_rightly(args.speed.is_finite() && args.speed > 0.0, || "--speed: more than zero")?;
     let roots = tls::roots(ca)?;
     let links = Arc::new(Links::new(scenario.devices, scenario.link, scenario.seed));
     let slow = |door: &mut Door| door.links = Some(Arc::clone(&links));
@@ -98,8 +98,8 @@ async fn live(args: &ScenarioArgs, server: &EstUrl, scenario: &Scenario) -> anyh
 
 fn named(hook: &str) -> anyhow::Result<(String, String)> {
     let (name, command) =
-        hook.split_once('=').with_context(|| format!("--hook {hook}: write NAME=COMMAND"))?;
-    anyhow::ensure!(HOOKS.contains(&name), "--hook {name}: known are {}", HOOKS.join(", "));
+        hook.split_once('=').ok_or_else(|| Usage(format!("--hook {hook}: write NAME=COMMAND")))?;
+    asked_rightly(HOOKS.contains(&name), || format!("--hook {name}: known are {}", HOOKS.join(", ")))?;
     Ok((name.to_owned(), command.to_owned()))
 }
 

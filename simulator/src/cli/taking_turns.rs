@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::EdgeArgs;
 use super::edge::{Comers, Party, edge_run};
-use super::{answer, print_summary, write_page};
+use super::{answer, asked_rightly, print_summary, write_page};
 use crate::edge::{EdgeRun, Mode, note_resumption};
 use crate::results::{Check, Results};
 use crate::versus::{self, Spread};
@@ -19,10 +19,10 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<bool> {
     let (run, output) = (&args.run, &args.run.output);
-    anyhow::ensure!(
+    asked_rightly(
         args.workers == 1 && run.shards == 1 && run.start_at.is_none() && run.hdr_log.is_none(),
-        "several targets are for one process: without --workers, --shards, --start-at and --hdr-log"
-    );
+        || "several targets are for one process: without --workers, --shards, --start-at and --hdr-log",
+    )?;
     let series = args.mode.series();
     let begun = |party: &Party| Results::new("edge", &party.name, &party.target.to_string(), series);
     let mut runs: Vec<Results> = parties.iter().map(begun).collect();

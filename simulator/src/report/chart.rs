@@ -99,6 +99,7 @@ impl LineChart<'_> {
         let x = Ticked { axis: x.into(), at: self.x_ticks.iter().map(|(x, _)| *x).collect() };
         let mut chart = ChartBuilder::on(area)
             .margin(MARGIN)
+            .margin_right(RIGHT)
             .x_label_area_size(BELOW)
             .y_label_area_size(BESIDE)
             .build_cartesian_2d(x, y)?;
@@ -109,6 +110,7 @@ impl LineChart<'_> {
             .bold_line_style(GRID.stroke_width(2))
             .light_line_style(TRANSPARENT)
             .axis_style(AXIS.stroke_width(2))
+            .set_tick_mark_size(LabelAreaPosition::Bottom, BELOW_TICK)
             .label_style(("sans-serif", TEXT_SIZE))
             .x_label_formatter(&|x| tick(x).to_owned())
             .y_labels(Y_LABELS)
@@ -236,7 +238,11 @@ fn trimmed(text: String) -> String {
 const SIZE: (u32, u32) = (1640, 520);
 const NAMESPACE: &str = " xmlns=\"http://www.w3.org/2000/svg\"";
 const MARGIN: u32 = 16;
-const BELOW: u32 = 48;
+/// Half of the last text below.
+const RIGHT: u32 = 56;
+const BELOW: u32 = 56;
+/// So that the first text below the axis is clear of the lowest one beside it.
+const BELOW_TICK: i32 = 14;
 const BESIDE: u32 = 112;
 const TEXT_SIZE: u32 = 24;
 const Y_LABELS: usize = 6;
