@@ -19,7 +19,7 @@ use muster_store::act::{Retention, Tidy};
 use muster_store::{Ledger, Options};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -183,11 +183,11 @@ impl Server {
         };
         let api = Api::new(Arc::clone(&registrar), registry, secret, config.crl_lifetime, hooks);
         let sockets = Sockets {
-            admin: bind(roles.admin.then_some(config.listen_admin), "listen.admin").await?,
-            est: bind(roles.enroll.then_some(config.listen_est), "listen.est").await?,
-            https: bind(roles.edge.then_some(config.listen_https), "listen.https").await?,
-            mqtt: bind(roles.edge.then_some(config.listen_mqtt), "listen.mqtt").await?,
-            crl: bind(config.listen_crl.filter(|_| roles.enroll), "listen.crl").await?,
+            admin: bind(roles.admin.then_some(config.listen_admin), "listen.admin")?,
+            est: bind(roles.enroll.then_some(config.listen_est), "listen.est")?,
+            https: bind(roles.edge.then_some(config.listen_https), "listen.https")?,
+            mqtt: bind(roles.edge.then_some(config.listen_mqtt), "listen.mqtt")?,
+            crl: bind(config.listen_crl.filter(|_| roles.enroll), "listen.crl")?,
         };
         let ready = Ready {
             event: "ready",
@@ -362,10 +362,20 @@ fn write_ca_file(dir: &DataDir, registrar: &Registrar) -> std::io::Result<()> {
     write_file(&dir.ca_file(), text.as_bytes(), Readers::World)
 }
 
-async fn bind(address: Option<SocketAddr>, field: &str) -> anyhow::Result<Option<TcpListener>> {
+/// Connections that the system keeps until they are accepted; it may have a lower bound of its own. A client that
+/// finds no room tries again after a second at the earliest.
+const BACKLOG: u32 = 4096;
+
+fn bind(address: Option<SocketAddr>, field: &str) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
-    let bound = TcpListener::bind(address).await;
-    Ok(Some(bound.with_context(|| format!("can't listen on {address} ({field})"))?))
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A server that starts again does not wait for the last connections of its forerunner.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    Ok(Some(bind().with_context(|| format!("can't listen on {address} ({field})"))?))
 }
 
 fn address(socket: &Option<TcpListener>) -> anyhow::Result<Option<SocketAddr>> {

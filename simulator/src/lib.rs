@@ -17,6 +17,7 @@ mod device;
 mod edge;
 mod fleet;
 pub mod identities;
+mod link;
 mod reason;
 mod report;
 mod results;

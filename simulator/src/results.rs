@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use crate::cost::Costs;
 use crate::versus;
 
+/// The fact that says how many sessions were resumed, in runs that tried.
+pub(crate) const SESSIONS_RESUMED: &str = "sessions_resumed";
 /// The form of the file.
 const FORMAT: u32 = 2;
 /// Three digits: a percentile is right to 0.1 %.

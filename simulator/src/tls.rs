@@ -23,10 +23,11 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::link::{Linked, Links};
 use crate::reason::Reason;
 
 /// A TLS connection of a device.
-pub(crate) type Stream = TlsStream<TcpStream>;
+pub(crate) type Stream = TlsStream<Linked<TcpStream>>;
 
 /// How devices do TLS.
 #[derive(Clone, Debug)]
@@ -132,6 +133,8 @@ pub(crate) struct Door {
     pub(crate) own_sources: bool,
     /// Longest wait for TCP and TLS together.
     pub(crate) timeout: Duration,
+    /// How slow the way there is for each device; `None`: as slow as the machine's.
+    pub(crate) links: Option<Arc<Links>>,
 }
 
 impl Door {
@@ -156,7 +159,7 @@ impl Door {
                 .with_context(|| format!("{host} has no address"))?,
         };
         let own_sources = address.ip().is_loopback() && address.is_ipv4();
-        Ok(Self { address, name, own_sources, timeout })
+        Ok(Self { address, name, own_sources, timeout, links: None })
     }
 
     /// Connects a device; the handshake is over when this returns, but in TLS 1.3 the server may still refuse.
@@ -173,7 +176,11 @@ impl Door {
     }
 
     /// Connects a device's TCP.
-    pub(crate) async fn tcp(&self, device: u32) -> io::Result<TcpStream> {
+    pub(crate) async fn tcp(&self, device: u32) -> io::Result<Linked<TcpStream>> {
+        let mut link = self.links.as_ref().and_then(|links| links.of_connection(device));
+        if let Some(link) = &mut link {
+            link.connect().await?;
+        }
         let socket = if self.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         if self.own_sources {
             // Ports are per pair of addresses: without this some 28,000 connections are the end. And the port is
@@ -183,7 +190,7 @@ impl Door {
         }
         let stream = socket.connect(self.address).await?;
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok(Linked::new(stream, link))
     }
 }
 

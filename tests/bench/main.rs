@@ -32,12 +32,17 @@ enum Bench {
     Edge(edge::Arguments),
     /// From `muster cert revoke` to the end of the device's connections, with many of them live.
     Revoke(edge::revoke::Arguments),
+    /// How long an honest client's connection takes while others flood the edge with handshakes.
+    Flood(edge::flood::Arguments),
     /// An edge from the library, with many hostnames or revoked certificates; started by `edge`.
     #[command(hide = true)]
     Alone(edge::alone::Arguments),
     /// MQTT clients that stay; started by `revoke`.
     #[command(hide = true)]
     Crowd(edge::crowd::Arguments),
+    /// Connections that send a hello and nothing more; started by `flood`.
+    #[command(hide = true)]
+    Flooder(edge::flood::FlooderArguments),
 }
 
 /// Whether a bench met its goals.
@@ -69,8 +74,10 @@ fn main() -> anyhow::Result<ExitCode> {
             Bench::Start(arguments) => start::run(arguments).await,
             Bench::Edge(arguments) => edge::run(arguments).await,
             Bench::Revoke(arguments) => edge::revoke::run(arguments).await,
+            Bench::Flood(arguments) => edge::flood::run(arguments).await,
             Bench::Alone(arguments) => edge::alone::run(arguments).await.map(|()| Goals::Met),
             Bench::Crowd(arguments) => edge::crowd::run(arguments).await.map(|()| Goals::Met),
+            Bench::Flooder(arguments) => edge::flood::run_flooder(arguments).await.map(|()| Goals::Met),
         }
     })?;
     Ok(if goals == Goals::Met { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -100,7 +100,9 @@ async function charts(page) {
           visible: style.stroke !== "none" && parseFloat(style.strokeWidth) > 0,
         };
       });
-      return { name: svg.getAttribute("aria-label"), width: box.width, height: box.height, ticks: svg.querySelectorAll("text").length, lines };
+      const texts = [...svg.querySelectorAll("text")].map((text) => text.getBoundingClientRect());
+      const cut = texts.filter((text) => text.left < box.left || text.right > box.right || text.bottom > box.bottom).length;
+      return { cut, name: svg.parentElement.getAttribute("aria-label"), width: box.width, height: box.height, ticks: svg.querySelectorAll("text").length, lines };
     }),
   );
 }
@@ -111,6 +113,7 @@ async function chartsAreDrawn(page, names) {
     assert.ok(drawn.some((chart) => chart.name === name), `${name} is missing; there are ${drawn.map((chart) => chart.name)}`);
   }
   for (const chart of drawn) {
+    assert.equal(chart.cut, 0, `texts of ${chart.name} are cut off`);
     assert.ok(chart.width > 300 && chart.height > 80 && chart.ticks > 3, JSON.stringify(chart));
     assert.ok(chart.lines.length > 0 && chart.lines.some((line) => line.points > 0), JSON.stringify(chart));
     for (const line of chart.lines) {
@@ -156,7 +159,7 @@ for (const [name, check] of Object.entries(PAGES)) {
         assert.equal(bright, appearance.colorScheme === "light", background);
         await fitsItsWidth(page);
         await textIsLegible(page);
-        await nothingOverlaps(page, "svg .tick");
+        await nothingOverlaps(page, "svg text");
         await check(page);
       });
     });

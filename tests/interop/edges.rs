@@ -155,4 +155,22 @@ async fn one_command_sets_our_edge_nginx_and_mosquitto_side_by_side() {
     // They came through our edge with their certificates, most of the thirty: a turn ends by the clock.
     let serials = origin.serials.lock().expect("no panic").len();
     assert!((20..=30).contains(&serials), "{serials}");
+
+    // nginx resumes sessions and we do not: that is told, and goals are about what was done.
+    let (ours, at) = (server.https_address().to_string(), ["edge", "--identities", "fleet"]);
+    let resume = ["--ca", "roots.pem", "--mode", "resume", "--for", "2s", "--arrival", "constant:20"];
+    let told = "the server resumed no session";
+    let own = ["--target", "https://api.example.test/", "--address", &ours, "--json", "resume.json"];
+    let goals = ["--slo", "p99<60s", "--slo", "count>=20"];
+    let table = run(&server, &program, &[&at[..], &resume, &own, &goals].concat());
+    assert!(table.contains(told) && table.contains("held"), "{table}");
+    let results = std::fs::read(server.scratch().join("resume.json")).expect("written");
+    let results: Value = serde_json::from_slice(&results).expect("JSON");
+    assert_eq!(
+        (&results["main_series"], &results["facts"]["sessions_resumed"]),
+        (&"handshake".into(), &0.0.into())
+    );
+    let table =
+        run(&server, &program, &[&at[..], &resume, &["--target", &targets[1]["nginx=".len()..]]].concat());
+    assert!(!table.contains(told) && table.lines().any(|line| line.starts_with("resumed ")), "{table}");
 }

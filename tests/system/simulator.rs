@@ -151,6 +151,8 @@ fn a_fleet_in_two_shards_is_merged_and_renews_and_a_goal_decides_the_exit_code()
     assert_eq!(merge(&["--slo", "p99<1us"]).status.code(), Some(1));
     succeeded(&fleet.run(&["--renew", "--arrival", "constant:200", "--slo", "errors<1"]));
     assert_eq!(fleet.run(&["--arrival", "sometimes"]).status.code(), Some(2));
+    // What makes no sense as a whole is wrong usage as well.
+    assert_eq!(fleet.run(&["--shard", "2", "--shards", "2"]).status.code(), Some(2));
 }
 
 #[test]
@@ -243,18 +245,30 @@ const LIVE: &str = "
     devices = 40
     for = '60m'
     use_every = '5m'
+    [link]
+    delay = '30ms'
     [hostile]
     wrong_id = 0.1
     foreign_certificate = 0.1
     malformed_csr = 0.1
     half_open = 0.1
     [[event]]
+    at = '12m'
+    what = 'slow-links'
+    for = '10m'
+    share = 0.5
+    link = { delay = '100ms', jitter = '50ms', loss = 0.05, bytes_per_s = 20000 }
+    [[event]]
     at = '15m'
     what = 'reboot'
     [[event]]
     at = '20m'
     what = 'rotate'
-    share = 0.5
+    share = 0.2
+    [[event]]
+    at = '22m'
+    what = 'clock-skew'
+    by = '60d'
     [[event]]
     at = '30m'
     what = 'revoke'
@@ -283,9 +297,15 @@ fn a_scenario_runs_on_sockets_with_revocations_and_intruders() {
     let output = command.arg("--json").arg(&json).output().expect("muster-sim runs");
     succeeded(&output);
     let results = read(&json);
-    assert!(count(&results, "edge") > 50 && count(&results, "renew") > 2, "{results}");
+    assert!(count(&results, "edge") > 50, "{results}");
     assert!(results["facts"]["revoked"].as_f64().is_some_and(|revoked| revoked > 0.0));
     assert!(results["series"]["revoked"]["errors"].as_object().is_some_and(|reasons| !reasons.is_empty()));
+    // A handshake and an answer are three round trips over the link, and no machine is faster than that.
+    let edge = &results["series"]["edge"]["summary"];
+    assert!(edge["p50_ms"].as_f64().is_some_and(|median| median >= 3.0 * 60.0), "{edge}");
+    assert!(results["facts"]["links_slow"].as_f64().is_some_and(|slow| slow > 5.0), "{}", results["facts"]);
+    // By a clock that is two months ahead it is time to renew, for far more than were told to.
+    assert!(count(&results, "renew") > 20, "{results}");
     // Each kind of hostile device tried, and was turned away by somebody else than itself.
     let refused = results["series"]["hostile"]["errors"].as_object().expect("reasons");
     for kind in ["WrongId ", "ForeignCertificate ", "MalformedCsr ", "HalfOpen "] {

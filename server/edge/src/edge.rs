@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::fair::FairSlots;
 use crate::handover::MqttHandover;
 use crate::hosts::DoorMaker;
 use crate::http::origin::OriginMaker;
@@ -43,6 +44,10 @@ const KEEP_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// One source may have this part of all handshakes in progress: a site that comes back from a power cut
 /// with all its devices is through in seconds, and one that dawdles leaves room for the others.
 const HANDSHAKE_SHARE: usize = 4;
+
+/// This part of all connections may be those that have not shown who they are, and one source may have this part of
+/// them: the rest stays for those that have.
+const ARRIVING_SHARE: usize = 2;
 
 /// How an edge is run.
 #[derive(Clone, Debug)]
@@ -134,6 +139,8 @@ impl Edge {
             origins: OriginMaker { provider, machine_roots: config.machine_roots },
         };
         let limits = config.limits;
+        // Where only few may come, all of them may come at once.
+        let arriving = (limits.connections / ARRIVING_SHARE).max(limits.handshakes.min(limits.connections));
         let shared = Arc::new(Shared {
             state: Arc::new(State::new(maker, standing, config.staleness_allowed_for, config.clock)),
             live: Arc::default(),
@@ -144,12 +151,9 @@ impl Edge {
             examiner,
             limits,
             connections: Arc::new(Semaphore::new(limits.connections)),
-            handshakes: Semaphore::new(limits.handshakes),
-            sources: Arc::new(Sources::new(
-                limits.new_per_source_per_s,
-                limits.new_per_source_burst,
-                limits.handshakes / HANDSHAKE_SHARE,
-            )),
+            handshakes: Arc::new(FairSlots::new(limits.handshakes, limits.handshakes / HANDSHAKE_SHARE)),
+            arriving: Arc::new(FairSlots::new(arriving, arriving / ARRIVING_SHARE)),
+            sources: Arc::new(Sources::new(limits.new_per_source_per_s, limits.new_per_source_burst)),
         });
         let last_known_good = config.last_known_good.map(|path| LastKnownGood::open(&path)).transpose()?;
         let unreadable =

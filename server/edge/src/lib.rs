@@ -22,6 +22,7 @@
 mod clock;
 mod edge;
 mod errors;
+mod fair;
 mod handover;
 mod hosts;
 mod http;

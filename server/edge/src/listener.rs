@@ -1,16 +1,17 @@
 //! The accept loop, and what every connection passes before its first request.
 //!
 //! ```text
-//! accept (never awaits a peer) -> rate and slot of the source -> slot of the connection
+//! accept (never awaits a peer) -> rate and slot of the source -> place among the arriving -> slot of the connection
 //!    -> ClientHello, timed -> the hostname's configuration -> slot of the handshake
 //!    -> handshake, timed -> a place among the live ones -> HTTP or MQTT
 //! ```
 //! A peer that sends nothing, or only the beginning of a hello, holds no handshake slot, so silent
-//! sockets can't keep an honest client out. When slots run out new connections are closed at once.
+//! sockets can't keep an honest client out. Nor can handshakes that stall: see [`crate::fair`]. When
+//! slots of connections run out new ones are closed at once.
 //! Running out of file descriptors is survived: the loop waits for some to come back.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,12 +22,14 @@ use muster_policy::reason::Reason;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::server::{StartHandshake, TlsStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::fair::{FairSlot, FairSlots};
 use crate::handover::{Arrival, CUT_GRACE, Carrier, MqttHandover, MqttStream};
 use crate::hosts::{Door, Doors};
 use crate::http::proxy::Visit;
@@ -52,7 +55,7 @@ pub struct ListenerLimits {
     pub new_per_source_per_s: u32,
     /// New connections from one address at once.
     pub new_per_source_burst: u32,
-    /// Handshakes in progress at once. One source has a quarter of them at most.
+    /// Handshakes in progress at once. One source has a quarter of them at most, and fewer when others come.
     pub handshakes: usize,
     /// How long a peer may take to send its ClientHello.
     pub hello_timeout: Duration,
@@ -95,6 +98,10 @@ impl Default for ListenerLimits {
 
 /// How often a handshake that is slow looks whether others wait for its slot.
 const CROWD_LOOK: Duration = Duration::from_millis(200);
+/// Connections accepted before other tasks have their turn. The runtime's own measure is a sixteenth, and then the
+/// loop has its next turn when every handshake in progress had one: under a flood too late for the system's queue,
+/// and whom that has no room for tries again after seconds.
+const ACCEPTED_AT_ONCE: u32 = 2048;
 /// How long the loop pauses when the system has no file descriptor left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// How long an HTTP client may be silent before the system asks, and how often until it is gone.
@@ -117,7 +124,9 @@ pub(crate) struct Shared {
     pub(crate) examiner: Arc<Examiner>,
     pub(crate) limits: ListenerLimits,
     pub(crate) connections: Arc<Semaphore>,
-    pub(crate) handshakes: Semaphore,
+    pub(crate) handshakes: Arc<FairSlots>,
+    /// From accept to the end of the handshake.
+    pub(crate) arriving: Arc<FairSlots>,
     pub(crate) sources: Arc<Sources>,
 }
 
@@ -138,16 +147,22 @@ pub(crate) async fn accept(
     kind: ListenerKind,
     stop: CancellationToken,
 ) {
+    let mut at_once = 0;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             () = shared.stop.cancelled() => break,
-            accepted = socket.accept() => accepted,
+            accepted = unconstrained(socket.accept()) => accepted,
         };
+        at_once += 1;
+        if at_once == ACCEPTED_AT_ONCE {
+            at_once = 0;
+            yield_now().await;
+        }
         match accepted {
             Ok((stream, peer)) => {
-                if let Some(slots) = shared.slots(peer) {
-                    let task = Arc::clone(&shared).attend(stream, peer, kind, slots);
+                if let Some((slots, arriving)) = shared.slots(peer) {
+                    let task = Arc::clone(&shared).attend(stream, peer, kind, slots, arriving);
                     shared.tasks.spawn(task);
                 }
             }
@@ -160,7 +175,7 @@ pub(crate) async fn accept(
 pub(crate) type Slots = (Claim, OwnedSemaphorePermit);
 
 impl Shared {
-    fn slots(&self, peer: SocketAddr) -> Option<Slots> {
+    fn slots(&self, peer: SocketAddr) -> Option<(Slots, FairSlot)> {
         let refuse = |reason| {
             self.metrics.connection_refused(reason);
             None
@@ -171,16 +186,31 @@ impl Shared {
         let Some(claim) = self.sources.claim(peer.ip(), self.limits.connections_per_source) else {
             return refuse(ConnectionRefusal::SourceLimit);
         };
+        let Some(arriving) = self.arriving.slot_now(claim.source) else {
+            return refuse(ConnectionRefusal::HandshakeLimit);
+        };
         match Arc::clone(&self.connections).try_acquire_owned() {
-            Ok(permit) => Some((claim, permit)),
+            Ok(permit) => Some(((claim, permit), arriving)),
             Err(_) => refuse(ConnectionRefusal::ConnectionLimit),
         }
     }
 
     /// From the first octet to the end. The handshake is boxed, and gone when the waiting begins:
     /// an idle connection keeps no room for it.
-    async fn attend(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, kind: ListenerKind, slots: Slots) {
-        if let Some(arrived) = Box::pin(self.handshake(stream, peer, kind, &slots)).await {
+    async fn attend(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        kind: ListenerKind,
+        slots: Slots,
+        mut arriving: FairSlot,
+    ) {
+        let arrived = tokio::select! {
+            arrived = Box::pin(self.handshake(stream, peer, kind, &slots)) => arrived,
+            () = arriving.taken() => self.give_up(ConnectionRefusal::HandshakeLimit),
+        };
+        drop(arriving);
+        if let Some(arrived) = arrived {
             self.serve(arrived, peer, slots).await;
         }
     }
@@ -214,18 +244,17 @@ impl Shared {
             }
         };
         let config = suited(config, &hello);
-        // The source's own slot first: who waits for that takes up none of the others'.
-        let slot = async {
-            Ok::<_, AcquireError>((slots.0.handshakes.acquire().await?, self.handshakes.acquire().await?))
-        };
-        let Ok(Ok(slot)) = timeout(self.limits.slot_timeout, slot).await else {
+        let source = slots.0.source;
+        let slot = timeout(self.limits.slot_timeout, self.handshakes.slot(source)).await;
+        let Ok(Some(mut slot)) = slot else {
             return self.give_up(ConnectionRefusal::HandshakeLimit);
         };
         let handshake =
             StartHandshake::from_parts(hello.accepted, stream).into_stream(config).into_fallible();
         let ended = tokio::select! {
             ended = handshake => Some(ended),
-            () = self.patience(slots) => None,
+            () = self.patience(source) => None,
+            () = slot.taken() => None,
         };
         match ended {
             Some(Ok(stream)) => self.arrived(Box::new(stream), door, kind),
@@ -249,13 +278,11 @@ impl Shared {
     }
 
     /// Waits for as long as a handshake may take: longer while there is room for all.
-    async fn patience(&self, slots: &Slots) {
+    async fn patience(&self, source: IpAddr) {
         let (most, crowded) = (self.limits.handshake_timeout, self.limits.crowded_handshake_timeout);
         let begun = Instant::now();
         tokio::time::sleep(crowded.min(most)).await;
-        let has_room =
-            || [&self.handshakes, &*slots.0.handshakes].iter().all(|all| all.available_permits() > 0);
-        while has_room() && begun.elapsed() < most {
+        while self.handshakes.has_room_for(source) && begun.elapsed() < most {
             tokio::time::sleep(CROWD_LOOK).await;
         }
     }

@@ -110,7 +110,38 @@ async fn one_source_leaves_handshakes_to_the_others() {
     assert!(rig.metrics().contains("reason=\"handshake_limit\"} 14"));
 }
 
-/// As many sources as it takes to fill all slots: those that stall go first.
+/// Four sources fill all slots and stall for as long as they like: one that has none gets one of theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lone_client_waits_for_no_crowd_that_stalls() {
+    let long = Duration::from_secs(600);
+    let rig = Rig::with(
+        |_| {},
+        |config| {
+            config.limits.handshakes = 8;
+            (config.limits.handshake_timeout, config.limits.crowded_handshake_timeout) = (long, long);
+            config.limits.slot_timeout = long;
+        },
+    )
+    .await;
+    let mut crowd = Vec::new();
+    for index in 0..8 {
+        let mut stream = stalled(&rig, [127, 0, 0, 2 + index / 2]).await;
+        stream.read_u8().await.expect("a server hello: the slot is taken");
+        crowd.push(stream);
+    }
+    // More of the same wait for their own.
+    for index in 0..8 {
+        crowd.push(stalled(&rig, [127, 0, 0, 2 + index / 2]).await);
+    }
+    let pair = rig.ca.device("meter-1", 7);
+    for _ in 0..2 {
+        assert_eq!(rig.get("api.example.com", Some(&pair)).await.expect("served").status, 200);
+    }
+    rig.until(|counters| counters.connections_refused == 2).await;
+    assert!(rig.metrics().contains("reason=\"handshake_timeout\"} 2"));
+}
+
+/// As many sources as there are slots: none has more than another, and those that stall go first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handshake_has_less_time_when_others_wait_for_its_slot() {
     let rig = Rig::with(
@@ -124,7 +155,7 @@ async fn a_handshake_has_less_time_when_others_wait_for_its_slot() {
     .await;
     let mut crowd = Vec::new();
     for index in 0..8 {
-        let mut stream = stalled(&rig, [127, 0, 0, 2 + index / 2]).await;
+        let mut stream = stalled(&rig, [127, 0, 0, 2 + index]).await;
         stream.read_u8().await.expect("a server hello: the slot is taken");
         crowd.push(stream);
     }

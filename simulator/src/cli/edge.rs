@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::EdgeArgs;
 use super::place::Target;
-use super::{conclude, limits, taking_turns};
+use super::{Usage, asked_rightly, conclude, limits, taking_turns};
 use crate::cost::{Bare, Watched};
 use crate::device::certified;
-use crate::edge::{EdgeRun, Endpoint, HANDSHAKE, Manner, Mode, Protocol, compare_to_bare};
+use crate::edge::{EdgeRun, Endpoint, HANDSHAKE, Manner, Mode, Protocol, compare_to_bare, note_resumption};
 use crate::identities::Directory;
 use crate::results::Results;
 use crate::tls;
@@ -68,11 +68,13 @@ async fn alone(
     };
     view.end();
     results.costs.bare = party.bare.or(results.costs.bare);
+    if args.mode == Mode::Resume {
+        note_resumption(&mut results);
+    }
     let count = |name: &str| results.series.get(name).map_or(0, |series| series.hdr.count());
-    let (let_in, done) = (count(HANDSHAKE), count(args.mode.series()));
+    let (let_in, done) = (count(HANDSHAKE), count(&results.main_series));
     let held = conclude(results, run)?;
     anyhow::ensure!(let_in > 0, "no device was let in");
-    anyhow::ensure!(done > 0 || args.mode != Mode::Resume, "no session was resumed: the server offers none");
     anyhow::ensure!(done > 0, "devices were let in, and nothing they asked was answered");
     Ok(held)
 }
@@ -112,7 +114,7 @@ impl Party {
         comers: &Comers,
     ) -> anyhow::Result<Self> {
         let mqtt = target.protocol == Protocol::Mqtt;
-        anyhow::ensure!(args.mode != Mode::RoundTrip || mqtt, "--mode round-trip needs an mqtts:// target");
+        asked_rightly(args.mode != Mode::RoundTrip || mqtt, || "--mode round-trip needs an mqtts:// target")?;
         let address = args.addresses.iter().find(|address| address.name.as_deref() == name);
         let manner = Manner { groups: args.groups, alpn_mqtt: args.alpn_mqtt, timeout: args.timeout };
         let place = (target.host.as_str(), target.port);
@@ -164,30 +166,29 @@ fn check_names(args: &EdgeArgs) -> anyhow::Result<()> {
     let mut names = BTreeSet::new();
     for target in &args.targets {
         let name = target.name.as_deref();
-        anyhow::ensure!(
-            args.targets.len() == 1 || name.is_some(),
-            "--target {}: of several targets each needs a name: NAME={0}",
-            target.value
-        );
-        anyhow::ensure!(names.insert(name), "--target {}: the name is there twice", name.unwrap_or_default());
+        asked_rightly(args.targets.len() == 1 || name.is_some(), || {
+            format!("--target {}: of several targets each needs a name: NAME={0}", target.value)
+        })?;
+        asked_rightly(names.insert(name), || {
+            format!("--target {}: the name is there twice", name.unwrap_or_default())
+        })?;
     }
     let mut addressed = BTreeSet::new();
     for name in args.addresses.iter().map(|address| address.name.as_deref()) {
-        anyhow::ensure!(
-            addressed.insert(name),
-            "--address {}: given twice",
-            name.unwrap_or("without a name")
-        );
+        asked_rightly(addressed.insert(name), || {
+            format!("--address {}: given twice", name.unwrap_or("without a name"))
+        })?;
     }
     let addresses = args.addresses.iter().map(|address| ("--address", address.name.as_deref()));
     for (option, name) in addresses.chain(args.run.pids.iter().map(|pid| ("--pid", pid.name.as_deref()))) {
         let known = || names.iter().flatten().copied().collect::<Vec<_>>().join(", ");
-        anyhow::ensure!(
-            names.contains(&name),
-            "{option} {}: no --target has this name; there are: {}",
-            name.unwrap_or("without a name"),
-            known()
-        );
+        asked_rightly(names.contains(&name), || {
+            format!(
+                "{option} {}: no --target has this name; there are: {}",
+                name.unwrap_or("without a name"),
+                known()
+            )
+        })?;
     }
     Ok(())
 }
@@ -198,15 +199,16 @@ pub(super) const TIMEOUT: &str = "30s";
 impl super::args::RunArgs {
     /// Refuses a shard that is none.
     pub(super) fn check_shard(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(
+        asked_rightly(
             self.shards > 0 && self.shard < self.shards,
-            "--shard counts from 0 to one less than --shards"
-        );
+            || "--shard counts from 0 to one less than --shards",
+        )?;
         Ok(())
     }
 
     /// When to start.
     pub(super) fn start_at(&self) -> anyhow::Result<Option<Duration>> {
-        self.start_at.map(Duration::try_from_secs_f64).transpose().context("--start-at is no time")
+        let start_at = self.start_at.map(Duration::try_from_secs_f64).transpose();
+        start_at.map_err(|_| Usage("--start-at is no time".to_owned()).into())
     }
 }

@@ -6,7 +6,7 @@ use muster_proto::enrollment::AskWishes;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{FleetArgs, RunArgs};
-use super::{conclude, limits};
+use super::{asked_rightly, conclude, limits};
 use crate::cost::Watched;
 use crate::device::{Enroller, KeyPool, Want};
 use crate::fleet::{ENROLL, FleetRun, TokenSource};
@@ -47,7 +47,7 @@ pub(super) async fn run(args: FleetArgs, stop: CancellationToken) -> anyhow::Res
         enroller.wishes = AskWishes::Skip;
     }
     let named = run.pids.iter().find_map(|pid| pid.name.as_deref());
-    anyhow::ensure!(named.is_none(), "--pid: here is one server, so it needs no name");
+    asked_rightly(named.is_none(), || "--pid: here is one server, so it needs no name")?;
     let pids: Vec<u32> = run.pids.iter().map(|pid| pid.value).collect();
     let target = format!("https://{}:{}", server.host, server.port);
     let mut results = Results::new("fleet", &run.label, &target, ENROLL);

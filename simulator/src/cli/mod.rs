@@ -21,7 +21,7 @@ use clap::error::ErrorKind;
 use tokio_util::sync::CancellationToken;
 
 use self::args::{Cli, Command, RunArgs};
-use crate::results::{Check, Results};
+use crate::results::{Check, Results, SESSIONS_RESUMED};
 use crate::{report, span};
 
 /// Runs the command line of this process.
@@ -40,9 +40,19 @@ pub fn main() -> ExitCode {
         Ok(false) => ExitCode::from(EXIT_FAILED),
         Err(error) => {
             eprintln!("muster-sim: {error:#}");
-            ExitCode::from(EXIT_FAILED)
+            ExitCode::from(if error.is::<Usage>() { EXIT_USAGE } else { EXIT_FAILED })
         }
     }
+}
+
+/// A command line that makes no sense as a whole; in words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Refuses what makes no sense.
+fn asked_rightly<S: Into<String>>(holds: bool, wrong: impl FnOnce() -> S) -> Result<(), Usage> {
+    if holds { Ok(()) } else { Err(Usage(wrong().into())) }
 }
 
 /// `false` when all was done, and something did not hold.
@@ -150,6 +160,11 @@ fn print_summary(results: &Results) {
         for (reason, count) in &series.errors {
             answer(format_args!("  {name}: {count} x {reason}"));
         }
+    }
+    if results.facts.get(SESSIONS_RESUMED) == Some(&0.0) {
+        answer(format_args!(
+            "the server resumed no session: all handshakes were full, and goals are about those"
+        ));
     }
     for line in report::cost_lines(&results.costs) {
         answer(format_args!("{line}"));

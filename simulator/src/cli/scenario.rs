@@ -1,6 +1,7 @@
 //! `muster-sim scenario`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -8,11 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::ScenarioArgs;
 use super::place::EstUrl;
-use super::{limits, print_summary, write_reports};
+use super::{Usage, asked_rightly, limits, print_summary, write_reports};
+use crate::clock::Clocks;
 use crate::device::{Enroller, KeyPool};
 use crate::edge::{Endpoint, Manner};
 use crate::fleet::TokenSource;
 use crate::identities::Directory;
+use crate::link::Links;
 use crate::scenario::{self, Live, Scenario, ScenarioWritten};
 use crate::tls::{self, Door, Groups, TlsClient};
 use crate::view::View;
@@ -30,9 +33,6 @@ pub(super) async fn run(args: ScenarioArgs, stop: CancellationToken) -> anyhow::
     let mut results = match &args.live {
         None => scenario::run(scenario, &mut view, &stop)?,
         Some(server) => {
-            for event in scenario::passed_over(&scenario).filter(|_| !args.output.quiet) {
-                eprintln!("muster-sim: only in virtual time, passed over here: {}", event.what);
-            }
             let live = Box::pin(live(&args, server, &scenario)).await?;
             let (results, shown) = Box::pin(scenario::run_live(scenario, live, view, stop)).await?;
             view = shown;
@@ -51,20 +51,24 @@ pub(super) async fn run(args: ScenarioArgs, stop: CancellationToken) -> anyhow::
 
 async fn live(args: &ScenarioArgs, server: &EstUrl, scenario: &Scenario) -> anyhow::Result<Live> {
     let (Some(ca), Some(identities)) = (&args.ca, &args.identities) else {
-        anyhow::bail!("--live needs --ca and --identities");
+        return Err(Usage("--live needs --ca and --identities".to_owned()).into());
     };
-    anyhow::ensure!(args.speed.is_finite() && args.speed > 0.0, "--speed: more than zero");
+    asked_rightly(args.speed.is_finite() && args.speed > 0.0, || "--speed: more than zero")?;
     let roots = tls::roots(ca)?;
+    let links = Arc::new(Links::new(scenario.devices, scenario.link, scenario.seed));
+    let slow = |door: &mut Door| door.links = Some(Arc::clone(&links));
     let edge = match &args.edge {
         None => None,
         Some(target) => {
             let manner = Manner { groups: Groups::default(), alpn_mqtt: false, timeout: TIMEOUT };
             let place = (target.host.as_str(), target.port);
             let protocol = target.protocol.clone();
-            Some(Endpoint::find(place, args.edge_address, roots.clone(), protocol, manner).await?)
+            let mut edge = Endpoint::find(place, args.edge_address, roots.clone(), protocol, manner).await?;
+            slow(&mut edge.door);
+            Some(edge)
         }
     };
-    let enroller = Enroller::new(
+    let mut enroller = Enroller::new(
         server.host.clone(),
         server.port,
         server.label.clone(),
@@ -76,6 +80,8 @@ async fn live(args: &ScenarioArgs, server: &EstUrl, scenario: &Scenario) -> anyh
         scenario.seed,
         PATIENCE,
     );
+    slow(&mut enroller.door);
+    enroller.clocks = Clocks::new(scenario.devices);
     let tokens = args.token.clone().map_or(TokenSource::Nothing, TokenSource::Same);
     let hooks: HashMap<String, String> =
         args.hooks.iter().map(|hook| named(hook)).collect::<anyhow::Result<_>>()?;
@@ -83,6 +89,7 @@ async fn live(args: &ScenarioArgs, server: &EstUrl, scenario: &Scenario) -> anyh
         enroller,
         tokens: tokens.open(scenario.devices as usize).await?,
         edge,
+        links,
         speed: args.speed,
         hooks,
         most_at_once: limits::connections(),
@@ -91,8 +98,8 @@ async fn live(args: &ScenarioArgs, server: &EstUrl, scenario: &Scenario) -> anyh
 
 fn named(hook: &str) -> anyhow::Result<(String, String)> {
     let (name, command) =
-        hook.split_once('=').with_context(|| format!("--hook {hook}: write NAME=COMMAND"))?;
-    anyhow::ensure!(HOOKS.contains(&name), "--hook {name}: known are {}", HOOKS.join(", "));
+        hook.split_once('=').ok_or_else(|| Usage(format!("--hook {hook}: write NAME=COMMAND")))?;
+    asked_rightly(HOOKS.contains(&name), || format!("--hook {name}: known are {}", HOOKS.join(", ")))?;
     Ok((name.to_owned(), command.to_owned()))
 }
 

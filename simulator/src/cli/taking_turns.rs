@@ -5,8 +5,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::EdgeArgs;
 use super::edge::{Comers, Party, edge_run};
-use super::{answer, print_summary, write_page};
-use crate::edge::EdgeRun;
+use super::{answer, asked_rightly, print_summary, write_page};
+use crate::edge::{EdgeRun, Mode, note_resumption};
 use crate::results::{Check, Results};
 use crate::versus::{self, Spread};
 use crate::view::View;
@@ -19,10 +19,10 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<bool> {
     let (run, output) = (&args.run, &args.run.output);
-    anyhow::ensure!(
+    asked_rightly(
         args.workers == 1 && run.shards == 1 && run.start_at.is_none() && run.hdr_log.is_none(),
-        "several targets are for one process: without --workers, --shards, --start-at and --hdr-log"
-    );
+        || "several targets are for one process: without --workers, --shards, --start-at and --hdr-log",
+    )?;
     let series = args.mode.series();
     let begun = |party: &Party| Results::new("edge", &party.name, &party.target.to_string(), series);
     let mut runs: Vec<Results> = parties.iter().map(begun).collect();
@@ -55,6 +55,9 @@ pub(super) async fn run(
 
 fn finish(args: &EdgeArgs, mut runs: Vec<Results>) -> anyhow::Result<bool> {
     let output = &args.run.output;
+    if args.mode == Mode::Resume {
+        runs.iter_mut().for_each(note_resumption);
+    }
     let first = runs.first_mut().context("a target")?;
     first.checks = output.slos.iter().map(|slo| slo.check(first)).collect::<Vec<Check>>();
     let held = first.checks.iter().all(|check| check.held);

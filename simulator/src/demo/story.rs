@@ -144,7 +144,7 @@ async fn est(world: &World, devices: Vec<u32>, want: Want) -> anyhow::Result<Res
 
 fn door(address: std::net::SocketAddr, name: &'static str) -> anyhow::Result<Door> {
     let name = rustls_pki_types::ServerName::try_from(name)?;
-    Ok(Door { address, name, own_sources: true, timeout: TIMEOUT })
+    Ok(Door { address, name, own_sources: true, timeout: TIMEOUT, links: None })
 }
 
 fn https(world: &World, host: &'static str) -> anyhow::Result<Arc<Endpoint>> {

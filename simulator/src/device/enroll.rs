@@ -12,14 +12,14 @@ use muster_proto::enrollment::{
     Present, Record, Restored, Session, Slot, State, StoredRequest, Trust,
 };
 use muster_proto::est::{Credential, Server};
-use muster_proto::time::{Instant as CoreInstant, UnixTime};
-use muster_proto::x509::{Bundle, Certificate};
+use muster_proto::time::{Instant as CoreInstant, UnixTime, Validity};
+use muster_proto::x509::{Bundle, Certificate, Moment};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::key::{DeviceKey, KeyPool, certified};
 use super::verify::Remembering;
-use crate::clock;
+use crate::clock::Clocks;
 use crate::identities::{Content, Directory, StoredPair, StoredRequest as RequestOnDisk};
 use crate::reason::Reason;
 use crate::tally::Tally;
@@ -41,6 +41,7 @@ pub(crate) struct Enroller {
     pub(crate) seed: u64,
     /// Gives up after this.
     pub(crate) patience: Duration,
+    pub(crate) clocks: Clocks,
     verifier: Remembering,
 }
 
@@ -118,6 +119,7 @@ impl Enroller {
             pace,
             seed,
             patience,
+            clocks: Clocks::default(),
             verifier,
         }
     }
@@ -163,6 +165,9 @@ impl Enroller {
             issued: false,
         };
         let worked = tokio::time::timeout(self.patience, at_work.work(want)).await;
+        if let Moment::Known(time) = at_work.machine.moment() {
+            self.clocks.believe(number, time.as_secs());
+        }
         let last = at_work.reason;
         at_work.hang_up().await;
         match worked {
@@ -202,7 +207,7 @@ impl Enroller {
 
 impl AtWork<'_> {
     async fn work(&mut self, want: Want) -> Result<(), Reason> {
-        let wall = UnixTime::from_secs(clock::unix_now().as_secs());
+        let wall = UnixTime::from_secs(self.run.clocks.unix_now(self.number));
         self.handle(Input::Wall(wall));
         if want == Want::Next {
             let now = self.now();
@@ -326,13 +331,27 @@ impl AtWork<'_> {
         match self.run.door.connect(self.number, config).await {
             Ok(stream) => {
                 self.tally.done("handshake", begun.elapsed());
+                let session = match self.judge(&stream) {
+                    Ok(server_valid) => Session { server_valid, binding: None },
+                    Err(reason) => return self.ended(reason),
+                };
                 self.tally.opened();
                 self.stream = Some(stream);
-                // TLS checked the server's dates against this machine's clock.
-                self.handle(Input::Connected(Session::default()));
+                self.handle(Input::Connected(session));
             }
             Err(reason) => self.ended(reason),
         }
+    }
+
+    /// TLS checked the server's dates against this machine's clock; a device whose own clock is off judges by that.
+    fn judge(&self, stream: &Stream) -> Result<Option<Validity>, Reason> {
+        if self.run.clocks.off(self.number) == 0 {
+            return Ok(None);
+        }
+        let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let (leaf, others) = shown.split_first().ok_or(Reason::Untrusted)?;
+        let checked = self.machine.check_server(leaf, others.iter().map(AsRef::as_ref));
+        checked.map(Some).map_err(|_| Reason::Untrusted)
     }
 
     fn identity(&self, slot: Slot) -> Option<Arc<rustls::sign::CertifiedKey>> {

@@ -10,7 +10,7 @@ mod run;
 mod session;
 
 pub(crate) use self::baseline::compare_to_bare;
-pub(crate) use self::run::{EdgeRun, Mode};
+pub(crate) use self::run::{EdgeRun, Mode, note_resumption};
 pub(crate) use self::session::{Endpoint, Manner, Open, Protocol};
 
 /// Full handshakes, from the time of arrival to the first answer.

@@ -18,7 +18,7 @@ use crate::device::certified;
 use crate::fleet::wait_for;
 use crate::identities::Directory;
 use crate::reason::Reason;
-use crate::results::Results;
+use crate::results::{Results, SESSIONS_RESUMED};
 use crate::tally::Tally;
 use crate::view::View;
 
@@ -159,6 +159,17 @@ fn count_work(costs: &mut Costs, mode: Mode, tally: &Tally, bound: Bound) {
         // A request on an open connection has no signature in it.
         Mode::KeepAlive | Mode::RoundTrip => (tally.count(mode.series()), Unit::Request),
     };
+}
+
+/// Notes how many sessions were resumed, where that was tried. A server may resume none, as ours does; then what was
+/// done are full handshakes, and they are what goals are about.
+pub(crate) fn note_resumption(results: &mut Results) {
+    let count = |results: &Results, name| results.series.get(name).map_or(0, |series| series.hdr.count());
+    let (full, resumed) = (count(results, HANDSHAKE), count(results, RESUMED));
+    results.facts.insert(SESSIONS_RESUMED.into(), resumed as f64);
+    if resumed == 0 && full > 0 {
+        results.main_series = HANDSHAKE.to_owned();
+    }
 }
 
 async fn follow(

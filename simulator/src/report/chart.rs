@@ -1,8 +1,15 @@
-//! Charts as inline SVG: lines and bars, with axes, a grid, a legend, and a title on each mark for the pointer.
+//! Charts as inline SVG: lines by plotters, with axes, a grid and a legend, and bars by the page's own style.
 //!
-//! Colours are classes, so the page's style decides them for light and dark. Text is never in a series' colour.
+//! What plotters draws has the colours of the light page as attributes; the page's style knows them by those and has
+//! others for dark. So it has fonts and their sizes. Text is never in a series' colour.
+
+use std::ops::Range;
 
 use maud::{Markup, PreEscaped, html};
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{AsRangedCoord, DefaultFormatting, KeyPointHint, ValueFormatter};
+use plotters::coord::types::RangedCoordf64;
+use plotters::prelude::*;
 
 /// A line.
 #[derive(Clone, Debug)]
@@ -40,45 +47,106 @@ pub(super) struct BarChart<'t> {
     pub(super) bars: Vec<(String, f64, String)>,
 }
 
+type Drawn<'s, T> = Result<T, DrawingAreaErrorKind<<SVGBackend<'s> as DrawingBackend>::ErrorType>>;
+
 impl LineChart<'_> {
     /// The chart; nothing where there is nothing to draw.
     pub(super) fn draw(&self) -> Markup {
-        let points = || self.lines.iter().flat_map(|line| &line.points);
-        if points().count() == 0 {
+        if self.lines.iter().all(|line| line.points.is_empty()) {
             return html! {};
         }
-        let (x_low, x_high) = bounds(points().map(|(x, _)| *x).chain(self.x_ticks.iter().map(|(x, _)| *x)));
-        let axis = Axis::new(points().map(|(_, y)| *y), self.logarithmic);
-        let x_at = |x: f64| LEFT + (x - x_low) / (x_high - x_low).max(f64::EPSILON) * (WIDTH - LEFT - RIGHT);
-        let y_at = |y: f64| TOP + (1.0 - axis.share(y)) * (HEIGHT - TOP - BOTTOM);
+        let mut svg = String::new();
+        let drawn = self.draw_into(&SVGBackend::with_string(&mut svg, SIZE).into_drawing_area());
+        // In a page it needs none, and no address in it is looked up.
+        let svg = svg.replacen(NAMESPACE, "", 1);
         html! {
             figure {
                 figcaption { (self.title) span.unit { (self.unit.caption()) } }
                 (legend(&self.lines))
-                svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(self.title) {
-                    @for tick in axis.ticks() {
-                        line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(round(y_at(tick))) y2=(round(y_at(tick))) {}
-                        text.tick x=(LEFT - 8.0) y=(round(y_at(tick) + 4.0)) text-anchor="end" { (self.unit.show(tick)) }
-                    }
-                    @for (x, text) in &self.x_ticks {
-                        text.tick x=(round(x_at(*x))) y=(HEIGHT - BOTTOM + 20.0) text-anchor="middle" { (text) }
-                    }
-                    line.axis x1=(LEFT) x2=(WIDTH - RIGHT) y1=(HEIGHT - BOTTOM) y2=(HEIGHT - BOTTOM) {}
-                    @for (index, line) in self.lines.iter().enumerate() {
-                        polyline class=(format!("line s{}", index % COLOURS))
-                            points=(path(&line.points, x_at, y_at)) {}
-                        @if line.points.len() <= MARKS_MAX {
-                            @for (x, y) in &line.points {
-                                circle class=(format!("mark s{}", index % COLOURS)) r="3"
-                                    cx=(round(x_at(*x))) cy=(round(y_at(*y))) {
-                                    title { (line.name) ": " (self.unit.show(*y)) }
-                                }
-                            }
-                        }
-                    }
+                @match drawn {
+                    Ok(()) => div.chart role="img" aria-label=(self.title) { (PreEscaped(svg)) },
+                    Err(error) => p { "It can't be drawn: " (error) },
                 }
             }
         }
+    }
+
+    fn draw_into<'s>(&self, area: &DrawingArea<SVGBackend<'s>, Shift>) -> Drawn<'s, ()> {
+        let points = || self.lines.iter().flat_map(|line| &line.points);
+        let x = bounds(points().map(|(x, _)| *x).chain(self.x_ticks.iter().map(|(x, _)| *x)));
+        let x = x.start..x.end.max(x.start + f64::EPSILON);
+        let y = bounds(points().map(|(_, y)| *y).filter(|y| *y > 0.0));
+        if self.logarithmic && y.end > y.start * 4.0 {
+            let powers = 10_f64.powf(y.start.log10().floor())..10_f64.powf(y.end.log10().ceil());
+            return self.draw_over(area, x, powers.start, powers.log_scale());
+        }
+        // Where all is zero there is an axis, too.
+        let top = if y.end > 0.0 { y.end * HEADROOM } else { 1.0 };
+        self.draw_over(area, x, 0.0, 0.0..top)
+    }
+
+    fn draw_over<'s, Y>(
+        &self,
+        area: &DrawingArea<SVGBackend<'s>, Shift>,
+        x: Range<f64>,
+        lowest: f64,
+        y: Y,
+    ) -> Drawn<'s, ()>
+    where
+        Y: AsRangedCoord<Value = f64>,
+        Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    {
+        let x = Ticked { axis: x.into(), at: self.x_ticks.iter().map(|(x, _)| *x).collect() };
+        let mut chart = ChartBuilder::on(area)
+            .margin(MARGIN)
+            .margin_right(RIGHT)
+            .x_label_area_size(BELOW)
+            .y_label_area_size(BESIDE)
+            .build_cartesian_2d(x, y)?;
+        let tick = |at: &f64| self.x_ticks.iter().find(|(x, _)| x == at).map_or("", |(_, text)| text);
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .bold_line_style(GRID.stroke_width(2))
+            .light_line_style(TRANSPARENT)
+            .axis_style(AXIS.stroke_width(2))
+            .set_tick_mark_size(LabelAreaPosition::Bottom, BELOW_TICK)
+            .label_style(("sans-serif", TEXT_SIZE))
+            .x_label_formatter(&|x| tick(x).to_owned())
+            .y_labels(Y_LABELS)
+            .y_label_formatter(&|y| self.unit.show(*y))
+            .draw()?;
+        for (line, colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
+            let points = line.points.iter().map(|(x, y)| (*x, y.max(lowest)));
+            chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(4)))?;
+            if line.points.len() <= MARKS_MAX {
+                chart.draw_series(points.map(|point| Circle::new(point, 6, colour.filled())))?;
+            }
+        }
+        area.present()
+    }
+}
+
+/// An axis with ticks where they are wanted.
+struct Ticked {
+    axis: RangedCoordf64,
+    at: Vec<f64>,
+}
+
+impl Ranged for Ticked {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        self.axis.map(value, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
+        self.at.clone()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.axis.range()
     }
 }
 
@@ -125,83 +193,16 @@ fn legend(lines: &[Line]) -> Markup {
         @if lines.len() > 1 {
             p.legend {
                 @for (index, line) in lines.iter().enumerate() {
-                    span { i class=(format!("key s{}", index % COLOURS)) {} (line.name) }
+                    span { i class=(format!("key s{}", index % COLOURS.len())) {} (line.name) }
                 }
             }
         }
     }
 }
 
-fn path(points: &[(f64, f64)], x_at: impl Fn(f64) -> f64, y_at: impl Fn(f64) -> f64) -> PreEscaped<String> {
-    let pairs: Vec<String> =
-        points.iter().map(|(x, y)| format!("{},{}", round(x_at(*x)), round(y_at(*y)))).collect();
-    PreEscaped(pairs.join(" "))
-}
-
-/// The y axis.
-struct Axis {
-    low: f64,
-    high: f64,
-    logarithmic: bool,
-}
-
-impl Axis {
-    fn new(values: impl Iterator<Item = f64> + Clone, logarithmic: bool) -> Self {
-        let highest = values.clone().fold(0.0, f64::max);
-        let lowest = values.filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min);
-        if logarithmic && lowest.is_finite() && highest > lowest * 4.0 {
-            return Self {
-                low: 10_f64.powf(lowest.log10().floor()),
-                high: 10_f64.powf(highest.log10().ceil()),
-                logarithmic,
-            };
-        }
-        let step = step(highest.max(f64::MIN_POSITIVE));
-        Self { low: 0.0, high: (highest / step).ceil().max(1.0) * step, logarithmic: false }
-    }
-
-    fn share(&self, value: f64) -> f64 {
-        if self.logarithmic {
-            let value = value.max(self.low);
-            return (value.log10() - self.low.log10())
-                / (self.high.log10() - self.low.log10()).max(f64::EPSILON);
-        }
-        (value - self.low) / (self.high - self.low)
-    }
-
-    fn ticks(&self) -> Vec<f64> {
-        if self.logarithmic {
-            let (first, last) = (self.low.log10().round() as i32, self.high.log10().round() as i32);
-            return (first..=last).map(|power| 10_f64.powi(power)).collect();
-        }
-        let step = step(self.high);
-        (0..=(self.high / step).round() as u32).map(|count| f64::from(count) * step).collect()
-    }
-}
-
-/// 1, 2 or 5 times a power of ten: four to eight of it make the whole.
-fn step(high: f64) -> f64 {
-    let rough = high / 5.0;
-    let power = 10_f64.powf(rough.log10().floor());
-    let digit = rough / power;
-    power
-        * if digit <= 1.0 {
-            1.0
-        } else if digit <= 2.0 {
-            2.0
-        } else if digit <= 5.0 {
-            5.0
-        } else {
-            10.0
-        }
-}
-
-fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
-}
-
-fn round(value: f64) -> f64 {
-    (value * 10.0).round() / 10.0
+fn bounds(values: impl Iterator<Item = f64>) -> Range<f64> {
+    let outer = f64::INFINITY..f64::NEG_INFINITY;
+    values.fold(outer, |range, value| range.start.min(value)..range.end.max(value))
 }
 
 /// Milliseconds for people: in the unit that fits, with three digits that count.
@@ -233,14 +234,31 @@ fn trimmed(text: String) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-const WIDTH: f64 = 820.0;
-const HEIGHT: f64 = 260.0;
-const LEFT: f64 = 64.0;
-const RIGHT: f64 = 24.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 32.0;
-/// As many as the style has.
-const COLOURS: usize = 6;
+/// Two pixels for each of the page's, since plotters knows only whole ones.
+const SIZE: (u32, u32) = (1640, 520);
+const NAMESPACE: &str = " xmlns=\"http://www.w3.org/2000/svg\"";
+const MARGIN: u32 = 16;
+/// Half of the last text below.
+const RIGHT: u32 = 56;
+const BELOW: u32 = 56;
+/// So that the first text below the axis is clear of the lowest one beside it.
+const BELOW_TICK: i32 = 14;
+const BESIDE: u32 = 112;
+const TEXT_SIZE: u32 = 24;
+const Y_LABELS: usize = 6;
+/// Above the highest point.
+const HEADROOM: f64 = 1.08;
+/// As the style of the light page has them, and in its order.
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0x2a, 0x78, 0xd6),
+    RGBColor(0xeb, 0x68, 0x34),
+    RGBColor(0x1b, 0xaf, 0x7a),
+    RGBColor(0x4a, 0x3a, 0xa7),
+    RGBColor(0xe3, 0x49, 0x48),
+    RGBColor(0x89, 0x87, 0x81),
+];
+const GRID: RGBColor = RGBColor(0xe1, 0xe0, 0xd9);
+const AXIS: RGBColor = RGBColor(0xc3, 0xc2, 0xb7);
 /// More would be a smear.
 const MARKS_MAX: usize = 120;
 
@@ -248,10 +266,43 @@ const MARKS_MAX: usize = 120;
 mod tests {
     use super::*;
 
+    fn chart(points: Vec<(f64, f64)>, logarithmic: bool) -> String {
+        let lines = vec![Line { name: "line".to_owned(), points }];
+        let x_ticks = vec![(0.0, "noon".to_owned()), (9.0, "nine".to_owned())];
+        LineChart { title: "T", unit: Unit::Latency, x_ticks, lines, logarithmic }.draw().into_string()
+    }
+
     #[test]
-    fn axes_have_round_ticks() {
-        assert_eq!(Axis::new([3.0, 87.0].into_iter(), false).ticks(), [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
-        assert_eq!(Axis::new([0.4, 87.0].into_iter(), true).ticks(), [0.1, 1.0, 10.0, 100.0]);
+    fn a_chart_has_its_ticks_and_is_drawn_for_any_points() {
+        let page = chart(vec![(0.0, 0.4), (3.0, 0.0), (9.0, 87.0)], true);
+        for text in ["noon", "nine", "1 ms", "10 ms", "100 ms", "aria-label=\"T\""] {
+            assert!(page.contains(text), "{text}: {page}");
+        }
+        for points in
+            [vec![(0.0, 0.0)], vec![(4.0, 7.0)], vec![(0.0, 0.0), (9.0, 0.0)], vec![(1.0, 1e9), (2.0, 1e-9)]]
+        {
+            for logarithmic in [false, true] {
+                let page = chart(points.clone(), logarithmic);
+                assert!(
+                    page.contains("<svg") && !page.contains("NaN") && !page.contains("http"),
+                    "{points:?}: {page}"
+                );
+            }
+        }
+        assert_eq!(chart(Vec::new(), true), "");
+    }
+
+    #[test]
+    fn the_style_knows_every_colour_that_is_drawn() {
+        let style = include_str!("page.css");
+        for RGBColor(red, green, blue) in COLOURS.into_iter().chain([GRID, AXIS]) {
+            let colour = format!("#{red:02X}{green:02X}{blue:02X}");
+            assert!(style.contains(&format!("[stroke=\"{colour}\"]")), "{colour}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_three_digits() {
         assert_eq!(number(0.1570), "0.157");
         assert_eq!(number(12_345.0), "12 k");
     }

@@ -12,10 +12,10 @@ use muster_proto::time::{Instant, UnixTime};
 use muster_proto::x509::Bundle;
 
 use super::crypto::{ModelKey, ModelVerifier};
-use super::link::transit;
 use super::server::{Answer, SERVER_NAME, START_S, token_of};
 use super::world::{Post, World};
 use crate::chance::Chance;
+use crate::link::{BROKEN_AFTER, SYN_BYTES, transit};
 use crate::reason::Reason;
 
 /// What survives a reboot, by slot.
@@ -287,7 +287,7 @@ impl Body {
         let now = self.world.now_ms();
         self.on_way = Some(match transit(&link, bytes, &mut self.chance) {
             Some(time) => (now + millis(time), what),
-            None => (now + BROKEN_AFTER_MS, OnWay::Refused(Ending::Reset)),
+            None => (now + millis(BROKEN_AFTER), OnWay::Refused(Ending::Reset)),
         });
     }
 
@@ -482,11 +482,8 @@ fn millis(span: Duration) -> u64 {
 
 /// A request with a P-256 CSR in one piece.
 const SEND_BYTES: usize = 2 << 10;
-const SYN_BYTES: usize = 60;
 /// ClientHello and certificates of both sides.
 const HANDSHAKE_BYTES: usize = 2500;
-/// The time until a system gives a connection up.
-const BROKEN_AFTER_MS: u64 = 30_000;
 /// A new certificate is tried soon.
 const TRY_AFTER_MS: u64 = 1000;
 /// The first of the seed's sequences that devices use, one each.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::link::LinkQuality;
 use crate::slo::Slo;
 use crate::span;
 
@@ -23,8 +24,7 @@ pub struct ScenarioWritten {
     span: String,
     #[serde(default)]
     server: ServerWritten,
-    #[serde(default)]
-    link: LinkWritten,
+    link: Option<LinkWritten>,
     #[serde(default)]
     defect: DefectWritten,
     #[serde(default)]
@@ -106,25 +106,14 @@ pub struct Scenario {
     pub(crate) lifetime: Duration,
     pub(crate) capacity_per_s: u32,
     pub(crate) service_time: Duration,
-    pub(crate) link: LinkQuality,
+    /// `None` where the file says nothing: virtual time takes the usual, sockets are as they are.
+    pub(crate) link: Option<LinkQuality>,
     pub(crate) defect: Defect,
     pub(crate) hostile: Hostile,
     /// In order of time.
     pub(crate) events: Vec<Event>,
     pub(crate) slos: Vec<Slo>,
     pub(crate) use_every: Duration,
-}
-
-/// How good a link is.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct LinkQuality {
-    /// One way.
-    pub(crate) delay: Duration,
-    /// Added at random, up to this.
-    pub(crate) jitter: Duration,
-    /// Share of segments that are lost and sent again.
-    pub(crate) loss: f64,
-    pub(crate) bytes_per_s: Option<u32>,
 }
 
 /// Faults that are put in on purpose, to see that the checks find them.
@@ -249,7 +238,7 @@ impl ScenarioWritten {
             lifetime,
             capacity_per_s: self.server.capacity_per_s.max(1),
             service_time: named("server.service_time", &self.server.service_time)?,
-            link: self.link.check("link")?,
+            link: self.link.map(|link| link.check("link")).transpose()?,
             defect: Defect {
                 drop_answers: self.defect.drop_answers,
                 swap_early: self.defect.swap_early,
@@ -318,7 +307,7 @@ impl LinkWritten {
             return Err(format!("{name}.loss: 0 to {MAX_LOSS}"));
         }
         Ok(LinkQuality {
-            delay: time(&self.delay, DELAY_DEFAULT)?,
+            delay: time(&self.delay, LinkQuality::USUAL.delay)?,
             jitter: time(&self.jitter, Duration::ZERO)?,
             loss: self.loss,
             bytes_per_s: self.bytes_per_s.filter(|rate| *rate > 0),
@@ -359,7 +348,6 @@ const MAX_SPAN: Duration = Duration::from_secs(3660 * 86_400);
 const MIN_LIFETIME: Duration = Duration::from_secs(300);
 const MIN_USE_EVERY: Duration = Duration::from_secs(1);
 const MAX_LOSS: f64 = 0.5;
-const DELAY_DEFAULT: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,8 @@
 //!
 //! Devices enroll, use their certificates at the edge, renew when it is time, and meet the file's events. What a
 //! simulator can't do to somebody else's server (stop its CA, revoke, set lifetimes) is done by the operator's hooks.
-//! Links are the machine's own here: events about them are passed over, and so are clocks.
+//! Links are as slow as the file says, in this machine's time: what waits for them has time-outs of its own, which
+//! no speed of ours changes. Each device has a clock of its own, which may be off.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use super::file::{Event, Scenario, What};
 use super::{intruder, live_goals};
 use crate::chance::Chance;
-use crate::clock;
 use crate::device::{Enroller, Want, certified};
 use crate::edge::Endpoint;
 use crate::fleet::{ENROLL, Tokens};
+use crate::link::Links;
 use crate::results::Results;
 use crate::tally::Tally;
 use crate::view::View;
@@ -32,6 +33,8 @@ pub(crate) struct Live {
     pub(crate) tokens: Tokens,
     /// Where certificates are used; without one they are only enrolled and renewed.
     pub(crate) edge: Option<Endpoint>,
+    /// Of all connections that devices make.
+    pub(crate) links: Arc<Links>,
     /// How much faster than the file says.
     pub(crate) speed: f64,
     /// Command lines by the name of what happens; `{device}` and `{seconds}` are filled in.
@@ -56,6 +59,8 @@ pub(super) struct Shared {
     pub(super) revoked: AtomicU64,
     pub(super) revoked_accepted: AtomicU64,
     pub(super) hostile_accepted: AtomicU64,
+    pub(super) clocks_off: AtomicU64,
+    pub(super) links_slow: AtomicU64,
     end: Instant,
     stop: CancellationToken,
 }
@@ -86,6 +91,8 @@ pub(crate) async fn run(
         revoked: AtomicU64::new(0),
         revoked_accepted: AtomicU64::new(0),
         hostile_accepted: AtomicU64::new(0),
+        clocks_off: AtomicU64::new(0),
+        links_slow: AtomicU64::new(0),
         end,
         stop: seen.clone(),
     });
@@ -182,10 +189,8 @@ async fn device(shared: Arc<Shared>, number: u32, mut posts: mpsc::Receiver<Post
 async fn enroll(shared: &Shared, number: u32, want: Want) {
     let Ok(_slot) = shared.slots.acquire().await else { return };
     let enroller = &shared.live.enroller;
-    let token = match want {
-        Want::First => shared.live.tokens.of(&enroller.directory.device(number)).await.ok().flatten(),
-        Want::Next => None,
-    };
+    // It keeps its token: whose certificate ended, or seems to by its clock, has nothing else to show.
+    let token = shared.live.tokens.of(&enroller.directory.device(number)).await.ok().flatten();
     let began = Instant::now();
     let series = if want == Want::First { ENROLL } else { RENEW };
     match Box::pin(enroller.run(number, token.as_deref(), want, &shared.tally)).await {
@@ -194,10 +199,11 @@ async fn enroll(shared: &Shared, number: u32, want: Want) {
     }
 }
 
-/// Whether it is time to renew, by the window that was stored with the certificate.
+/// Whether it is time to renew, by the window that was stored with the certificate and the device's clock.
 fn is_due(shared: &Shared, number: u32) -> bool {
-    let pair = shared.live.enroller.directory.pair(number).ok().flatten();
-    pair.is_some_and(|(pair, _)| pair.window.renew_at().as_secs() <= clock::unix_now().as_secs())
+    let enroller = &shared.live.enroller;
+    let pair = enroller.directory.pair(number).ok().flatten();
+    pair.is_some_and(|(pair, _)| pair.window.renew_at().as_secs() <= enroller.clocks.unix_now(number))
 }
 
 async fn use_certificate(shared: &Shared, number: u32, revoked: bool) {
@@ -247,7 +253,17 @@ async fn happen(shared: &Arc<Shared>, event: &Event, posts: &[mpsc::Sender<Post>
         What::Lifetime { lifetime } => {
             hook(shared, "lifetime", "", lifetime.as_secs()).await;
         }
-        What::Reboot { share } => tell(&chosen(share, chance), Post::Reconnect),
+        What::ClockSkew { share, seconds } => {
+            for number in chosen(share, chance) {
+                shared.live.enroller.clocks.skew(number, seconds);
+                shared.clocks_off.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        What::Reboot { share } => {
+            let numbers = chosen(share, chance);
+            numbers.iter().for_each(|number| shared.live.enroller.clocks.reboot(*number));
+            tell(&numbers, Post::Reconnect);
+        }
         What::Rotate { share } => tell(&chosen(share, chance), Post::RenewNow),
         What::Revoke { share } => {
             let numbers = chosen(share, chance);
@@ -258,14 +274,14 @@ async fn happen(shared: &Arc<Shared>, event: &Event, posts: &[mpsc::Sender<Post>
                 }
             }
         }
-        What::ClockSkew { .. } | What::SlowLinks { .. } => {}
+        What::SlowLinks { share, span, link } => {
+            let until = tokio::time::Instant::now() + shared.scaled(span);
+            for number in chosen(share, chance) {
+                shared.live.links.slow(number, until, link);
+                shared.links_slow.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
-}
-
-/// Events of a file that a live run passes over.
-pub(crate) fn passed_over(scenario: &Scenario) -> impl Iterator<Item = &Event> {
-    let passed = |what| matches!(what, What::ClockSkew { .. } | What::SlowLinks { .. });
-    scenario.events.iter().filter(move |event| passed(event.what))
 }
 
 /// Runs the operator's command for something; whether there is one and it worked.

@@ -1,6 +1,6 @@
 //! What must hold in every live run.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::live::Shared;
 use crate::results::{Check, Results};
@@ -14,6 +14,9 @@ pub(super) fn conclude(shared: &Shared, results: &mut Results) {
     results.facts.insert("devices".into(), f64::from(devices));
     results.facts.insert("revoked".into(), revoked as f64);
     results.facts.insert("holding_at_the_end".into(), holding as f64);
+    let count = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
+    results.facts.insert("clocks_off".into(), count(&shared.clocks_off));
+    results.facts.insert("links_slow".into(), count(&shared.links_slow));
     let held = |name: &str, bad: u64, what: &str| Check {
         name: name.into(),
         held: bad == 0,

@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::file::{Event, LinkQuality, Scenario, What};
+use super::file::{Event, Scenario, What};
 use super::server::ModelServer;
 use super::{device, hostile};
 use crate::chance::Chance;
 use crate::cost::own_cpu_ms;
+use crate::link::LinkQuality;
 use crate::results::{Check, Latency, Results};
 use crate::span;
 use crate::tally::Glance;
@@ -110,7 +111,8 @@ impl World {
     /// The link of a device at present.
     pub(super) fn link(&self, number: u32) -> LinkQuality {
         let slow = self.slow.borrow().get(number as usize).copied().flatten();
-        slow.filter(|(until, _)| self.now_ms() < *until).map_or(self.scenario.link, |(_, link)| link)
+        let slow = slow.filter(|(until, _)| self.now_ms() < *until).map(|(_, link)| link);
+        slow.or(self.scenario.link).unwrap_or(LinkQuality::USUAL)
     }
 
     /// Something went well.

@@ -9,6 +9,7 @@
 pub(crate) mod alone;
 mod caller;
 pub(crate) mod crowd;
+pub(crate) mod flood;
 mod load;
 mod peers;
 pub(crate) mod revoke;

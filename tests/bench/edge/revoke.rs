@@ -153,7 +153,7 @@ fn ms_between(from_ns: u64, to_ns: u64) -> f64 {
 }
 
 #[expect(clippy::print_stdout, reason = "the report of a bench")]
-fn print_quantiles(what: &str, figures: &mut [f64]) {
+pub(crate) fn print_quantiles(what: &str, figures: &mut [f64]) {
     figures.sort_by(f64::total_cmp);
     let [p50, p99, most] = [0.5, 0.99, 1.0].map(|part| quantile(figures, part));
     println!("{what}, ms: p50 {p50:.1}, p99 {p99:.1}, most {most:.1}");
@@ -166,7 +166,7 @@ fn print_quantiles(what: &str, figures: &mut [f64]) {
     clippy::cast_sign_loss,
     reason = "an index made from a part of a small length"
 )]
-fn quantile(figures: &[f64], part: f64) -> f64 {
+pub(crate) fn quantile(figures: &[f64], part: f64) -> f64 {
     let index = (part * figures.len() as f64).ceil() as usize;
     figures.get(index.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }

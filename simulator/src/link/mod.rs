@@ -1,19 +1,46 @@
-//! A device's link in virtual time: delay, jitter, loss and rate, from a seed, and itself without a clock.
+//! A device's link: delay, jitter, loss and rate, from a seed, and itself without a clock.
 //!
 //! The transport is TCP, so what is lost is sent again after a time that doubles: loss costs time, not data. After
-//! several losses in a row the connection is given up.
+//! several losses in a row the connection is given up. Virtual time asks how long bytes take; on sockets [`Linked`]
+//! makes a connection take as long.
+
+mod fleet;
+mod stream;
 
 use std::time::Duration;
 
-use super::file::LinkQuality;
 use crate::chance::Chance;
 
-/// When bytes sent now are there; `None` when the connection was given up.
-pub(super) fn transit(quality: &LinkQuality, bytes: usize, chance: &mut Chance) -> Option<Duration> {
-    let mut time = quality.delay + quality.jitter.mul_f64(chance.unit());
-    if let Some(rate) = quality.bytes_per_s {
-        time += Duration::from_secs_f64(bytes as f64 / f64::from(rate));
+pub(crate) use self::fleet::{Link, Links};
+pub(crate) use self::stream::Linked;
+
+/// How good a link is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct LinkQuality {
+    /// One way.
+    pub(crate) delay: Duration,
+    /// Added at random, up to this.
+    pub(crate) jitter: Duration,
+    /// Share of segments that are lost and sent again.
+    pub(crate) loss: f64,
+    pub(crate) bytes_per_s: Option<u32>,
+}
+
+impl LinkQuality {
+    /// Where a scenario says nothing of links.
+    pub(crate) const USUAL: Self =
+        Self { delay: Duration::from_millis(20), jitter: Duration::ZERO, loss: 0.0, bytes_per_s: None };
+
+    /// How long the link is busy with these bytes.
+    fn sending(&self, bytes: usize) -> Duration {
+        let seconds = self.bytes_per_s.map(|rate| bytes as f64 / f64::from(rate));
+        seconds.map(Duration::from_secs_f64).unwrap_or_default()
     }
+}
+
+/// When bytes sent now are there; `None` when the connection was given up.
+pub(crate) fn transit(quality: &LinkQuality, bytes: usize, chance: &mut Chance) -> Option<Duration> {
+    let mut time = quality.delay + quality.jitter.mul_f64(chance.unit()) + quality.sending(bytes);
     let segments = bytes.div_ceil(SEGMENT_BYTES).max(1);
     for _ in 0..segments {
         let mut again = (quality.delay * 4).max(RETRANSMIT_MIN);
@@ -30,6 +57,10 @@ pub(super) fn transit(quality: &LinkQuality, bytes: usize, chance: &mut Chance) 
     Some(time)
 }
 
+/// A SYN, or its answer.
+pub(crate) const SYN_BYTES: usize = 60;
+/// The time until a system gives a connection up.
+pub(crate) const BROKEN_AFTER: Duration = Duration::from_secs(30);
 /// Payload of a TCP segment on Ethernet.
 const SEGMENT_BYTES: usize = 1460;
 /// RFC 6298 says a second; systems use this.
