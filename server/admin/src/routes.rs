@@ -15,11 +15,11 @@ use tracing::Instrument as _;
 
 use crate::api::{
     access, access_certificates, accounts, admin_tokens, approvals, associations, audit, backup, cas,
-    certificates, client_certificates, devices, host_test, hosts, lapsing, mtls_certificates, profiles,
-    rulesets, signing, status, tokens, zones,
+    certificates, client_certificates, connections, devices, events, host_test, hosts, lapsing, metrics,
+    mtls_certificates, profiles, rulesets, signing, status, tokens, webhooks, zones,
 };
 use crate::error::{ApiError, CODE_METHOD, CODE_ROUTE};
-use crate::{Api, auth, dashboard, health};
+use crate::{Api, auth, dashboard, health, idempotency};
 
 /// Carries the id under which log and audit know a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -34,6 +34,7 @@ pub fn router(api: Arc<Api>) -> Router {
     let json = Router::new()
         .nest("/client/v4", cloudflare().nest("/accounts/{account_id}/muster", own()))
         .route_layer(from_fn_with_state(Arc::clone(&api), in_force))
+        .route_layer(from_fn_with_state(Arc::clone(&api), idempotency::once))
         .route_layer(from_fn_with_state(Arc::clone(&api), auth::authenticate));
     let inside = surround(json.clone(), Arc::clone(&api));
     let pages = dashboard::routes(&api, inside);
@@ -134,23 +135,33 @@ fn own() -> Router<Arc<Api>> {
         .route("/cas/{id}", get(cas::get))
         .route("/cas/{id}/crl", get(cas::crl))
         .route("/certificates", get(certificates::list))
+        .route("/certificates/revoke", post(certificates::batch::revoke))
         .route("/certificates/sign", post(signing::sign))
         .route("/certificates/{id}", get(certificates::get))
         .route("/certificates/{id}/reactivate", post(certificates::reactivate))
         .route("/certificates/{id}/revoke", post(certificates::revoke))
-        .route("/devices", get(devices::list))
+        .route("/connections", get(connections::list))
+        .route("/devices", get(devices::list).patch(devices::set_status))
         .route("/devices/import", post(devices::import))
         .route("/devices/{id}", get(devices::get).patch(devices::edit))
+        .route("/events", get(events::stream))
         .route("/hosts", get(hosts::list))
         .route("/hosts/{id}", get(hosts::get).put(hosts::set).delete(hosts::remove))
         .route("/hosts/{id}/test", post(host_test::test))
         .route("/lapsing", get(lapsing::list))
+        .route("/metrics/summary", get(metrics::summary))
         .route("/profiles", get(profiles::list))
         .route("/profiles/{id}", get(profiles::get).put(profiles::set))
         .route("/roots", get(cas::roots))
         .route("/status", get(status::status))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", get(tokens::get).delete(tokens::revoke))
+        .route("/webhooks", get(webhooks::list).post(webhooks::create))
+        .route("/webhooks/{id}", get(webhooks::get).delete(webhooks::remove))
+        .route("/webhooks/{id}/dead_letters", get(webhooks::letters))
+        .route("/webhooks/{id}/dead_letters/{number}", delete(webhooks::drop_letter))
+        .route("/webhooks/{id}/dead_letters/{number}/redeliver", post(webhooks::redeliver))
+        .route("/webhooks/{id}/test", post(webhooks::test))
 }
 
 fn surround(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {

@@ -1,6 +1,8 @@
 //! Issued certificates: listed, shown, revoked, reactivated.
 //!
-//! A revocation is answered when the ledger has it and the CRL lists it.
+//! A revocation is answered when the ledger has it and the CRL lists it. That of many is in `batch`.
+
+pub(crate) mod batch;
 
 use std::sync::Arc;
 

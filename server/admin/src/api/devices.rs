@@ -1,5 +1,7 @@
-//! Devices: listed, shown with their certificates, edited. The import is in `import`.
+//! Devices: listed, shown with their certificates, edited. The import is in `import`, the status of
+//! many in `batch`.
 
+mod batch;
 mod import;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +17,7 @@ use muster_store::reader::DeviceFilter;
 use muster_store::record;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub(crate) use self::batch::set_status;
 pub(crate) use self::import::import;
 use crate::Api;
 use crate::api::Outcome;

@@ -91,6 +91,8 @@ pub enum Action {
     TokenRevoked,
     /// A CA was removed.
     CaRemoved,
+    /// A dead letter of a webhook was delivered after all or dropped; the details say which.
+    DeadLetterRemoved,
     /// A document was removed; the details say which.
     DocumentRemoved,
     /// A document was set; the details say which.
@@ -99,6 +101,10 @@ pub enum Action {
     OutboundLeafAdded,
     /// An uploaded leaf was removed; the details say which.
     OutboundLeafRemoved,
+    /// A webhook was made; the details say which.
+    WebhookAdded,
+    /// A webhook was removed; the details say which.
+    WebhookRemoved,
     /// A zone was added.
     ZoneAdded,
     /// A zone was removed.
