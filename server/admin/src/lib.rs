@@ -21,6 +21,7 @@ mod events;
 mod health;
 mod idempotency;
 mod metrics;
+mod openapi;
 mod paging;
 mod permission;
 mod request;

@@ -23,7 +23,7 @@ pub(crate) struct PageWish {
 }
 
 /// What a list answers about itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub(crate) struct PageInfo {
     page: u32,
     per_page: u32,

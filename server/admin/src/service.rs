@@ -36,7 +36,7 @@ pub type Backup = Arc<dyn Fn() -> io::Result<File> + Send + Sync>;
 pub type ZonesChanged = Arc<dyn Fn() + Send + Sync>;
 
 /// What the edge counts, as far as people look at it; totals count from its start.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, utoipa::ToSchema)]
 pub struct EdgeFigures {
     /// HTTPS connections open.
     pub connections_https: usize,

@@ -12,6 +12,7 @@ use muster_policy::identity::{CaId, CertificateId, Serial};
 use muster_policy::name::DeviceId;
 use muster_policy::time::UnixTime;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::Outcome;
 use crate::envelope::Answer;
@@ -20,8 +21,8 @@ use crate::paging::PageWish;
 use crate::request::{Account, Query};
 use crate::{Api, Connection, ConnectionFilter};
 
-#[derive(Serialize)]
-struct ConnectionView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ConnectionView {
     /// Grows with each connection of the process.
     number: u64,
     host: HostPattern,
@@ -30,6 +31,7 @@ struct ConnectionView {
     device: Option<DeviceId>,
     ca: Option<CaId>,
     serial_number: Option<Serial>,
+    #[schema(value_type = String)]
     peer: SocketAddr,
     since: UnixTime,
 }

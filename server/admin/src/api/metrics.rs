@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use muster_policy::time::UnixTime;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::Outcome;
@@ -15,8 +16,8 @@ use crate::envelope::Answer;
 use crate::error::ApiError;
 use crate::request::Account;
 
-#[derive(Serialize)]
-struct SummaryView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SummaryView {
     at: UnixTime,
     /// Counters count from here.
     started_at: UnixTime,
@@ -24,15 +25,15 @@ struct SummaryView {
 }
 
 /// A metric under its name in OpenMetrics; of a histogram, how many values there were and their sum.
-#[derive(Debug, Default, PartialEq, Serialize)]
-struct MetricView {
+#[derive(Debug, Default, PartialEq, Serialize, ToSchema)]
+pub(crate) struct MetricView {
     total: f64,
     /// One for each set of labels; empty for a metric without labels.
     by: Vec<SampleView>,
 }
 
-#[derive(Debug, PartialEq, Serialize)]
-struct SampleView {
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+pub(crate) struct SampleView {
     labels: BTreeMap<String, String>,
     value: f64,
 }

@@ -14,6 +14,7 @@ use muster_policy::time::UnixTime;
 use muster_store::act::{AddWebhook, RemoveDeadLetter, RemoveWebhook};
 use muster_store::record::{DeadLetter, Webhook, WebhookProgress};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::Outcome;
@@ -28,8 +29,8 @@ use crate::webhooks::{self, Letter};
 /// Most events that a webhook can name; more than there are.
 const EVENTS_MAX: usize = 64;
 
-#[derive(Serialize)]
-struct WebhookView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct WebhookView {
     id: WebhookId,
     name: Title,
     url: String,
@@ -43,8 +44,8 @@ struct WebhookView {
     secret: Option<String>,
 }
 
-#[derive(Serialize)]
-struct ProgressView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ProgressView {
     /// The last change that was dealt with.
     change: u64,
     delivered: u64,
@@ -52,8 +53,8 @@ struct ProgressView {
     delivered_at: Option<UnixTime>,
 }
 
-#[derive(Serialize)]
-struct DeadLetterView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct DeadLetterView {
     /// The last change of the delivery.
     number: u64,
     first: u64,
@@ -62,9 +63,15 @@ struct DeadLetterView {
     at: UnixTime,
 }
 
+/// A dead letter that is gone.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Dropped {
+    number: u64,
+}
+
 /// Whether a delivery was taken.
-#[derive(Serialize)]
-struct DeliveryView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct DeliveryView {
     delivered: bool,
     status: Option<u16>,
     why: Option<String>,
@@ -113,7 +120,7 @@ async fn known(api: &Api, account: AccountId, id: WebhookId) -> Result<(Webhook,
     found.ok_or_else(|| ApiError::not_found("webhook"))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewWebhook {
     name: Title,
@@ -230,7 +237,7 @@ pub(crate) async fn drop_letter(
 ) -> Outcome {
     known(&api, account, id).await?;
     forget(&api, account, id, number, &caller).await?;
-    Answer::one(&serde_json::json!({ "number": number }))
+    Answer::one(&Dropped { number })
 }
 
 async fn forget(

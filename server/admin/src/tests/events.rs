@@ -116,7 +116,7 @@ async fn who_is_far_behind_is_told_so() {
     rig.post("/devices/import", Value::Array(many)).await;
     // Each status that is set is a change of its own.
     let devices: Vec<_> = (0..1_000).map(|number| format!("d{number}").parse().expect("an id")).collect();
-    for round in 0..101 {
+    for round in 0..3 {
         let status = match round % 2 {
             0 => muster_policy::enrol::DeviceStatus::Suspended,
             _ => muster_policy::enrol::DeviceStatus::Active,

@@ -13,6 +13,7 @@ use muster_policy::time::UnixTime;
 use muster_store::act::{REVOKE_MAX, RevokeCertificates, RevokeWhich, RevokedRow};
 use muster_store::record::{Certificate, RevocationReason};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::CertificateView;
 use crate::Api;
@@ -23,7 +24,7 @@ use crate::error::ApiError;
 use crate::request::{Account, Json};
 
 /// Either certificates, or devices: then all of theirs that are active.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RevokeMany {
     /// At most 1,000.
@@ -36,8 +37,8 @@ pub(crate) struct RevokeMany {
     reason: RevocationReason,
 }
 
-#[derive(Default, Serialize)]
-struct RevokedManyView {
+#[derive(Default, Serialize, ToSchema)]
+pub(crate) struct RevokedManyView {
     revoked: u64,
     was_revoked: u64,
     unknown: u64,
@@ -45,8 +46,9 @@ struct RevokedManyView {
     rows: Vec<RowView>,
 }
 
-#[derive(Serialize)]
-struct RowView {
+#[derive(Serialize, ToSchema)]
+#[schema(as = RevokedRowView)]
+pub(crate) struct RowView {
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<CertificateId>,

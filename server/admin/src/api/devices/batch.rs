@@ -10,6 +10,7 @@ use muster_policy::enrol::DeviceStatus;
 use muster_policy::name::DeviceId;
 use muster_store::act::{STATUS_MAX, SetDevicesStatus, StatusRow};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::Outcome;
@@ -18,7 +19,7 @@ use crate::envelope::Answer;
 use crate::error::ApiError;
 use crate::request::{Account, Json};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StatusOfMany {
     /// At most 1,000.
@@ -26,8 +27,8 @@ pub(crate) struct StatusOfMany {
     status: DeviceStatus,
 }
 
-#[derive(Serialize)]
-struct StatusOfManyView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct StatusOfManyView {
     set: usize,
     had: usize,
     failed: usize,
@@ -35,8 +36,9 @@ struct StatusOfManyView {
     rows: Vec<RowView>,
 }
 
-#[derive(Serialize)]
-struct RowView {
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeviceStatusRowView)]
+pub(crate) struct RowView {
     id: DeviceId,
     outcome: &'static str,
 }

@@ -16,6 +16,7 @@ use muster_store::act::{
 };
 use muster_store::record::Device;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Manufacturers;
 use crate::Api;
@@ -26,7 +27,7 @@ use crate::error::ApiError;
 use crate::request::{Account, Json, Query};
 
 /// One device of an import.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Row {
     id: String,
@@ -42,8 +43,8 @@ pub(crate) struct Row {
 /// Wrong rows that are told of; a file that is wrong throughout needs no more.
 const WRONG_ROWS_MAX: usize = 100;
 
-#[derive(Serialize)]
-struct ImportedView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ImportedView {
     created: u64,
     updated: u64,
     kept: u64,
@@ -51,8 +52,9 @@ struct ImportedView {
     rows: Vec<RowView>,
 }
 
-#[derive(Serialize)]
-struct RowView {
+#[derive(Serialize, ToSchema)]
+#[schema(as = ImportedRowView)]
+pub(crate) struct RowView {
     id: DeviceId,
     outcome: &'static str,
 }
