@@ -41,7 +41,7 @@ debian=(
     "npm /usr/bin/npm"
 )
 python=(cryptography==45.0.7 pyOpenSSL==25.3.0 acme2certifier==0.46.3 paho-mqtt==2.1.0
-    cloudflare==5.9.0)
+    cloudflare==5.9.0 schemathesis==4.32.5 standardwebhooks==1.1.0)
 
 install_packages() {
     local missing=() entry

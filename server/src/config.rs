@@ -34,6 +34,8 @@ pub struct ConfigWritten {
     pub ledger: LedgerWritten,
     /// The log.
     pub log: LogWritten,
+    /// Webhooks.
+    pub webhooks: WebhooksWritten,
 }
 
 /// Addresses, as `IP:PORT`; port 0 takes any free one.
@@ -139,6 +141,16 @@ pub struct LedgerWritten {
     pub keep_ended_days: Option<u32>,
 }
 
+/// Webhooks.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhooksWritten {
+    /// PEM of more CAs that may vouch for receivers, beside those the machine trusts.
+    pub ca_file: Option<PathBuf>,
+    /// Whether receivers at a loopback address may be plain `http://`. Default no.
+    pub loopback_http: bool,
+}
+
 /// The log.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -197,6 +209,10 @@ pub struct Config {
     pub listener: ListenerLimits,
     /// Rate limits of the EST front.
     pub admission: AdmissionLimits,
+    /// More CAs that may vouch for receivers of webhooks.
+    pub webhooks_ca_file: Option<PathBuf>,
+    /// Whether receivers of webhooks at a loopback address may be plain `http://`.
+    pub webhooks_loopback_http: bool,
     /// File with the passphrase of the key files.
     pub passphrase_file: Option<PathBuf>,
     /// What goes before `/crl/CA_ID.crl`.
@@ -294,6 +310,8 @@ impl ConfigWritten {
             approvals_max: est.approvals_max.unwrap_or(10_000),
             listener: self.check_listener()?,
             admission: self.check_admission()?,
+            webhooks_ca_file: self.webhooks.ca_file.as_ref().map(|path| base.join(path)),
+            webhooks_loopback_http: self.webhooks.loopback_http,
             passphrase_file: self.ca.passphrase_file.as_ref().map(|path| base.join(path)),
             crl_url_base: self.check_crl_url()?,
             crl_lifetime: self.check_crl_lifetime()?,

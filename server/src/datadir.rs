@@ -4,6 +4,7 @@
 //! DIR/muster.toml      configuration
 //! DIR/ledger.redb      the ledger
 //! DIR/keys/CA_ID.key   CA keys, 0600, encrypted when a passphrase is given
+//! DIR/keys/webhooks.key   what the keys that webhooks are signed with are made of, 0600
 //! DIR/ca.pem           the account root: what clients trust
 //! DIR/tls/est.pem      chain and key of the EST server certificate that the services CA made, 0600
 //! DIR/tls/hosts/NAME.pem   likewise of each hostname of the edge; NAME.crt and NAME.key go before it
@@ -58,6 +59,11 @@ impl DataDir {
     /// The folder of the CA keys.
     pub fn keys(&self) -> PathBuf {
         self.0.join("keys")
+    }
+
+    /// What the keys that webhooks are signed with are made of.
+    pub fn webhooks_key(&self) -> PathBuf {
+        self.keys().join("webhooks.key")
     }
 
     /// The account root, PEM.

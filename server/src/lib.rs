@@ -23,5 +23,6 @@ pub mod serve;
 pub mod server_tls;
 pub mod serving;
 pub mod telemetry;
+mod webhooks;
 
 pub use muster_enroll::Clock;

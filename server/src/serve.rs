@@ -27,11 +27,12 @@ use tokio_util::task::TaskTracker;
 use crate::backup;
 use crate::config::Config;
 use crate::datadir::{DataDir, Readers, write_file};
-use crate::edge::EdgeRole;
+use crate::edge::{EdgeRole, machine_roots};
 use crate::est_tls::EstTls;
 use crate::init::{pem_of, reachable};
 use crate::passphrase;
 use crate::serving::Serving;
+use crate::webhooks;
 
 /// How often certificates, CRLs and old records are looked after.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -178,6 +179,8 @@ impl Server {
         let hooks = muster_admin::Hooks {
             edge_is_at: edge.as_ref().map(EdgeRole::is_at),
             edge_figures: edge.as_ref().map(EdgeRole::figures),
+            edge_connections: edge.as_ref().map(EdgeRole::connections),
+            webhooks: webhooks::settings(&dir, &config, machine_roots())?,
             backup: backup::hook(&dir, &registrar),
             zones_changed: changes_hook(&dir, &est_tls, &registrar),
         };
@@ -238,11 +241,17 @@ impl Server {
             let (https, mqtt, stop) = (sockets.https, sockets.mqtt, stop.clone());
             tasks.spawn(async move { edge.run(https, mqtt, stop).await });
         }
+        let (ending, stopped) = (Arc::clone(&api), stop.clone());
+        tasks.spawn(async move {
+            stopped.cancelled().await;
+            ending.stop();
+        });
         if let Some(socket) = sockets.admin {
+            tasks.spawn(muster_admin::deliver_webhooks(Arc::clone(&api), stop.clone()));
             tasks.spawn(serve_http(socket, muster_admin::router(Arc::clone(&api)), stop.clone()));
         }
         if let Some(socket) = sockets.crl {
-            tasks.spawn(serve_http(socket, muster_admin::crl_router(api), stop.clone()));
+            tasks.spawn(serve_http(socket, muster_admin::crl_router(Arc::clone(&api)), stop.clone()));
         }
         tasks.spawn(upkeep(dir, Arc::clone(&registrar), est_tls, config, upkeep_now, stop.clone()));
         let writer = Arc::clone(&registrar);
@@ -252,6 +261,7 @@ impl Server {
         ready()?;
         tasks.close();
         tasks.wait().await;
+        api.drain().await;
         registrar.drain().await;
         stop_writing.cancel();
         refusals.await?;

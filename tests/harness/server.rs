@@ -269,6 +269,40 @@ impl Server {
         crate::est::exchange(stream, request).expect("an answer").text()
     }
 
+    /// Calls the API with the token that `init` made; `path` is below the account's own objects. Hands out
+    /// the status and the envelope.
+    pub fn api(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
+        let mut stream = self.begin_api(method, path, headers, body);
+        let reply = crate::est::read_reply(&mut stream).expect("an answer");
+        let text = reply.text();
+        (reply.status, serde_json::from_str(&text).unwrap_or_else(|_| panic!("not JSON: {text}")))
+    }
+
+    /// Sends a request to the API, and leaves the answer to be read.
+    pub fn begin_api(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> std::net::TcpStream {
+        use std::io::Write as _;
+        let (account, token) = self.account_and_token();
+        let mut request = format!(
+            "{method} /client/v4/accounts/{account}/muster{path} HTTP/1.1\r\nHost: localhost\r\n\
+             Connection: close\r\nAuthorization: Bearer {token}\r\nContent-Length: {}\r\n",
+            body.len()
+        );
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str("\r\n");
+        request.push_str(body);
+        let mut stream = std::net::TcpStream::connect(self.admin).expect("connects");
+        stream.write_all(request.as_bytes()).expect("sent");
+        stream
+    }
+
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");

@@ -2,7 +2,7 @@
 //! fails its test; nothing is skipped.
 //!
 //! `tests/check.sh` installs them: openssl, curl, strongSwan, mosquitto, nginx, nats-server, Node and mqtt.js from Debian;
-//! `cryptography`, `pyOpenSSL`, `paho-mqtt` and acme2certifier's EST handler from PyPI, in the interpreter that
+//! `cryptography`, `pyOpenSSL`, `paho-mqtt`, schemathesis, `standardwebhooks` and acme2certifier's EST handler from PyPI, in the interpreter that
 //! `MUSTER_TEST_PYTHON` names; the Cloudflare clients from npm, in the folder that
 //! `MUSTER_TEST_NODE_FOLDER` names; the crate est-ca is built when its test runs.
 
@@ -14,6 +14,7 @@ mod edges;
 mod mqtt_clients;
 mod mqtt_edge;
 mod mqtt_upstream;
+mod openapi;
 mod origin;
 mod python;
 mod strongswan;

@@ -107,3 +107,17 @@ fn the_same_request_gets_the_same_certificate_also_after_a_crash() {
     let resigned = request_by(&again, "meter-1");
     assert_eq!(server.est().enroll("meter-1", &token, &resigned).certificate(), first);
 }
+
+#[test]
+fn a_post_with_an_idempotency_key_is_answered_the_same_after_a_crash() {
+    let mut server = Server::start();
+    let key = [("Idempotency-Key", "one")];
+    let make = |server: &Server| server.api("POST", "/tokens", &key, "{\"claim\":true}");
+    let first = make(&server);
+    assert_eq!(first.0, 200, "{}", first.1);
+    server.kill();
+    server.serve();
+    assert_eq!(make(&server), first);
+    let tokens = server.muster_json(&["token", "list"]);
+    assert_eq!(tokens.as_array().map(Vec::len), Some(1), "{tokens}");
+}

@@ -277,6 +277,19 @@ fn a_revocation_ends_live_mqtt_connections_and_disturbs_nobody_else() {
         stream
     };
     let (mut staying, mut going) = (connect(&stays, "meter-1"), connect(&goes, "meter-2"));
+    let connections = |query: &str| {
+        let (status, answer) = server.api("GET", &format!("/connections?{query}"), &[], "");
+        assert_eq!(status, 200, "{answer}");
+        answer["result"].as_array().expect("a list").clone()
+    };
+    let both = connections("host=mqtt.example.test");
+    let devices: Vec<_> = both.iter().map(|one| one["device"].as_str().expect("an id")).collect();
+    assert_eq!(devices, ["meter-2", "meter-1"], "newest first");
+    assert_eq!((&both[0]["protocol"], both[0]["peer"].is_string()), (&"mqtt".into(), true));
+    let certificate = server.muster_json(&["cert", "list", "--device", "meter-1"])[0]["id"].clone();
+    let query = format!("certificate={}", certificate.as_str().expect("an id"));
+    assert_eq!(connections(&query), both[1..]);
+    assert_eq!(connections("device=meter-2"), both[..1]);
     server.muster(&["cert", "revoke", "--device", "meter-2"]);
     let mut last = Vec::new();
     let _ = going.read_to_end(&mut last);
@@ -285,6 +298,12 @@ fn a_revocation_ends_live_mqtt_connections_and_disturbs_nobody_else() {
     let mut pong = [0; 2];
     staying.read_exact(&mut pong).expect("PINGRESP");
     assert_eq!(pong, [0xd0, 0]);
+    drop(going);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while connections("") != both[1..] {
+        assert!(Instant::now() < deadline, "the one that was cut is still listed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

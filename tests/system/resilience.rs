@@ -152,6 +152,19 @@ fn what_began_before_the_stop_is_answered() {
     assert_eq!(checked.certificates, 1);
 }
 
+#[test]
+fn who_follows_events_does_not_hold_up_the_stop() {
+    let mut server = Server::start();
+    let mut stream = server.begin_api("GET", "/events", &[], "");
+    assert_eq!(muster_tests::est::read_head(&mut stream).expect("an answer").status, 200);
+    server.token("meter-1");
+    server.signal("TERM");
+    assert_eq!(server.wait(), Some(0));
+    let mut told = String::new();
+    stream.read_to_string(&mut told).expect("it ends in order");
+    assert!(told.contains("event: token-set"), "{told}");
+}
+
 /// Writes a certificate for localhost and its key, as a CA of the operator's makes them; the certificate.
 fn write_tls(dir: &Path, issuer: &Issuer<'_, KeyPair>) -> Vec<u8> {
     let key = KeyPair::generate().expect("a key");

@@ -70,6 +70,12 @@ impl Caller {
         }))
     }
 
+    /// Whether its token is good still; for answers that take long.
+    pub(crate) fn is_still_good(&self, api: &Api) -> bool {
+        let Some(token) = &self.token else { return true };
+        matches!(Self::of_hash(api, token.hash), Ok(Some(_)))
+    }
+
     /// The id of its token.
     pub(crate) fn token_id(&self) -> Option<TokenId> {
         self.token.as_ref().map(|token| token.id)
@@ -169,7 +175,7 @@ fn identify(api: &Api, token: &str) -> Result<Option<Caller>, ApiError> {
 }
 
 /// The token of exactly one well-formed header (RFC 6750 §2.1); the scheme's case does not matter.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;

@@ -85,12 +85,16 @@ impl IntoResponse for Answer {
 
 /// The answer of an error; its headers are the error's own business.
 pub(crate) fn failure(error: &ApiError) -> Response {
+    let errors = core::iter::once(error).chain(&error.also).map(entry).collect();
+    respond(error.status, &Envelope { success: false, errors, ..Envelope::success(Value::Null) })
+}
+
+fn entry(error: &ApiError) -> Value {
     let mut entry = json!({ "code": error.code, "message": error.message });
     if let (Some(pointer), Some(entry)) = (&error.pointer, entry.as_object_mut()) {
         entry.insert("source".to_owned(), json!({ "pointer": pointer }));
     }
-    let envelope = Envelope { success: false, errors: vec![entry], ..Envelope::success(Value::Null) };
-    respond(error.status, &envelope)
+    entry
 }
 
 fn respond(status: StatusCode, envelope: &Envelope) -> Response {

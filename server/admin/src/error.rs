@@ -41,6 +41,12 @@ pub(crate) const CODE_REFUSED: u16 = 1_450;
 pub(crate) const CODE_TOO_OFTEN: u16 = 1_429;
 /// The object is not in the state that the request was written for.
 pub(crate) const CODE_PRECONDITION: u16 = 1_412;
+/// A request with the same idempotency key was cut off.
+pub(crate) const CODE_KEY_BEGUN: u16 = 1_420;
+/// The idempotency key was used for another request.
+pub(crate) const CODE_KEY_DIFFERS: u16 = 1_422;
+/// A request with the same idempotency key is being carried out.
+pub(crate) const CODE_KEY_IN_USE: u16 = 1_423;
 /// The same certificate was uploaded before.
 pub(crate) const CODE_CERTIFICATE_EXISTS: u16 = 1_471;
 /// There is no such uploaded certificate.
@@ -52,7 +58,7 @@ pub(crate) const CODE_INTERNAL: u16 = 1_500;
 /// We can't now.
 pub(crate) const CODE_UNAVAILABLE: u16 = 1_503;
 
-/// Tells SDKs that a repeat can't cure a 409; else they send it three times.
+/// Tells SDKs that a repeat can't cure a 409, but one that says when to; else they send it three times.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// A refusal or failure as the client sees it.
@@ -65,11 +71,13 @@ pub(crate) struct ApiError {
     pub(crate) pointer: Option<String>,
     /// When the client may come again, in seconds.
     pub(crate) retry_after_s: Option<u16>,
+    /// What else is wrong, of the same status.
+    pub(crate) also: Vec<Self>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: u16, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), pointer: None, retry_after_s: None }
+        Self { status, code, message: message.into(), pointer: None, retry_after_s: None, also: Vec::new() }
     }
 
     /// A value of the request can't be used.
@@ -133,6 +141,12 @@ impl ApiError {
     }
 
     #[must_use]
+    pub(crate) const fn coded(mut self, code: u16) -> Self {
+        self.code = code;
+        self
+    }
+
+    #[must_use]
     pub(crate) fn at(mut self, pointer: impl Into<String>) -> Self {
         self.pointer = Some(pointer.into());
         self
@@ -143,7 +157,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = envelope::failure(&self);
         let headers = response.headers_mut();
-        if self.status == StatusCode::CONFLICT {
+        if self.status == StatusCode::CONFLICT && self.retry_after_s.is_none() {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         if let Some(seconds) = self.retry_after_s {
@@ -171,7 +185,9 @@ impl From<Rejected> for ApiError {
             Rejected::CertificateExists(_) => {
                 Self::new(StatusCode::CONFLICT, CODE_CERTIFICATE_EXISTS, message).at("/certificates")
             }
+            Rejected::DeadLetterUnknown => Self::not_found("dead letter"),
             Rejected::DocumentUnknown => Self::not_found("object"),
+            Rejected::WebhookUnknown => Self::not_found("webhook"),
             Rejected::RevisionDiffers => Self::precondition(),
             Rejected::ZoneUnknown => Self::no_route_to("zone"),
             Rejected::CertificateUnknown => Self::not_found("certificate"),

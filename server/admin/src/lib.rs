@@ -17,8 +17,11 @@ mod auth;
 mod dashboard;
 mod envelope;
 mod error;
+mod events;
 mod health;
+mod idempotency;
 mod metrics;
+mod openapi;
 mod paging;
 mod permission;
 mod request;
@@ -26,8 +29,12 @@ mod routes;
 mod service;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 mod x509;
 
 pub use api::access::gate;
 pub use routes::{crl_router, router};
-pub use service::{Api, Backup, EdgeFigures, Hooks, ReadEdge, ZonesChanged};
+pub use service::{
+    Api, Backup, Connection, ConnectionFilter, EdgeFigures, Hooks, ReadConnections, ReadEdge, ZonesChanged,
+};
+pub use webhooks::{WebhookSettings, deliver_webhooks};

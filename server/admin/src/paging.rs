@@ -23,7 +23,7 @@ pub(crate) struct PageWish {
 }
 
 /// What a list answers about itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub(crate) struct PageInfo {
     page: u32,
     per_page: u32,
@@ -86,12 +86,33 @@ impl PageWish {
     /// Cuts a page out of a list that is short by nature.
     pub(crate) fn cut<T>(&self, items: Vec<T>) -> (Vec<T>, PageInfo) {
         let total = u64::try_from(items.len()).unwrap_or(u64::MAX);
-        let per_page = usize::try_from(self.per_page).unwrap_or(usize::MAX);
-        let before = u64::from(self.page.saturating_sub(1)).saturating_mul(u64::from(self.per_page));
-        let skip = usize::try_from(self.offset.unwrap_or(before)).unwrap_or(usize::MAX);
+        let (skip, per_page) = self.window();
         let items: Vec<T> = items.into_iter().skip(skip).take(per_page).collect();
         let info = self.describe(items.len(), total, None);
         (items, info)
+    }
+
+    /// How many entries of the list come before the page, and the most that it has.
+    pub(crate) fn window(&self) -> (usize, usize) {
+        let per_page = usize::try_from(self.per_page).unwrap_or(usize::MAX);
+        let before = u64::from(self.page.saturating_sub(1)).saturating_mul(u64::from(self.per_page));
+        let skip = if self.cursor.is_some() { 0 } else { self.offset.unwrap_or(before) };
+        (usize::try_from(skip).unwrap_or(usize::MAX), per_page)
+    }
+
+    /// The number that a cursor of [`PageWish::numbered`] holds.
+    pub(crate) fn before(&self) -> Result<Option<u64>, ApiError> {
+        let read = |cursor: &Cursor| u64::from_str_radix(&cursor.to_string(), 16);
+        let wrong = |_| ApiError::argument("/cursor", "cursor: not one of this list's");
+        self.cursor.as_ref().map(read).transpose().map_err(wrong)
+    }
+
+    /// What a page of a list answers about itself whose entries have numbers, greatest first.
+    pub(crate) fn numbered(&self, count: usize, total: usize, last: Option<u64>) -> PageInfo {
+        let (skip, _) = self.window();
+        let more = total > skip.saturating_add(count);
+        let cursor = last.filter(|_| more).map(|last| format!("{last:016x}"));
+        self.describe(count, u64::try_from(total).unwrap_or(u64::MAX), cursor)
     }
 
     fn describe(&self, count: usize, total_count: u64, cursor: Option<String>) -> PageInfo {

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
@@ -31,13 +32,17 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &Arc<Api>) -> Result<Self, ApiError> {
-        let body = Limited::new(request.into_body(), BODY_MAX_BYTES).collect();
-        let body = tokio::time::timeout(BODY_TIMEOUT, body).await.map_err(|_| {
-            ApiError::new(StatusCode::REQUEST_TIMEOUT, CODE_JSON, "the body did not arrive in time")
-        })?;
-        let octets = body.map_err(|error| unreadable(&*error))?.to_bytes();
-        parse(&octets).map(Self)
+        parse(&collect(request.into_body()).await?).map(Self)
     }
+}
+
+/// Reads a body within its bounds.
+pub(crate) async fn collect(body: Body) -> Result<Bytes, ApiError> {
+    let body = Limited::new(body, BODY_MAX_BYTES).collect();
+    let body = tokio::time::timeout(BODY_TIMEOUT, body).await.map_err(|_| {
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, CODE_JSON, "the body did not arrive in time")
+    })?;
+    Ok(body.map_err(|error| unreadable(&*error))?.to_bytes())
 }
 
 fn unreadable(error: &(dyn core::error::Error + Send + Sync + 'static)) -> ApiError {
@@ -220,6 +225,19 @@ impl<T: FromStr + Send> FromRequestParts<Arc<Api>> for Id<T> {
         let Path(segments) = segments(parts, api).await?;
         let id = segments.get("id").and_then(|text| text.parse().ok());
         id.map(Self).ok_or_else(|| ApiError::not_found("object: its id is malformed"))
+    }
+}
+
+/// The number of a path, under the name `{number}`.
+pub(crate) struct Number(pub(crate) u64);
+
+impl FromRequestParts<Arc<Api>> for Number {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let Path(segments) = segments(parts, api).await?;
+        let number = segments.get("number").and_then(|text| text.parse().ok());
+        number.map(Self).ok_or_else(|| ApiError::not_found("object: its number is malformed"))
     }
 }
 

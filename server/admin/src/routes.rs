@@ -6,20 +6,25 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
+use axum::handler::Handler;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing;
+use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use muster_policy::profile::ProfileWritten;
+use serde_json::Value;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
 use crate::api::{
     access, access_certificates, accounts, admin_tokens, approvals, associations, audit, backup, cas,
-    certificates, client_certificates, devices, host_test, hosts, lapsing, mtls_certificates, profiles,
-    rulesets, signing, status, tokens, zones,
+    certificates, client_certificates, connections, devices, events, host_test, hosts, lapsing, metrics,
+    mtls_certificates, profiles, rulesets, signing, status, tokens, webhooks, zones,
 };
 use crate::error::{ApiError, CODE_METHOD, CODE_ROUTE};
-use crate::{Api, auth, dashboard, health};
+use crate::openapi::{Operation, Routes, delete, get, patch, post, put};
+use crate::{Api, auth, dashboard, health, idempotency};
 
 /// Carries the id under which log and audit know a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -27,13 +32,17 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Everything: for the loopback listener, and for commands that run without a server.
 pub fn router(api: Arc<Api>) -> Router {
     let public = Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
-        .route("/crl/{file}", get(health::crl));
+        .route("/healthz", routing::get(health::healthz))
+        .route("/readyz", routing::get(health::readyz))
+        .route("/metrics", routing::get(health::metrics))
+        .route("/crl/{file}", routing::get(health::crl));
+    let (described, document) = described();
+    let document = document.to_string();
+    let public = public.route("/client/v4/openapi.json", routing::get(async move || openapi(document)));
     let json = Router::new()
-        .nest("/client/v4", cloudflare().nest("/accounts/{account_id}/muster", own()))
+        .nest("/client/v4", described)
         .route_layer(from_fn_with_state(Arc::clone(&api), in_force))
+        .route_layer(from_fn_with_state(Arc::clone(&api), idempotency::once))
         .route_layer(from_fn_with_state(Arc::clone(&api), auth::authenticate));
     let inside = surround(json.clone(), Arc::clone(&api));
     let pages = dashboard::routes(&api, inside);
@@ -42,115 +51,420 @@ pub fn router(api: Arc<Api>) -> Router {
 
 /// The CRLs alone: for a listener that everybody can reach.
 pub fn crl_router(api: Arc<Api>) -> Router {
-    surround(Router::new().route("/crl/{file}", get(health::crl)), api)
+    surround(Router::new().route("/crl/{file}", routing::get(health::crl)), api)
+}
+
+/// The JSON API, and its description.
+pub(crate) fn described() -> (Router<Arc<Api>>, Value) {
+    cloudflare().nest("/accounts/{account_id}/muster", own()).finish()
 }
 
 /// What the Cloudflare v4 API has too.
-fn cloudflare() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/user/tokens/verify", get(accounts::verify_token))
-        .route("/accounts", get(accounts::list))
-        .route("/accounts/{account_id}", get(accounts::get))
-        .route("/accounts/{account_id}/tokens/verify", get(accounts::verify_account_token))
-        .route("/zones", get(zones::list).post(zones::create))
-        .route("/zones/{zone_id}", get(zones::get).patch(zones::edit).delete(zones::remove))
-        .route("/user", get(accounts::user))
-        .route("/memberships", get(accounts::memberships))
-        .route(
-            "/zones/{zone_id}/client_certificates",
-            get(client_certificates::list).post(client_certificates::create),
+fn cloudflare() -> Routes {
+    Routes::default()
+        .at("/user", [get("The holder of the token", accounts::user).answers::<accounts::UserView>()])
+        .at("/user/tokens/verify", [verify("Whether the token is good", accounts::verify_token)])
+        .at(
+            "/memberships",
+            [get("The accounts the token is for", accounts::memberships)
+                .query(&["status", "account.name", "name"])
+                .lists::<accounts::MembershipView<'static>>()],
         )
-        .route(
-            "/zones/{zone_id}/client_certificates/{id}",
-            get(client_certificates::get)
-                .patch(client_certificates::edit)
-                .delete(client_certificates::revoke),
+        .at(
+            "/accounts",
+            [get("Accounts", accounts::list).query(&["name"]).lists::<accounts::AccountView<'static>>()],
         )
-        .route(
-            "/zones/{zone_id}/certificate_authorities/hostname_associations",
-            get(associations::get).put(associations::set),
+        .at(
+            "/accounts/{account_id}",
+            [get("An account", accounts::get).answers::<accounts::AccountView<'static>>()],
         )
-        .route(
+        .at(
+            "/accounts/{account_id}/tokens/verify",
+            [verify("Whether the token is good", accounts::verify_account_token)],
+        )
+        .at(
             "/accounts/{account_id}/mtls_certificates",
-            get(mtls_certificates::list).post(mtls_certificates::upload),
+            [
+                get("Uploaded CAs and leaves", mtls_certificates::list)
+                    .query(&["ca", "name", "type"])
+                    .lists::<mtls_certificates::CertificateView>(),
+                post("Upload a CA or a leaf", mtls_certificates::upload)
+                    .takes::<mtls_certificates::Wanted>()
+                    .answers::<mtls_certificates::CertificateView>(),
+            ],
         )
-        .route(
+        .at(
             "/accounts/{account_id}/mtls_certificates/{id}",
-            get(mtls_certificates::get).delete(mtls_certificates::remove),
+            [
+                get("An uploaded certificate", mtls_certificates::get)
+                    .answers::<mtls_certificates::CertificateView>(),
+                delete("Remove an uploaded certificate", mtls_certificates::remove)
+                    .answers::<mtls_certificates::CertificateView>(),
+            ],
         )
-        .route(
+        .at(
             "/accounts/{account_id}/mtls_certificates/{id}/associations",
-            get(mtls_certificates::associations),
+            [get("Who uses an uploaded certificate", mtls_certificates::associations)
+                .lists::<mtls_certificates::UseView>()],
         )
-        .route("/zones/{zone_id}/rulesets", get(rulesets::list))
-        .route(
-            "/zones/{zone_id}/rulesets/phases/http_request_firewall_custom/entrypoint",
-            get(rulesets::get).put(rulesets::set),
-        )
+        .merge(zones())
         .nest("/accounts/{account_id}/access", access())
         .nest("/zones/{zone_id}/access", access())
 }
 
+fn verify<H, T>(summary: &'static str, handler: H) -> Operation
+where
+    H: Handler<T, Arc<Api>>,
+    T: 'static,
+{
+    get(summary, handler).answers::<accounts::TokenView>()
+}
+
+/// Zones, and what lies in them.
+fn zones() -> Routes {
+    Routes::default()
+        .at(
+            "/zones",
+            [
+                get("Zones", zones::list)
+                    .query(&["name", "account.id", "account.name", "status", "match", "order", "direction"])
+                    .lists::<zones::ZoneView>(),
+                post("Add a zone", zones::create).takes::<zones::NewZone>().answers::<zones::ZoneView>(),
+            ],
+        )
+        .at(
+            "/zones/{zone_id}",
+            [
+                get("A zone", zones::get).answers::<zones::ZoneView>(),
+                patch("Edit a zone", zones::edit).takes::<zones::Edit>().answers::<zones::ZoneView>(),
+                delete("Remove a zone", zones::remove).answers::<zones::Removed>(),
+            ],
+        )
+        .at(
+            "/zones/{zone_id}/client_certificates",
+            [
+                get("Client certificates", client_certificates::list)
+                    .query(&["status", "limit", "offset"])
+                    .lists::<client_certificates::ClientCertificateView>(),
+                post("Sign a request", client_certificates::create)
+                    .takes::<client_certificates::Wanted>()
+                    .answers::<client_certificates::ClientCertificateView>(),
+            ],
+        )
+        .at(
+            "/zones/{zone_id}/client_certificates/{id}",
+            [
+                get("A client certificate", client_certificates::get)
+                    .answers::<client_certificates::ClientCertificateView>(),
+                patch("Reactivate a client certificate", client_certificates::edit)
+                    .takes::<client_certificates::Edit>()
+                    .answers::<client_certificates::ClientCertificateView>(),
+                delete("Revoke a client certificate", client_certificates::revoke)
+                    .answers::<client_certificates::ClientCertificateView>(),
+            ],
+        )
+        .at(
+            "/zones/{zone_id}/certificate_authorities/hostname_associations",
+            [
+                get("The hostnames of a CA", associations::get)
+                    .query(&["mtls_certificate_id"])
+                    .answers::<associations::AssociationView>(),
+                put("Replace the hostnames of a CA", associations::set)
+                    .takes::<associations::Wanted>()
+                    .answers::<associations::AssociationView>(),
+            ],
+        )
+        .at("/zones/{zone_id}/rulesets", [get("Rulesets", rulesets::list).lists_objects()])
+        .at(
+            "/zones/{zone_id}/rulesets/phases/http_request_firewall_custom/entrypoint",
+            [
+                get("The rules that requests are judged by", rulesets::get).answers_object(),
+                put("Replace the rules", rulesets::set).takes_object().answers_object(),
+            ],
+        )
+}
+
 /// Zero Trust Access, of an account or of a zone.
-fn access() -> Router<Arc<Api>> {
-    Router::new()
+fn access() -> Routes {
+    use access_certificates as certificates;
+    Routes::default()
         .nest("/apps", documents::<access::App>())
         .nest("/groups", documents::<access::Group>())
         .nest("/policies", documents::<access::Policy>())
-        .route("/certificates", get(access_certificates::list).post(access_certificates::create))
-        .route(
-            "/certificates/settings",
-            get(access_certificates::settings).put(access_certificates::set_settings),
+        .at(
+            "/certificates",
+            [
+                get("Access certificates", certificates::list).lists::<certificates::AccessCertificateView>(),
+                post("Upload an Access certificate", certificates::create)
+                    .takes::<certificates::Wanted>()
+                    .answers::<certificates::AccessCertificateView>()
+                    .created(),
+            ],
         )
-        .route(
+        .at(
+            "/certificates/settings",
+            [
+                get("What hostnames forward", certificates::settings).lists::<certificates::Setting>(),
+                put("Set what hostnames forward", certificates::set_settings)
+                    .takes::<certificates::Settings>()
+                    .answers_list::<certificates::Setting>(),
+            ],
+        )
+        .at(
             "/certificates/{id}",
-            get(access_certificates::get)
-                .put(access_certificates::update)
-                .delete(access_certificates::remove),
+            [
+                get("An Access certificate", certificates::get)
+                    .answers::<certificates::AccessCertificateView>(),
+                put("Edit an Access certificate", certificates::update)
+                    .takes::<certificates::Update>()
+                    .answers::<certificates::AccessCertificateView>(),
+                delete("Remove an Access certificate", certificates::remove)
+                    .answers::<certificates::Removed>(),
+            ],
         )
 }
 
 /// The routes of one kind of Access document.
-fn documents<T: access::Written>() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/", get(access::list::<T>).post(access::create::<T>))
-        .route("/{id}", get(access::get::<T>).put(access::update::<T>).delete(access::remove::<T>))
+fn documents<T: access::Written>() -> Routes {
+    Routes::default()
+        .at(
+            "/",
+            [
+                get("Objects of this kind", access::list::<T>).lists_objects(),
+                post("Make one", access::create::<T>).takes_object().answers_object().created(),
+            ],
+        )
+        .at(
+            "/{id}",
+            [
+                get("One of them", access::get::<T>).answers_object(),
+                put("Replace one", access::update::<T>).takes_object().answers_object(),
+                delete("Remove one", access::remove::<T>).answers_object(),
+            ],
+        )
 }
 
 /// What only Muster has.
-fn own() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/admin_tokens", get(admin_tokens::list).post(admin_tokens::create))
-        .route("/admin_tokens/{id}", delete(admin_tokens::revoke))
-        .route("/approvals", get(approvals::list))
-        .route("/approvals/{id}/approve", post(approvals::approve))
-        .route("/approvals/{id}/deny", post(approvals::deny))
-        .route("/audit", get(audit::list))
-        .route("/audit/verify", get(audit::verify))
-        .route("/backup", get(backup::download))
-        .route("/cas", get(cas::list).post(cas::create))
-        .route("/cas/import", post(cas::import))
-        .route("/cas/rotate", post(cas::rotate))
-        .route("/cas/{id}", get(cas::get))
-        .route("/cas/{id}/crl", get(cas::crl))
-        .route("/certificates", get(certificates::list))
-        .route("/certificates/sign", post(signing::sign))
-        .route("/certificates/{id}", get(certificates::get))
-        .route("/certificates/{id}/reactivate", post(certificates::reactivate))
-        .route("/certificates/{id}/revoke", post(certificates::revoke))
-        .route("/devices", get(devices::list))
-        .route("/devices/import", post(devices::import))
-        .route("/devices/{id}", get(devices::get).patch(devices::edit))
-        .route("/hosts", get(hosts::list))
-        .route("/hosts/{id}", get(hosts::get).put(hosts::set).delete(hosts::remove))
-        .route("/hosts/{id}/test", post(host_test::test))
-        .route("/lapsing", get(lapsing::list))
-        .route("/profiles", get(profiles::list))
-        .route("/profiles/{id}", get(profiles::get).put(profiles::set))
-        .route("/roots", get(cas::roots))
-        .route("/status", get(status::status))
-        .route("/tokens", get(tokens::list).post(tokens::create))
-        .route("/tokens/{id}", get(tokens::get).delete(tokens::revoke))
+fn own() -> Routes {
+    fleet().merge(authorities()).merge(account())
+}
+
+/// Devices, and how they get certificates.
+fn fleet() -> Routes {
+    Routes::default()
+        .at(
+            "/approvals",
+            [get("Requests that wait for a person", approvals::list).lists::<approvals::WaitingView>()],
+        )
+        .at(
+            "/approvals/{id}/approve",
+            [post("Approve a request", approvals::approve).answers::<approvals::WaitingView>()],
+        )
+        .at(
+            "/approvals/{id}/deny",
+            [post("Deny a request", approvals::deny).answers::<approvals::WaitingView>()],
+        )
+        .at(
+            "/connections",
+            [get("Live connections at the edge", connections::list)
+                .query(&["certificate", "device", "host"])
+                .lists::<connections::ConnectionView>()],
+        )
+        .at(
+            "/devices",
+            [
+                get("Devices", devices::list)
+                    .query(&["status", "prefix", "group"])
+                    .lists::<devices::DeviceView>(),
+                patch("Set the status of many devices", devices::set_status)
+                    .takes::<devices::StatusOfMany>()
+                    .answers::<devices::StatusOfManyView>(),
+            ],
+        )
+        .at(
+            "/devices/import",
+            [post("Import devices, all or none", devices::import)
+                .query(&["on_existing"])
+                .takes_list::<devices::Row>()
+                .answers::<devices::ImportedView>()],
+        )
+        .at(
+            "/devices/{id}",
+            [
+                get("A device", devices::get).answers::<devices::DeviceView>(),
+                patch("Edit a device", devices::edit)
+                    .takes::<devices::Edit>()
+                    .answers::<devices::DeviceView>(),
+            ],
+        )
+        .at("/lapsing", [get("Devices that don't renew", lapsing::list).answers::<lapsing::LapsingView>()])
+        .at("/profiles", [get("Profiles", profiles::list).lists::<profiles::ProfileView>()])
+        .at(
+            "/profiles/{id}",
+            [
+                get("A profile", profiles::get).answers::<profiles::ProfileView>(),
+                put("Set a profile", profiles::set)
+                    .takes::<ProfileWritten>()
+                    .answers::<profiles::ProfileView>(),
+            ],
+        )
+        .at(
+            "/tokens",
+            [
+                get("Enrollment tokens", tokens::list)
+                    .query(&["status", "device"])
+                    .lists::<tokens::TokenView>(),
+                post("Make an enrollment token", tokens::create)
+                    .takes::<tokens::NewToken>()
+                    .answers::<tokens::TokenView>(),
+            ],
+        )
+        .at(
+            "/tokens/{id}",
+            [
+                get("An enrollment token", tokens::get).answers::<tokens::TokenView>(),
+                delete("Revoke an enrollment token", tokens::revoke).answers::<tokens::TokenView>(),
+            ],
+        )
+}
+
+/// CAs, certificates, and the hostnames that demand them.
+fn authorities() -> Routes {
+    Routes::default()
+        .at(
+            "/cas",
+            [
+                get("CAs", cas::list).query(&["role", "state"]).lists::<cas::CaView>(),
+                post("Make a root with its issuing CAs", cas::create)
+                    .takes::<cas::NewRoot>()
+                    .answers::<cas::CaView>(),
+            ],
+        )
+        .at("/cas/import", [post("Import a CA", cas::import).takes::<cas::Import>().answers::<cas::CaView>()])
+        .at(
+            "/cas/rotate",
+            [post("Replace an issuing CA", cas::rotate).takes::<cas::Rotate>().answers::<cas::CaView>()],
+        )
+        .at("/cas/{id}", [get("A CA", cas::get).answers::<cas::CaView>()])
+        .at("/cas/{id}/crl", [get("The newest CRL of a CA", cas::crl).answers::<cas::CrlView>()])
+        .at(
+            "/certificates",
+            [get("Issued certificates", certificates::list)
+                .query(&["status", "device", "ca", "serial"])
+                .lists::<certificates::CertificateView>()],
+        )
+        .at(
+            "/certificates/revoke",
+            [post("Revoke many certificates", certificates::batch::revoke)
+                .takes::<certificates::batch::RevokeMany>()
+                .answers::<certificates::batch::RevokedManyView>()],
+        )
+        .at(
+            "/certificates/sign",
+            [post("Sign a request", signing::sign).takes::<signing::Sign>().answers_object()],
+        )
+        .at(
+            "/certificates/{id}",
+            [get("An issued certificate", certificates::get).answers::<certificates::CertificateView>()],
+        )
+        .at(
+            "/certificates/{id}/reactivate",
+            [post("Make a revoked certificate good again", certificates::reactivate)
+                .answers::<certificates::CertificateView>()],
+        )
+        .at(
+            "/certificates/{id}/revoke",
+            [post("Revoke a certificate", certificates::revoke)
+                .takes::<certificates::Revoke>()
+                .answers::<certificates::CertificateView>()],
+        )
+        .at("/hosts", [get("Hostnames", hosts::list).lists::<hosts::HostView>()])
+        .at(
+            "/hosts/{id}",
+            [
+                get("A hostname", hosts::get).answers::<hosts::HostView>(),
+                put("Set a hostname", hosts::set).takes::<hosts::HostWish>().answers::<hosts::HostView>(),
+                delete("Remove a hostname", hosts::remove).answers::<hosts::HostView>(),
+            ],
+        )
+        .at(
+            "/hosts/{id}/test",
+            [post("Whether a certificate would get in, and why", host_test::test)
+                .takes::<host_test::Question>()
+                .answers::<host_test::VerdictView>()],
+        )
+        .at("/roots", [get("What clients must trust", cas::roots).answers::<cas::RootsView>()])
+}
+
+/// The account itself: its tokens, its log, and who is told of it.
+fn account() -> Routes {
+    Routes::default()
+        .at(
+            "/admin_tokens",
+            [
+                get("Tokens of this API", admin_tokens::list).lists::<admin_tokens::AdminTokenView>(),
+                post("Make a token of this API", admin_tokens::create)
+                    .takes::<admin_tokens::NewAdminToken>()
+                    .answers::<admin_tokens::AdminTokenView>(),
+            ],
+        )
+        .at(
+            "/admin_tokens/{id}",
+            [delete("Revoke a token of this API", admin_tokens::revoke)
+                .answers::<admin_tokens::AdminTokenView>()],
+        )
+        .at(
+            "/audit",
+            [get("The audit, newest first", audit::list)
+                .query(&["action", "device"])
+                .lists::<audit::EntryView>()],
+        )
+        .at(
+            "/audit/verify",
+            [get("Whether the chain of the audit holds", audit::verify).answers::<audit::VerifiedView>()],
+        )
+        .at("/backup", [get("A backup", backup::download).streams("application/x-tar")])
+        .at(
+            "/events",
+            [get("Changes as they happen", events::stream).query(&["since"]).streams("text/event-stream")],
+        )
+        .at(
+            "/metrics/summary",
+            [get("Every figure of the process", metrics::summary).answers::<metrics::SummaryView>()],
+        )
+        .at("/status", [get("How the server is", status::status).answers::<status::StatusView>()])
+        .at(
+            "/webhooks",
+            [
+                get("Webhooks", webhooks::list).lists::<webhooks::WebhookView>(),
+                post("Make a webhook", webhooks::create)
+                    .takes::<webhooks::NewWebhook>()
+                    .answers::<webhooks::WebhookView>(),
+            ],
+        )
+        .at(
+            "/webhooks/{id}",
+            [
+                get("A webhook", webhooks::get).answers::<webhooks::WebhookView>(),
+                delete("Remove a webhook", webhooks::remove).answers::<webhooks::WebhookView>(),
+            ],
+        )
+        .at(
+            "/webhooks/{id}/dead_letters",
+            [get("What could not be delivered", webhooks::letters).lists::<webhooks::DeadLetterView>()],
+        )
+        .at(
+            "/webhooks/{id}/dead_letters/{number}",
+            [delete("Drop a dead letter", webhooks::drop_letter).answers::<webhooks::Dropped>()],
+        )
+        .at(
+            "/webhooks/{id}/dead_letters/{number}/redeliver",
+            [post("Try a dead letter once more", webhooks::redeliver).answers::<webhooks::DeliveryView>()],
+        )
+        .at(
+            "/webhooks/{id}/test",
+            [post("Send a delivery without events", webhooks::test).answers::<webhooks::DeliveryView>()],
+        )
 }
 
 fn surround(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
@@ -209,6 +523,11 @@ impl RequestId {
     }
 }
 
+/// The description of the API.
+fn openapi(document: String) -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], document).into_response()
+}
+
 async fn no_route() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, CODE_ROUTE, "No route for that URI")
 }
@@ -237,7 +556,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_answered_in_the_envelope_without_its_text() {
-        let routes = Router::new().route("/", get(broken)).layer(CatchPanicLayer::custom(panicked));
+        let routes = Router::new().route("/", routing::get(broken)).layer(CatchPanicLayer::custom(panicked));
         let request = Request::builder().uri("/").body(Body::empty()).expect("a request");
         let response = routes.oneshot(request).await.expect("an answer");
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);

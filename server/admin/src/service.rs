@@ -2,20 +2,29 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use muster_enroll::Registrar;
+use muster_policy::host::{HostPattern, Protocol};
+use muster_policy::identity::{AccountId, CaId, Serial};
+use muster_policy::name::DeviceId;
 use muster_policy::time::UnixTime;
 use muster_store::{Fault, Reader};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
+use crate::api::events::Streams;
 use crate::auth::Slowdown;
 use crate::error::ApiError;
+use crate::idempotency::UnderWay;
 use crate::metrics::{LedgerFigures, Requests};
+use crate::webhooks::{WebhookSettings, Webhooks};
 
 /// How long an answer waits for the edge.
 const IN_FORCE_WAIT: Duration = Duration::from_secs(5);
@@ -27,7 +36,7 @@ pub type Backup = Arc<dyn Fn() -> io::Result<File> + Send + Sync>;
 pub type ZonesChanged = Arc<dyn Fn() + Send + Sync>;
 
 /// What the edge counts, as far as people look at it; totals count from its start.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, utoipa::ToSchema)]
 pub struct EdgeFigures {
     /// HTTPS connections open.
     pub connections_https: usize,
@@ -50,6 +59,45 @@ pub struct EdgeFigures {
 /// Reads the edge's figures.
 pub type ReadEdge = Arc<dyn Fn() -> EdgeFigures + Send + Sync>;
 
+/// Which live connections are looked for; none means any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionFilter {
+    /// Only those of this certificate.
+    pub certificate: Option<(CaId, Serial)>,
+    /// Only those of this device.
+    pub device: Option<(AccountId, DeviceId)>,
+    /// Only those to this hostname.
+    pub host: Option<HostPattern>,
+    /// Only those entered before the one of this number.
+    pub before: Option<u64>,
+    /// How many of the newest are passed over.
+    pub skip: usize,
+    /// Most that are shown.
+    pub limit: usize,
+}
+
+/// A live connection at the edge.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Its number; grows with each connection of the process.
+    pub number: u64,
+    /// The hostname, or the wildcard it came under.
+    pub host: HostPattern,
+    /// HTTPS or MQTT.
+    pub protocol: Protocol,
+    /// Issuer and serial of its certificate; none without one.
+    pub certificate: Option<(CaId, Serial)>,
+    /// The device of that certificate.
+    pub device: Option<DeviceId>,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// When its handshake was done.
+    pub since: UnixTime,
+}
+
+/// Finds live connections, newest first, and how many there are in all.
+pub type ReadConnections = Arc<dyn Fn(&ConnectionFilter) -> (Vec<Connection>, usize) + Send + Sync>;
+
 /// What the API asks of the server around it.
 #[derive(Clone)]
 pub struct Hooks {
@@ -61,6 +109,10 @@ pub struct Hooks {
     pub edge_is_at: Option<watch::Receiver<u64>>,
     /// What that edge counts.
     pub edge_figures: Option<ReadEdge>,
+    /// Who is connected to it.
+    pub edge_connections: Option<ReadConnections>,
+    /// How webhooks are delivered.
+    pub webhooks: WebhookSettings,
 }
 
 /// The admin API of one account.
@@ -73,6 +125,11 @@ pub struct Api {
     hooks: Hooks,
     started_at: UnixTime,
     slowdown: Slowdown,
+    keys_under_way: UnderWay,
+    tasks: TaskTracker,
+    streams: Streams,
+    webhooks: Webhooks,
+    stop: CancellationToken,
 }
 
 impl Api {
@@ -90,13 +147,51 @@ impl Api {
         let requests = Requests::new(&mut registry);
         registry.register_collector(Box::new(LedgerFigures::new(Arc::clone(&registrar))));
         let started_at = registrar.clock().now();
-        let slowdown = Slowdown::default();
-        Self { registrar, registry, requests, local_secret, crl_lifetime, hooks, started_at, slowdown }
+        let webhooks = Webhooks::new(hooks.webhooks.clone());
+        Self {
+            registrar,
+            registry,
+            requests,
+            local_secret,
+            crl_lifetime,
+            hooks,
+            started_at,
+            slowdown: Slowdown::default(),
+            keys_under_way: UnderWay::default(),
+            tasks: TaskTracker::new(),
+            streams: Streams::default(),
+            webhooks,
+            stop: CancellationToken::new(),
+        }
     }
 
     /// The bearer token of local commands.
     pub fn local_secret(&self) -> &str {
         &self.local_secret
+    }
+
+    /// Ends what would go on for ever: the server stops.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Waits until the server stops.
+    pub(crate) async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    pub(crate) const fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
+    }
+
+    pub(crate) const fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// Waits until requests that outlive their clients are carried out; new ones then run no longer.
+    pub async fn drain(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Reads the ledger off the async threads: a filtered list may take some 100 ms.
@@ -147,6 +242,15 @@ impl Api {
 
     pub(crate) const fn started_at(&self) -> UnixTime {
         self.started_at
+    }
+
+    pub(crate) const fn keys_under_way(&self) -> &UnderWay {
+        &self.keys_under_way
+    }
+
+    /// Runs what must not end with its client.
+    pub(crate) const fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 
     pub(crate) const fn slowdown(&self) -> &Slowdown {

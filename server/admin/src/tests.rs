@@ -2,15 +2,25 @@
 //! bodies, unknown ids, and the edges of paging.
 
 mod access;
+mod batch;
 mod cloudflare;
 mod dashboard;
+mod events;
+mod idempotency;
+mod openapi;
 mod rig;
+mod webhooks;
 
 use std::task::Poll;
 use std::time::Duration;
 
 use http::StatusCode;
+use muster_policy::host::Protocol;
+use muster_policy::identity::{CaId, Serial};
+use muster_policy::time::UnixTime;
 use serde_json::{Value, json};
+
+use crate::{Connection, ConnectionFilter};
 
 use self::rig::{CSR, CSR_WITHOUT_NAME, LEAF, MAKER, Rig, body};
 
@@ -72,11 +82,14 @@ const ROUTES: &[(&str, &str)] = &[
     ("GET", "{own}/cas/{uuid}"),
     ("GET", "{own}/cas/{uuid}/crl"),
     ("GET", "{own}/certificates"),
+    ("POST", "{own}/certificates/revoke"),
     ("POST", "{own}/certificates/sign"),
     ("GET", "{own}/certificates/{uuid}"),
     ("POST", "{own}/certificates/{uuid}/reactivate"),
     ("POST", "{own}/certificates/{uuid}/revoke"),
+    ("GET", "{own}/connections"),
     ("GET", "{own}/devices"),
+    ("PATCH", "{own}/devices"),
     ("POST", "{own}/devices/import"),
     ("GET", "{own}/devices/nobody"),
     ("PATCH", "{own}/devices/nobody"),
@@ -86,6 +99,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("PUT", "{own}/hosts/new.example.com"),
     ("DELETE", "{own}/hosts/none.example.com"),
     ("GET", "{own}/lapsing"),
+    ("GET", "{own}/metrics/summary"),
     ("GET", "{own}/profiles"),
     ("GET", "{own}/profiles/none"),
     ("PUT", "{own}/profiles/new"),
@@ -95,7 +109,77 @@ const ROUTES: &[(&str, &str)] = &[
     ("POST", "{own}/tokens"),
     ("GET", "{own}/tokens/{uuid}"),
     ("DELETE", "{own}/tokens/{uuid}"),
+    ("GET", "{own}/webhooks"),
+    ("POST", "{own}/webhooks"),
+    ("GET", "{own}/webhooks/{uuid}"),
+    ("DELETE", "{own}/webhooks/{uuid}"),
+    ("GET", "{own}/webhooks/{uuid}/dead_letters"),
+    ("DELETE", "{own}/webhooks/{uuid}/dead_letters/1"),
+    ("POST", "{own}/webhooks/{uuid}/dead_letters/1/redeliver"),
+    ("POST", "{own}/webhooks/{uuid}/test"),
 ];
+
+/// Five connections, of which one has a certificate.
+fn connected(filter: &ConnectionFilter) -> (Vec<Connection>, usize) {
+    let holder = (CaId::from_bytes([2; 16]), Serial::from_bytes(&[7]).expect("a serial"));
+    let one = |number: u64| Connection {
+        number,
+        host: "api.example.com".parse().expect("a host"),
+        protocol: Protocol::Mqtt,
+        certificate: (number == 5).then_some(holder),
+        device: (number == 5).then(|| "meter-1".parse().expect("an id")),
+        peer: ([192, 0, 2, 1], 4_711).into(),
+        since: UnixTime::from_secs(1_795_600_000),
+    };
+    let before = filter.before.unwrap_or(u64::MAX);
+    let found: Vec<Connection> = (1..=5).rev().filter(|number| *number < before).map(one).collect();
+    let none = filter.host.as_ref().is_some_and(|host| host.to_string() != "api.example.com");
+    let found = if none { Vec::new() } else { found };
+    let total = found.len();
+    (found.into_iter().skip(filter.skip).take(filter.limit).collect(), total)
+}
+
+#[tokio::test]
+async fn live_connections_are_listed_newest_first_and_paged() {
+    let rig = Rig::new().await;
+    let page = |query: &str| rig.own(&format!("/connections?{query}"));
+    let first = rig.send("GET", &page("per_page=2"), "").await;
+    assert_eq!(first.body["result"][0]["device"], "meter-1");
+    assert_eq!(first.body["result"][0]["serial_number"], "07");
+    assert_eq!(first.body["result"][1]["device"], Value::Null);
+    assert_eq!(first.body["result"][1]["peer"], "192.0.2.1:4711");
+    let info = &first.body["result_info"];
+    assert_eq!((&info["total_count"], &info["total_pages"]), (&json!(5), &json!(3)));
+    let cursor = info["cursor"].as_str().expect("there is more");
+    let rest = rig.send("GET", &page(&format!("per_page=9&cursor={cursor}")), "").await;
+    assert_eq!(
+        (&rest.body["result"][0]["number"], &rest.body["result_info"]["cursor"]),
+        (&json!(3), &Value::Null)
+    );
+    assert_eq!(rig.send("GET", &page("page=3&per_page=2"), "").await.body["result"][0]["number"], 1);
+    assert_eq!(rig.send("GET", &page("page=4&per_page=2"), "").await.body["result"], json!([]));
+    assert_eq!(rig.send("GET", &page("host=b.example.com"), "").await.body["result"], json!([]));
+    for (query, status) in [
+        ("device=nobody", StatusCode::NOT_FOUND),
+        ("certificate=01890000-0000-7000-8000-000000000000", StatusCode::NOT_FOUND),
+        ("certificate=x", StatusCode::BAD_REQUEST),
+        ("host=a%20b", StatusCode::BAD_REQUEST),
+        ("cursor=zz", StatusCode::BAD_REQUEST),
+        ("cursor=00112233445566778899", StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(rig.send("GET", &page(query), "").await.status, status, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn the_summary_of_metrics_says_what_metrics_says() {
+    let rig = Rig::new().await;
+    rig.get("/devices").await;
+    let summary = rig.get("/metrics/summary").await;
+    let requests = &summary["metrics"]["muster_admin_requests_total"];
+    assert_eq!((&requests["total"], &requests["by"][0]["labels"]["method"]), (&json!(1.0), &json!("GET")));
+    assert!(summary["started_at"].is_string());
+}
 
 fn fill(rig: &Rig, path: &str) -> String {
     path.replace("{own}", &rig.own(""))

@@ -21,7 +21,7 @@ use crate::handover::MqttHandover;
 use crate::hosts::DoorMaker;
 use crate::http::origin::OriginMaker;
 use crate::listener::{self, ListenerLimits, Shared};
-use crate::live::Guest;
+use crate::live::{Connections, Guest, Sought};
 use crate::lkg::{LastKnownGood, LastKnownGoodError};
 use crate::metrics::{Counters, Metrics};
 use crate::snapshot::{Applied, Event, Gap, Update};
@@ -243,6 +243,11 @@ impl Edge {
             certificates_connected: live.certificates,
             ..self.shared.metrics.summary()
         }
+    }
+
+    /// The live connections that are looked for, newest first: `skip` are passed over, `limit` are shown.
+    pub fn connections(&self, sought: &Sought, skip: usize, limit: usize) -> Connections {
+        self.shared.live.find(sought, skip, limit)
     }
 
     /// Stops all listeners, lets requests under way finish and tells MQTT clients to go; ends

@@ -42,7 +42,7 @@ pub use edge::{Edge, EdgeConfig, StartError};
 pub use handover::{Arrival, CUT_GRACE, Carrier, Duplex, MqttHandover, MqttStream, NoBroker, Work};
 pub use identity::{Leaf, read_leaf};
 pub use listener::ListenerLimits;
-pub use live::Cut;
+pub use live::{Connection, Connections, Cut, Sought};
 pub use lkg::LastKnownGoodError;
 pub use metrics::Counters;
 pub use snapshot::{

@@ -35,7 +35,7 @@ use crate::hosts::{Door, Doors};
 use crate::http::proxy::Visit;
 use crate::http::requests::Asked;
 use crate::http::{self, Version};
-use crate::live::{Guest, Live, Place};
+use crate::live::{Guest, Live, Newcomer, Place};
 use crate::metrics::{ConnectionRefusal, Metrics};
 use crate::sources::{Claim, Sources};
 use crate::state::State;
@@ -347,7 +347,8 @@ impl Shared {
             holder.groups = (*facts.groups).clone();
             Arc::new(holder)
         });
-        let place = self.live.enter(name, door.rule.host.clone(), protocol, holder);
+        let (host, since) = (door.rule.host.clone(), self.state.now());
+        let place = self.live.enter(Newcomer { name, host, protocol, holder, peer, since });
         drop(door);
         match protocol {
             Protocol::Https => {

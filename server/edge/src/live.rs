@@ -5,6 +5,7 @@
 //! which says goodbye in its protocol; telling ten thousand takes milliseconds.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use muster_policy::access::Holder;
@@ -66,6 +67,59 @@ pub(crate) struct Guest {
     pub(crate) cut: Arc<Cut>,
     /// What it asks for now, by HTTP; the MQTT of a WebSocket stays one for as long as it runs.
     pub(crate) requests: Arc<Requests>,
+    /// Where it comes from.
+    pub(crate) peer: SocketAddr,
+    /// When it was entered.
+    pub(crate) since: UnixTime,
+}
+
+/// A connection before it is entered.
+pub(crate) struct Newcomer {
+    pub(crate) name: Hostname,
+    pub(crate) host: HostPattern,
+    pub(crate) protocol: Protocol,
+    pub(crate) holder: Option<Arc<Holder>>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) since: UnixTime,
+}
+
+/// Which connections are looked for; none means any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sought {
+    /// Only those of this certificate.
+    pub certificate: Option<CertificateKey>,
+    /// Only those of this device, by whichever certificate.
+    pub device: Option<(AccountId, DeviceId)>,
+    /// Only those to this hostname.
+    pub host: Option<HostPattern>,
+    /// Only those entered before the one of this number.
+    pub before: Option<u64>,
+}
+
+/// A live connection, as people look at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Its number; grows with each connection of the process.
+    pub number: u64,
+    /// The rule that its name led to.
+    pub host: HostPattern,
+    /// HTTPS or MQTT.
+    pub protocol: Protocol,
+    /// Whose certificate was verified; none without one.
+    pub holder: Option<Arc<Holder>>,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// When its handshake was done.
+    pub since: UnixTime,
+}
+
+/// Some of the connections that were looked for, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// These.
+    pub found: Vec<Connection>,
+    /// How many there are in all.
+    pub total: usize,
 }
 
 /// All connections.
@@ -96,17 +150,12 @@ impl Drop for Place {
 
 impl Live {
     /// Enters a connection.
-    pub(crate) fn enter(
-        self: &Arc<Self>,
-        name: Hostname,
-        host: HostPattern,
-        protocol: Protocol,
-        holder: Option<Arc<Holder>>,
-    ) -> Place {
+    pub(crate) fn enter(self: &Arc<Self>, newcomer: Newcomer) -> Place {
+        let Newcomer { name, host, protocol, holder, peer, since } = newcomer;
         let mut index = self.index();
         index.last_id += 1;
         let (id, cut, requests) = (index.last_id, Arc::default(), Arc::default());
-        let guest = Arc::new(Guest { id, name, host, protocol, holder, cut, requests });
+        let guest = Arc::new(Guest { id, name, host, protocol, holder, cut, requests, peer, since });
         index.insert(&guest);
         Place { live: Arc::clone(self), guest }
     }
@@ -129,6 +178,24 @@ impl Live {
     /// Every connection.
     pub(crate) fn all(&self) -> Vec<Arc<Guest>> {
         self.index().guests.values().cloned().collect()
+    }
+
+    /// Some of the connections that are looked for: `skip` are passed over, `limit` are shown.
+    pub(crate) fn find(&self, sought: &Sought, skip: usize, limit: usize) -> Connections {
+        let mut guests = match (&sought.certificate, &sought.device) {
+            (Some(key), _) => self.of_certificate(key),
+            (None, Some((account, device))) => self.of_device(*account, device),
+            (None, None) => self.all(),
+        };
+        guests.retain(|guest| {
+            let device = guest.holder.as_ref().map(|holder| (&holder.account, &holder.device));
+            sought.device.as_ref().is_none_or(|(account, name)| device == Some((account, name)))
+                && sought.host.as_ref().is_none_or(|host| guest.host == *host)
+                && sought.before.is_none_or(|before| guest.id < before)
+        });
+        guests.sort_unstable_by_key(|guest| core::cmp::Reverse(guest.id));
+        let found = guests.iter().skip(skip).take(limit).map(|guest| Connection::of(guest)).collect();
+        Connections { found, total: guests.len() }
     }
 
     /// The connections whose certificates have ended; each is returned once.
@@ -159,6 +226,19 @@ impl Live {
 
     fn index(&self) -> MutexGuard<'_, Index> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    fn of(guest: &Guest) -> Self {
+        Self {
+            number: guest.id,
+            host: guest.host.clone(),
+            protocol: guest.protocol,
+            holder: guest.holder.clone(),
+            peer: guest.peer,
+            since: guest.since,
+        }
     }
 }
 
@@ -208,12 +288,37 @@ mod tests {
 
     fn enter(live: &Arc<Live>, holder: Option<&Arc<Holder>>) -> Place {
         let name = "api.example.com";
-        live.enter(
-            name.parse().expect("a name"),
-            name.parse().expect("a host"),
-            Protocol::Https,
-            holder.cloned(),
-        )
+        live.enter(Newcomer {
+            name: name.parse().expect("a name"),
+            host: name.parse().expect("a host"),
+            protocol: Protocol::Https,
+            holder: holder.cloned(),
+            peer: SocketAddr::from(([192, 0, 2, 1], 4_711)),
+            since: UnixTime::from_secs(50),
+        })
+    }
+
+    #[test]
+    fn connections_are_shown_newest_first_in_parts() {
+        let live = Arc::new(Live::default());
+        let (first, second) = (holder(1, "meter-1", 100), holder(2, "meter-1", 100));
+        let _places = [enter(&live, Some(&first)), enter(&live, Some(&second)), enter(&live, None)];
+        let numbers = |sought: &Sought, skip, limit| {
+            let Connections { found, total } = live.find(sought, skip, limit);
+            (found.iter().map(|one| one.number).collect::<Vec<_>>(), total)
+        };
+        let any = Sought::default();
+        assert_eq!(numbers(&any, 0, 2), (vec![3, 2], 3));
+        assert_eq!(numbers(&any, 2, 2), (vec![1], 3));
+        assert_eq!(numbers(&Sought { before: Some(2), ..any.clone() }, 0, 9), (vec![1], 1));
+        let certificate = Some(CertificateKey { ca: first.ca, serial: first.serial });
+        assert_eq!(numbers(&Sought { certificate, ..any.clone() }, 0, 9), (vec![1], 1));
+        let device = Some((first.account, first.device.clone()));
+        assert_eq!(numbers(&Sought { certificate, device, ..any.clone() }, 0, 9), (vec![1], 1));
+        let device = Some((first.account, first.device.clone()));
+        assert_eq!(numbers(&Sought { device, ..any.clone() }, 0, 9), (vec![2, 1], 2));
+        let host = Some("other.example.com".parse().expect("a host"));
+        assert_eq!(numbers(&Sought { host, ..any }, 0, 9), (vec![], 0));
     }
 
     #[test]

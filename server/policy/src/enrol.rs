@@ -42,6 +42,7 @@ pub const OID_COMMON_NAME: &str = "2.5.4.3";
 
 /// One subject alternative name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase", tag = "kind", content = "value")]
 pub enum San {
     /// dNSName, lower case.
@@ -126,6 +127,7 @@ pub struct TokenTerms {
 
 /// What the ledger says of a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceStatus {
     /// It may enroll and connect.

@@ -77,6 +77,7 @@ impl core::fmt::Display for HostPattern {
 
 /// Whether a client certificate is demanded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum HostMode {
     /// Without a good one nothing is served.
@@ -90,6 +91,7 @@ pub enum HostMode {
 
 /// What a hostname speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// HTTP/1.1 and h2 over TLS.
@@ -100,6 +102,7 @@ pub enum Protocol {
 
 /// The oldest TLS that a hostname speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum MinTls {
     /// TLS 1.2 and 1.3.
     #[serde(rename = "1.2")]
@@ -112,6 +115,7 @@ pub enum MinTls {
 
 /// What a hostname does when the edge has heard nothing of revocations for longer than allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum WhenStale {
     /// Nobody gets in who has to show a certificate.
@@ -123,6 +127,7 @@ pub enum WhenStale {
 
 /// Whether a hostname accepts the account's devices CAs: those it names and those that come after.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum DefaultCas {
     /// Beside the named ones.

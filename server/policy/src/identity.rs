@@ -284,6 +284,8 @@ uuids! {
     CertificateId;
     /// An enrollment token or an admin token.
     TokenId;
+    /// A webhook.
+    WebhookId;
 }
 
 #[cfg(test)]

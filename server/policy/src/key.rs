@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// The kind of a public key that a profile can allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum KeyKind {
     /// ECDSA on secp256r1.
     #[serde(rename = "ecdsa-p256")]

@@ -30,4 +30,6 @@ pub mod name;
 pub mod network;
 pub mod profile;
 pub mod reason;
+#[cfg(feature = "schema")]
+mod schema;
 pub mod time;

@@ -24,6 +24,7 @@ const DAY_SECS: u64 = 86_400;
 
 /// Who has to agree before a certificate is issued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Approval {
     /// Policy alone.
@@ -35,6 +36,7 @@ pub enum Approval {
 
 /// What is done with a challengePassword that should hold the channel binding (RFC 7030 §3.5, RFC 9266).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ChannelBinding {
     /// It may hold anything, for clients that put something else there.
@@ -48,6 +50,7 @@ pub enum ChannelBinding {
 
 /// How a device proves itself for a first enrollment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CredentialRule {
     /// A token, or a certificate of a listed manufacturer.
@@ -63,6 +66,7 @@ pub enum CredentialRule {
 
 /// What csrattrs tells clients (RFC 7030 §4.5.2, RFC 9908).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CsrAttributes {
     /// Nothing: 204.
@@ -76,6 +80,7 @@ pub enum CsrAttributes {
 
 /// A profile as an operator writes it; a missing field takes the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ProfileWritten {
     /// Kinds of key that may be certified; default ECDSA P-256, P-384 and RSA.

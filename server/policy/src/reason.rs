@@ -40,6 +40,7 @@ macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident, $code:literal, $fault:ident, $sentence:literal;)*) => {
         /// The reason of a refusal.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
         #[non_exhaustive]
         pub enum Reason {
             $($(#[$doc])* #[doc = $sentence] #[serde(rename = $code)] $variant,)*

@@ -398,20 +398,23 @@ pub enum DeviceCommand {
         /// Its id.
         id: String,
     },
-    /// Issue nothing to it until it is resumed.
+    /// Issue nothing to devices until they are resumed.
     Suspend {
-        /// Its id.
-        id: String,
+        /// Their ids.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
     },
-    /// Lift a suspension.
+    /// Lift suspensions.
     Resume {
-        /// Its id.
-        id: String,
+        /// Their ids.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
     },
-    /// Issue nothing to it ever again.
+    /// Issue nothing to devices ever again.
     Retire {
-        /// Its id.
-        id: String,
+        /// Their ids.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
     },
     /// Import devices: a header line, then `id` and optionally `labels` (a=b;c=d), `groups` (x;y),
     /// `manufacturer_serial`, `manufacturer` (CA id), `note`.

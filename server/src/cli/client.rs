@@ -30,6 +30,7 @@ use crate::backup;
 use crate::datadir::DataDir;
 use crate::serve::{ca_file_hook, open};
 use crate::serving::Serving;
+use crate::webhooks;
 
 /// Base of the API's paths.
 const BASE: &str = "/client/v4";
@@ -263,6 +264,9 @@ fn in_process(dir: &DataDir) -> anyhow::Result<(Transport, Zeroizing<String>)> {
     let hooks = Hooks {
         edge_is_at: None,
         edge_figures: None,
+        edge_connections: None,
+        // No command makes a delivery.
+        webhooks: webhooks::settings(dir, &config, rustls::RootCertStore::empty())?,
         backup: backup::hook(dir, &registrar),
         // The server looks at its names when it starts; what clients must trust changes now.
         zones_changed: ca_file_hook(dir, &registrar),

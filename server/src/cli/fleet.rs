@@ -16,6 +16,10 @@ use super::print::{Column, Printer, cell};
 /// Devices sent at once; the most that the ledger takes in one transaction.
 const IMPORT_CHUNK: usize = 10_000;
 
+/// Devices whose status is set at once; the most that the API takes.
+const STATUS_CHUNK: usize = 1_000;
+const NO_MATCH: &str = "no certificate matches; `muster cert list` shows what there is";
+
 const DEVICES: &[Column] = &[
     ("ID", "/id"),
     ("STATUS", "/status"),
@@ -38,7 +42,7 @@ pub(super) async fn device(
     out: &mut Printer<'_>,
 ) -> anyhow::Result<()> {
     let devices = client.own("/devices");
-    let (id, status) = match command {
+    let (ids, status) = match command {
         DeviceCommand::List { prefix, status, page } => {
             let query = query(&[("prefix", prefix), ("status", status)]);
             return out.list(&client.list(&devices, &query, page).await?, DEVICES);
@@ -48,13 +52,35 @@ pub(super) async fn device(
             return show_device(shown, out);
         }
         DeviceCommand::Import { file } => return import(client, &file, out).await,
-        DeviceCommand::Suspend { id } => (id, "suspended"),
-        DeviceCommand::Resume { id } => (id, "active"),
-        DeviceCommand::Retire { id } => (id, "retired"),
+        DeviceCommand::Suspend { ids } => (ids, "suspended"),
+        DeviceCommand::Resume { ids } => (ids, "active"),
+        DeviceCommand::Retire { ids } => (ids, "retired"),
     };
-    let path = format!("{devices}/{}", segment(&id));
+    let [id] = ids.as_slice() else { return set_status(client, &ids, status, out).await };
+    let path = format!("{devices}/{}", segment(id));
     let set = client.call(Method::PATCH, &path, Some(&json!({ "status": status }))).await?;
     out.done(&set, &format!("The device {id} is {status}"))
+}
+
+/// Sets the status of many; says of each what became of it, and fails when one could not be set.
+async fn set_status(
+    client: &Client,
+    ids: &[String],
+    status: &str,
+    out: &mut Printer<'_>,
+) -> anyhow::Result<()> {
+    let (mut rows, mut failed) = (Vec::new(), 0);
+    for chunk in ids.chunks(STATUS_CHUNK) {
+        let wanted = json!({ "devices": chunk, "status": status });
+        let mut answer = client.call(Method::PATCH, &client.own("/devices"), Some(&wanted)).await?;
+        failed += answer.get("failed").and_then(Value::as_u64).unwrap_or_default();
+        if let Some(Value::Array(found)) = answer.get_mut("rows") {
+            rows.append(found);
+        }
+    }
+    out.list(&rows, &[("ID", "/id"), ("OUTCOME", "/outcome")])?;
+    ensure!(failed == 0, "{failed} of {} devices are not {status}: unknown, or retired for good", ids.len());
+    Ok(())
 }
 
 fn show_device(mut device: Value, out: &mut Printer<'_>) -> anyhow::Result<()> {
@@ -126,6 +152,17 @@ pub(super) async fn cert(client: &Client, command: CertCommand, out: &mut Printe
             }
             all(&shown, &which, out, |out, one| out.object(one))
         }
+        CertCommand::Revoke { which: CertSelector { device: Some(device), .. }, reason } => {
+            let wanted = json!({ "devices": [device], "reason": reason });
+            let answer = client.call(Method::POST, &format!("{certificates}/revoke"), Some(&wanted)).await?;
+            let rows = answer.get("rows").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            let revoked: Vec<Value> = rows.iter().filter_map(|row| row.get("certificate").cloned()).collect();
+            ensure!(!revoked.is_empty(), "{NO_MATCH}");
+            if out.json() {
+                return out.list(&revoked, &[]);
+            }
+            revoked.iter().try_for_each(|one| out.done(one, &change("Revoked", one)))
+        }
         CertCommand::Revoke { which, reason } => {
             let body = json!({ "reason": reason });
             let revoked = each(client, &which, "active", "revoke", Some(&body)).await?;
@@ -154,7 +191,7 @@ async fn select(client: &Client, which: &CertSelector, status: &str) -> anyhow::
         }
     };
     let found = client.list(&client.own("/certificates"), &query, PageArgs::default()).await?;
-    ensure!(!found.is_empty(), "no certificate matches; `muster cert list` shows what there is");
+    ensure!(!found.is_empty(), "{NO_MATCH}");
     ensure!(
         which.serial.is_none() || found.len() == 1,
         "several CAs used this serial; name the certificate with --id"

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use muster_admin::{EdgeFigures, ReadEdge};
+use muster_admin::{Connection, EdgeFigures, ReadConnections, ReadEdge};
 use muster_broker::Broker;
-use muster_edge::{Edge, EdgeConfig, ListenerKind, Update};
+use muster_edge::{CertificateKey, Connections, Edge, EdgeConfig, ListenerKind, Sought, Update};
 use muster_enroll::{Clock, Registrar};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -96,6 +96,30 @@ impl EdgeRole {
                 cut: counted.cut,
                 refused_by_reason: by_reason.map(|(reason, count)| (reason.code(), count)).collect(),
             }
+        })
+    }
+
+    /// Finds who is connected.
+    pub(crate) fn connections(&self) -> ReadConnections {
+        let edge = self.edge.clone();
+        Arc::new(move |filter| {
+            let sought = Sought {
+                certificate: filter.certificate.map(|(ca, serial)| CertificateKey { ca, serial }),
+                device: filter.device.clone(),
+                host: filter.host.clone(),
+                before: filter.before,
+            };
+            let Connections { found, total } = edge.connections(&sought, filter.skip, filter.limit);
+            let shown = |one: muster_edge::Connection| Connection {
+                number: one.number,
+                host: one.host,
+                protocol: one.protocol,
+                certificate: one.holder.as_ref().map(|holder| (holder.ca, holder.serial)),
+                device: one.holder.as_ref().map(|holder| holder.device.clone()),
+                peer: one.peer,
+                since: one.since,
+            };
+            (found.into_iter().map(shown).collect(), total)
         })
     }
 
@@ -208,8 +232,8 @@ fn edge_clock(clock: &Clock) -> muster_edge::Clock {
     muster_edge::Clock::from_fn(move || clock.now())
 }
 
-/// What the machine trusts, for `https://` origins.
-fn machine_roots() -> rustls::RootCertStore {
+/// What the machine trusts, for `https://` origins and receivers of webhooks.
+pub(crate) fn machine_roots() -> rustls::RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::debug!(%error, "a trusted root of this machine can't be read");

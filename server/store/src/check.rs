@@ -10,11 +10,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use muster_policy::identity::{AccountId, ZoneId};
+use muster_policy::identity::{AccountId, SecretHash, ZoneId};
 use muster_policy::profile::ProfileWritten;
 use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 use serde::Serialize;
 
+use crate::act::keyed::size_of;
 use crate::act::recount::Recount;
 use crate::audit::{AuditBreak, AuditVerified};
 use crate::codec;
@@ -23,8 +24,9 @@ use crate::ledger::{Ledger, OpenError, open_error};
 use crate::migration::SCHEMA_VERSION;
 use crate::reader::Reader;
 use crate::record::{
-    Account, AdminToken, Association, Ca, Certificate, Change, Counters, CrlState, Device, Document, Host,
-    Intent, OutboundLeaf, Request, RevokedEntry, Token, Zone,
+    Account, AdminToken, Association, Ca, Certificate, Change, Counters, CrlState, DeadLetter, Device,
+    Document, Host, Intent, KeyedRequest, KeyedUse, OutboundLeaf, Request, RevokedEntry, Token, Webhook,
+    WebhookProgress, Zone,
 };
 use crate::tables::{META_SCHEMA, Record, TableName};
 use crate::transaction::Fault;
@@ -122,6 +124,8 @@ impl Reader {
             self.check_tokens()?;
             self.check_certificates()?;
             self.check_requests()?;
+            self.check_keyed()?;
+            self.check_webhooks()?;
             self.check_changes()?;
             self.check_counters()?;
         }
@@ -265,6 +269,41 @@ impl Reader {
         self.has_length(TableName::RequestAges, other)?;
         self.each(|key, intent: &Intent| {
             holds(TableName::Intents, key == keys::request(intent.request), KEY_DIFFERS)
+        })
+    }
+
+    fn check_keyed(&self) -> Result<(), CheckError> {
+        let mut used: BTreeMap<SecretHash, KeyedUse> = BTreeMap::new();
+        self.each(|key, keyed: &KeyedRequest| {
+            holds(TableName::KeyedRequests, key == keys::keyed(keyed.token, keyed.key), KEY_DIFFERS)?;
+            let of_token = used.entry(keyed.token).or_default();
+            of_token.count = of_token.count.saturating_add(1);
+            of_token.bytes = of_token.bytes.saturating_add(size_of(keyed));
+            self.names(TableName::KeyedAges, &keys::keyed_age(keyed.token, keyed.at, keyed.key), &[])
+        })?;
+        self.same_length(TableName::KeyedRequests, TableName::KeyedAges)?;
+        self.each(|key, stored: &KeyedUse| {
+            let token = key.try_into().map_err(|_| inconsistent(TableName::KeyedUses, KEY_DIFFERS))?;
+            let counted = used.get(&SecretHash::from_bytes(token)).copied().unwrap_or_default();
+            holds(TableName::KeyedUses, counted == *stored, "the numbers differ from the records")
+        })?;
+        self.has_length(TableName::KeyedUses, u64::try_from(used.len()).unwrap_or(u64::MAX))
+    }
+
+    fn check_webhooks(&self) -> Result<(), CheckError> {
+        self.each(|key, webhook: &Webhook| {
+            holds(TableName::Webhooks, key == keys::webhook(webhook.account, webhook.id), KEY_DIFFERS)
+        })?;
+        let webhooks = self.table(TableName::Webhooks)?;
+        let owned = "it belongs to no webhook";
+        self.each(|key, _: &WebhookProgress| {
+            holds(TableName::WebhookProgress, webhooks.get(key)?.is_some(), owned)
+        })?;
+        self.same_length(TableName::Webhooks, TableName::WebhookProgress)?;
+        self.each(|key, letter: &DeadLetter| {
+            let webhook = key.strip_suffix(&keys::number(letter.last));
+            let webhook = webhook.ok_or(inconsistent(TableName::DeadLetters, KEY_DIFFERS))?;
+            holds(TableName::DeadLetters, webhooks.get(webhook)?.is_some(), owned)
         })
     }
 

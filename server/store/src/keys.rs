@@ -5,7 +5,7 @@
 
 use muster_policy::host::HostPattern;
 use muster_policy::identity::{
-    AccountId, CaId, CertificateId, RequestKey, SecretHash, Serial, TokenId, ZoneId,
+    AccountId, CaId, CertificateId, RequestKey, SecretHash, Serial, TokenId, WebhookId, ZoneId,
 };
 use muster_policy::name::{DeviceId, Hostname, Label};
 use muster_policy::time::UnixTime;
@@ -86,8 +86,36 @@ pub(crate) fn secret(hash: SecretHash) -> Vec<u8> {
     hash.as_bytes().to_vec()
 }
 
+/// A request by its token and the key it came with, both as hashes.
+pub(crate) fn keyed(token: SecretHash, key: SecretHash) -> Vec<u8> {
+    join(&[token.as_bytes(), key.as_bytes()])
+}
+
+pub(crate) fn keyed_age(token: SecretHash, at: UnixTime, key: SecretHash) -> Vec<u8> {
+    join(&[token.as_bytes(), &time(at), key.as_bytes()])
+}
+
+/// The end of the ages of what a token sent before a time.
+pub(crate) fn keyed_until(token: SecretHash, before: UnixTime) -> Vec<u8> {
+    join(&[token.as_bytes(), &time(before)])
+}
+
+/// Reads the key that an age ends with.
+pub(crate) fn keyed_of_age(age: &[u8]) -> Option<SecretHash> {
+    let start = age.len().checked_sub(32)?;
+    Some(SecretHash::from_bytes(age.get(start..)?.try_into().ok()?))
+}
+
 pub(crate) fn admin_token(id: TokenId) -> Vec<u8> {
     id.as_bytes().to_vec()
+}
+
+pub(crate) fn webhook(account: AccountId, id: WebhookId) -> Vec<u8> {
+    join(&[account.as_bytes(), id.as_bytes()])
+}
+
+pub(crate) fn dead_letter(account: AccountId, id: WebhookId, last: u64) -> Vec<u8> {
+    join(&[account.as_bytes(), id.as_bytes(), &number(last)])
 }
 
 pub(crate) fn certificate(account: AccountId, id: CertificateId) -> Vec<u8> {

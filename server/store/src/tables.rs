@@ -75,6 +75,12 @@ tables! {
     Hosts, "hosts";
     /// request -> `Intent`
     Intents, "intents";
+    /// token, key -> `KeyedRequest`
+    KeyedRequests, "keyed-requests";
+    /// token, since, key -> nothing
+    KeyedAges, "keyed-ages";
+    /// token -> `KeyedUse`
+    KeyedUses, "keyed-uses";
     /// account, manufacturer serial -> device id
     ManufacturerSerials, "manufacturer-serials";
     /// account, leaf -> `OutboundLeaf`
@@ -101,6 +107,12 @@ tables! {
     Tokens, "tokens";
     /// account, since, request -> nothing
     Waiting, "waiting";
+    /// account, webhook -> `Webhook`
+    Webhooks, "webhooks";
+    /// account, webhook -> `WebhookProgress`
+    WebhookProgress, "webhook-progress";
+    /// account, webhook, last change -> `DeadLetter`
+    DeadLetters, "dead-letters";
     /// zone, certificate -> nothing
     ZoneCertificates, "zone-certificates";
     /// hostname -> zone
@@ -306,6 +318,14 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
+    /// The number of the newest change, this batch's among them; 0 when there is none yet.
+    pub(crate) fn newest_change(&mut self) -> Result<u64, Fault> {
+        match self.newest_change {
+            Some(number) => Ok(number),
+            None => Ok(self.meta(META_NEWEST_CHANGE)?.unwrap_or(0)),
+        }
+    }
+
     /// Appends to the change log.
     pub(crate) fn change(
         &mut self,
@@ -313,11 +333,7 @@ impl<'t> Tables<'t> {
         account: Option<AccountId>,
         kind: ChangeKind,
     ) -> Result<(), Fault> {
-        let newest = match self.newest_change {
-            Some(number) => number,
-            None => self.meta(META_NEWEST_CHANGE)?.unwrap_or(0),
-        };
-        let number = newest.saturating_add(1);
+        let number = self.newest_change()?.saturating_add(1);
         self.put(&keys::number(number), &Change { number, at, account, kind })?;
         self.newest_change = Some(number);
         Ok(())

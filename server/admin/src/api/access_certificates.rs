@@ -14,6 +14,7 @@ use muster_store::act::{Rejected, RenameUpload, SetForwarding};
 use muster_store::record::{AssociationScope, Ca, Host, Upload, UploadKind};
 use muster_store::{Error as LedgerError, Fault, Reader};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::Outcome;
@@ -30,8 +31,8 @@ const PER_PAGE_DEFAULT: u32 = 25;
 /// Where faults of hostnames are told.
 const POINTER_HOSTNAMES: &str = "/associated_hostnames";
 
-#[derive(Serialize)]
-struct AccessCertificateView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AccessCertificateView {
     id: CaId,
     name: String,
     associated_hostnames: Vec<HostPattern>,
@@ -91,7 +92,8 @@ pub(crate) async fn get(State(api): State<Arc<Api>>, Scope(scope): Scope, id: Op
     Answer::one(&view(&api, scope, ca).await?)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = AccessCertificateWanted)]
 pub(crate) struct Wanted {
     certificate: Option<String>,
     name: Option<String>,
@@ -123,7 +125,7 @@ pub(crate) async fn create(
     Ok(Answer::one(&view(&api, scope, ca).await?)?.created())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct Update {
     associated_hostnames: Option<Vec<String>>,
     name: Option<String>,
@@ -150,8 +152,9 @@ pub(crate) async fn update(
     Answer::one(&view(&api, scope, ca).await?)
 }
 
-#[derive(Serialize)]
-struct Removed {
+#[derive(Serialize, ToSchema)]
+#[schema(as = AccessCertificateRemoved)]
+pub(crate) struct Removed {
     id: CaId,
 }
 
@@ -167,7 +170,7 @@ pub(crate) async fn remove(
     Answer::one(&Removed { id: ca.id })
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct Setting {
     hostname: String,
     china_network: bool,
@@ -199,7 +202,7 @@ fn lies_in(host: &Host, scope: AssociationScope) -> bool {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct Settings {
     settings: Option<Vec<Setting>>,
 }

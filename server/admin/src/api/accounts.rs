@@ -7,6 +7,7 @@ use muster_policy::identity::AccountId;
 use muster_policy::time::UnixTime;
 use muster_store::record;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::Outcome;
@@ -17,8 +18,9 @@ use crate::paging::PageWish;
 use crate::request::{Account, Query};
 
 /// A token about itself. One that is not active got no answer.
-#[derive(Serialize)]
-struct TokenView {
+#[derive(Serialize, ToSchema)]
+#[schema(as = AccountTokenView)]
+pub(crate) struct TokenView {
     id: String,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -26,8 +28,8 @@ struct TokenView {
 }
 
 /// An account, with the fields that SDKs read.
-#[derive(Serialize)]
-struct AccountView<'a> {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AccountView<'a> {
     id: AccountId,
     name: &'a str,
     #[serde(rename = "type")]
@@ -37,15 +39,15 @@ struct AccountView<'a> {
     trust_domain: &'a str,
 }
 
-#[derive(Serialize)]
-struct AccountSettings {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AccountSettings {
     enforce_twofactor: bool,
     abuse_contact_email: Option<String>,
 }
 
 /// Who calls, as far as a token is a person.
-#[derive(Serialize)]
-struct UserView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct UserView {
     id: String,
     email: String,
     first_name: Option<String>,
@@ -71,8 +73,8 @@ impl UserView {
 }
 
 /// A user's place in an account.
-#[derive(Serialize)]
-struct MembershipView<'a> {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct MembershipView<'a> {
     id: String,
     status: &'static str,
     account: AccountView<'a>,

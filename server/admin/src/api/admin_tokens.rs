@@ -12,6 +12,7 @@ use muster_policy::time::UnixTime;
 use muster_store::act::{CreateAdminToken, RevokeAdminToken};
 use muster_store::record::{AdminRole, AdminToken, Permission};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::Outcome;
@@ -26,8 +27,8 @@ const TTL_MAX: u64 = 3_660 * 86_400;
 /// Says to people and secret scanners what it is.
 const SECRET_PREFIX: &str = "msa_";
 
-#[derive(Serialize)]
-struct AdminTokenView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AdminTokenView {
     id: TokenId,
     name: Title,
     role: AdminRole,
@@ -73,7 +74,7 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, _: Account, query: Query) 
     Answer::list(&views, info)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewAdminToken {
     name: Title,

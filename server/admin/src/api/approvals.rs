@@ -9,6 +9,7 @@ use muster_policy::time::UnixTime;
 use muster_store::act::{DecideRequest, Decision};
 use muster_store::record::{Actor, Request, WaitingRequest};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::{Outcome, pem};
@@ -18,8 +19,8 @@ use crate::error::ApiError;
 use crate::paging::PageWish;
 use crate::request::{Account, Id, Query};
 
-#[derive(Serialize)]
-struct WaitingView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct WaitingView {
     id: RequestKey,
     device: DeviceId,
     profile: Label,

@@ -13,6 +13,7 @@ use muster_store::act::{Rejected, SetAssociation};
 use muster_store::record::{self, AssociationScope};
 use muster_store::{Error as LedgerError, Reader};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::{Outcome, mtls_certificates};
@@ -26,8 +27,8 @@ const POINTER_ID: &str = "/mtls_certificate_id";
 /// Most hostnames of one list; each may be a change for the edge.
 pub(crate) const HOSTNAMES_MAX: usize = 5_000;
 
-#[derive(Serialize)]
-struct AssociationView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AssociationView {
     hostnames: Vec<HostPattern>,
 }
 
@@ -64,7 +65,8 @@ async fn named_ca(api: &Api, account: AccountId, text: Option<&str>) -> Result<O
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = AssociationWanted)]
 pub(crate) struct Wanted {
     hostnames: Option<Vec<String>>,
     mtls_certificate_id: Option<String>,

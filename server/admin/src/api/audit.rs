@@ -8,6 +8,7 @@ use muster_policy::time::UnixTime;
 use muster_store::reader::AuditFilter;
 use muster_store::record::{Action, Actor, AuditEntry, Subjects};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::Outcome;
@@ -15,8 +16,8 @@ use crate::envelope::Answer;
 use crate::paging::PageWish;
 use crate::request::{Account, Query};
 
-#[derive(Serialize)]
-struct EntryView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EntryView {
     number: u64,
     at: UnixTime,
     actor: Actor,
@@ -52,8 +53,8 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account,
 }
 
 /// Whether the chain holds; if so its length and head, which are worth noting elsewhere.
-#[derive(Serialize)]
-struct VerifiedView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct VerifiedView {
     sound: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,

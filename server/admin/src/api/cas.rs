@@ -12,6 +12,7 @@ use muster_policy::name::Title;
 use muster_policy::time::UnixTime;
 use muster_store::record::{Ca, CaKind, CaRole, CaState};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::{Outcome, pem};
@@ -24,8 +25,8 @@ use crate::request::{Account, Id, Json, Query};
 /// A bundle of a dozen RSA-4096 certificates with a key is below 64 KiB.
 const BUNDLE_MAX_BYTES: usize = 256 << 10;
 
-#[derive(Serialize)]
-struct CaView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CaView {
     id: CaId,
     title: Title,
     kind: CaKind,
@@ -96,8 +97,8 @@ async fn known(api: &Api, id: CaId) -> Result<Ca, ApiError> {
     ca.filter(|ca| ca.account == account).ok_or_else(|| ApiError::not_found("CA"))
 }
 
-#[derive(Serialize)]
-struct RootsView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RootsView {
     pem: String,
 }
 
@@ -107,8 +108,8 @@ pub(crate) async fn roots(State(api): State<Arc<Api>>, _: Account) -> Outcome {
     Answer::one(&RootsView { pem: pem::certificates(trust.roots.iter().map(Vec::as_slice)) })
 }
 
-#[derive(Serialize)]
-struct CrlView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CrlView {
     ca: CaId,
     number: u64,
     this_update: UnixTime,
@@ -137,9 +138,9 @@ pub(crate) async fn crl(State(api): State<Arc<Api>>, _: Account, Id(id): Id<CaId
 }
 
 /// Algorithms of CA keys.
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-enum Algorithm {
+pub(crate) enum Algorithm {
     #[default]
     EcdsaP256,
     EcdsaP384,
@@ -157,7 +158,7 @@ impl From<Algorithm> for CaAlgorithm {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewRoot {
     #[serde(default)]
@@ -178,14 +179,14 @@ pub(crate) async fn create(
 }
 
 /// Which issuing CA.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Role {
+pub(crate) enum Role {
     Devices,
     Services,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rotate {
     role: Role,
@@ -210,15 +211,15 @@ pub(crate) async fn rotate(
 }
 
 /// What an imported CA is for.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Use {
+pub(crate) enum Use {
     #[default]
     Devices,
     Manufacturer,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Import {
     pem: String,

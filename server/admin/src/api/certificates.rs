@@ -1,6 +1,8 @@
 //! Issued certificates: listed, shown, revoked, reactivated.
 //!
-//! A revocation is answered when the ledger has it and the CRL lists it.
+//! A revocation is answered when the ledger has it and the CRL lists it. That of many is in `batch`.
+
+pub(crate) mod batch;
 
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use muster_store::reader::CertificateFilter;
 use muster_store::record::{Certificate, CertificateStatus, How, RevocationReason};
 use muster_store::{Fault, Reader};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::{Outcome, pem};
@@ -23,7 +26,8 @@ use crate::error::ApiError;
 use crate::paging::PageWish;
 use crate::request::{Account, Id, Json, Query};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CertificatesCertificateView)]
 pub(crate) struct CertificateView {
     id: CertificateId,
     status: CertificateStatus,
@@ -131,7 +135,7 @@ pub(crate) async fn get(
     Answer::one(&CertificateView::with_pem(&certificate, api.now()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Revoke {
     #[serde(default)]

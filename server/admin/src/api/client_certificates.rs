@@ -17,6 +17,7 @@ use muster_policy::time::UnixTime;
 use muster_store::act::{ReactivateCertificate, RevokeCertificate};
 use muster_store::record::{self, Certificate, ChangeKind, ClientRequest, RevocationReason};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::{Outcome, pem, signing};
@@ -34,18 +35,18 @@ const DAY: Duration = Duration::from_secs(86_400);
 const BEHIND_MAX: usize = 1_000;
 
 /// The words of the contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Status {
+pub(crate) enum Status {
     Active,
     PendingReactivation,
     PendingRevocation,
     Revoked,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum StatusFilter {
+pub(crate) enum StatusFilter {
     All,
     Active,
     PendingReactivation,
@@ -53,14 +54,14 @@ enum StatusFilter {
     Revoked,
 }
 
-#[derive(Serialize)]
-struct Authority {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Authority {
     id: CaId,
     name: String,
 }
 
-#[derive(Serialize)]
-struct ClientCertificateView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ClientCertificateView {
     id: CertificateId,
     certificate: String,
     certificate_authority: Authority,
@@ -209,7 +210,8 @@ fn answer(certificate: &Certificate, status: Status) -> Outcome {
     Answer::one(&ClientCertificateView::new(certificate, client, status))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ClientWanted)]
 pub(crate) struct Wanted {
     csr: Option<String>,
     validity_days: Option<u32>,
@@ -290,7 +292,8 @@ pub(crate) async fn revoke(
     answer(&certificate, status)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ClientEdit)]
 pub(crate) struct Edit {
     #[serde(default)]
     reactivate: Option<bool>,

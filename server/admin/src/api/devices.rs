@@ -1,5 +1,7 @@
-//! Devices: listed, shown with their certificates, edited. The import is in `import`.
+//! Devices: listed, shown with their certificates, edited. The import is in `import`, the status of
+//! many in `batch`.
 
+mod batch;
 mod import;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,8 +16,10 @@ use muster_store::act::{SetDevice, SetDeviceStatus};
 use muster_store::reader::DeviceFilter;
 use muster_store::record;
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
-pub(crate) use self::import::import;
+pub(crate) use self::batch::{StatusOfMany, StatusOfManyView, set_status};
+pub(crate) use self::import::{ImportedView, Row, import};
 use crate::Api;
 use crate::api::Outcome;
 use crate::api::certificates::CertificateView;
@@ -29,8 +33,9 @@ use crate::request::{Account, Id, Json, Query};
 const CERTIFICATES_SHOWN: usize = 100;
 
 /// A device.
-#[derive(Serialize)]
-struct DeviceView {
+#[derive(Serialize, ToSchema)]
+#[schema(as = DevicesDeviceView)]
+pub(crate) struct DeviceView {
     id: DeviceId,
     status: DeviceStatus,
     labels: BTreeMap<String, String>,
@@ -103,8 +108,9 @@ async fn shown(api: &Api, account: AccountId, id: DeviceId) -> Result<DeviceView
 }
 
 /// What is to change; what is not there stays, and `null` empties.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = DevicesEdit)]
 pub(crate) struct Edit {
     status: Option<DeviceStatus>,
     labels: Option<BTreeMap<String, String>>,

@@ -13,6 +13,7 @@ use muster_policy::time::UnixTime;
 use muster_store::record::{CaRole, CaState, Certificate, Host};
 use muster_store::{Fault, Reader};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::Outcome;
@@ -20,22 +21,22 @@ use crate::envelope::Answer;
 use crate::error::ApiError;
 use crate::request::{Account, Id, Json};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Question {
     /// The id or the serial of a certificate, or a device, whose newest certificate is meant.
     certificate: String,
 }
 
-#[derive(Serialize)]
-struct VerdictView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct VerdictView {
     certificate: CertificateId,
     device: DeviceId,
     protocols: Vec<ProtocolView>,
 }
 
-#[derive(Serialize)]
-struct ProtocolView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ProtocolView {
     protocol: Protocol,
     admitted: bool,
     reason: Option<Reason>,

@@ -13,6 +13,7 @@ use muster_store::act::{RemoveHost, SetHost};
 use muster_store::record::{Host, OriginTls};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::{Outcome, pem};
@@ -31,8 +32,8 @@ const ORIGIN_CAS_MAX: usize = 8;
 /// Longest text of them.
 const ORIGIN_CA_MAX_BYTES: usize = 64 << 10;
 
-#[derive(Serialize)]
-struct HostView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct HostView {
     host: HostPattern,
     zone_id: ZoneId,
     mode: HostMode,
@@ -77,7 +78,7 @@ impl From<Host> for HostView {
 }
 
 /// A field that is missing keeps what is set; one of a new hostname takes its default.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HostWish {
     mode: Option<HostMode>,

@@ -8,6 +8,7 @@ use muster_policy::name::DeviceId;
 use muster_policy::time::UnixTime;
 use muster_store::reader::LapsingDevice;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::Outcome;
@@ -17,8 +18,8 @@ use crate::request::Account;
 /// How many devices are named.
 const NAMED_MAX: usize = 100;
 
-#[derive(Serialize)]
-struct LapsingView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LapsingView {
     count: usize,
     /// Whether there may be others that were not looked at.
     more: bool,
@@ -26,8 +27,9 @@ struct LapsingView {
     devices: Vec<DeviceView>,
 }
 
-#[derive(Serialize)]
-struct DeviceView {
+#[derive(Serialize, ToSchema)]
+#[schema(as = LapsingDeviceView)]
+pub(crate) struct DeviceView {
     device: DeviceId,
     certificate: CertificateId,
     not_after: UnixTime,

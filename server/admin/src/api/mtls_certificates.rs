@@ -15,8 +15,9 @@ use muster_store::act::RemoveOutboundLeaf;
 use muster_store::record::{Ca, CaKind, CaRole, CaState, OutboundLeaf, UploadKind};
 use muster_store::{Fault, Reader};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-pub(crate) use self::upload::{Bundle, import_ca, read_name, upload};
+pub(crate) use self::upload::{Bundle, Wanted, import_ca, read_name, upload};
 use crate::Api;
 use crate::api::{Outcome, pem};
 use crate::auth::Caller;
@@ -29,15 +30,16 @@ use crate::x509::Facts;
 /// wrangler asks for one page only, and takes it for the whole list.
 const PER_PAGE_DEFAULT: u32 = 1_000;
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Kind {
+pub(crate) enum Kind {
     AccessManaged,
     Custom,
     GatewayManaged,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = MtlsCertificateView)]
 pub(crate) struct CertificateView {
     id: CaId,
     ca: bool,
@@ -184,8 +186,8 @@ fn gone(error: impl Into<ApiError>) -> ApiError {
     if error.status == http::StatusCode::NOT_FOUND { ApiError::no_certificate() } else { error }
 }
 
-#[derive(Serialize)]
-struct UseView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct UseView {
     service: String,
     status: &'static str,
 }

@@ -10,6 +10,7 @@ use muster_policy::profile::{
 };
 use muster_store::act::SetProfile;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::Outcome;
@@ -19,8 +20,8 @@ use crate::error::ApiError;
 use crate::paging::PageWish;
 use crate::request::{Account, Id, Json, Query};
 
-#[derive(Serialize)]
-struct ProfileView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ProfileView {
     label: Label,
     /// Whether it is the one of paths without a label.
     default: bool,
@@ -30,8 +31,8 @@ struct ProfileView {
     written: ProfileWritten,
 }
 
-#[derive(Serialize)]
-struct Effective {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Effective {
     keys: Vec<KeyKind>,
     rsa_min_bits: u32,
     lifetime_s: u64,

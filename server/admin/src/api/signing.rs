@@ -14,6 +14,7 @@ use muster_policy::profile::Profile;
 use muster_policy::reason::{Reason, Refusal};
 use muster_policy::time::UnixTime;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::Outcome;
@@ -26,7 +27,7 @@ use crate::request::{Account, Json};
 /// Where a refusal speaks of the common name.
 const FIELD_CN: &str = "/csr/subject/CN";
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sign {
     /// PKCS#10 as PEM, or as base64 of DER.
@@ -39,8 +40,8 @@ pub(crate) struct Sign {
     dry_run: bool,
 }
 
-#[derive(Serialize)]
-struct IssuedView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct IssuedView {
     #[serde(flatten)]
     certificate: CertificateView,
     /// What was asked for and not granted.
@@ -48,8 +49,8 @@ struct IssuedView {
 }
 
 /// What would be issued.
-#[derive(Serialize)]
-struct GrantView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct GrantView {
     would_issue: bool,
     device: DeviceId,
     profile: Label,
@@ -64,8 +65,8 @@ struct GrantView {
 }
 
 /// Why nothing would be issued.
-#[derive(Serialize)]
-struct RefusalView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RefusalView {
     would_issue: bool,
     code: Reason,
     field: &'static str,

@@ -7,14 +7,15 @@ use muster_policy::identity::AccountId;
 use muster_policy::time::UnixTime;
 use muster_store::SCHEMA_VERSION;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::Outcome;
 use crate::envelope::Answer;
 use crate::request::Account;
 use crate::{Api, EdgeFigures};
 
-#[derive(Serialize)]
-struct StatusView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct StatusView {
     version: &'static str,
     account: AccountId,
     now: UnixTime,
@@ -26,8 +27,8 @@ struct StatusView {
     edge: Option<EdgeFigures>,
 }
 
-#[derive(Serialize)]
-struct CountsView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CountsView {
     certificates: u64,
     certificates_revoked: u64,
     devices_active: u64,
@@ -37,8 +38,8 @@ struct CountsView {
     approvals_waiting: u64,
 }
 
-#[derive(Serialize)]
-struct LedgerView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LedgerView {
     schema: u32,
     newest_change: u64,
     queue: usize,

@@ -13,6 +13,7 @@ use muster_store::act::{CreateToken, RevokeToken};
 use muster_store::reader::TokenFilter;
 use muster_store::record::{Token, TokenState};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::Outcome;
@@ -29,8 +30,9 @@ const TTL_MAX: u64 = 3_660 * 86_400;
 /// Says to people and secret scanners what it is.
 const SECRET_PREFIX: &str = "mst_";
 
-#[derive(Serialize)]
-struct TokenView {
+#[derive(Serialize, ToSchema)]
+#[schema(as = TokensTokenView)]
+pub(crate) struct TokenView {
     id: TokenId,
     status: TokenState,
     /// None for a claim token, which any device may use.
@@ -91,7 +93,7 @@ pub(crate) async fn get(
     Answer::one(&TokenView::new(token, api.now()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewToken {
     device: Option<DeviceId>,

@@ -16,6 +16,7 @@ use muster_store::record::ZoneKind;
 use muster_store::{Error as LedgerError, record};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use self::filter::Filter;
 use crate::Api;
@@ -29,8 +30,8 @@ use crate::request::{Json, Query, Zone};
 /// Most name servers that a zone tells of.
 const NAME_SERVERS_MAX: usize = 16;
 
-#[derive(Serialize)]
-struct ZoneView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ZoneView {
     id: ZoneId,
     name: Hostname,
     account: Owner,
@@ -53,8 +54,8 @@ struct ZoneView {
     vanity_name_servers: Vec<Hostname>,
 }
 
-#[derive(Clone, Serialize)]
-struct Owner {
+#[derive(Clone, Serialize, ToSchema)]
+pub(crate) struct Owner {
     id: AccountId,
     name: String,
 }
@@ -110,7 +111,8 @@ pub(crate) async fn get(State(api): State<Arc<Api>>, Zone(zone): Zone) -> Outcom
 }
 
 /// Fields that are not there stay.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ZoneEdit)]
 pub(crate) struct Edit {
     paused: Option<bool>,
     #[serde(rename = "type")]
@@ -141,8 +143,9 @@ pub(crate) async fn edit(
     Answer::one(&ZoneView::new(zone, &owner(&api).await?))
 }
 
-#[derive(Serialize)]
-struct Removed {
+#[derive(Serialize, ToSchema)]
+#[schema(as = ZoneRemoved)]
+pub(crate) struct Removed {
     id: ZoneId,
 }
 
@@ -154,7 +157,7 @@ pub(crate) async fn remove(State(api): State<Arc<Api>>, Zone(zone): Zone, caller
     Answer::one(&Removed { id: zone.id })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct NewZone {
     account: Option<AccountReference>,
     name: Option<String>,
@@ -162,8 +165,8 @@ pub(crate) struct NewZone {
     kind: Option<ZoneKind>,
 }
 
-#[derive(Deserialize)]
-struct AccountReference {
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct AccountReference {
     id: Option<String>,
 }
 

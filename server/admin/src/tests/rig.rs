@@ -17,6 +17,7 @@ use muster_policy::identity::{
     AccountId, CaId, CertificateId, KeyFingerprint, RequestKey, Serial, TokenId, ZoneId,
 };
 use muster_policy::profile::{Approval, ProfileWritten};
+use muster_policy::time::UnixTime;
 use muster_store::act::{
     AddCa, AddZone, BeginIssue, By, CreateAccount, CreateToken, RemoveDocument, SetDocument, SetProfile,
 };
@@ -28,7 +29,7 @@ use tempfile::TempDir;
 use tower::ServiceExt as _;
 use zeroize::Zeroizing;
 
-use crate::{Api, Hooks, crl_router, router};
+use crate::{Api, Hooks, WebhookSettings, crl_router, router};
 
 pub(super) const SECRET: &str = "msl_local";
 pub(super) const BACKUP: &str = "all of it";
@@ -46,7 +47,7 @@ pub(super) struct Rig {
     registrar: Arc<Registrar>,
     seconds: Arc<AtomicU64>,
     zones_changed: Arc<AtomicUsize>,
-    _temp: TempDir,
+    temp: TempDir,
 }
 
 /// Objects of an account that is not the server's.
@@ -113,6 +114,8 @@ impl Rig {
         let hooks = Hooks {
             edge_is_at: None,
             edge_figures: None,
+            edge_connections: Some(Arc::new(super::connected)),
+            webhooks: webhook_settings(),
             backup: Arc::new(|| {
                 let mut file = tempfile::tempfile()?;
                 file.write_all(BACKUP.as_bytes())?;
@@ -126,12 +129,29 @@ impl Rig {
         let secret = Zeroizing::new(SECRET.to_owned());
         let api = Api::new(Arc::clone(&registrar), registry, secret, Duration::from_secs(86_400), hooks);
         let account = account.to_string();
-        Self { account, api: Arc::new(api), registrar, seconds, zones_changed, _temp: temp }
+        Self { account, api: Arc::new(api), registrar, seconds, zones_changed, temp }
     }
 
     /// Turns the clock on.
     pub(super) fn advance(&self, seconds: u64) {
         self.seconds.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    pub(super) fn api(&self) -> Arc<Api> {
+        Arc::clone(&self.api)
+    }
+
+    pub(super) fn ledger(&self) -> &Ledger {
+        self.registrar.ledger()
+    }
+
+    pub(super) fn now(&self) -> UnixTime {
+        self.registrar.clock().now()
+    }
+
+    /// Every octet of the ledger's file.
+    pub(super) fn file(&self) -> Vec<u8> {
+        std::fs::read(self.temp.path().join("ledger")).expect("the ledger")
     }
 
     pub(super) fn zones_changed(&self) -> usize {
@@ -218,10 +238,20 @@ impl Rig {
         path: &str,
         text: &str,
     ) -> Answer {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("/client/v4{path}"))
-            .header("authorization", format!("Bearer {SECRET}"));
+        let bearer = format!("Bearer {SECRET}");
+        let headers = [&[("authorization", bearer.as_str())], headers].concat();
+        self.send_as_with(&headers, method, path, text).await
+    }
+
+    /// The caller names himself among the headers.
+    pub(super) async fn send_as_with(
+        &self,
+        headers: &[(&str, &str)],
+        method: &str,
+        path: &str,
+        text: &str,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(format!("/client/v4{path}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -326,6 +356,22 @@ impl Rig {
         };
         ledger.transact(CreateToken { token, by }).await.expect("a token");
         Other { account, zone, ca: ca_id, token: id }
+    }
+}
+
+fn webhook_settings() -> WebhookSettings {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    WebhookSettings {
+        secret: Zeroizing::new(vec![7; 32]),
+        tls: Arc::new(tls),
+        loopback_http: true,
+        first_pause: Duration::from_millis(5),
+        attempts: 3,
     }
 }
 

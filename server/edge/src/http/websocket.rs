@@ -31,6 +31,7 @@ use super::body::ResponseBody;
 use super::proxy::Visit;
 use super::requests::Asked;
 use crate::handover::{Carrier, MqttStream};
+use crate::live::Newcomer;
 
 /// RFC 6455 §1.3.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -54,8 +55,14 @@ pub(crate) fn welcome(
     let upgrade = hyper::upgrade::on(&mut request);
     let (shared, source) = (Arc::clone(&visit.shared), visit.source);
     let guest = &visit.place.guest;
-    let place =
-        shared.live.enter(guest.name.clone(), guest.host.clone(), Protocol::Mqtt, guest.holder.clone());
+    let place = shared.live.enter(Newcomer {
+        name: guest.name.clone(),
+        host: guest.host.clone(),
+        protocol: Protocol::Mqtt,
+        holder: guest.holder.clone(),
+        peer: source,
+        since: shared.state.now(),
+    });
     // The connection that this one comes from ends its own part with the answer.
     let under_way = place.guest.requests.enter(Arc::clone(asked));
     let (tasks, slots) = (shared.tasks.clone(), Arc::clone(&visit.slots));

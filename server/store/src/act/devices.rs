@@ -41,9 +41,22 @@ pub enum OnExisting {
     Update,
 }
 
+/// What an import did with one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImportedRow {
+    /// It was not known.
+    Created,
+    /// It is as it was.
+    Kept,
+    /// It was changed.
+    Updated,
+}
+
 /// What an import did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Imported {
+    /// One for each device, in their order.
+    pub rows: Vec<ImportedRow>,
     /// Devices that were not known.
     pub created: u64,
     /// Devices that were changed.
@@ -101,16 +114,23 @@ impl Transaction for ImportDevices {
                 return Err(taken(serial, other));
             }
             match &before {
-                None => imported.created = imported.created.saturating_add(1),
+                None => {
+                    imported.created = imported.created.saturating_add(1);
+                    imported.rows.push(ImportedRow::Created);
+                }
                 Some(device) if *device == after => {
                     imported.kept = imported.kept.saturating_add(1);
+                    imported.rows.push(ImportedRow::Kept);
                     continue;
                 }
-                Some(_) => imported.updated = imported.updated.saturating_add(1),
+                Some(_) => {
+                    imported.updated = imported.updated.saturating_add(1);
+                    imported.rows.push(ImportedRow::Updated);
+                }
             }
             planned.push((before, after));
         }
-        self.write(tables, planned, imported)?;
+        self.write(tables, planned, &imported)?;
         Ok(imported)
     }
 }
@@ -120,7 +140,7 @@ impl ImportDevices {
         &self,
         tables: &mut Tables<'_>,
         planned: Vec<(Option<Device>, Device)>,
-        imported: Imported,
+        imported: &Imported,
     ) -> Result<(), Fault> {
         if planned.is_empty() {
             return Ok(());
@@ -129,7 +149,7 @@ impl ImportDevices {
             store(tables, before.as_ref(), after)?;
         }
         let subjects = Subjects { account: Some(self.account), ..Subjects::default() };
-        let Imported { created, updated, kept } = imported;
+        let Imported { created, updated, kept, .. } = *imported;
         let details = format!("created {created}, updated {updated}, kept {kept}");
         let number = created.saturating_add(updated);
         tables.change(self.by.at, Some(self.account), ChangeKind::DevicesImported(number))?;
@@ -175,11 +195,76 @@ impl Transaction for SetDeviceStatus {
         if before.status == DeviceStatus::Retired {
             return Err(Failed::Refused(Rejected::DeviceRetired(before.id)));
         }
-        let after = Device { status: self.status, status_changed_at: self.by.at, ..before.clone() };
-        store(tables, Some(&before), &after)?;
-        log_device(tables, &self.by, Action::DeviceStatusSet, &after)?;
-        Ok(after)
+        Ok(set_status(tables, before, self.status, &self.by)?)
     }
+}
+
+/// Most devices whose status is set at once; it bounds how long others wait.
+pub const STATUS_MAX: usize = 1_000;
+
+/// What became of one device of many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatusRow {
+    /// It had the status already.
+    Had,
+    /// It is retired, and stays so.
+    Retired,
+    /// It has the status now.
+    Set,
+    /// There is no such device.
+    Unknown,
+}
+
+/// Sets the status of many devices in one transaction. One that can't be set keeps no other from it.
+#[derive(Clone, Debug)]
+pub struct SetDevicesStatus {
+    /// The owner.
+    pub account: AccountId,
+    /// The devices, at most [`STATUS_MAX`].
+    pub devices: Vec<DeviceId>,
+    /// Their status from now on.
+    pub status: DeviceStatus,
+    /// Who sets it.
+    pub by: By,
+}
+
+impl Transaction for SetDevicesStatus {
+    const NAME: &'static str = "set_devices_status";
+    /// One for each device, in their order.
+    type Output = Vec<StatusRow>;
+    type Refused = Rejected;
+
+    fn apply(&self, tables: &mut Tables<'_>) -> Result<Vec<StatusRow>, Failed<Rejected>> {
+        if self.devices.len() > STATUS_MAX {
+            return Err(Failed::Refused(Rejected::TooMany { max: STATUS_MAX }));
+        }
+        let mut rows = Vec::with_capacity(self.devices.len());
+        for id in &self.devices {
+            let before: Option<Device> = tables.get(&keys::device(self.account, id))?;
+            rows.push(match before {
+                None => StatusRow::Unknown,
+                Some(before) if before.status == self.status => StatusRow::Had,
+                Some(before) if before.status == DeviceStatus::Retired => StatusRow::Retired,
+                Some(before) => {
+                    set_status(tables, before, self.status, &self.by)?;
+                    StatusRow::Set
+                }
+            });
+        }
+        Ok(rows)
+    }
+}
+
+fn set_status(
+    tables: &mut Tables<'_>,
+    before: Device,
+    status: DeviceStatus,
+    by: &By,
+) -> Result<Device, Fault> {
+    let after = Device { status, status_changed_at: by.at, ..before.clone() };
+    store(tables, Some(&before), &after)?;
+    log_device(tables, by, Action::DeviceStatusSet, &after)?;
+    Ok(after)
 }
 
 /// Sets what people write about a device; a field that is none stays as it is.

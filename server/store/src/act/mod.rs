@@ -2,7 +2,8 @@
 //!
 //! Each is a struct with the facts it needs; [`Ledger::transact`](crate::Ledger::transact) applies it.
 //! Every change of state leaves one change and one entry of the audit in the same transaction, but
-//! for [`BeginIssue`], whose intent becomes both with [`CompleteIssue`].
+//! for [`BeginIssue`], whose intent becomes both with [`CompleteIssue`], and what is about the API
+//! alone: [`BeginKeyed`], [`EndKeyed`].
 
 mod accounts;
 pub(crate) mod associations;
@@ -12,6 +13,7 @@ mod devices;
 mod documents;
 mod hosts;
 mod issue;
+pub(crate) mod keyed;
 mod outbound;
 mod profiles;
 pub(crate) mod recount;
@@ -21,6 +23,7 @@ mod requests;
 mod revoke;
 mod tidy;
 mod tokens;
+mod webhooks;
 
 use muster_policy::host::HostPattern;
 use muster_policy::identity::CaId;
@@ -37,19 +40,26 @@ pub use associations::SetAssociation;
 pub use cas::{AddCa, RemoveCa, RenameUpload, SetCaState, StoreCrl};
 pub use decide::{DecideRequest, Decision};
 pub use devices::{
-    DeviceImport, IMPORT_MAX, ImportDevices, Imported, OnExisting, SetDevice, SetDeviceStatus,
+    DeviceImport, IMPORT_MAX, ImportDevices, Imported, ImportedRow, OnExisting, STATUS_MAX, SetDevice,
+    SetDeviceStatus, SetDevicesStatus, StatusRow,
 };
 pub use documents::{RemoveDocument, SetDocument};
 pub use hosts::{RemoveHost, SetForwarding, SetHost};
 pub use issue::{
     AbandonIssue, BeginIssue, Begun, CompleteIssue, CompleteRefused, INTENT_STALE_AFTER, IssueRefused, Signed,
 };
+pub use keyed::{ANSWERS_PER_TOKEN_MAX_BYTES, BeginKeyed, EndKeyed, KEY_KEPT_FOR, KEYS_PER_TOKEN_MAX, Keyed};
 pub use outbound::{AddOutboundLeaf, RemoveOutboundLeaf};
 pub use profiles::SetProfile;
 pub use refusals::{NoteRefusals, REFUSALS_PER_HOUR_MAX, RefusalNote};
-pub use revoke::{ReactivateCertificate, RevokeCertificate};
+pub use revoke::{
+    REVOKE_MAX, ReactivateCertificate, RevokeCertificate, RevokeCertificates, RevokeWhich, RevokedRow,
+};
 pub use tidy::{Retention, Tidied, Tidy};
 pub use tokens::{CreateAdminToken, CreateToken, RevokeAdminToken, RevokeToken};
+pub use webhooks::{
+    AddWebhook, DEAD_LETTERS_MAX, Delivered, NoteDelivery, RemoveDeadLetter, RemoveWebhook, WEBHOOKS_MAX,
+};
 
 /// Why an operator's transaction was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +100,9 @@ pub enum Rejected {
     /// There is no such device in the account.
     #[error("there is no device {0}")]
     DeviceUnknown(DeviceId),
+    /// There is no such dead letter.
+    #[error("there is no such dead letter")]
+    DeadLetterUnknown,
     /// There is no such document.
     #[error("there is no such object")]
     DocumentUnknown,
@@ -122,6 +135,9 @@ pub enum Rejected {
     /// There is no such token in the account.
     #[error("there is no such token")]
     TokenUnknown,
+    /// There is no such webhook in the account.
+    #[error("there is no such webhook")]
+    WebhookUnknown,
     /// There is no such zone in the account.
     #[error("there is no such zone")]
     ZoneUnknown,

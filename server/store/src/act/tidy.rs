@@ -3,9 +3,11 @@
 use core::convert::Infallible;
 use core::time::Duration;
 
+use muster_policy::identity::SecretHash;
 use muster_policy::time::UnixTime;
 
 use crate::act::issue::{INTENT_STALE_AFTER, count_in_zone, release};
+use crate::act::keyed::forget_ended;
 use crate::act::{By, audit, requests};
 use crate::codec;
 use crate::keys;
@@ -76,6 +78,7 @@ impl Transaction for Tidy {
         self.waiting(tables, &mut tidied)?;
         self.tokens(tables, &mut tidied)?;
         self.intents(tables, &mut tidied)?;
+        self.keyed(tables, &mut tidied)?;
         let Tidied { certificates, requests, tokens, intents, .. } = tidied;
         if [certificates, requests, tokens, intents].iter().any(|number| *number > 0) {
             let details = format!(
@@ -157,6 +160,16 @@ impl Tidy {
                 release(tables, &By::system(self.now), &intent, Action::IssueInterrupted, None)?;
                 tidied.intents = tidied.intents.saturating_add(1);
             }
+        }
+        Ok(())
+    }
+
+    /// Idempotency keys; tokens that have any are few.
+    fn keyed(&self, tables: &mut Tables<'_>, tidied: &mut Tidied) -> Result<(), Fault> {
+        for (token, _) in tables.rows(TableName::KeyedUses, &[], None, self.step)? {
+            let Ok(token) = token.as_slice().try_into() else { continue };
+            let forgotten = forget_ended(tables, SecretHash::from_bytes(token), self.now, self.step)?;
+            tidied.more |= forgotten >= self.step;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use muster_policy::host::HostPattern;
 use muster_policy::identity::{
-    AccountId, CaId, CertificateId, RequestKey, SecretHash, Serial, TokenId, ZoneId,
+    AccountId, CaId, CertificateId, RequestKey, SecretHash, Serial, TokenId, WebhookId, ZoneId,
 };
 use muster_policy::name::{DeviceId, Hostname, Label};
 use muster_policy::profile::ProfileWritten;
@@ -13,8 +13,9 @@ use crate::codec;
 use crate::keys;
 use crate::reader::{Reader, page};
 use crate::record::{
-    Account, AdminToken, Association, AssociationScope, Ca, Certificate, Counters, CrlState, Device,
-    Document, DocumentKind, Host, Intent, OutboundLeaf, Request, RevokedEntry, Token, Zone,
+    Account, AdminToken, Association, AssociationScope, Ca, Certificate, Counters, CrlState, DeadLetter,
+    Device, Document, DocumentKind, Host, Intent, OutboundLeaf, Request, RevokedEntry, Token, Webhook,
+    WebhookProgress, Zone,
 };
 use crate::tables::TableName;
 use crate::transaction::Fault;
@@ -281,6 +282,38 @@ impl Reader {
             certificates.extend(self.get(&keys::join(&[account.as_bytes(), id]))?);
         }
         Ok(certificates)
+    }
+
+    /// The webhooks of an account, newest first.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn webhooks(&self, account: AccountId) -> Result<Vec<Webhook>, Fault> {
+        let webhooks = self.all(&keys::account(account))?;
+        Ok(webhooks.into_iter().rev().map(|(_, webhook)| webhook).collect())
+    }
+
+    /// A webhook of an account, and how far it has come.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn webhook(
+        &self,
+        account: AccountId,
+        id: WebhookId,
+    ) -> Result<Option<(Webhook, WebhookProgress)>, Fault> {
+        let key = keys::webhook(account, id);
+        let Some(webhook) = self.get(&key)? else { return Ok(None) };
+        Ok(Some((webhook, self.get(&key)?.unwrap_or_default())))
+    }
+
+    /// What a webhook could not deliver, newest first.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn dead_letters(&self, account: AccountId, id: WebhookId) -> Result<Vec<DeadLetter>, Fault> {
+        let letters = self.all(&keys::webhook(account, id))?;
+        Ok(letters.into_iter().rev().map(|(_, letter)| letter).collect())
     }
 
     /// Calls `each` for every revoked certificate that is stored, oldest first.

@@ -67,6 +67,7 @@ impl Zone {
 
 /// How a zone's DNS is served, in the words of the API we follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ZoneKind {
     /// Whole.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 /// Who did it, as proven.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Actor {
     /// A holder of an admin token.
@@ -36,6 +37,7 @@ pub enum Actor {
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Action {
@@ -91,6 +93,8 @@ pub enum Action {
     TokenRevoked,
     /// A CA was removed.
     CaRemoved,
+    /// A dead letter of a webhook was delivered after all or dropped; the details say which.
+    DeadLetterRemoved,
     /// A document was removed; the details say which.
     DocumentRemoved,
     /// A document was set; the details say which.
@@ -99,6 +103,10 @@ pub enum Action {
     OutboundLeafAdded,
     /// An uploaded leaf was removed; the details say which.
     OutboundLeafRemoved,
+    /// A webhook was made; the details say which.
+    WebhookAdded,
+    /// A webhook was removed; the details say which.
+    WebhookRemoved,
     /// A zone was added.
     ZoneAdded,
     /// A zone was removed.
@@ -115,6 +123,7 @@ impl fmt::Display for Action {
 
 /// What an entry is about; whatever does not apply is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Subjects {
     /// The account.

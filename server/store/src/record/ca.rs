@@ -10,6 +10,7 @@ use crate::tables::{Record, TableName};
 
 /// Where a CA comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CaKind {
     /// Brought by the operator.
@@ -20,6 +21,7 @@ pub enum CaKind {
 
 /// What a CA is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CaRole {
     /// Issues client certificates to devices.
@@ -36,6 +38,7 @@ pub enum CaRole {
 
 /// Whether a CA issues, or only verifies what it issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CaState {
     /// It issues.

@@ -70,6 +70,7 @@ pub struct ClientRequest {
 
 /// What led to a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
     /// A first enrollment.
@@ -93,6 +94,7 @@ pub struct Revocation {
 
 /// The CRLReason values that a leaf's revocation can have (RFC 5280 §5.3.1), in the standard's order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum RevocationReason {
     /// No reason is given.
@@ -147,6 +149,7 @@ impl RevocationReason {
 
 /// What a certificate is worth at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CertificateStatus {
     /// Neither revoked nor expired.

@@ -2,7 +2,7 @@
 
 use muster_policy::enrol::DeviceStatus;
 use muster_policy::host::HostPattern;
-use muster_policy::identity::{AccountId, CaId, CertificateId, TokenId, ZoneId};
+use muster_policy::identity::{AccountId, CaId, CertificateId, TokenId, WebhookId, ZoneId};
 use muster_policy::name::{DeviceId, Label};
 use muster_policy::time::UnixTime;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,8 @@ pub enum ChangeKind {
     DocumentSet(DocumentKind, CaId),
     /// A leaf was uploaded or removed.
     OutboundLeafSet(CaId),
+    /// A webhook was made or removed.
+    WebhookSet(WebhookId),
     /// A zone was added.
     ZoneAdded(ZoneId),
     /// A zone is gone.

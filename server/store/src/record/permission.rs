@@ -82,6 +82,22 @@ pub struct Permission {
     pub level: Level,
 }
 
+#[cfg(feature = "schema")]
+impl utoipa::PartialSchema for Permission {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        use utoipa::openapi::schema::{ObjectBuilder, Type};
+        let words = Area::ALL.iter().map(|area| area.word()).collect::<Vec<_>>().join("|");
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("Leave to do one kind of thing in one area"))
+            .pattern(Some(format!("^({words}):(read|write)$")))
+            .into()
+    }
+}
+
+#[cfg(feature = "schema")]
+impl utoipa::ToSchema for Permission {}
+
 impl Permission {
     /// Whether who has this may do what asks for `other`.
     pub fn covers(self, other: Self) -> bool {

@@ -47,6 +47,7 @@ pub struct Token {
 
 /// What a token is worth at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum TokenState {
     /// It can be used.
@@ -89,6 +90,7 @@ impl Token {
 
 /// What an admin token may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum AdminRole {
     /// Everything.

@@ -10,9 +10,10 @@ use muster_policy::reason::Reason;
 
 use super::*;
 use crate::act::{
-    AddZone, CreateAdminToken, DecideRequest, Decision, DeviceImport, ImportDevices, Imported, NoteRefusals,
-    OnExisting, REFUSALS_PER_HOUR_MAX, ReactivateCertificate, RefusalNote, Rejected, RemoveHost, Retention,
-    RevokeAdminToken, RevokeCertificate, SetDevice, SetDeviceStatus, SetHost, SetProfile, StoreCrl, Tidy,
+    AddZone, CreateAdminToken, DecideRequest, Decision, DeviceImport, ImportDevices, Imported, ImportedRow,
+    NoteRefusals, OnExisting, REFUSALS_PER_HOUR_MAX, REVOKE_MAX, ReactivateCertificate, RefusalNote,
+    Rejected, RemoveHost, Retention, RevokeAdminToken, RevokeCertificate, RevokeCertificates, RevokeWhich,
+    RevokedRow, SetDevice, SetDeviceStatus, SetDevicesStatus, SetHost, SetProfile, StatusRow, StoreCrl, Tidy,
 };
 use crate::reader::{AuditFilter, Paging};
 use crate::record::{
@@ -151,7 +152,8 @@ fn an_import_is_all_or_nothing_and_keeps_status() {
     };
     let first = run(vec![import("a"), import("b")], OnExisting::Refuse, &rig);
     let imported = rig.ledger().transact_blocking(first.clone()).expect("imported");
-    assert_eq!(imported, Imported { created: 2, ..Imported::default() });
+    let rows = vec![ImportedRow::Created; 2];
+    assert_eq!(imported, Imported { rows, created: 2, ..Imported::default() });
     assert_eq!(rejected(&rig, first), Rejected::Exists("a device of the import"));
     let status = DeviceStatus::Suspended;
     let suspend = SetDeviceStatus { account: ACCOUNT, device: device("a"), status, by: rig.by() };
@@ -161,7 +163,7 @@ fn an_import_is_all_or_nothing_and_keeps_status() {
     changed.labels = BTreeMap::from([("floor".to_owned(), "2".to_owned())]);
     let update = run(vec![changed.clone(), import("b"), import("c")], OnExisting::Update, &rig);
     let imported = rig.ledger().transact_blocking(update).expect("imported");
-    assert_eq!(imported, Imported { created: 1, updated: 1, kept: 1 });
+    assert_eq!((imported.created, imported.updated, imported.kept), (1, 1, 1));
     let stored =
         rig.ledger().reader().expect("open").device(ACCOUNT, &device("a")).expect("reads").expect("is there");
     assert_eq!((stored.status, stored.labels.len()), (DeviceStatus::Suspended, 2));
@@ -393,4 +395,53 @@ fn a_flood_of_refusals_is_counted_not_stored() {
 
 fn length_of_audit(rig: &Rig) -> u64 {
     rig.ledger().reader().expect("open").verify_audit().expect("reads").expect("is whole").count
+}
+
+#[test]
+fn many_certificates_are_revoked_at_once_and_what_is_not_there_hinders_none() {
+    let mut rig = Rig::new();
+    let (first, second) = (rig.issue(1, "meter-1"), rig.issue(2, "meter-2"));
+    let other = rig.issue(3, "meter-2");
+    let revoke = |which, rig: &Rig| RevokeCertificates {
+        account: ACCOUNT,
+        which,
+        reason: RevocationReason::Superseded,
+        by: rig.by(),
+    };
+    let unknown = CertificateId::from_bytes([9; 16]);
+    let some = revoke(RevokeWhich::Certificates(vec![first, unknown, second, second]), &rig);
+    let rows = rig.ledger().transact_blocking(some).expect("revoked");
+    assert!(matches!(
+        rows.as_slice(),
+        [RevokedRow::Revoked(_), RevokedRow::CertificateUnknown(id), RevokedRow::Revoked(_), RevokedRow::WasRevoked(_)]
+            if *id == unknown
+    ));
+    let of_devices = revoke(RevokeWhich::Devices(vec![device("meter-2"), device("nobody")]), &rig);
+    let rows = rig.ledger().transact_blocking(of_devices).expect("revoked");
+    // The one that is revoked already is no longer among the device's good ones.
+    assert!(matches!(rows.as_slice(), [RevokedRow::DeviceUnknown(id), RevokedRow::Revoked(good)]
+        if *id == device("nobody") && good.id == other));
+    let many = revoke(RevokeWhich::Certificates(vec![first; REVOKE_MAX + 1]), &rig);
+    assert_eq!(rejected(&rig, many), Rejected::TooMany { max: REVOKE_MAX });
+    rig.check();
+}
+
+#[test]
+fn the_status_of_many_devices_is_set_at_once_but_for_retired_ones() {
+    let mut rig = Rig::new();
+    let devices = vec![import("a"), import("b"), import("c")];
+    let by = rig.by();
+    rig.ledger()
+        .transact_blocking(ImportDevices { account: ACCOUNT, devices, on_existing: OnExisting::Keep, by })
+        .expect("imported");
+    let set = |ids: &[&str], status, rig: &Rig| {
+        let devices = ids.iter().map(|id| device(id)).collect();
+        let set = SetDevicesStatus { account: ACCOUNT, devices, status, by: rig.by() };
+        rig.ledger().transact_blocking(set).expect("set")
+    };
+    assert_eq!(set(&["a"], DeviceStatus::Retired, &rig), [StatusRow::Set]);
+    let rows = set(&["a", "b", "nobody", "b", "c"], DeviceStatus::Suspended, &rig);
+    use StatusRow::{Had, Retired, Set, Unknown};
+    assert_eq!(rows, [Retired, Set, Unknown, Had, Set]);
+    rig.check();
 }

@@ -1,6 +1,7 @@
 //! Importing devices: a JSON array, all of it or nothing.
 //!
-//! Whatever is wrong is told with the row it is in, counted from 0 as JSON pointers do: `/17/id`.
+//! What is wrong is told for every row that is, up to a bound; rows are counted from 0 as JSON pointers
+//! do: `/17/id`. What was done is told for every row too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,9 +11,12 @@ use muster_policy::identity::{AccountId, CaId};
 use muster_policy::name::DeviceId;
 use muster_policy::time::UnixTime;
 use muster_store::Error as LedgerError;
-use muster_store::act::{DeviceImport, IMPORT_MAX, ImportDevices, OnExisting, Rejected};
+use muster_store::act::{
+    DeviceImport, IMPORT_MAX, ImportDevices, Imported, ImportedRow, OnExisting, Rejected,
+};
 use muster_store::record::Device;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Manufacturers;
 use crate::Api;
@@ -23,7 +27,7 @@ use crate::error::ApiError;
 use crate::request::{Account, Json, Query};
 
 /// One device of an import.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Row {
     id: String,
@@ -36,11 +40,23 @@ pub(crate) struct Row {
     note: Option<String>,
 }
 
-#[derive(Serialize)]
-struct ImportedView {
+/// Wrong rows that are told of; a file that is wrong throughout needs no more.
+const WRONG_ROWS_MAX: usize = 100;
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ImportedView {
     created: u64,
     updated: u64,
     kept: u64,
+    /// One for each device, in the order in which they came.
+    rows: Vec<RowView>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ImportedRowView)]
+pub(crate) struct RowView {
+    id: DeviceId,
+    outcome: &'static str,
 }
 
 /// `POST …/devices/import?on_existing=update|keep|refuse`
@@ -62,6 +78,7 @@ pub(crate) async fn import(
     }
     let by = caller.by(api.now());
     let devices = check(account, rows, &Manufacturers::read(&api).await?, by.at)?;
+    let ids: Vec<DeviceId> = devices.iter().map(|device| device.id.clone()).collect();
     let known: HashMap<String, usize> = devices
         .iter()
         .enumerate()
@@ -79,8 +96,9 @@ pub(crate) async fn import(
         }
         other => other.into(),
     })?;
-    let view = ImportedView { created: imported.created, updated: imported.updated, kept: imported.kept };
-    Answer::one(&view)
+    let Imported { rows, created, updated, kept } = imported;
+    let rows = ids.into_iter().zip(rows).map(|(id, row)| RowView { id, outcome: outcome(row) }).collect();
+    Answer::one(&ImportedView { created, updated, kept, rows })
 }
 
 /// Reads every row into a checked device.
@@ -92,15 +110,38 @@ fn check(
 ) -> Result<Vec<DeviceImport>, ApiError> {
     let mut devices = Vec::with_capacity(rows.len());
     let mut ids: HashMap<DeviceId, usize> = HashMap::new();
+    let mut wrong = Vec::new();
     for (number, row) in rows.into_iter().enumerate() {
-        let device = check_row(account, row, manufacturers, now).map_err(|error| in_row(number, error))?;
-        if let Some(earlier) = ids.insert(device.id.clone(), number) {
-            let message = format!("id: {} is in row {earlier} too", device.id);
-            return Err(in_row(number, ApiError::argument("/id", message)));
+        match check_row(account, row, manufacturers, now) {
+            Err(error) => wrong.push(in_row(number, error)),
+            Ok(device) => match ids.insert(device.id.clone(), number) {
+                Some(earlier) => {
+                    let message = format!("id: {} is in row {earlier} too", device.id);
+                    wrong.push(in_row(number, ApiError::argument("/id", message)));
+                }
+                None => devices.push(device),
+            },
         }
-        devices.push(device);
+        if wrong.len() >= WRONG_ROWS_MAX {
+            break;
+        }
     }
-    Ok(devices)
+    if wrong.is_empty() {
+        return Ok(devices);
+    }
+    let also = wrong.split_off(1);
+    Err(wrong
+        .into_iter()
+        .next()
+        .map_or_else(|| ApiError::internal("no row"), |first| ApiError { also, ..first }))
+}
+
+const fn outcome(row: ImportedRow) -> &'static str {
+    match row {
+        ImportedRow::Created => "created",
+        ImportedRow::Kept => "kept",
+        ImportedRow::Updated => "updated",
+    }
 }
 
 fn check_row(

@@ -8,6 +8,7 @@ use muster_policy::identity::{AccountId, CaId, Fingerprint};
 use muster_store::act::AddOutboundLeaf;
 use muster_store::record::{Ca, OutboundLeaf, Upload, UploadKind};
 use serde::Deserialize;
+use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::CertificateView;
@@ -24,11 +25,13 @@ const TEXT_MAX_BYTES: usize = 256 << 10;
 /// Longest name of a certificate, as Access has it.
 const NAME_MAX_CHARS: usize = 350;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = MtlsCertificateUploadWanted)]
 pub(crate) struct Wanted {
     ca: Option<bool>,
     certificates: Option<String>,
     name: Option<String>,
+    #[schema(value_type = Option<String>)]
     private_key: Option<Zeroizing<String>>,
 }
 
