@@ -178,6 +178,7 @@ impl Server {
         let hooks = muster_admin::Hooks {
             edge_is_at: edge.as_ref().map(EdgeRole::is_at),
             edge_figures: edge.as_ref().map(EdgeRole::figures),
+            rehearse: edge.as_ref().map(EdgeRole::rehearse),
             backup: backup::hook(&dir, &registrar),
             zones_changed: changes_hook(&dir, &est_tls, &registrar),
         };

@@ -30,4 +30,4 @@ mod x509;
 
 pub use api::access::gate;
 pub use routes::{crl_router, router};
-pub use service::{Api, Backup, EdgeFigures, Hooks, ReadEdge, ZonesChanged};
+pub use service::{Api, Backup, EdgeFigures, Hooks, ReadEdge, Rehearse, ZonesChanged};

@@ -8,15 +8,15 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, patch, post};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
 use crate::api::{
-    access, access_certificates, accounts, admin_tokens, approvals, associations, audit, backup, cas,
-    certificates, client_certificates, devices, host_test, hosts, lapsing, mtls_certificates, profiles,
-    rulesets, signing, status, tokens, zones,
+    access, access_certificates, access_test, accounts, admin_tokens, approvals, associations, audit, backup,
+    cas, certificates, client_certificates, devices, host_test, hosts, lapsing, managed_headers,
+    mtls_certificates, profiles, rulesets, signing, status, tokens, zones,
 };
 use crate::error::{ApiError, CODE_METHOD, CODE_ROUTE};
 use crate::{Api, auth, dashboard, health};
@@ -87,6 +87,16 @@ fn cloudflare() -> Router<Arc<Api>> {
             "/zones/{zone_id}/rulesets/phases/http_request_firewall_custom/entrypoint",
             get(rulesets::get).put(rulesets::set),
         )
+        .route("/zones/{zone_id}/rulesets/{id}", get(rulesets::get_named).put(rulesets::set_named))
+        .route("/zones/{zone_id}/rulesets/{id}/rules", post(rulesets::rules::add))
+        .route(
+            "/zones/{zone_id}/rulesets/{id}/rules/{rule_id}",
+            patch(rulesets::rules::change).delete(rulesets::rules::remove),
+        )
+        .route(
+            "/zones/{zone_id}/managed_headers",
+            get(managed_headers::get).patch(managed_headers::edit).delete(managed_headers::remove),
+        )
         .nest("/accounts/{account_id}/access", access())
         .nest("/zones/{zone_id}/access", access())
 }
@@ -95,6 +105,13 @@ fn cloudflare() -> Router<Arc<Api>> {
 fn access() -> Router<Arc<Api>> {
     Router::new()
         .nest("/apps", documents::<access::App>())
+        .route("/apps/{id}/policies", get(access::app_policies::list).post(access::app_policies::add))
+        .route(
+            "/apps/{id}/policies/{policy_id}",
+            get(access::app_policies::get)
+                .put(access::app_policies::update)
+                .delete(access::app_policies::remove),
+        )
         .nest("/groups", documents::<access::Group>())
         .nest("/policies", documents::<access::Policy>())
         .route("/certificates", get(access_certificates::list).post(access_certificates::create))
@@ -120,6 +137,7 @@ fn documents<T: access::Written>() -> Router<Arc<Api>> {
 /// What only Muster has.
 fn own() -> Router<Arc<Api>> {
     Router::new()
+        .route("/access_test", get(access_test::get).post(access_test::test))
         .route("/admin_tokens", get(admin_tokens::list).post(admin_tokens::create))
         .route("/admin_tokens/{id}", delete(admin_tokens::revoke))
         .route("/approvals", get(approvals::list))

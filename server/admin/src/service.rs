@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_enroll::Registrar;
+use muster_policy::rehearsal::{Rehearsal, Rehearsed};
 use muster_policy::time::UnixTime;
 use muster_store::{Fault, Reader};
 use prometheus_client::registry::Registry;
@@ -50,6 +51,9 @@ pub struct EdgeFigures {
 /// Reads the edge's figures.
 pub type ReadEdge = Arc<dyn Fn() -> EdgeFigures + Send + Sync>;
 
+/// Asks the edge what would become of a visit; may block the thread for one check of a certificate.
+pub type Rehearse = Arc<dyn Fn(&Rehearsal) -> Rehearsed + Send + Sync>;
+
 /// What the API asks of the server around it.
 #[derive(Clone)]
 pub struct Hooks {
@@ -61,6 +65,8 @@ pub struct Hooks {
     pub edge_is_at: Option<watch::Receiver<u64>>,
     /// What that edge counts.
     pub edge_figures: Option<ReadEdge>,
+    /// Asks that edge what would become of a visit.
+    pub rehearse: Option<Rehearse>,
 }
 
 /// The admin API of one account.
