@@ -181,6 +181,7 @@ impl Server {
             edge_figures: edge.as_ref().map(EdgeRole::figures),
             edge_connections: edge.as_ref().map(EdgeRole::connections),
             webhooks: webhooks::settings(&dir, &config, machine_roots())?,
+            rehearse: edge.as_ref().map(EdgeRole::rehearse),
             backup: backup::hook(&dir, &registrar),
             zones_changed: changes_hook(&dir, &est_tls, &registrar),
         };

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use muster_broker::{Broker, BrokerConfig, Cut, Peer};
 use muster_policy::access::Holder;
 use muster_policy::identity::{AccountId, CaId, Fingerprint, Serial};
+use muster_policy::mqtt::Unjudged;
 use muster_policy::time::UnixTime;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -48,6 +49,7 @@ impl MqttBroker {
                         host: "mqtt.example.com".parse().expect("a hostname"),
                         source,
                         cut: Cut::never(),
+                        judge: Arc::new(Unjudged),
                     };
                     broker.serve(stream, peer).await
                 });

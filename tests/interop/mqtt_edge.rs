@@ -6,8 +6,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use muster_tests::Server;
+use serde_json::json;
 
 use crate::python::python;
 use crate::{run, shell};
@@ -134,6 +136,76 @@ fn mosquittos_clients_are_served_with_a_device_certificate_and_not_without() {
         };
         only_the_device_is_served(&said, version);
     }
+}
+
+#[test]
+fn mosquittos_clients_are_held_to_the_rules_of_the_zone() {
+    let door = Door::open();
+    let (port, proxy) = (door.server.mqtt_address().port(), proxy().port());
+    let (_, token) = door.server.account_and_token();
+    let zones = door.server.muster_json(&["zone", "list"]);
+    let zone = zones[0]["id"].as_str().expect("an id");
+    let entrypoint = format!(
+        "{}/zones/{zone}/rulesets/phases/http_request_firewall_custom/entrypoint",
+        door.server.api_url()
+    );
+    let set = |rules: &[&str]| {
+        let rules: Vec<_> =
+            rules.iter().map(|text| json!({ "expression": text, "action": "block" })).collect();
+        std::fs::write(door.server.scratch().join("rules.json"), json!({ "rules": rules }).to_string())
+            .expect("written");
+        let line = format!(
+            "curl -sS --fail-with-body -X PUT -H 'Authorization: Bearer {token}' --data @rules.json {entrypoint}"
+        );
+        shell(&door.server, &line);
+    };
+    let blocked = r#"mqtt.packet eq "connect" and mqtt.client_id matches "^meter-1/bl.cked$" and cf.tls_client_auth.cert_verified"#;
+    let secret = r#"mqtt.topic eq "devices/meter-1/secret""#;
+    set(&[blocked, secret]);
+    for version in ["mqttv311", "mqttv5"] {
+        let client = format!(
+            "-V {version} --proxy socks5h://127.0.0.1:{proxy} -h {HOST} -p {port} --cafile ca.pem --cert meter-1.pem --key meter-1.key"
+        );
+        let text = shell(
+            &door.server,
+            &format!("mosquitto_pub {client} -i meter-1/blocked -t {TOPIC} -q 1 -m x 2>&1 || true"),
+        );
+        assert!(text.to_lowercase().contains("not authori"), "{version}: {text}");
+        let text = shell(
+            &door.server,
+            &format!("mosquitto_sub {client} -i meter-1/r -t devices/meter-1/secret -W 5 2>&1 || true"),
+        );
+        assert!(text.contains("denied"), "{version}: {text}");
+        // A filter that contains the topic leads around no rule, and the connection goes on.
+        let line = format!(
+            "mosquitto_sub {client} -i meter-1/r -t 'devices/meter-1/#' -q 1 -W 30 -C 1 -F '%t %p' > read 2>&1 & reader=$!
+             for n in $(seq 40); do
+                 mosquitto_pub {client} -i meter-1/w -t devices/meter-1/secret -q 1 -m no > /dev/null 2>&1 || true
+                 mosquitto_pub {client} -i meter-1/w -t devices/meter-1/open -q 1 -m yes
+                 kill -0 $reader 2> /dev/null || break
+             done
+             wait $reader; cat read"
+        );
+        assert_eq!(shell(&door.server, &line), "devices/meter-1/open yes\n", "{version}");
+    }
+    // Who is connected when a rule comes is judged again; the client then tries anew, and is refused.
+    std::fs::write(door.server.scratch().join("live"), "").expect("written");
+    let line = format!(
+        "timeout 60 stdbuf -oL mosquitto_sub -V mqttv5 -d --proxy socks5h://127.0.0.1:{proxy} -h {HOST} -p {port} --cafile ca.pem \
+             --cert meter-1.pem --key meter-1.key -i meter-1/live -t {TOPIC} >> live 2>&1 || true"
+    );
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| shell(&door.server, &line));
+        let said = || std::fs::read_to_string(door.server.scratch().join("live")).expect("said");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !said().contains("SUBACK") {
+            assert!(Instant::now() < deadline, "not connected: {}", said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        set(&[r#"mqtt.client_id eq "meter-1/live""#]);
+        client.join().expect("ended");
+        assert!(said().to_lowercase().contains("not authori"), "{}", said());
+    });
 }
 
 /// A SOCKS proxy (RFC 1928) to which every name is loopback.

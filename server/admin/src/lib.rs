@@ -35,6 +35,7 @@ mod x509;
 pub use api::access::gate;
 pub use routes::{crl_router, router};
 pub use service::{
-    Api, Backup, Connection, ConnectionFilter, EdgeFigures, Hooks, ReadConnections, ReadEdge, ZonesChanged,
+    Api, Backup, Connection, ConnectionFilter, EdgeFigures, Hooks, ReadConnections, ReadEdge, Rehearse,
+    ZonesChanged,
 };
 pub use webhooks::{WebhookSettings, deliver_webhooks};

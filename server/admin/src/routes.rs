@@ -18,9 +18,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
 use crate::api::{
-    access, access_certificates, accounts, admin_tokens, approvals, associations, audit, backup, cas,
-    certificates, client_certificates, connections, devices, events, host_test, hosts, lapsing, metrics,
-    mtls_certificates, profiles, rulesets, signing, status, tokens, webhooks, zones,
+    access, access_certificates, access_test, accounts, admin_tokens, approvals, associations, audit, backup,
+    cas, certificates, client_certificates, connections, devices, events, host_test, hosts, lapsing,
+    managed_headers, metrics, mtls_certificates, profiles, rulesets, signing, status, tokens, webhooks,
+    zones,
 };
 use crate::error::{ApiError, CODE_METHOD, CODE_ROUTE};
 use crate::openapi::{Operation, Routes, delete, get, patch, post, put};
@@ -182,13 +183,61 @@ fn zones() -> Routes {
                 put("Replace the rules", rulesets::set).takes_object().answers_object(),
             ],
         )
+        .at(
+            "/zones/{zone_id}/rulesets/{id}",
+            [
+                get("A ruleset", rulesets::get_named).answers_object(),
+                put("Replace the rules of a ruleset", rulesets::set_named).takes_object().answers_object(),
+            ],
+        )
+        .at(
+            "/zones/{zone_id}/rulesets/{id}/rules",
+            [post("Add a rule", rulesets::rules::add).takes_object().answers_object()],
+        )
+        .at(
+            "/zones/{zone_id}/rulesets/{id}/rules/{rule_id}",
+            [
+                patch("Edit a rule", rulesets::rules::change).takes_object().answers_object(),
+                delete("Remove a rule", rulesets::rules::remove).answers_object(),
+            ],
+        )
+        .at(
+            "/zones/{zone_id}/managed_headers",
+            [
+                get("What origins are sent of themselves", managed_headers::get)
+                    .answers::<managed_headers::View>(),
+                patch("Turn managed headers on or off", managed_headers::edit)
+                    .takes::<managed_headers::Wanted>()
+                    .answers::<managed_headers::View>(),
+                delete("Managed headers as they are at first", managed_headers::remove).answers_object(),
+            ],
+        )
 }
 
 /// Zero Trust Access, of an account or of a zone.
 fn access() -> Routes {
+    use access::app_policies as policies;
     use access_certificates as certificates;
     Routes::default()
         .nest("/apps", documents::<access::App>())
+        .at(
+            "/apps/{id}/policies",
+            [
+                get("The policies of an application", policies::list).lists_objects(),
+                post("Add a policy to an application", policies::add)
+                    .takes_object()
+                    .answers_object()
+                    .created(),
+            ],
+        )
+        .at(
+            "/apps/{id}/policies/{policy_id}",
+            [
+                get("A policy of an application", policies::get).answers_object(),
+                put("Replace a policy of an application", policies::update).takes_object().answers_object(),
+                delete("Remove a policy of an application", policies::remove).answers_object(),
+            ],
+        )
         .nest("/groups", documents::<access::Group>())
         .nest("/policies", documents::<access::Policy>())
         .at(
@@ -377,6 +426,17 @@ fn authorities() -> Routes {
             [post("Revoke a certificate", certificates::revoke)
                 .takes::<certificates::Revoke>()
                 .answers::<certificates::CertificateView>()],
+        )
+        .at(
+            "/access_test",
+            [
+                get("What would become of a visit, and why", access_test::get)
+                    .query(access_test::QUESTIONS)
+                    .answers::<access_test::View>(),
+                post("What would become of a visit, and why", access_test::test)
+                    .takes::<access_test::Question>()
+                    .answers::<access_test::View>(),
+            ],
         )
         .at("/hosts", [get("Hostnames", hosts::list).lists::<hosts::HostView>()])
         .at(

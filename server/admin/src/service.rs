@@ -10,6 +10,7 @@ use muster_enroll::Registrar;
 use muster_policy::host::{HostPattern, Protocol};
 use muster_policy::identity::{AccountId, CaId, Serial};
 use muster_policy::name::DeviceId;
+use muster_policy::rehearsal::{Rehearsal, Rehearsed};
 use muster_policy::time::UnixTime;
 use muster_store::{Fault, Reader};
 use prometheus_client::registry::Registry;
@@ -97,6 +98,8 @@ pub struct Connection {
 
 /// Finds live connections, newest first, and how many there are in all.
 pub type ReadConnections = Arc<dyn Fn(&ConnectionFilter) -> (Vec<Connection>, usize) + Send + Sync>;
+/// Asks the edge what would become of a visit; may block the thread for one check of a certificate.
+pub type Rehearse = Arc<dyn Fn(&Rehearsal) -> Rehearsed + Send + Sync>;
 
 /// What the API asks of the server around it.
 #[derive(Clone)]
@@ -113,6 +116,8 @@ pub struct Hooks {
     pub edge_connections: Option<ReadConnections>,
     /// How webhooks are delivered.
     pub webhooks: WebhookSettings,
+    /// Asks that edge what would become of a visit.
+    pub rehearse: Option<Rehearse>,
 }
 
 /// The admin API of one account.

@@ -9,6 +9,7 @@ mod events;
 mod idempotency;
 mod openapi;
 mod rig;
+mod security;
 mod webhooks;
 
 use std::task::Poll;
@@ -60,12 +61,35 @@ const ROUTES: &[(&str, &str)] = &[
     ("GET", "/zones/{zone}/rulesets"),
     ("GET", "/zones/{zone}/rulesets/phases/http_request_firewall_custom/entrypoint"),
     ("PUT", "/zones/{zone}/rulesets/phases/http_request_firewall_custom/entrypoint"),
+    ("GET", "/zones/{zone}/rulesets/{uuid}"),
+    ("PUT", "/zones/{zone}/rulesets/{uuid}"),
+    ("POST", "/zones/{zone}/rulesets/{uuid}/rules"),
+    ("PATCH", "/zones/{zone}/rulesets/{uuid}/rules/{hex}"),
+    ("DELETE", "/zones/{zone}/rulesets/{uuid}/rules/{hex}"),
+    ("GET", "/zones/{zone}/managed_headers"),
+    ("PATCH", "/zones/{zone}/managed_headers"),
+    ("DELETE", "/zones/{zone}/managed_headers"),
+    ("GET", "/accounts/{account}/access/apps/{uuid}/policies"),
+    ("POST", "/accounts/{account}/access/apps/{uuid}/policies"),
+    ("GET", "/accounts/{account}/access/apps/{uuid}/policies/{uuid}"),
+    ("PUT", "/accounts/{account}/access/apps/{uuid}/policies/{uuid}"),
+    ("DELETE", "/accounts/{account}/access/apps/{uuid}/policies/{uuid}"),
+    ("GET", "/zones/{zone}/access/apps/{uuid}/policies"),
+    ("PUT", "/accounts/{account}/access/apps/{uuid}"),
+    ("DELETE", "/accounts/{account}/access/apps/{uuid}"),
+    ("POST", "/accounts/{account}/access/policies"),
+    ("PUT", "/accounts/{account}/access/policies/{uuid}"),
+    ("DELETE", "/accounts/{account}/access/policies/{uuid}"),
+    ("POST", "/accounts/{account}/access/groups"),
+    ("PUT", "/accounts/{account}/access/groups/{uuid}"),
     ("GET", "/accounts/{account}/access/apps"),
     ("POST", "/accounts/{account}/access/apps"),
     ("GET", "/accounts/{account}/access/apps/{uuid}"),
     ("GET", "/accounts/{account}/access/policies/{uuid}"),
     ("DELETE", "/accounts/{account}/access/groups/{uuid}"),
     ("GET", "/zones/{zone}/access/certificates/{uuid}"),
+    ("GET", "{own}/access_test"),
+    ("POST", "{own}/access_test"),
     ("GET", "{own}/admin_tokens"),
     ("POST", "{own}/admin_tokens"),
     ("DELETE", "{own}/admin_tokens/{uuid}"),
@@ -243,7 +267,7 @@ async fn a_reader_reads_and_changes_nothing() {
     let token = made["token"].as_str().expect("shown once").to_owned();
     for (method, path) in ROUTES {
         let answer = rig.send_as(Some(&token), method, &fill(&rig, path), "").await;
-        let may = *method == "GET" && !path.ends_with("/backup");
+        let may = (*method == "GET" && !path.ends_with("/backup")) || path.ends_with("/access_test");
         assert_eq!(answer.status == StatusCode::FORBIDDEN, !may, "{method} {path}: {}", answer.status);
         if !may {
             assert_eq!(answer.code(), 9_109);
@@ -307,6 +331,13 @@ async fn what_is_not_there_is_404() {
             let text = match *method {
                 "PATCH" => "{\"note\":\"x\"}",
                 _ if path.ends_with("/test") => "{\"certificate\":\"x\"}",
+                _ if path.ends_with("/rules") => "{\"expression\":\"ssl\",\"action\":\"log\"}",
+                "PUT" if path.contains("/rulesets/") => "{\"rules\":[]}",
+                "POST" | "PUT" if path.contains("/policies") => {
+                    "{\"name\":\"x\",\"decision\":\"allow\",\"include\":[{\"everyone\":{}}]}"
+                }
+                "PUT" if path.contains("/groups/") => "{\"name\":\"x\",\"include\":[]}",
+                "PUT" if path.contains("/apps/") => "{\"domain\":\"a.example\",\"type\":\"self_hosted\"}",
                 _ => "",
             };
             let answer = rig.send(method, &fill(&rig, path), text).await;

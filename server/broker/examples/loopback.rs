@@ -4,10 +4,12 @@
 //! refuses to listen anywhere but on loopback. Usage: `loopback ADDRESS [CONFIG.toml]`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use muster_broker::{AnonymousConfig, Broker, BrokerConfig, Cut, Peer};
 use muster_policy::identity::AccountId;
+use muster_policy::mqtt::Unjudged;
 use muster_policy::time::UnixTime;
 use tokio::net::TcpListener;
 
@@ -36,6 +38,7 @@ async fn main() -> Result<(), Box<dyn core::error::Error>> {
             host: "mqtt.example.com".parse()?,
             source,
             cut: Cut::never(),
+            judge: Arc::new(Unjudged),
         };
         tokio::spawn(async move { broker.serve(stream, peer).await });
     }

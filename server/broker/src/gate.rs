@@ -5,11 +5,15 @@
 //! * PUBLISH: aliases are resolved first, then the name is checked and held against the rules.
 //! * SUBSCRIBE and UNSUBSCRIBE: each filter is checked and must lie within the rules.
 //!
+//! What these let pass is put before the edge's judge: rules of the zone and Access. So is each message that is
+//! to reach the client, for such a rule may name a topic that a filter only contains.
+//!
 //! The answers of version 3.1.1, which has few codes, are made from the same reasons by the writers.
 
 use std::sync::Arc;
 
 use muster_policy::access::Holder;
+use muster_policy::mqtt::{self, Asked, Judge};
 use tokio::time::{Duration, Instant};
 
 use crate::config::{ClientIdRule, Quotas, Settings, UsernameRule, WhenTooFast};
@@ -18,7 +22,7 @@ use crate::topic::{SHARE_PREFIX, Subscribed, TopicError, TopicName};
 use crate::wire::connect::Connect;
 use crate::wire::publish::Publish;
 use crate::wire::subscribe::{Options, Subscribe, Unsubscribe};
-use crate::wire::{Broken, Code, Version};
+use crate::wire::{Broken, Code, Qos, Version};
 
 /// Who has a session: sessions of two owners never meet, even with the same client id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -33,6 +37,7 @@ pub(crate) enum Owner {
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) rules: Arc<Rules>,
+    judge: Arc<dyn Judge>,
     aliases: Aliases,
     rate: Rate,
 }
@@ -49,7 +54,7 @@ pub(crate) struct Admission {
     pub(crate) is_assigned: bool,
 }
 
-/// Holds a CONNECT against the holder's certificate and rules.
+/// Holds a CONNECT against the holder's certificate and rules, and puts it before the judge.
 ///
 /// `assigned` makes the last part of a client id for a client that sent none.
 ///
@@ -59,6 +64,7 @@ pub(crate) fn admit(
     connect: &mut Connect,
     holder: Option<&Holder>,
     settings: &Settings,
+    judge: Arc<dyn Judge>,
     assigned: impl FnOnce() -> String,
 ) -> Result<Admission, Code> {
     if connect.has_authentication_method {
@@ -87,12 +93,32 @@ pub(crate) fn admit(
             return Err(Code::NOT_AUTHORIZED);
         }
     }
+    judge.judge(&Asked::Connect(&as_judged(connect))).map_err(|_| Code::NOT_AUTHORIZED)?;
     let gate = Gate {
         rules: Arc::new(rules),
+        judge,
         aliases: Aliases::new(settings.quotas.topic_aliases),
         rate: Rate::new(&settings.quotas),
     };
     Ok(Admission { owner, gate, is_assigned })
+}
+
+/// What the judge sees of a CONNECT.
+fn as_judged(connect: &Connect) -> mqtt::Connect {
+    let will = connect.will.as_ref().map(|will| mqtt::Will {
+        topic: will.topic.as_str().into(),
+        qos: will.qos.bits(),
+        retain: will.retain,
+    });
+    mqtt::Connect {
+        client_id: connect.client_id.as_str().into(),
+        username: connect.username.as_deref().unwrap_or_default().into(),
+        version: match connect.version {
+            Version::V311 => mqtt::Version::V311,
+            Version::V5 => mqtt::Version::V5,
+        },
+        will,
+    }
 }
 
 fn check_username(connect: &Connect, holder: Option<&Holder>, rule: UsernameRule) -> Result<(), Code> {
@@ -158,7 +184,20 @@ impl Gate {
         }
         let topic =
             TopicName::parse(&publish.topic).map_err(|error| error.broken(Code::TOPIC_NAME_INVALID))?;
-        Ok(if self.rules.may_publish(topic) { Ok(()) } else { Err(Code::NOT_AUTHORIZED) })
+        if !self.rules.may_publish(topic) {
+            return Ok(Err(Code::NOT_AUTHORIZED));
+        }
+        let (qos, retain) = (publish.qos.bits(), publish.retain);
+        Ok(self.judged(&Asked::Publish(mqtt::Message { topic: topic.as_str(), qos, retain })))
+    }
+
+    /// Whether a message may reach the client now.
+    pub(crate) fn may_deliver(&self, topic: &str, qos: Qos, retain: bool) -> bool {
+        self.judged(&Asked::Deliver(mqtt::Message { topic, qos: qos.bits(), retain })).is_ok()
+    }
+
+    fn judged(&self, asked: &Asked<'_>) -> Verdict<()> {
+        self.judge.judge(asked).map_err(|_| Code::NOT_AUTHORIZED)
     }
 
     /// Checks each filter of a SUBSCRIBE.
@@ -179,7 +218,11 @@ impl Gate {
                 if options.no_local && is_shared {
                     return Err(Broken::protocol("no local on a shared subscription"));
                 }
-                Ok(checked.map(|filter| (filter, options)))
+                Ok(checked.and_then(|filter| {
+                    let asked = filter.filter.as_str();
+                    self.judged(&Asked::Subscribe { filter: asked, qos: options.qos.bits() })?;
+                    Ok((filter, options))
+                }))
             })
             .collect()
     }

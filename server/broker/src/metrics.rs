@@ -54,6 +54,8 @@ counters! {
     subscribe_refused;
     /// PUBLISH packets to clients.
     delivered;
+    /// PUBLISH packets that rules kept from clients.
+    deliver_refused;
     /// QoS 0 messages dropped because their client was slow.
     dropped_qos0;
     /// QoS 1 and 2 messages dropped or refused because a queue was full.

@@ -1,6 +1,9 @@
 //! The gate's reading of packets, for fuzzers: octets in, nothing out, never a panic.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use muster_policy::mqtt::Unjudged;
 
 use crate::config::Settings;
 use crate::gate::{self, Gate};
@@ -16,7 +19,8 @@ pub fn read_packets(octets: &[u8]) -> Option<usize> {
     let mut connect = Connect::parse(&frames.next()?).ok()?;
     let settings = Settings::open();
     let version = connect.version;
-    let mut gate = gate::admit(&mut connect, None, &settings, || "probe".to_owned()).ok()?.gate;
+    let mut gate =
+        gate::admit(&mut connect, None, &settings, Arc::new(Unjudged), || "probe".to_owned()).ok()?.gate;
     // A CONNECT that was read can be written, and reads as the same again.
     let mut written = Vec::new();
     connect.write(&mut written, connect.username.as_deref(), connect.has_password.then_some(&[]));

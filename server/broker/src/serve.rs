@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use muster_policy::access::Holder;
 use muster_policy::identity::AccountId;
+use muster_policy::mqtt::Judge;
 use muster_policy::name::Hostname;
 use muster_policy::time::UnixTime;
 use tokio::task::JoinHandle;
@@ -39,6 +40,8 @@ pub struct Peer {
     pub source: SocketAddr,
     /// The signal that its certificate no longer counts.
     pub cut: Cut,
+    /// Judges what it asks, CONNECT first.
+    pub judge: Arc<dyn Judge>,
 }
 
 /// How a connection ended.
@@ -203,7 +206,7 @@ impl Broker {
         let settings = &self.0.settings;
         let mut packets = Packets::new(stream, settings.quotas.packet_bytes);
         let names = Box::new(PeerNames::of(&peer));
-        let Peer { account, holder, mut cut, .. } = peer;
+        let Peer { account, holder, mut cut, judge, .. } = peer;
         let first = tokio::select! {
             reason = cut.wait() => return Err(Ended::Cut(reason)),
             first = self.first(&mut packets) => first?,
@@ -212,7 +215,7 @@ impl Broker {
             Ok(connect) => connect,
             Err(fault) => return Err(not_a_connect(packets, fault).await),
         };
-        let admitted = gate::admit(&mut connect, holder.as_deref(), settings, || self.assigned_id());
+        let admitted = gate::admit(&mut connect, holder.as_deref(), settings, judge, || self.assigned_id());
         let Admission { owner, gate, is_assigned } = match admitted {
             Ok(admission) => admission,
             Err(code) => {

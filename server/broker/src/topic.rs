@@ -90,7 +90,6 @@ impl TopicFilter {
     }
 
     /// The text.
-    #[cfg(test)]
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

@@ -4,12 +4,46 @@
 
 mod rig;
 
-use muster_broker::{Code, CutReason, Ended};
+use std::sync::Arc;
+
+use muster_broker::{Broker, Code, Cut, CutReason, Ended};
+use muster_policy::mqtt::{Asked, Judge, Version};
+use muster_policy::reason::Reason;
 use rig::{
     GOODBYE, PUBACK, PUBREC, broker, connect, counted, dial, dial_account, holder, packet, publish, text,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+/// Rules of a zone against everything that names a secret.
+#[derive(Debug)]
+struct NoSecrets;
+
+impl Judge for NoSecrets {
+    fn judge(&self, asked: &Asked<'_>) -> Result<(), Reason> {
+        let is_secret = |text: &str| text.contains("secret");
+        let is_blocked = match asked {
+            Asked::Connect(connect) => {
+                let will = connect.will.as_ref().map(|will| (&*will.topic, will.qos, will.retain));
+                is_secret(&connect.client_id)
+                    || is_secret(&connect.username)
+                    || will == Some(("devices/meter/secret", 2, true))
+                    || (connect.version == Version::V311 && connect.client_id.ends_with("/old"))
+            }
+            other => is_secret(other.message().topic),
+        };
+        if is_blocked { Err(Reason::RuleBlocked) } else { Ok(()) }
+    }
+}
+
+fn dial_judged(broker: &Broker) -> rig::Client {
+    let (stream, theirs) = tokio::io::duplex(16 * 1024);
+    let mut peer = rig::peer(Some(holder("meter", &[])), 1, Cut::never());
+    peer.judge = Arc::new(NoSecrets);
+    let broker = broker.clone();
+    let served = tokio::spawn(async move { broker.serve(theirs, peer).await });
+    rig::Client { stream, served, cutter: None }
+}
 
 /// The answer to a CONNECT: the code, in the terms of its version.
 async fn answer(client: &mut rig::Client, connect: &rig::Connect) -> u8 {
@@ -91,7 +125,7 @@ async fn a_refusal_reaches_a_client_that_is_still_sending() {
     let crossing = publish(5, 0, "devices/meter/x", 0, &[], &[b'x'; 20_000]);
     let octets = [connect(5, "other").octets(), crossing].concat();
     client.write_all(&octets).await.expect("sent");
-    let peer = rig::peer(Some(holder("meter", &[])), 1, muster_broker::Cut::never());
+    let peer = rig::peer(Some(holder("meter", &[])), 1, Cut::never());
     let served = tokio::spawn(async move { broker.serve(theirs, peer).await });
     let mut answer = [0; 5];
     client.read_exact(&mut answer).await.expect("a CONNACK");
@@ -165,7 +199,7 @@ async fn other_versions_are_told_so() {
 }
 
 /// A device that is connected.
-async fn device(broker: &muster_broker::Broker, version: u8) -> rig::Client {
+async fn device(broker: &Broker, version: u8) -> rig::Client {
     let mut client = dial(broker, Some(holder("meter", &[])));
     assert_eq!(answer(&mut client, &connect(version, "meter")).await, 0);
     client
@@ -458,4 +492,66 @@ async fn connects_that_break_the_rules_are_refused() {
     let mut client = dial(&broker, Some(holder("meter", &[])));
     client.send(&publish(4, 0, "devices/meter", 0, &[], b"")).await;
     client.is_closed().await;
+}
+
+#[tokio::test]
+async fn the_edges_rules_judge_connect_and_its_will() {
+    let broker = broker("");
+    let named = |version, id: &str, username: &str| {
+        let mut wanted = connect(version, id);
+        wanted.username = Some(username.to_owned());
+        wanted
+    };
+    for (version, refused) in [(4, 5), (5, 0x87)] {
+        let open = [named(version, "meter", "meter"), named(version, "meter/2", "meter")];
+        let shut = [
+            named(version, "meter/secret", "meter"),
+            connect(version, "meter").will("devices/meter/secret", b"gone", 0x30, &[]),
+        ];
+        for (wanted, code) in open.iter().map(|open| (open, 0)).chain(shut.iter().map(|shut| (shut, refused)))
+        {
+            let mut client = dial_judged(&broker);
+            assert_eq!(answer(&mut client, wanted).await, code, "{version} {}", wanted.id);
+        }
+    }
+    for (version, code) in [(4, 5), (5, 0)] {
+        let mut client = dial_judged(&broker);
+        assert_eq!(answer(&mut client, &connect(version, "meter/old")).await, code, "{version}");
+    }
+}
+
+#[tokio::test]
+async fn the_edges_rules_judge_every_publication_subscription_and_delivery() {
+    let broker = broker("");
+    let mut reader = dial_judged(&broker);
+    assert_eq!(answer(&mut reader, &connect(5, "meter")).await, 0);
+    for (filter, code) in
+        [("devices/meter/secret", 0x87), ("$share/g/devices/meter/secret/x", 0x87), ("devices/meter/#", 1)]
+    {
+        assert_eq!(reader.subscribe(5, filter, 1).await, code, "{filter}");
+    }
+    // Of the same device, and held to its topics alone.
+    let mut writer = dial(&broker, Some(holder("meter", &[])));
+    assert_eq!(answer(&mut writer, &connect(5, "meter/writer")).await, 0);
+    // A filter that only contains the topic does not lead around the rule, whatever the quality.
+    for (id, topic) in [(1, "devices/meter/secret"), (2, "devices/meter/open")] {
+        for qos in [0, 1] {
+            writer.send(&publish(5, qos << 1, topic, id, &[], &[qos])).await;
+        }
+    }
+    for qos in [0, 1] {
+        let (first, body) = reader.receive().await;
+        assert_eq!((first & 0x06, body.last()), (qos << 1, Some(&qos)));
+        assert!(body[2..].starts_with(b"devices/meter/open"), "{body:02x?}");
+    }
+    assert_eq!(broker.metrics().deliver_refused, 2);
+
+    reader.send(&publish(5, 2, "devices/meter/secret", 9, &[], b"x")).await;
+    assert_eq!(reader.receive().await, (PUBACK, vec![0, 9, 0x87]));
+    let mut old = dial_judged(&broker);
+    assert_eq!(answer(&mut old, &connect(4, "meter/4")).await, 0);
+    assert_eq!(old.subscribe(4, "devices/meter/secret", 0).await, 0x80);
+    old.send(&publish(4, 2, "devices/meter/secret", 9, &[], b"x")).await;
+    old.is_closed().await;
+    assert_eq!(old.ended().await, Ended::Ours(Code::NOT_AUTHORIZED));
 }

@@ -4,8 +4,12 @@
 
 mod rig;
 
-use muster_broker::Ended;
-use rig::{broker, connect, dial, holder, publish};
+use std::sync::Arc;
+
+use muster_broker::{Cut, Ended};
+use muster_policy::mqtt::{Asked, Judge};
+use muster_policy::reason::Reason;
+use rig::{broker, connect, holder, publish};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Duration, timeout};
@@ -18,9 +22,25 @@ async fn before(more: &str) -> (muster_broker::Broker, TcpListener) {
     (broker(&config), listener)
 }
 
+/// Rules of a zone against one topic.
+#[derive(Debug)]
+struct NoSecret;
+
+impl Judge for NoSecret {
+    fn judge(&self, asked: &Asked<'_>) -> Result<(), Reason> {
+        if asked.message().topic == "devices/meter/secret" { Err(Reason::RuleBlocked) } else { Ok(()) }
+    }
+}
+
 /// A device, and its connection to the other broker, which has read its CONNECT.
 async fn device(broker: &muster_broker::Broker, listener: &TcpListener) -> (rig::Client, TcpStream) {
-    let mut client = dial(broker, Some(holder("meter", &[])));
+    let (stream, theirs) = tokio::io::duplex(16 * 1024);
+    let (cutter, cut) = Cut::new();
+    let mut peer = rig::peer(Some(holder("meter", &[])), 1, cut);
+    peer.judge = Arc::new(NoSecret);
+    let broker = broker.clone();
+    let served = tokio::spawn(async move { broker.serve(theirs, peer).await });
+    let mut client = rig::Client { stream, served, cutter: Some(cutter) };
     client.send(&connect(5, "meter").octets()).await;
     let (mut other, _) = listener.accept().await.expect("a connection");
     let mut first = [0; 2];
@@ -59,12 +79,15 @@ async fn what_the_device_may_not_read_does_not_reach_it() {
     let (mut client, mut other) = device(&broker, &listener).await;
     other.write_all(&[0x20, 3, 0, 0, 0]).await.expect("sent");
     assert_eq!(client.receive().await.0, 0x20);
-    for topic in ["devices/other/x", "devices/meter/x"] {
+    // By its topics, and by the rules of the zone.
+    for topic in ["devices/other/x", "devices/meter/secret", "devices/meter/x"] {
         other.write_all(&publish(5, 2, topic, 7, &[], b"x")).await.expect("sent");
     }
     assert!(client.receive().await.1.starts_with(b"\0\x0fdevices/meter/x"));
-    // The first was answered in the device's place.
-    let mut answer = [0; 5];
-    other.read_exact(&mut answer).await.expect("a PUBACK");
-    assert_eq!(answer, [0x40, 3, 0, 7, 0x87]);
+    // The others were answered in the device's place.
+    for _ in 0..2 {
+        let mut answer = [0; 5];
+        other.read_exact(&mut answer).await.expect("a PUBACK");
+        assert_eq!(answer, [0x40, 3, 0, 7, 0x87]);
+    }
 }

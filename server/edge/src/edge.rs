@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use muster_policy::reason::Reason;
+use muster_policy::rehearsal::{Rehearsal, Rehearsed};
 use muster_policy::time::UnixTime;
 use prometheus_client::registry::Registry;
 use rustls::RootCertStore;
@@ -228,6 +229,11 @@ impl Edge {
     /// The number of the last change in force; what the next delta has to build on.
     pub fn change(&self) -> u64 {
         self.shared.state.change()
+    }
+
+    /// What would become of a visit now, by the same steps as one takes. Nothing is counted.
+    pub fn rehearse(&self, rehearsal: &Rehearsal) -> Rehearsed {
+        self.shared.rehearse(rehearsal)
     }
 
     /// What a dashboard shows.

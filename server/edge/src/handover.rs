@@ -12,6 +12,7 @@ use std::time::Duration;
 use muster_policy::access::Holder;
 use muster_policy::host::HostPattern;
 use muster_policy::identity::{AccountId, ZoneId};
+use muster_policy::mqtt::Judge;
 use muster_policy::reason::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -57,6 +58,8 @@ pub struct Arrival {
     pub carrier: Carrier,
     /// The order to end. To be heard until the work is done.
     pub cut: Arc<Cut>,
+    /// Judges what the client asks, CONNECT first. To be asked until the work is done.
+    pub judge: Arc<dyn Judge>,
 }
 
 /// Takes MQTT streams over.

@@ -64,6 +64,7 @@ pub(crate) struct Doors {
     shut: HashSet<Hostname>,
     accounts: BTreeMap<AccountId, Arc<Account>>,
     cas: BTreeMap<CaId, Arc<Ca>>,
+    ask_packets: bool,
     /// What could not be used of the update that these doors come from.
     faults: Vec<Fault>,
 }
@@ -99,6 +100,7 @@ impl Doors {
             shut: self.shut.clone(),
             accounts: self.accounts.clone(),
             cas: self.cas.clone(),
+            ask_packets: self.ask_packets,
             faults: Vec::new(),
         };
         let mut touched = BTreeSet::new();
@@ -153,6 +155,11 @@ impl Doors {
         self.wildcard.get(&parent.parse::<Hostname>().ok()?)
     }
 
+    /// Whether rules of any account ask what each packet of MQTT has of its own.
+    pub(crate) const fn ask_packets(&self) -> bool {
+        self.ask_packets
+    }
+
     /// What could not be used of the update that these doors come from.
     pub(crate) fn faults(&self) -> &[Fault] {
         &self.faults
@@ -182,6 +189,7 @@ impl Doors {
             entry.id,
             Arc::new(Account { entry: entry.clone(), outbound, gate: Arc::new(Gate::new(&entry.gate)) }),
         );
+        self.ask_packets = self.accounts.values().any(|account| account.gate.asks_packets());
     }
 
     fn set_ca(&mut self, entry: &CaEntry) {

@@ -31,6 +31,8 @@ mod listener;
 mod live;
 mod lkg;
 mod metrics;
+mod mqtt;
+mod rehearsal;
 mod snapshot;
 mod sources;
 mod standing;

@@ -37,6 +37,7 @@ use crate::http::requests::Asked;
 use crate::http::{self, Version};
 use crate::live::{Guest, Live, Newcomer, Place};
 use crate::metrics::{ConnectionRefusal, Metrics};
+use crate::mqtt;
 use crate::sources::{Claim, Sources};
 use crate::state::State;
 use crate::tls::alert::{self, HandshakeFault};
@@ -341,12 +342,7 @@ impl Shared {
 
     async fn serve(self: Arc<Self>, arrived: Arrived, peer: SocketAddr, slots: Slots) {
         let Arrived { stream, name, door, verified, protocol } = arrived;
-        let holder = verified.as_ref().map(|verified| {
-            let mut holder = verified.holder(&door.anchors);
-            let facts = self.state.standing().device(holder.account, &holder.device);
-            holder.groups = (*facts.groups).clone();
-            Arc::new(holder)
-        });
+        let holder = verified.as_ref().map(|verified| Arc::new(self.holder(verified, &door)));
         let (host, since) = (door.rule.host.clone(), self.state.now());
         let place = self.live.enter(Newcomer { name, host, protocol, holder, peer, since });
         drop(door);
@@ -360,23 +356,33 @@ impl Shared {
                 Box::pin(http::serve(stream, version, Arc::new(visit))).await;
             }
             Protocol::Mqtt => {
-                drop(verified);
-                self.hand_over(stream, place, peer, Carrier::Tls).await;
+                let asked = Arc::new(Asked::of_mqtt(&place.guest.name, peer.ip(), verified));
+                self.hand_over(stream, place, peer, Carrier::Tls, asked).await;
                 drop(slots);
             }
         }
     }
 
+    /// The holder of a certificate, with the groups of its device.
+    pub(crate) fn holder(&self, verified: &Verified, door: &Door) -> Holder {
+        let mut holder = verified.holder(&door.anchors);
+        let facts = self.state.standing().device(holder.account, &holder.device);
+        holder.groups = (*facts.groups).clone();
+        holder
+    }
+
     /// Gives an MQTT stream to the broker, and watches over it until its end.
     pub(crate) async fn hand_over(
-        &self,
+        self: &Arc<Self>,
         stream: MqttStream,
         place: Place,
         peer: SocketAddr,
         carrier: Carrier,
+        asked: Arc<Asked>,
     ) {
         let guest = Arc::clone(&place.guest);
         let Some(door) = self.state.doors().resolve(guest.name.as_str()).cloned() else { return };
+        let judge = mqtt::Visit::enter(Arc::clone(self), Arc::clone(&guest), asked);
         let arrival = Arrival {
             host: guest.host.clone(),
             account: door.rule.account,
@@ -385,6 +391,7 @@ impl Shared {
             source: peer,
             carrier,
             cut: Arc::clone(&guest.cut),
+            judge: Arc::new(judge),
         };
         // Asked after it was entered: a change from now on finds it among the live ones.
         let verdict = self.state.access(&door, guest.holder.as_deref(), Protocol::Mqtt).map(drop);

@@ -16,7 +16,8 @@ use muster_policy::gate::{
     Action, App, Condition, Decision, GateWritten, Policy, RuleWritten, Visitors, ZoneRules,
 };
 use muster_policy::reason::Reason;
-use rig::{ACCOUNT, H1, Rig, account};
+use rig::{ACCOUNT, H1, Rig, account, line};
+use tokio::io::AsyncWriteExt as _;
 
 const HOST: &str = "open.example.com";
 
@@ -117,4 +118,80 @@ async fn a_hostname_can_withhold_the_certificate_from_its_origin() {
     assert!(withheld.seen("client-cert").is_some());
     let sent = rig.get("api.example.com", Some(&pair)).await.expect("served");
     assert!(sent.seen("cf-client-cert-sha256").is_some());
+}
+
+#[tokio::test]
+async fn mqtt_is_judged_at_connect_packet_by_packet_and_again_when_rules_change() {
+    let rig = Rig::start().await;
+    let pair = rig.ca.device("meter-1", 7);
+    let zone = rig.snapshot.hosts[0].rule.zone;
+    let rules = |rules: &[(&str, Action)]| {
+        let rules = rules
+            .iter()
+            .map(|(text, action)| RuleWritten { expression: (*text).to_owned(), action: *action });
+        vec![ZoneRules { zone, rules: rules.collect() }]
+    };
+    let client = async || {
+        let config = rig.client(Some(&pair), &[]);
+        let mut stream = rig.tls(rig.mqtt, "mqtt.example.com", config).await.expect("connected");
+        assert!(line(&mut stream).await.starts_with("welcome meter-1"));
+        stream
+    };
+    macro_rules! says {
+        ($stream:expr, $what:literal, $expected:literal) => {
+            $stream.write_all($what).await.expect("sent");
+            assert_eq!(line(&mut $stream).await, $expected, "{}", String::from_utf8_lossy($what));
+        };
+    }
+    let mut before = client().await;
+    says!(before, b"connect meter-1/a\n", "passed");
+    says!(before, b"publish secret/x\n", "passed");
+    let guarded = [
+        (
+            r#"http.host eq "mqtt.example.com" and mqtt.packet eq "connect" and mqtt.client_id contains "bad""#,
+            Action::Block,
+        ),
+        (
+            r#"mqtt.packet eq "publish" and mqtt.topic eq "state" and mqtt.client_id eq "meter-1/w""#,
+            Action::Block,
+        ),
+        (
+            r#"starts_with(mqtt.topic, "secret/") and cf.tls_client_auth.cert_subject_dn eq "CN=meter-1""#,
+            Action::Block,
+        ),
+        (r#"http.request.uri.path eq "/" or mqtt.version eq "3.1.1""#, Action::Block),
+    ];
+    assert_eq!(rig.tell(gated(GateWritten { zones: rules(&guarded), ..GateWritten::default() })), 0);
+    says!(before, b"publish secret/x\n", "rule_blocked");
+    says!(before, b"publish open/x\n", "passed");
+    let (mut refused, mut of_will, mut good) = (client().await, client().await, client().await);
+    says!(refused, b"connect meter-1/bad\n", "rule_blocked");
+    says!(of_will, b"connect meter-1/w\n", "rule_blocked");
+    says!(good, b"connect meter-1/b\n", "passed");
+    rig.refused(Reason::RuleBlocked, 3).await;
+
+    // Who has not said yet who it is, is judged when it does.
+    let mut silent = client().await;
+    let more = [(r#"mqtt.client_id ~ "^meter-1/[ab]$""#, Action::Block)];
+    let cut = rig.tell(gated(GateWritten { zones: rules(&more), ..GateWritten::default() }));
+    assert_eq!(cut, 2);
+    assert_eq!(line(&mut before).await, "cut rule_blocked");
+    assert_eq!(line(&mut good).await, "cut rule_blocked");
+    says!(silent, b"connect meter-1/c\n", "passed");
+
+    let nobody = Visitors { include: vec![Condition::CommonName("boss".to_owned())], ..Visitors::default() };
+    let app = App {
+        host: "mqtt.example.com".parse().expect("a host"),
+        path: "/".to_owned(),
+        policies: vec![Policy { decision: Decision::NonIdentity, visitors: nobody }],
+    };
+    let cut = rig.tell(gated(GateWritten { apps: vec![app], ..GateWritten::default() }));
+    // Those that were refused are here still: what ends them is the broker.
+    assert!(cut >= 1, "{cut}");
+    assert_eq!(line(&mut silent).await, "cut access_denied");
+    let mut late = client().await;
+    says!(late, b"connect meter-1/d\n", "access_denied");
+    rig.tell(gated(GateWritten { is_shut: true, ..GateWritten::default() }));
+    let mut shut = client().await;
+    says!(shut, b"connect meter-1/e\n", "access_denied");
 }

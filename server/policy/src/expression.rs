@@ -17,6 +17,10 @@ use crate::network::Network;
 
 /// Longest expression; the API we follow takes as much.
 pub const EXPRESSION_MAX_BYTES: usize = 4_096;
+/// What a regular expression may take when it is read, and again for its cache.
+pub const PATTERN_MAX_BYTES: usize = 256 * 1024;
+/// Most regular expressions of an expression.
+pub const PATTERNS_MAX: usize = 8;
 /// Deepest nesting of parentheses and negations.
 pub const DEPTH_MAX: usize = 32;
 
@@ -71,6 +75,7 @@ enum Comparison {
     InNumbers(Vec<(i64, i64)>),
     InTexts(Vec<String>),
     IsTrue,
+    Matches(Pattern),
     Number(Order, i64),
     StartsWith(String),
     Text(Order, String),
@@ -115,6 +120,11 @@ impl core::str::FromStr for Expression {
 }
 
 impl Expression {
+    /// Whether one of the fields asked is one of these.
+    pub fn asks(&self, is_one: fn(Field) -> bool) -> bool {
+        self.0.asks(is_one)
+    }
+
     /// Whether a request is one of those meant; `value_of` gives each field in its [`Kind`].
     pub fn matches<'a>(&self, value_of: &dyn Fn(Field) -> Value<'a>) -> bool {
         self.0.holds(value_of)
@@ -122,6 +132,16 @@ impl Expression {
 }
 
 impl Node {
+    fn asks(&self, is_one: fn(Field) -> bool) -> bool {
+        match self {
+            Self::And(left, right) | Self::Or(left, right) | Self::Xor(left, right) => {
+                left.asks(is_one) || right.asks(is_one)
+            }
+            Self::Not(inner) => inner.asks(is_one),
+            Self::Compare(subject, _) => is_one(subject.field),
+        }
+    }
+
     fn holds<'a>(&self, value_of: &dyn Fn(Field) -> Value<'a>) -> bool {
         match self {
             Self::And(left, right) => left.holds(value_of) && right.holds(value_of),
@@ -152,6 +172,7 @@ impl Comparison {
             (Self::EndsWith(part), Value::Text(text)) => text.ends_with(part.as_str()),
             (Self::Text(order, other), Value::Text(text)) => order.holds(text.as_ref(), other.as_str()),
             (Self::InTexts(texts), Value::Text(text)) => texts.iter().any(|other| other == text.as_ref()),
+            (Self::Matches(pattern), Value::Text(text)) => pattern.0.is_match(text),
             (Self::Wildcard { pattern, strict }, Value::Text(text)) => wildcard(pattern, text, *strict),
             (Self::Number(order, other), Value::Number(number)) => order.holds(number, other),
             (Self::InNumbers(ranges), Value::Number(number)) => {
@@ -162,6 +183,39 @@ impl Comparison {
             }
             _ => false,
         }
+    }
+}
+
+/// A regular expression. Its time grows with the length of the text alone, whatever is written.
+#[derive(Clone, Debug)]
+struct Pattern(regex::Regex);
+
+impl Pattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// In one line, what is wrong with it.
+    fn new(text: &str) -> Result<Self, String> {
+        let built = regex::RegexBuilder::new(text)
+            .size_limit(PATTERN_MAX_BYTES)
+            .dfa_size_limit(PATTERN_MAX_BYTES)
+            .build();
+        built.map(Self).map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => {
+                format!("the regular expression takes more than {PATTERN_MAX_BYTES} bytes")
+            }
+            error => {
+                let text = error.to_string();
+                let last = text.lines().last().unwrap_or_default().trim();
+                format!("no regular expression: {}", last.strip_prefix("error: ").unwrap_or(last))
+            }
+        })
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
     }
 }
 

@@ -5,7 +5,7 @@
 //! longest path decides, by the first of its policies that means the visitor; when none does, nobody
 //! gets in. There is no identity provider here, so `allow` asks for no more than `non_identity` does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,9 @@ pub struct GateWritten {
     /// Whether nobody is let in, as what the gate would say is not known.
     #[serde(default)]
     pub is_shut: bool,
+    /// The zones whose origins hear of certificates by no `cf-cert-*` headers.
+    #[serde(default)]
+    pub untold_zones: BTreeSet<ZoneId>,
 }
 
 /// An Access application.
@@ -119,6 +122,7 @@ pub struct RuleWritten {
 
 /// What a rule does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// The request is refused.
@@ -136,8 +140,33 @@ pub const RULES_MAX: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
     is_shut: bool,
-    apps: Vec<App>,
-    zones: BTreeMap<ZoneId, Vec<Rule>>,
+    apps: Vec<Guarded>,
+    zones: BTreeMap<ZoneId, Rules>,
+    untold_zones: BTreeSet<ZoneId>,
+}
+
+/// An application, its policies in the order in which they are looked at, each with its place as written.
+#[derive(Clone, Debug)]
+struct Guarded {
+    host: HostPattern,
+    path: String,
+    policies: Vec<(usize, Policy)>,
+}
+
+impl Guarded {
+    fn new(app: &App) -> Self {
+        let mut policies: Vec<_> = app.policies.iter().cloned().enumerate().collect();
+        policies.sort_by_key(|(_, policy)| policy.decision.rank());
+        Self { host: app.host.clone(), path: app.path.clone(), policies }
+    }
+}
+
+/// The rules of one zone, in their order.
+#[derive(Clone, Debug)]
+struct Rules {
+    rules: Vec<Rule>,
+    /// Whether one of them asks what each packet of MQTT has of its own.
+    ask_packets: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -145,6 +174,20 @@ struct Rule {
     /// None for one that can't be read: it means every request if it blocks, and none otherwise.
     expression: Option<Expression>,
     action: Action,
+    asks_packets: bool,
+}
+
+impl Rule {
+    fn new(written: &RuleWritten) -> Self {
+        let expression: Option<Expression> = written.expression.parse().ok();
+        let asks_packets = expression.as_ref().is_some_and(|expression| expression.asks(Field::is_of_packet));
+        Self { expression, action: written.action, asks_packets }
+    }
+
+    fn means<'a>(&self, value_of: &dyn Fn(Field) -> Value<'a>) -> bool {
+        let unread = self.action == Action::Block;
+        self.expression.as_ref().map_or(unread, |expression| expression.matches(value_of))
+    }
 }
 
 /// A request before the gate.
@@ -154,7 +197,7 @@ pub struct Visit<'a> {
     pub zone: ZoneId,
     /// The hostname, in its normal form.
     pub host: &'a str,
-    /// The path as it was sent.
+    /// The path as it was sent; `/` of MQTT without a request.
     pub path: &'a str,
     /// Who shows a certificate that holds.
     pub holder: Option<&'a Holder>,
@@ -169,66 +212,129 @@ pub struct Passed {
     pub noted: usize,
 }
 
+/// A judgement, with what it rests on. Places count from 0 in what was handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// Whether the request passes, or why not.
+    pub verdict: Result<(), Reason>,
+    /// The rule of the zone that blocked it, or that left out the rules after it.
+    pub rule: Option<usize>,
+    /// The rules of the zone that noted it.
+    pub noted: Vec<usize>,
+    /// The application that it is for.
+    pub app: Option<usize>,
+    /// The policy of the application that meant the visitor.
+    pub policy: Option<usize>,
+}
+
+impl Judgement {
+    const fn new(verdict: Result<(), Reason>) -> Self {
+        Self { verdict, rule: None, noted: Vec::new(), app: None, policy: None }
+    }
+
+    /// What is noted of a request that passed.
+    ///
+    /// # Errors
+    /// The reason why it did not.
+    pub fn passed(&self) -> Result<Passed, Reason> {
+        self.verdict.map(|()| Passed { noted: self.noted.len() })
+    }
+}
+
 impl Gate {
     /// Reads what was handed over.
     pub fn new(written: &GateWritten) -> Self {
-        let rule =
-            |rule: &RuleWritten| Rule { expression: rule.expression.parse().ok(), action: rule.action };
-        let zones = written.zones.iter().map(|zone| (zone.zone, zone.rules.iter().map(rule).collect()));
-        let mut apps = written.apps.clone();
-        for app in &mut apps {
-            app.policies.sort_by_key(|policy| policy.decision.rank());
+        let zones = written.zones.iter().map(|zone| {
+            let rules: Vec<_> = zone.rules.iter().map(Rule::new).collect();
+            let ask_packets = rules.iter().any(|rule| rule.asks_packets);
+            (zone.zone, Rules { rules, ask_packets })
+        });
+        Self {
+            is_shut: written.is_shut,
+            apps: written.apps.iter().map(Guarded::new).collect(),
+            zones: zones.collect(),
+            untold_zones: written.untold_zones.clone(),
         }
-        Self { is_shut: written.is_shut, apps, zones: zones.collect() }
     }
 
-    /// Judges a request.
-    ///
-    /// # Errors
-    /// [`Reason::RuleBlocked`], [`Reason::AccessDenied`].
-    pub fn judge<'a>(
-        &self,
-        visit: &Visit<'_>,
-        value_of: &dyn Fn(Field) -> Value<'a>,
-    ) -> Result<Passed, Reason> {
+    /// Whether origins of a zone hear of certificates by `cf-cert-*` headers.
+    pub fn tells_certificates(&self, zone: ZoneId) -> bool {
+        !self.untold_zones.contains(&zone)
+    }
+
+    /// Judges a request: [`Reason::RuleBlocked`], [`Reason::AccessDenied`].
+    pub fn judge<'a>(&self, visit: &Visit<'_>, value_of: &dyn Fn(Field) -> Value<'a>) -> Judgement {
         if self.is_shut {
-            return Err(Reason::AccessDenied);
+            return Judgement::new(Err(Reason::AccessDenied));
         }
-        let mut noted = 0_usize;
-        for rule in self.zones.get(&visit.zone).into_iter().flatten() {
-            let unread = rule.action == Action::Block;
-            if !rule.expression.as_ref().map_or(unread, |expression| expression.matches(value_of)) {
-                continue;
-            }
-            match rule.action {
-                Action::Block => return Err(Reason::RuleBlocked),
-                Action::Log => noted = noted.saturating_add(1),
-                Action::Skip => break,
-            }
+        let by_rules = match self.zones.get(&visit.zone) {
+            Some(rules) => rules.judge(value_of, |_| true),
+            None => Judgement::new(Ok(())),
+        };
+        if by_rules.verdict.is_err() {
+            return by_rules;
         }
-        match self.app(visit) {
-            Some(app) if !app.lets_in(visit) => Err(Reason::AccessDenied),
-            _ => Ok(Passed { noted }),
+        let Some((place, app)) = self.app(visit) else { return by_rules };
+        let meant = app.policies.iter().find(|(_, policy)| policy.visitors.mean(visit));
+        let lets_in = meant.is_some_and(|(_, policy)| policy.decision != Decision::Deny);
+        Judgement {
+            verdict: if lets_in { Ok(()) } else { Err(Reason::AccessDenied) },
+            app: Some(place),
+            policy: meant.map(|(place, _)| *place),
+            ..by_rules
+        }
+    }
+
+    /// Whether rules of any zone ask what each packet of MQTT has of its own. If not,
+    /// [`Gate::judge_packet`] says what [`Gate::judge`] said of the connection.
+    pub fn asks_packets(&self) -> bool {
+        self.is_shut || self.zones.values().any(|rules| rules.ask_packets)
+    }
+
+    /// Judges a packet of an MQTT connection that was let in, by the rules of its zone:
+    /// [`Reason::RuleBlocked`], and [`Reason::AccessDenied`] of a gate that is shut.
+    ///
+    /// Rules that ask nothing of packets are not noted again.
+    pub fn judge_packet<'a>(&self, zone: ZoneId, value_of: &dyn Fn(Field) -> Value<'a>) -> Judgement {
+        if self.is_shut {
+            return Judgement::new(Err(Reason::AccessDenied));
+        }
+        match self.zones.get(&zone).filter(|rules| rules.ask_packets) {
+            Some(rules) => rules.judge(value_of, |rule| rule.asks_packets),
+            None => Judgement::new(Ok(())),
         }
     }
 
     /// The application of a request: the exact hostname before a wildcard, then the longest path.
-    fn app(&self, visit: &Visit<'_>) -> Option<&App> {
+    fn app(&self, visit: &Visit<'_>) -> Option<(usize, &Guarded)> {
         // Most accounts have none, and then no path has to be read.
-        let of_host = self.apps.iter().filter(|app| names(&app.host, visit.host));
+        let of_host = self.apps.iter().enumerate().filter(|(_, app)| names(&app.host, visit.host));
         let mut of_host = of_host.peekable();
         of_host.peek()?;
         let path = normal_path(visit.path);
         of_host
-            .filter(|app| begins_with(&path, &app.path))
-            .max_by_key(|app| (!app.host.is_wildcard(), app.path.trim_end_matches('/').len()))
+            .filter(|(_, app)| begins_with(&path, &app.path))
+            .max_by_key(|(_, app)| (!app.host.is_wildcard(), app.path.trim_end_matches('/').len()))
     }
 }
 
-impl App {
-    fn lets_in(&self, visit: &Visit<'_>) -> bool {
-        let meant = self.policies.iter().find(|policy| policy.visitors.mean(visit));
-        meant.is_some_and(|policy| policy.decision != Decision::Deny)
+impl Rules {
+    /// Rules that do not count are not noted.
+    fn judge<'a>(&self, value_of: &dyn Fn(Field) -> Value<'a>, counts: fn(&Rule) -> bool) -> Judgement {
+        let mut judgement = Judgement::new(Ok(()));
+        for (place, rule) in self.rules.iter().enumerate().filter(|(_, rule)| rule.means(value_of)) {
+            match rule.action {
+                Action::Block => judgement.verdict = Err(Reason::RuleBlocked),
+                Action::Log => {
+                    judgement.noted.extend(counts(rule).then_some(place));
+                    continue;
+                }
+                Action::Skip => {}
+            }
+            judgement.rule = Some(place);
+            break;
+        }
+        judgement
     }
 }
 
@@ -336,12 +442,13 @@ mod tests {
     fn judge(gate: &Gate, path: &str, holder: Option<&Holder>) -> Result<Passed, Reason> {
         let source = "192.0.2.7".parse().expect("an address");
         let visit = Visit { zone: ZONE, host: "a.example.com", path, holder, source };
-        gate.judge(&visit, &|field| match field {
+        let judgement = gate.judge(&visit, &|field| match field {
             Field::UriPath => Value::Text(path.to_owned().into()),
             other if other.kind() == Kind::Bool => Value::Bool(false),
             other if other.kind() == Kind::Ip => Value::Ip(source),
             _ => Value::Text("".into()),
-        })
+        });
+        judgement.passed()
     }
 
     #[test]
@@ -436,5 +543,81 @@ mod tests {
         assert!(judge(&gate(&[skip, blocks]), "/", None).is_err());
         assert_eq!(judge(&gate(&[("nonsense", Action::Block)]), "/", None), Err(Reason::RuleBlocked));
         assert!(judge(&gate(&[("nonsense", Action::Skip), blocks]), "/", None).is_err());
+    }
+
+    #[test]
+    fn packets_are_judged_by_rules_only_where_rules_ask_for_them() {
+        let gate = |rules: &[(&str, Action)]| {
+            let rules = rules
+                .iter()
+                .map(|(text, action)| RuleWritten { expression: (*text).to_owned(), action: *action });
+            Gate::new(&GateWritten {
+                zones: vec![ZoneRules { zone: ZONE, rules: rules.collect() }],
+                ..GateWritten::default()
+            })
+        };
+        let judge = |gate: &Gate, topic: &'static str| {
+            let judgement = gate.judge_packet(ZONE, &|field| match field {
+                Field::MqttTopic => Value::Text(topic.into()),
+                Field::MqttPacket => Value::Text("publish".into()),
+                other if other.kind() == Kind::Bool => Value::Bool(false),
+                other if other.kind() == Kind::Number => Value::Number(0),
+                _ => Value::Text("".into()),
+            });
+            judgement.passed()
+        };
+        let (quiet, blocks) = (("not ssl", Action::Log), (r#"mqtt.topic eq "a""#, Action::Block));
+        assert!(!gate(&[quiet]).asks_packets());
+        assert_eq!(judge(&gate(&[quiet]), "a"), Ok(Passed { noted: 0 }));
+        let both = gate(&[quiet, blocks]);
+        assert!(both.asks_packets());
+        assert_eq!(judge(&both, "a"), Err(Reason::RuleBlocked));
+        assert_eq!(judge(&both, "b"), Ok(Passed { noted: 0 }), "noted with the connection");
+        let noted = gate(&[(r#"mqtt.packet eq "publish""#, Action::Log), blocks]);
+        assert_eq!(judge(&noted, "b"), Ok(Passed { noted: 1 }));
+        assert_eq!(judge(&gate(&[(r#"mqtt.qos lt 1"#, Action::Skip), blocks]), "a"), Ok(Passed { noted: 0 }));
+        let shut = Gate::new(&GateWritten { is_shut: true, ..GateWritten::default() });
+        assert!(shut.asks_packets());
+        assert_eq!(judge(&shut, "a"), Err(Reason::AccessDenied));
+    }
+
+    #[test]
+    fn a_judgement_says_by_its_places_what_it_rests_on() {
+        let rule = |text: &str, action| RuleWritten { expression: text.to_owned(), action };
+        let rules = vec![
+            rule("not ssl", Action::Log),
+            rule(r#"http.request.uri.path eq "/x""#, Action::Block),
+            rule(r#"http.request.uri.path eq "/y""#, Action::Skip),
+        ];
+        let gate = Gate::new(&GateWritten {
+            apps: vec![
+                app("b.example.com", "/", Vec::new()),
+                app(
+                    "a.example.com",
+                    "/",
+                    vec![
+                        policy(Decision::Deny, &[Condition::CommonName("thief".to_owned())]),
+                        policy(Decision::NonIdentity, &[Condition::CommonName("boss".to_owned())]),
+                    ],
+                ),
+            ],
+            zones: vec![ZoneRules { zone: ZONE, rules }],
+            ..GateWritten::default()
+        });
+        let of = |path: &str, name: &str| {
+            let (source, holder) = ("192.0.2.7".parse().expect("an address"), holder(name));
+            let visit = Visit { zone: ZONE, host: "a.example.com", path, holder: Some(&holder), source };
+            gate.judge(&visit, &|field| match field {
+                Field::UriPath => Value::Text(path.to_owned().into()),
+                other if other.kind() == Kind::Bool => Value::Bool(false),
+                _ => Value::Text("".into()),
+            })
+        };
+        let whole = |verdict, rule, app, policy| Judgement { verdict, rule, noted: vec![0], app, policy };
+        let denied = Err(Reason::AccessDenied);
+        assert_eq!(of("/x", "boss"), whole(Err(Reason::RuleBlocked), Some(1), None, None));
+        assert_eq!(of("/y", "boss"), whole(Ok(()), Some(2), Some(1), Some(1)));
+        assert_eq!(of("/", "thief"), whole(denied, None, Some(1), Some(0)));
+        assert_eq!(of("/", "nobody"), whole(denied, None, Some(1), None));
     }
 }

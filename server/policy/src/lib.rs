@@ -15,7 +15,9 @@
 //! * [`access`]: who a client certificate speaks for at the edge, and whether it may come in.
 //! * [`expression`]: what requests are meant by a rule.
 //! * [`gate`]: rules and Access applications that requests are judged by after the certificate.
+//! * [`mqtt`]: what MQTT clients ask, as rules see it.
 //! * [`network`]: addresses that begin alike.
+//! * [`rehearsal`]: what would become of a visit, asked ahead.
 //! * [`reason`]: the one enum of refusal reasons that feeds answer, log, metric and audit.
 
 pub mod access;
@@ -26,10 +28,12 @@ pub mod gate;
 pub mod host;
 pub mod identity;
 pub mod key;
+pub mod mqtt;
 pub mod name;
 pub mod network;
 pub mod profile;
 pub mod reason;
+pub mod rehearsal;
 #[cfg(feature = "schema")]
 mod schema;
 pub mod time;

@@ -267,6 +267,7 @@ fn in_process(dir: &DataDir) -> anyhow::Result<(Transport, Zeroizing<String>)> {
         edge_connections: None,
         // No command makes a delivery.
         webhooks: webhooks::settings(dir, &config, rustls::RootCertStore::empty())?,
+        rehearse: None,
         backup: backup::hook(dir, &registrar),
         // The server looks at its names when it starts; what clients must trust changes now.
         zones_changed: ca_file_hook(dir, &registrar),

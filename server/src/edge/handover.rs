@@ -30,6 +30,7 @@ impl MqttHandover for Gate {
             host: arrival.host.name().clone(),
             source: arrival.source,
             cut,
+            judge: arrival.judge,
         };
         let ordered = arrival.cut;
         Box::pin(async move {
@@ -93,6 +94,7 @@ impl Collector for Figures {
             ("mqtt_publish_refused", "PUBLISH packets that the rules refused", now.publish_refused),
             ("mqtt_subscribe_refused", "Filters that the rules refused", now.subscribe_refused),
             ("mqtt_delivered", "PUBLISH packets to clients", now.delivered),
+            ("mqtt_deliver_refused", "Messages that rules kept from clients", now.deliver_refused),
             ("mqtt_dropped_slow", "QoS 0 messages that a slow client did not get", now.dropped_qos0),
             ("mqtt_dropped_full", "Messages that found a queue full", now.dropped_full),
             ("mqtt_dropped_expired", "Messages that ended before they were taken", now.dropped_expired),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use muster_admin::{Connection, EdgeFigures, ReadConnections, ReadEdge};
+use muster_admin::{Connection, EdgeFigures, ReadConnections, ReadEdge, Rehearse};
 use muster_broker::Broker;
 use muster_edge::{CertificateKey, Connections, Edge, EdgeConfig, ListenerKind, Sought, Update};
 use muster_enroll::{Clock, Registrar};
@@ -78,6 +78,12 @@ impl EdgeRole {
     /// Up to which change the edge goes by the ledger.
     pub(crate) fn is_at(&self) -> watch::Receiver<u64> {
         self.is_at.subscribe()
+    }
+
+    /// Asks the edge what would become of a visit.
+    pub(crate) fn rehearse(&self) -> Rehearse {
+        let edge = self.edge.clone();
+        Arc::new(move |rehearsal| edge.rehearse(rehearsal))
     }
 
     /// Reads what the edge counts.

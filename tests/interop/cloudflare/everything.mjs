@@ -48,5 +48,20 @@ const answered = await all(access.settings.update({ zone_id, settings: [setting]
 assert.deepEqual(answered, [setting]);
 await access.update(made_access.id, { account_id, associated_hostnames: [] });
 await access.delete(made_access.id, { account_id });
+
+const applications = client.zeroTrust.access.applications;
+const app = await applications.create({ account_id, domain: 'a.ts.example', type: 'self_hosted', name: 'ts',
+    policies: [{ name: 'any', decision: 'non_identity', include: [{ certificate: {} }], precedence: 1 }] });
+assert.deepEqual(app.policies.map(({ name }) => name), ['any']);
+const own = await applications.policies.create(app.id, { account_id, precedence: 2, name: 'boss', decision: 'allow', include: [{ everyone: {} }] });
+assert.deepEqual((await all(applications.policies.list(app.id, { account_id }))).map(({ name }) => name), ['any', 'boss']);
+await applications.policies.delete(own.id, { app_id: app.id, account_id });
+await applications.delete(app.id, { account_id });
+
+const ruleset = await client.rulesets.phases.update('http_request_firewall_custom', { zone_id, rules: [{ action: 'block', expression: 'not ssl' }] });
+const added = await client.rulesets.rules.create(ruleset.id, { zone_id, action: 'log', expression: 'mqtt.packet eq "publish"' });
+assert.deepEqual(added.rules.map(({ action }) => action), ['block', 'log']);
+const left = await client.rulesets.rules.delete(added.rules[1].id, { ruleset_id: ruleset.id, zone_id });
+assert.equal(left.rules.length, 1);
 assert.equal((await client.zones.delete({ zone_id })).id, zone_id);
 console.log('everything passed');

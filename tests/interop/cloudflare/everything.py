@@ -151,6 +151,19 @@ assert [found.id for found in zero.applications.list(account_id=account_id)] == 
 fails(cloudflare.ConflictError, zero.policies.delete, policy_id=policy.id, account_id=account_id)
 fails(cloudflare.BadRequestError, zero.policies.create, account_id=account_id, name="x", decision="allow",
       include=[{"email": {"email": "a@example.com"}}])
+# Policies of the application's own, whole in the application or under it.
+own = zero.applications.policies
+made_own = own.create(app_id=app.id, account_id=account_id, precedence=2,
+                      extra_body={"name": "boss", "decision": "allow", "include": [{"common_name": {"common_name": "boss"}}]})
+assert [found.id for found in own.list(app_id=app.id, account_id=account_id)] == [policy.id, made_own.id]
+own.update(policy_id=made_own.id, app_id=app.id, account_id=account_id,
+           extra_body={"name": "boss", "decision": "deny", "include": [{"everyone": {}}]})
+assert own.get(policy_id=made_own.id, app_id=app.id, account_id=account_id).decision == "deny"
+assert own.delete(policy_id=made_own.id, app_id=app.id, account_id=account_id).id == made_own.id
+inline = zero.applications.create(account_id=account_id, domain="b.sdk.example", type="self_hosted", name="inline", policies=[
+    {"name": "any", "decision": "non_identity", "include": [{"certificate": {}}], "precedence": 1}, policy.id])
+assert [found.name for found in inline.policies] == ["any", "devices"], inline.policies
+zero.applications.delete(app_id=inline.id, account_id=account_id)
 zero.applications.delete(app_id=app.id, account_id=account_id)
 zero.policies.delete(policy_id=policy.id, account_id=account_id)
 zero.groups.delete(group_id=group.id, account_id=account_id)
@@ -162,9 +175,28 @@ phase.update(ruleset_phase="http_request_firewall_custom", zone_id=zone.id, rule
 ruleset = phase.get(ruleset_phase="http_request_firewall_custom", zone_id=zone.id)
 assert ruleset.rules[0].action == "block" and ruleset.phase == "http_request_firewall_custom"
 assert [found.id for found in client.rulesets.list(zone_id=zone.id)] == [ruleset.id]
+with_one = client.rulesets.rules.create(ruleset_id=ruleset.id, zone_id=zone.id, action="log", expression='mqtt.topic contains "x"',
+                                        position={"index": 1})
+assert [rule.action for rule in with_one.rules] == ["log", "block"]
+rule_id = with_one.rules[0].id
+edited = client.rulesets.rules.edit(rule_id=rule_id, ruleset_id=ruleset.id, zone_id=zone.id, action="log", enabled=False)
+assert edited.rules[0].enabled is False and edited.rules[0].expression == 'mqtt.topic contains "x"'
+assert len(client.rulesets.rules.delete(rule_id=rule_id, ruleset_id=ruleset.id, zone_id=zone.id).rules) == 1
+assert client.rulesets.get(ruleset_id=ruleset.id, zone_id=zone.id).id == ruleset.id
 wrong = fails(cloudflare.BadRequestError, phase.update, ruleset_phase="http_request_firewall_custom", zone_id=zone.id,
               rules=[{"expression": "ssl and", "action": "block"}])
 assert wrong.body["errors"][0]["source"]["pointer"] == "/rules/0/expression"
+
+# Headers that the zone's origins are sent.
+transforms = client.managed_transforms
+assert [(found.id, found.enabled) for found in transforms.list(zone_id=zone.id).managed_request_headers] == [("add_client_certificate_headers", True)]
+off = transforms.edit(zone_id=zone.id, managed_request_headers=[{"id": "add_client_certificate_headers", "enabled": False}], managed_response_headers=[])
+assert off.managed_request_headers[0].enabled is False and off.managed_response_headers == []
+assert transforms.list(zone_id=zone.id).managed_request_headers[0].enabled is False
+fails(cloudflare.BadRequestError, transforms.edit, zone_id=zone.id, managed_request_headers=[],
+      managed_response_headers=[{"id": "remove_x-powered-by_header", "enabled": True}])
+transforms.delete(zone_id=zone.id)
+assert transforms.list(zone_id=zone.id).managed_request_headers[0].enabled is True
 
 # Who may not, and who is unknown.
 fails(cloudflare.AuthenticationError, Cloudflare(base_url=base_url, api_token="wrong", max_retries=0).zones.list)

@@ -3,11 +3,13 @@
 //! Rules of other kinds need an identity provider, which is not here, so they are refused when they are
 //! written. The edge enforces an application at its hostname and path, with or without its certificate.
 
+pub(crate) mod app_policies;
 mod documents;
 mod gate;
+mod links;
 mod weight;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -15,13 +17,14 @@ use muster_policy::gate::{Decision, normal_path};
 use muster_policy::host::HostPattern;
 use muster_policy::identity::CaId;
 use muster_policy::network::Network;
-use muster_policy::time::UnixTime;
 use muster_store::record::{AssociationScope, Document, DocumentKind};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 pub(crate) use self::documents::Written;
 use self::documents::{find, list_all, remove_one, store};
 pub use self::gate::gate;
+pub(crate) use self::gate::{app_labels, read};
 use crate::Api;
 use crate::api::Outcome;
 use crate::auth::Caller;
@@ -82,22 +85,6 @@ pub(crate) struct Policy {
     purpose_justification_required: bool,
 }
 
-/// A policy of an application: by its id, or with a place of its own.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Link {
-    Id(CaId),
-    Placed { id: CaId, precedence: Option<u32> },
-}
-
-impl Link {
-    const fn id(&self) -> CaId {
-        match self {
-            Self::Id(id) | Self::Placed { id, .. } => *id,
-        }
-    }
-}
-
 /// What an application is; only what stands at a hostname can be guarded here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -116,7 +103,7 @@ pub(crate) struct App {
     #[serde(default)]
     session_duration: Option<String>,
     #[serde(default)]
-    policies: Vec<Link>,
+    policies: Vec<links::Link>,
 }
 
 impl App {
@@ -132,7 +119,10 @@ impl App {
         let (_, path) = self.domain.split_once('/').unwrap_or((&self.domain, ""));
         let start = path.strip_suffix('*').filter(|start| start.is_empty() || start.ends_with('/'));
         let path = format!("/{}", start.unwrap_or(path).trim_end_matches('/'));
-        if path.contains(['*', '?', '#', '%']) || normal_path(&path) != path {
+        if path.contains(['*', '?', '#', '%'])
+            || path.contains(char::is_control)
+            || normal_path(&path) != path
+        {
             let message =
                 "domain: a path is plain, in whole segments, without wildcards, escapes, query, `;` and dots";
             return Err(ApiError::argument("/domain", message));
@@ -141,30 +131,30 @@ impl App {
     }
 }
 
-/// A document with what surrounds it.
-#[derive(Serialize)]
-struct View<T> {
-    id: CaId,
-    #[serde(flatten)]
-    written: T,
-    created_at: UnixTime,
-    updated_at: UnixTime,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reusable: Option<bool>,
+/// The reusable policies of an account.
+type Parts = BTreeMap<CaId, Document>;
+
+/// A document with what surrounds it, as it is answered.
+fn view<T: Written>(document: &Document, parts: &Parts) -> Result<Value, ApiError> {
+    let mut shown: Value = serde_json::from_str(&document.text).map_err(ApiError::internal)?;
+    if let Some(shown) = shown.as_object_mut() {
+        shown.insert("id".to_owned(), json!(document.id));
+        shown.insert("created_at".to_owned(), json!(document.created_at));
+        shown.insert("updated_at".to_owned(), json!(document.changed_at));
+        if document.kind == DocumentKind::AccessPolicy {
+            shown.insert("reusable".to_owned(), json!(true));
+        }
+    }
+    T::show(&mut shown, document, parts)?;
+    Ok(shown)
 }
 
-impl<T: Written> View<T> {
-    fn new(document: &Document) -> Result<Self, ApiError> {
-        let written = serde_json::from_str(&document.text).map_err(ApiError::internal)?;
-        let reusable = (document.kind == DocumentKind::AccessPolicy).then_some(true);
-        Ok(Self {
-            id: document.id,
-            written,
-            created_at: document.created_at,
-            updated_at: document.changed_at,
-            reusable,
-        })
-    }
+async fn view_one<T: Written>(
+    api: &Api,
+    scope: AssociationScope,
+    document: &Document,
+) -> Result<Value, ApiError> {
+    view::<T>(document, &links::reusable(api, scope).await?)
 }
 
 impl Written for Group {
@@ -185,10 +175,8 @@ impl Written for Group {
     }
 }
 
-impl Written for Policy {
-    const KIND: DocumentKind = DocumentKind::AccessPolicy;
-
-    async fn check(&self, api: &Api, scope: AssociationScope) -> Result<(), ApiError> {
+impl Policy {
+    async fn check_parts(&self, api: &Api, scope: AssociationScope) -> Result<(), ApiError> {
         check_name(&self.name)?;
         for (name, set) in [
             ("approval_required", self.approval_required),
@@ -208,6 +196,14 @@ impl Written for Policy {
             return Err(ApiError::argument("/include", "include: at least one rule"));
         }
         Ok(())
+    }
+}
+
+impl Written for Policy {
+    const KIND: DocumentKind = DocumentKind::AccessPolicy;
+
+    async fn check(&self, api: &Api, scope: AssociationScope) -> Result<(), ApiError> {
+        self.check_parts(api, scope).await
     }
 }
 
@@ -231,19 +227,24 @@ impl Written for App {
                 format!("domain: {host} lies in no zone of this scope"),
             ));
         }
-        if self.policies.len() > PARTS_MAX {
-            return Err(ApiError::argument("/policies", format!("policies: at most {PARTS_MAX}")));
-        }
-        let mut named = BTreeSet::new();
-        for (index, link) in self.policies.iter().enumerate() {
-            if !named.insert(link.id()) {
-                let message = format!("policies: {} is there twice", link.id());
-                return Err(ApiError::argument(format!("/policies/{index}"), message));
-            }
-            if find(api, scope, DocumentKind::AccessPolicy, link.id()).await.is_err() {
-                let message = format!("there is no policy {}", link.id());
-                return Err(ApiError::argument(format!("/policies/{index}"), message));
-            }
+        links::check(api, scope, &self.policies).await
+    }
+
+    async fn settle(
+        &mut self,
+        api: &Api,
+        scope: AssociationScope,
+        before: Option<&Document>,
+    ) -> Result<(), ApiError> {
+        let before: Option<Self> = before.and_then(|before| serde_json::from_str(&before.text).ok());
+        let before = before.map_or_else(Vec::new, |before| before.policies);
+        links::settle(api, scope, &mut self.policies, &before).await
+    }
+
+    fn show(shown: &mut Value, document: &Document, parts: &Parts) -> Result<(), ApiError> {
+        let app: Self = serde_json::from_str(&document.text).map_err(ApiError::internal)?;
+        if let Some(shown) = shown.as_object_mut() {
+            shown.insert("policies".to_owned(), links::shown(&app.policies, document, parts)?.into());
         }
         Ok(())
     }
@@ -278,13 +279,16 @@ pub(crate) async fn list<T: Written>(
 ) -> Outcome {
     let page = crate::paging::PageWish::from_query(&query)?;
     let (found, info) = page.cut(list_all(&api, scope, T::KIND).await?);
-    let views: Vec<View<T>> = found.iter().map(View::new).collect::<Result<_, _>>()?;
+    let parts = links::reusable(&api, scope).await?;
+    let views: Vec<Value> =
+        found.iter().map(|document| view::<T>(document, &parts)).collect::<Result<_, _>>()?;
     Answer::list(&views, info)
 }
 
 /// `GET /{scope}/access/{apps|groups|policies}/{id}`
 pub(crate) async fn get<T: Written>(State(api): State<Arc<Api>>, Scope(scope): Scope, id: Named) -> Outcome {
-    Answer::one(&View::<T>::new(&find(&api, scope, T::KIND, id.0).await?)?)
+    let document = find(&api, scope, T::KIND, id.0).await?;
+    Answer::one(&view_one::<T>(&api, scope, &document).await?)
 }
 
 /// `POST /{scope}/access/{apps|groups|policies}`
@@ -294,8 +298,8 @@ pub(crate) async fn create<T: Written>(
     caller: Caller,
     Json(written): Json<T>,
 ) -> Outcome {
-    let stored = store(&api, scope, None, &written, &caller).await?;
-    Ok(Answer::one(&View::<T>::new(&stored)?)?.created())
+    let stored = store(&api, scope, None, written, &caller).await?;
+    Ok(Answer::one(&view_one::<T>(&api, scope, &stored).await?)?.created())
 }
 
 /// `PUT /{scope}/access/{apps|groups|policies}/{id}`
@@ -307,8 +311,8 @@ pub(crate) async fn update<T: Written>(
     Json(written): Json<T>,
 ) -> Outcome {
     let before = find(&api, scope, T::KIND, id.0).await?;
-    let stored = store(&api, scope, Some(before), &written, &caller).await?;
-    Answer::one(&View::<T>::new(&stored)?)
+    let stored = store(&api, scope, Some(before), written, &caller).await?;
+    Answer::one(&view_one::<T>(&api, scope, &stored).await?)
 }
 
 #[derive(Serialize)]

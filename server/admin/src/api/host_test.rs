@@ -94,7 +94,12 @@ fn find(
     Ok(Ok(Found { host, certificate, ca_accepted, device }))
 }
 
-fn certificate(reader: &Reader, account: AccountId, named: &str) -> Result<Option<Certificate>, Fault> {
+/// The certificate of this id or serial, or the newest of a device.
+pub(crate) fn certificate(
+    reader: &Reader,
+    account: AccountId,
+    named: &str,
+) -> Result<Option<Certificate>, Fault> {
     if let Ok(id) = named.parse::<CertificateId>()
         && let Some(found) = reader.certificate(account, id)?
     {

@@ -4,6 +4,7 @@
 
 pub(crate) mod access;
 pub(crate) mod access_certificates;
+pub(crate) mod access_test;
 pub(crate) mod accounts;
 pub(crate) mod admin_tokens;
 pub(crate) mod approvals;
@@ -19,6 +20,7 @@ pub(crate) mod events;
 pub(crate) mod host_test;
 pub(crate) mod hosts;
 pub(crate) mod lapsing;
+pub(crate) mod managed_headers;
 pub(crate) mod metrics;
 pub(crate) mod mtls_certificates;
 pub(crate) mod pem;

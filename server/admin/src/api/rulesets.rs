@@ -1,27 +1,33 @@
 //! The rules of a zone that requests are judged by: one list, in the phase of custom firewall rules.
 //!
 //! PUT replaces the list; an expression that can't be meant is refused with its position. With the ETag
-//! of what was read as `If-Match` nobody overwrites another's list unseen.
+//! of what was read as `If-Match` nobody overwrites another's list unseen. Single rules have routes of their
+//! own ([`rules`]).
 
+pub(crate) mod rules;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
 use http::HeaderValue;
 use muster_policy::expression::Expression;
 use muster_policy::gate::{Action, RULES_MAX};
-use muster_policy::identity::CaId;
+use muster_policy::identity::{AccountId, CaId, ZoneId};
 use muster_policy::time::UnixTime;
 use muster_store::act::SetDocument;
 use muster_store::record::{self, Document, DocumentKind};
+use muster_store::{Fault, Reader};
 use serde::{Deserialize, Serialize};
 
 use crate::Api;
-use crate::api::Outcome;
+use crate::api::access_test::labels::RuleLabel;
+use crate::api::{Outcome, access};
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
 use crate::paging::PageWish;
-use crate::request::{IfMatch, Json, Query, Zone, tag};
+use crate::request::{Id, IfMatch, Json, Query, Zone, tag};
 
 /// The phase that these rules belong to.
 const PHASE: &str = "http_request_firewall_custom";
@@ -63,7 +69,18 @@ struct RulesetView {
     version: String,
     last_updated: UnixTime,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rules: Option<Vec<Rule>>,
+    rules: Option<Vec<RuleView>>,
+}
+
+/// A rule as clients want it: those that check what they get take no list without these.
+#[derive(Serialize)]
+struct RuleView {
+    #[serde(flatten)]
+    rule: Rule,
+    version: String,
+    last_updated: UnixTime,
+    #[serde(rename = "ref")]
+    reference: Option<String>,
 }
 
 impl RulesetView {
@@ -82,12 +99,43 @@ impl RulesetView {
 
     fn with_rules(document: &Document) -> Result<Self, ApiError> {
         let ruleset: Ruleset = serde_json::from_str(&document.text).map_err(ApiError::internal)?;
-        Ok(Self { rules: Some(ruleset.rules), ..Self::new(document) })
+        let view = |rule: Rule| RuleView {
+            reference: rule.id.clone(),
+            rule,
+            version: document.revision.to_string(),
+            last_updated: document.changed_at,
+        };
+        Ok(Self { rules: Some(ruleset.rules.into_iter().map(view).collect()), ..Self::new(document) })
     }
 }
 
 fn etag(document: &Document) -> HeaderValue {
     tag(&format!("{} {}", document.id, document.revision))
+}
+
+/// The rules of each zone that are enabled, in their order.
+///
+/// # Errors
+/// When the ledger can't be read, or holds a text that is no list.
+pub(crate) fn rules_in_force(
+    reader: &Reader,
+    account: AccountId,
+) -> Result<Vec<(ZoneId, Vec<RuleLabel>)>, Fault> {
+    let mut zones = Vec::new();
+    for document in reader.documents(account, DocumentKind::Ruleset)? {
+        let Some(zone) = document.zone else { continue };
+        let ruleset: Ruleset = access::read(&document)?;
+        let rules = ruleset.rules.into_iter().filter(|rule| rule.enabled).zip(1..);
+        let label = |(rule, number): (Rule, usize)| RuleLabel {
+            number,
+            id: rule.id,
+            expression: rule.expression,
+            action: rule.action,
+            description: rule.description,
+        };
+        zones.push((zone, rules.map(label).collect()));
+    }
+    Ok(zones)
 }
 
 async fn of_zone(api: &Api, zone: &record::Zone) -> Result<Option<Document>, ApiError> {
@@ -104,6 +152,32 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, Zone(zone): Zone, query: Q
     Answer::list(&views, info)
 }
 
+/// The list of this id, which is that of the zone or none.
+async fn named(api: &Api, zone: &record::Zone, id: CaId) -> Result<Document, ApiError> {
+    let found = of_zone(api, zone).await?.filter(|document| document.id == id);
+    found.ok_or_else(|| ApiError::not_found("ruleset"))
+}
+
+/// `GET /zones/{zone_id}/rulesets/{id}`
+pub(crate) async fn get_named(State(api): State<Arc<Api>>, Zone(zone): Zone, Id(id): Id<CaId>) -> Outcome {
+    let found = named(&api, &zone, id).await?;
+    Ok(Answer::one(&RulesetView::with_rules(&found)?)?.tagged(etag(&found)))
+}
+
+/// `PUT /zones/{zone_id}/rulesets/{id}`
+pub(crate) async fn set_named(
+    State(api): State<Arc<Api>>,
+    Zone(zone): Zone,
+    Id(id): Id<CaId>,
+    caller: Caller,
+    if_match: IfMatch,
+    Json(wanted): Json<Ruleset>,
+) -> Outcome {
+    let before = named(&api, &zone, id).await?;
+    if_match.check(&etag(&before))?;
+    stored(&api, &zone, Some(before), wanted, &caller).await
+}
+
 /// `GET /zones/{zone_id}/rulesets/phases/http_request_firewall_custom/entrypoint`
 pub(crate) async fn get(State(api): State<Arc<Api>>, Zone(zone): Zone) -> Outcome {
     let found = of_zone(&api, &zone).await?.ok_or_else(|| ApiError::not_found("ruleset"))?;
@@ -118,10 +192,21 @@ pub(crate) async fn set(
     if_match: IfMatch,
     Json(wanted): Json<Ruleset>,
 ) -> Outcome {
-    let ruleset = checked(wanted)?;
     let before = of_zone(&api, &zone).await?;
     let held = before.as_ref().map_or(HeaderValue::from_static("\"\""), etag);
     if_match.check(&held)?;
+    stored(&api, &zone, before, wanted, &caller).await
+}
+
+/// Stores a list in the place of the one before, unless that was replaced meanwhile.
+async fn stored(
+    api: &Api,
+    zone: &record::Zone,
+    before: Option<Document>,
+    wanted: Ruleset,
+    caller: &Caller,
+) -> Outcome {
+    let ruleset = checked(wanted)?;
     let text = serde_json::to_string(&ruleset).map_err(ApiError::internal)?;
     let by = caller.by(api.now());
     let instead_of = before.as_ref().map(|before| before.revision);
@@ -148,6 +233,7 @@ fn checked(mut ruleset: Ruleset) -> Result<Ruleset, ApiError> {
     if ruleset.rules.len() > RULES_MAX {
         return Err(ApiError::argument("/rules", format!("rules: at most {RULES_MAX}")));
     }
+    let mut ids = BTreeSet::new();
     for (index, rule) in ruleset.rules.iter_mut().enumerate() {
         rule.expression.parse::<Expression>().map_err(|error| {
             let pointer = format!("/rules/{index}/expression");
@@ -158,6 +244,9 @@ fn checked(mut ruleset: Ruleset) -> Result<Ruleset, ApiError> {
         if !sound(&rule.description) || !rule.id.as_deref().is_none_or(sound) {
             let message = format!("at most {DESCRIPTION_MAX_CHARS} characters, none of them a control");
             return Err(ApiError::argument(format!("/rules/{index}/description"), message));
+        }
+        if rule.id.as_ref().is_some_and(|id| !ids.insert(id.clone())) {
+            return Err(ApiError::argument(format!("/rules/{index}/id"), "id: another rule has it"));
         }
         if rule.id.is_none() {
             let octets: [u8; 16] =

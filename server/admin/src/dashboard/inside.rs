@@ -103,6 +103,16 @@ impl Visit {
         listed(self.call(Method::GET, path, pairs, None).await?)
     }
 
+    /// The answer to a question of Muster's own.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, path: &str, pairs: Pairs<'_>) -> Result<T, Problem> {
+        read(self.own(Method::GET, path, pairs, None).await?.result)
+    }
+
+    /// An object of the API we follow.
+    pub(super) async fn get_of_cloudflare<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
+        read(self.call(Method::GET, path, &[], None).await?.result)
+    }
+
     /// Sends a change to one of Muster's own routes.
     pub(super) async fn send(&self, method: Method, path: &str, body: Value) -> Result<Value, Problem> {
         Ok(self.own(method, path, &[], Some(body)).await?.result)

@@ -22,6 +22,7 @@ const LINKS: &[(&str, &str)] = &[
     ("/certificates", "Certificates"),
     ("/cas", "CAs"),
     ("/hosts", "Hostnames"),
+    ("/access", "Access rules"),
     ("/tokens", "Enrollment tokens"),
     ("/approvals", "Approvals"),
     ("/audit", "Audit"),

@@ -5,6 +5,7 @@
 //! is one implementation of every rule, permission and audit entry, and no page can show what the API
 //! hides. Nothing is loaded from elsewhere, and no script or style stands inside a page.
 
+mod access;
 mod approvals;
 mod assets;
 mod audit;
@@ -85,6 +86,14 @@ fn fleet() -> Router<Arc<Dashboard>> {
 /// Pages about the account and its doors.
 fn account() -> Router<Arc<Dashboard>> {
     Router::new()
+        .route("/access", get(access::show))
+        .route("/access/apps", post(access::add_app))
+        .route("/access/groups", post(access::add_group))
+        .route("/access/policies", post(access::add_policy))
+        .route("/access/test", get(access::test))
+        .route("/access/zones/{zone}/rules", post(access::add_rule))
+        .route("/access/zones/{zone}/{ruleset}/rules/{rule}/{act}", post(access::change_rule))
+        .route("/access/{kind}/{id}/remove", post(access::remove))
         .route("/audit", get(audit::list))
         .route("/audit/check", get(audit::check))
         .route("/cas", get(cas::list).post(cas::import))

@@ -198,3 +198,186 @@ async fn rules_of_a_zone_are_replaced_as_a_list_with_the_position_of_a_fault() {
     let listed = rig.send("GET", &format!("/zones/{zone}/rulesets"), "").await;
     assert_eq!(listed.body["result"].as_array().expect("a list").len(), 1);
 }
+
+#[tokio::test]
+async fn an_application_has_policies_of_its_own_beside_reusable_ones() {
+    let (rig, _) = with_zone().await;
+    let policy = |name: &str, decision: &str, common_name: &str| {
+        json!({ "name": name, "decision": decision,
+            "include": [{ "common_name": { "common_name": common_name } }] })
+    };
+    let reusable = made(&rig, "policies", policy("shared", "allow", "boss")).await;
+    let mut inline = policy("inline", "deny", "thief");
+    inline["precedence"] = json!(1);
+    let app = json!({ "domain": "a.example.com", "type": "self_hosted",
+        "policies": [{ "id": reusable, "precedence": 2 }, inline] });
+    let app_id = made(&rig, "apps", app).await;
+    let base = format!("/accounts/{}/access/apps/{app_id}", rig.account);
+    let names = async || {
+        let listed = rig.send("GET", &format!("{base}/policies"), "").await;
+        let found = listed.body["result"].as_array().expect("a list").clone();
+        let text = |policy: &Value, name: &str| policy[name].as_str().unwrap_or_default().to_owned();
+        found.iter().map(|policy| (text(policy, "name"), text(policy, "id"))).collect::<Vec<_>>()
+    };
+    let first = names().await;
+    assert_eq!(first.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["inline", "shared"]);
+    let shown = rig.send("GET", &base, "").await.body["result"]["policies"].clone();
+    assert_eq!((&shown[0]["reusable"], &shown[1]["reusable"]), (&json!(false), &json!(true)));
+    assert_eq!(shown[1]["include"][0]["common_name"]["common_name"], "boss");
+
+    let own = rig.send("POST", &format!("{base}/policies"), &policy("own", "allow", "x").to_string()).await;
+    assert_eq!(own.status, StatusCode::CREATED, "{}", own.message());
+    let own_id = own.body["result"]["id"].as_str().expect("an id").to_owned();
+    let path = format!("{base}/policies/{own_id}");
+    let changed = rig.send("PUT", &path, &policy("own", "non_identity", "y").to_string()).await;
+    assert_eq!(changed.body["result"]["decision"], "non_identity");
+    assert_eq!(rig.send("GET", &path, "").await.body["result"], changed.body["result"]);
+    let gate = serde_json::to_value(rig.gate()).expect("JSON");
+    let decisions = gate["apps"][0]["policies"].as_array().expect("a list").iter();
+    let decisions: Vec<_> = decisions.map(|policy| policy["decision"].clone()).collect();
+    assert_eq!(decisions, ["deny", "allow", "non_identity"]);
+
+    // What a client reads it may send back: the same policies, under the same ids.
+    let mut whole = rig.send("GET", &base, "").await.body["result"].clone();
+    whole["name"] = json!("renamed");
+    let before = names().await;
+    let put = rig.send("PUT", &base, &whole.to_string()).await;
+    assert_eq!(put.status, StatusCode::OK, "{}", put.message());
+    assert_eq!(names().await, before);
+    assert_eq!(serde_json::to_value(rig.gate()).expect("JSON"), gate);
+
+    let refused = rig.send("PUT", &format!("{base}/policies/{reusable}"), &inline.to_string()).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    let wrong = rig.send("POST", &format!("{base}/policies"), &policy("", "allow", "x").to_string()).await;
+    assert_eq!(
+        (wrong.status, wrong.body["errors"][0]["source"]["pointer"].clone()),
+        (StatusCode::BAD_REQUEST, json!("/name"))
+    );
+    for id in [own_id.as_str(), &reusable] {
+        let removed = rig.send("DELETE", &format!("{base}/policies/{id}"), "").await;
+        assert_eq!(removed.body["result"], json!({ "id": id }));
+        assert_eq!(
+            rig.send("DELETE", &format!("{base}/policies/{id}"), "").await.status,
+            StatusCode::NOT_FOUND
+        );
+    }
+    assert_eq!(names().await.len(), 1);
+    // The reusable one is where it was.
+    let kept = rig.send("GET", &format!("/accounts/{}/access/policies/{reusable}", rig.account), "").await;
+    assert_eq!(kept.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_policy_of_an_application_is_refused_where_it_stands() {
+    let (rig, _) = with_zone().await;
+    let app =
+        |policy: Value| json!({ "domain": "a.example.com", "type": "self_hosted", "policies": [policy] });
+    let unknown = "01890000-0000-7000-8000-000000000000";
+    for (policy, pointer) in [
+        (json!({ "name": "x", "decision": "allow", "include": [] }), "/policies/0/include"),
+        (json!({ "name": "x", "decision": "allow" }), "/policies/0"),
+        (json!({ "name": "x", "decision": "maybe", "include": [{ "everyone": {} }] }), "/policies/0"),
+        (
+            json!({ "id": unknown, "name": "x", "decision": "allow", "include": [{ "everyone": {} }] }),
+            "/policies/0",
+        ),
+        (
+            json!({ "name": "x", "decision": "allow", "include": [{ "group": { "id": unknown } }] }),
+            "/policies/0/include/0/group/id",
+        ),
+        (json!({ "precedence": 1 }), "/policies/0"),
+        (json!(7), "/policies/0"),
+    ] {
+        let answer = make(&rig, "apps", &app(policy.clone())).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{policy}");
+        assert_eq!(answer.body["errors"][0]["source"]["pointer"], pointer, "{policy}: {}", answer.message());
+    }
+    assert_eq!(rig.gate(), Default::default());
+}
+
+#[tokio::test]
+async fn single_rules_of_a_zone_are_added_changed_moved_and_taken_out() {
+    let (rig, zone) = with_zone().await;
+    let entrypoint = format!("/zones/{zone}/rulesets/phases/http_request_firewall_custom/entrypoint");
+    let rule = |expression: &str| json!({ "expression": expression, "action": "block" });
+    let put = rig.send("PUT", &entrypoint, &json!({ "rules": [rule("ssl")] }).to_string()).await;
+    let id = put.body["result"]["id"].as_str().expect("an id").to_owned();
+    let base = format!("/zones/{zone}/rulesets/{id}");
+    assert_eq!(rig.send("GET", &base, "").await.body["result"], put.body["result"]);
+    let listed = |answer: &Answer| {
+        let rules = answer.body["result"]["rules"].as_array().expect("a list").clone();
+        rules.iter().map(|rule| rule["expression"].as_str().expect("text").to_owned()).collect::<Vec<_>>()
+    };
+    let send = async |method: &str, path: String, body: Value| {
+        let answer = rig.send(method, &path, &body.to_string()).await;
+        assert_eq!(answer.status, StatusCode::OK, "{method} {path} {body}: {}", answer.message());
+        answer
+    };
+    let with = |mut rule: Value, position: Value| {
+        rule["position"] = position;
+        rule
+    };
+    let added = send("POST", format!("{base}/rules"), rule("not ssl")).await;
+    assert_eq!(listed(&added), ["ssl", "not ssl"]);
+    let ids: Vec<_> = added.body["result"]["rules"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|rule| rule["id"].clone())
+        .collect();
+    let first = ids[0].as_str().expect("an id").to_owned();
+    let in_between = with(rule("ssl or ssl"), json!({ "after": first }));
+    assert_eq!(
+        listed(&send("POST", format!("{base}/rules"), in_between).await),
+        ["ssl", "ssl or ssl", "not ssl"]
+    );
+    let ahead = with(rule("ssl and ssl"), json!({ "index": 1 }));
+    assert_eq!(listed(&send("POST", format!("{base}/rules"), ahead).await)[0], "ssl and ssl");
+
+    let path = format!("{base}/rules/{first}");
+    let moved = send("PATCH", path.clone(), json!({ "enabled": false, "position": { "before": "" } })).await;
+    assert_eq!(listed(&moved), ["ssl and ssl", "ssl or ssl", "not ssl", "ssl"]);
+    let last = &moved.body["result"]["rules"][3];
+    assert_eq!(
+        (&last["enabled"], &last["id"], &last["action"]),
+        (&json!(false), &json!(first), &json!("block"))
+    );
+    assert_eq!(rig.gate().zones[0].rules.len(), 3);
+    let changed = send("PATCH", path.clone(), json!({ "action": "log", "expression": "ssl xor ssl" })).await;
+    assert_eq!(changed.body["result"]["rules"][3]["action"], "log");
+    let gone = send("DELETE", path.clone(), json!({})).await;
+    assert_eq!(listed(&gone), ["ssl and ssl", "ssl or ssl", "not ssl"]);
+
+    let second = ids[1].as_str().expect("an id");
+    for (method, path, body, status, pointer) in [
+        ("DELETE", path.clone(), json!({}), 404, None),
+        ("PATCH", path, json!({ "enabled": true }), 404, None),
+        ("POST", format!("{base}/rules"), rule("ssl and"), 400, Some("/expression")),
+        (
+            "POST",
+            format!("{base}/rules"),
+            with(rule("ssl"), json!({ "index": 9 })),
+            400,
+            Some("/position/index"),
+        ),
+        ("POST", format!("{base}/rules"), with(rule("ssl"), json!({ "after": "x" })), 400, Some("/position")),
+        (
+            "PATCH",
+            format!("{base}/rules/{second}"),
+            json!({ "expression": "cf.unknown" }),
+            400,
+            Some("/expression"),
+        ),
+        ("POST", format!("/zones/{zone}/rulesets/{}/rules", rig.account), rule("ssl"), 404, None),
+    ] {
+        let answer = rig.send(method, &path, &body.to_string()).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {path} {body}: {}", answer.message());
+        if let Some(pointer) = pointer {
+            assert_eq!(answer.body["errors"][0]["source"]["pointer"], pointer, "{}", answer.message());
+        }
+    }
+    let full = json!({ "rules": vec![rule("ssl"); 64] }).to_string();
+    assert_eq!(rig.send("PUT", &base, &full).await.status, StatusCode::OK);
+    let beyond = rig.send("POST", &format!("{base}/rules"), &rule("ssl").to_string()).await;
+    assert_eq!(beyond.status, StatusCode::BAD_REQUEST);
+}

@@ -12,6 +12,8 @@ use super::rig::{CSR, Rig, body};
 /// Every page that can be read; `{…}` is filled in by the test.
 const PAGES: &[&str] = &[
     "/",
+    "/access",
+    "/access/test?host=api.example.com&protocol=https&path=/x",
     "/overview/events",
     "/overview/figures",
     "/approvals",
@@ -35,6 +37,12 @@ const PAGES: &[&str] = &[
 
 /// Every form, by its address.
 const FORMS: &[&str] = &[
+    "/access/apps",
+    "/access/apps/00000000-0000-7000-8000-000000000000/remove",
+    "/access/groups",
+    "/access/policies",
+    "/access/zones/{zone}/rules",
+    "/access/zones/{zone}/00000000-0000-7000-8000-000000000000/rules/x/off",
     "/approvals/0000000000000000000000000000000000000000000000000000000000000000/approve",
     "/cas",
     "/cas/rotate",
@@ -140,6 +148,7 @@ fn text(value: &Value) -> String {
 /// An account with a zone, a hostname, and a device that has a certificate.
 struct World {
     rig: Rig,
+    zone: String,
     ca: String,
     certificate: String,
 }
@@ -148,7 +157,9 @@ impl World {
     async fn new() -> Self {
         let rig = Rig::new().await;
         let zone = json!({ "name": "example.com", "account": { "id": rig.account } }).to_string();
-        assert_eq!(rig.send("POST", "/zones", &zone).await.status, StatusCode::OK);
+        let zone = rig.send("POST", "/zones", &zone).await;
+        assert_eq!(zone.status, StatusCode::OK);
+        let zone = text(&zone.body["result"]["id"]);
         let host = rig.send("PUT", &rig.own("/hosts/api.example.com"), "{}").await;
         assert_eq!(host.status, StatusCode::OK);
         let signed = rig.post("/certificates/sign", json!({ "csr": CSR })).await;
@@ -158,11 +169,13 @@ impl World {
         };
         assert!(signed.is_object());
         rig.send("GET", &rig.own(&format!("/cas/{ca}/crl")), "").await;
-        Self { rig, ca, certificate }
+        Self { rig, zone, ca, certificate }
     }
 
     fn fill(&self, path: &str) -> String {
-        path.replace("{ca}", &self.ca).replace("{certificate}", &self.certificate)
+        path.replace("{zone}", &self.zone)
+            .replace("{ca}", &self.ca)
+            .replace("{certificate}", &self.certificate)
     }
 }
 
@@ -318,8 +331,93 @@ async fn what_people_and_devices_write_is_only_text() {
         assert!(!seen.text.contains("<script>") && !seen.text.contains("<img"), "{path}: {}", seen.text);
     }
     assert!(browser.get("/devices/meter-1").await.text.contains("&lt;script&gt;"));
+    // Rules, policies and groups, and what is tried.
+    let quoted = form_urlencoded::byte_serialize(script.as_bytes()).collect::<String>();
+    let rule = format!("expression=http.host+eq+r%23%22{quoted}%22%23&action=log&description={quoted}");
+    browser.post(&format!("/access/zones/{}/rules", world.zone), &rule).await;
+    browser
+        .post("/access/policies", &format!("name={quoted}&decision=allow&kind=common_name&values={quoted}"))
+        .await;
+    browser.post("/access/groups", &format!("name={quoted}&kind=everyone")).await;
+    let fields = ["host", "certificate", "pem", "source", "path", "client_id", "topic"];
+    let query = fields.map(|field| format!("{field}={quoted}")).join("&");
+    for path in ["/access".to_owned(), format!("/access/test?{query}")] {
+        let seen = browser.get(&path).await.text;
+        assert!(seen.contains("&lt;script&gt;"), "{path}: {seen}");
+        assert!(!seen.contains("<script>") && !seen.contains("<img"), "{path}: {seen}");
+    }
     let seen = browser.post("/hosts", "host=%3Cscript%3E").await;
     assert!(!seen.text.contains("<script>") && seen.text.contains("class=\"flash failed\""), "{}", seen.text);
+}
+
+#[tokio::test]
+async fn access_rules_are_made_tried_and_taken_away_on_their_page() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    let rules = format!("/access/zones/{}/rules", world.zone);
+    // The first rule of a zone makes its list; the second joins it.
+    let seen = browser
+        .post(&rules, "expression=http.request.uri.path+eq+%22/x%22&action=block&description=no+x")
+        .await;
+    assert!(seen.text.contains("The rule is in force.") && seen.text.contains("no x"), "{}", seen.text);
+    browser.post(&rules, "expression=not+ssl&action=log").await;
+    let seen = browser.post(&rules, "expression=ssl+and&action=block").await;
+    assert!(seen.text.contains("flash failed") && seen.text.contains("position 7"), "{}", seen.text);
+    let blocked = browser.get("/access/test?host=api.example.com&path=/x").await.text;
+    assert!(blocked.contains("refused") && blocked.contains("Rule 1 of the zone blocks it"), "{blocked}");
+    let noted = browser.get("/access/test?host=api.example.com&path=/y").await.text;
+    assert!(noted.contains("gets in") && noted.contains("Noted by rule 2"), "{noted}");
+
+    let page = browser.get("/access").await.text;
+    let at = page.find(&format!("/access/zones/{}/", world.zone)).expect("a form of a rule");
+    let list = page.match_indices("/off\"").next().expect("a rule that is on").0;
+    let path = page[..list].rsplit('"').next().expect("its address").to_owned();
+    assert!(at > 0 && path.starts_with("/access/zones/"), "{path}");
+    browser.post(&format!("{path}/off"), "").await;
+    assert!(browser.get("/access/test?host=api.example.com&path=/x").await.text.contains("gets in"));
+    browser.post(&format!("{path}/edit"), "expression=http.request.uri.path+eq+%22/z%22&action=block").await;
+    browser.post(&format!("{path}/on"), "").await;
+    assert!(browser.get("/access/test?host=api.example.com&path=/z").await.text.contains("refused"));
+    browser.post(&format!("{path}/remove"), "").await;
+    assert!(browser.get("/access/test?host=api.example.com&path=/z").await.text.contains("gets in"));
+
+    browser.post("/access/groups", "name=ops&kind=common_name&values=boss+chief").await;
+    let groups = world.rig.send("GET", &format!("/accounts/{}/access/groups", world.rig.account), "").await;
+    let group = text(&groups.body["result"][0]["id"]);
+    browser.post("/access/policies", &format!("name=crew&decision=allow&kind=group&group={group}")).await;
+    let policies =
+        world.rig.send("GET", &format!("/accounts/{}/access/policies", world.rig.account), "").await;
+    let policy = text(&policies.body["result"][0]["id"]);
+    let seen = browser
+        .post("/access/apps", &format!("domain=api.example.com/admin&name=admin&policies={policy}"))
+        .await;
+    assert!(seen.text.contains("guards its place") && seen.text.contains("crew"), "{}", seen.text);
+    let denied = browser.get("/access/test?host=api.example.com&path=/admin/x").await.text;
+    assert!(denied.contains("No policy of the application at api.example.com/admin"), "{denied}");
+    browser.post("/access/policies", "name=lan&decision=bypass&kind=ip&values=192.0.2.0/24").await;
+    let lan = world.rig.send("GET", &format!("/accounts/{}/access/policies", world.rig.account), "").await;
+    let lan =
+        lan.body["result"].as_array().expect("a list").iter().find(|policy| policy["name"] == "lan").cloned();
+    let app = world.rig.send("GET", &format!("/accounts/{}/access/apps", world.rig.account), "").await;
+    let (app, lan) = (text(&app.body["result"][0]["id"]), lan.expect("made"));
+    let wanted =
+        json!({ "domain": "api.example.com/admin", "type": "self_hosted", "policies": [policy, lan["id"]] });
+    world
+        .rig
+        .send("PUT", &format!("/accounts/{}/access/apps/{app}", world.rig.account), &wanted.to_string())
+        .await;
+    let local = browser.get("/access/test?host=api.example.com&path=/admin&source=192.0.2.9").await.text;
+    // Of two policies the second is meant, and it is looked at first.
+    assert!(local.contains("lets it in by its policy &quot;lan&quot;"), "{local}");
+    for path in [format!("/access/policies/{policy}/remove"), format!("/access/groups/{group}/remove")] {
+        assert!(browser.post(&path, "").await.text.contains("is used by"), "{path}");
+    }
+    browser.post(&format!("/access/apps/{app}/remove"), "").await;
+    browser.post(&format!("/access/policies/{policy}/remove"), "").await;
+    let seen = browser.post(&format!("/access/groups/{group}/remove"), "").await;
+    assert!(seen.text.contains("There is no group."), "{}", seen.text);
+    let wrong = browser.get("/access/test?host=api.example.com&source=nowhere").await.text;
+    assert!(wrong.contains("flash failed") && wrong.contains("source"), "{wrong}");
 }
 
 #[tokio::test]

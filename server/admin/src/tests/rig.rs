@@ -13,10 +13,14 @@ use muster_enroll::{
     AdmissionLimits, Authority, CaAlgorithm, Clock, FoundingPlan, KeyFolder, Metrics, Registrar, Settings,
     hash_secret,
 };
+use muster_policy::expression::{Field, Kind, Value};
+use muster_policy::gate::{self, Gate};
 use muster_policy::identity::{
     AccountId, CaId, CertificateId, KeyFingerprint, RequestKey, Serial, TokenId, ZoneId,
 };
 use muster_policy::profile::{Approval, ProfileWritten};
+use muster_policy::reason::Reason;
+use muster_policy::rehearsal::{Rehearsed, Wish};
 use muster_policy::time::UnixTime;
 use muster_store::act::{
     AddCa, AddZone, BeginIssue, By, CreateAccount, CreateToken, RemoveDocument, SetDocument, SetProfile,
@@ -24,12 +28,12 @@ use muster_store::act::{
 use muster_store::record::{Account, Document, DocumentKind, Token, Zone};
 use muster_store::{Ledger, Options};
 use prometheus_client::registry::Registry;
-use serde_json::Value;
+use serde_json::Value as Json;
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 use zeroize::Zeroizing;
 
-use crate::{Api, Hooks, WebhookSettings, crl_router, router};
+use crate::{Api, Hooks, Rehearse, WebhookSettings, crl_router, router};
 
 pub(super) const SECRET: &str = "msl_local";
 pub(super) const BACKUP: &str = "all of it";
@@ -63,7 +67,7 @@ pub(super) struct Other {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     headers: http::HeaderMap,
-    pub(super) body: Value,
+    pub(super) body: Json,
 }
 
 impl Answer {
@@ -116,6 +120,7 @@ impl Rig {
             edge_figures: None,
             edge_connections: Some(Arc::new(super::connected)),
             webhooks: webhook_settings(),
+            rehearse: Some(rehearse(Arc::clone(&registrar))),
             backup: Arc::new(|| {
                 let mut file = tempfile::tempfile()?;
                 file.write_all(BACKUP.as_bytes())?;
@@ -226,7 +231,7 @@ impl Rig {
     }
 
     /// What the edge would be told to judge requests by.
-    pub(super) fn gate(&self) -> muster_policy::gate::GateWritten {
+    pub(super) fn gate(&self) -> gate::GateWritten {
         let reader = self.registrar.ledger().reader().expect("open");
         crate::gate(&reader, self.registrar.account()).expect("reads")
     }
@@ -260,20 +265,20 @@ impl Rig {
     }
 
     /// The result of a GET that must succeed.
-    pub(super) async fn get(&self, path: &str) -> Value {
+    pub(super) async fn get(&self, path: &str) -> Json {
         let answer = self.send("GET", &self.own(path), "").await;
         assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.message());
         answer.body["result"].clone()
     }
 
     /// The result of a POST that must succeed.
-    pub(super) async fn post(&self, path: &str, body: Value) -> Value {
+    pub(super) async fn post(&self, path: &str, body: Json) -> Json {
         let answer = self.send("POST", &self.own(path), &body.to_string()).await;
         assert_eq!(answer.status, StatusCode::OK, "{path} {body}: {}", answer.message());
         answer.body["result"].clone()
     }
 
-    pub(super) async fn edit(&self, device: &str, body: Value) -> Answer {
+    pub(super) async fn edit(&self, device: &str, body: Json) -> Answer {
         self.send("PATCH", &self.own(&format!("/devices/{device}")), &body.to_string()).await
     }
 
@@ -373,6 +378,34 @@ fn webhook_settings() -> WebhookSettings {
         first_pause: Duration::from_millis(5),
         attempts: 3,
     }
+}
+
+/// An edge that knows rules and Access alone: whoever comes has no certificate.
+fn rehearse(registrar: Arc<Registrar>) -> Rehearse {
+    Arc::new(move |rehearsal| {
+        let reader = registrar.ledger().reader().expect("open");
+        let gate = Gate::new(&crate::gate(&reader, registrar.account()).expect("reads"));
+        let zones = reader.zones(registrar.account()).expect("reads");
+        let Some(zone) = zones.first() else { return Rehearsed::refused(Reason::HostUnknown, None) };
+        let Wish::Https { target, .. } = &rehearsal.wish else {
+            return Rehearsed::refused(Reason::ProtocolNotOffered, None);
+        };
+        let visit = gate::Visit {
+            zone: zone.id,
+            host: &rehearsal.host,
+            path: target,
+            holder: None,
+            source: rehearsal.source,
+        };
+        let judgement = gate.judge(&visit, &|field| match field {
+            Field::UriPath => Value::Text(target.clone().into()),
+            other if other.kind() == Kind::Bool => Value::Bool(false),
+            other if other.kind() == Kind::Number => Value::Number(0),
+            other if other.kind() == Kind::Ip => Value::Ip(rehearsal.source),
+            _ => Value::Text("".into()),
+        });
+        Rehearsed { verdict: judgement.verdict, device: None, judgement: Some(judgement) }
+    })
 }
 
 async fn add_account(ledger: &Ledger, id: AccountId, name: &str, by: &By) {

@@ -341,14 +341,18 @@ impl<S: Stream> Connection<'_, S> {
                 release.write(self.packets.output(), self.terms.version);
             }
             Outgoing::Publish { packet_id, dup, queued } => {
-                if self.send_message(packet_id, dup, &queued) {
-                    self.hub.metrics.delivered.up();
+                let metrics = &self.hub.metrics;
+                let counter = if !self.gate.may_deliver(&queued.message.topic, queued.qos, queued.retain) {
+                    &metrics.deliver_refused
+                } else if self.send_message(packet_id, dup, &queued) {
+                    return metrics.delivered.up();
                 } else {
-                    self.hub.metrics.dropped_too_large.up();
-                    if packet_id > 0 {
-                        // MQTT 5 §3.1.2.11.4: as if it had been sent and acknowledged.
-                        self.seat.session.complete(packet_id, &self.hub.store);
-                    }
+                    &metrics.dropped_too_large
+                };
+                counter.up();
+                if packet_id > 0 {
+                    // MQTT 5 §3.1.2.11.4: as if it had been sent and acknowledged.
+                    self.seat.session.complete(packet_id, &self.hub.store);
                 }
             }
         }

@@ -267,11 +267,14 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
         }
         let topic =
             TopicName::parse(&publish.topic).map_err(|error| error.broken(Code::TOPIC_NAME_INVALID))?;
-        if self.gate.rules.may_read(topic) {
+        if self.gate.rules.may_read(topic)
+            && self.gate.may_deliver(topic.as_str(), publish.qos, publish.retain)
+        {
             self.metrics.delivered.up();
             forward(frame, self.client.output());
             return Ok(());
         }
+        self.metrics.deliver_refused.up();
         // The broker must not send it again.
         let kind = match publish.qos {
             Qos::Zero => return Ok(()),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use muster_broker::{Broker, BrokerConfig, Code, Cut, Cutter, Ended, Peer};
 use muster_policy::access::Holder;
 use muster_policy::identity::{AccountId, CaId, Fingerprint, Serial};
+use muster_policy::mqtt::Unjudged;
 use muster_policy::time::UnixTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
@@ -50,6 +51,7 @@ pub fn peer(holder: Option<Arc<Holder>>, account: u8, cut: Cut) -> Peer {
         host: "mqtt.example.com".parse().expect("a hostname"),
         source: "192.0.2.7:4000".parse().expect("an address"),
         cut,
+        judge: Arc::new(Unjudged),
     }
 }
 

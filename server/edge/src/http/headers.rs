@@ -109,6 +109,15 @@ pub(crate) fn withhold_certificate(headers: &mut HeaderMap) {
     }
 }
 
+/// Takes back the `cf-cert-*` names, which a zone can turn off.
+pub(crate) fn withhold_fields(headers: &mut HeaderMap) {
+    let fields: Vec<_> =
+        headers.keys().filter(|name| name.as_str().starts_with("cf-cert-")).cloned().collect();
+    for name in fields {
+        headers.remove(name);
+    }
+}
+
 /// Adds where a request came from. Removing what a client said of it comes before.
 pub(crate) fn add_forwarded(headers: &mut HeaderMap, source: IpAddr, host: &HeaderValue) {
     if let Ok(address) = HeaderValue::try_from(source.to_canonical().to_string()) {

@@ -115,6 +115,9 @@ impl Visit {
         if !door.rule.forward_certificate {
             headers::withhold_certificate(request.headers_mut());
         }
+        if !door.gate.tells_certificates(door.rule.zone) {
+            headers::withhold_fields(request.headers_mut());
+        }
         self.forward(&door, request, upgrade, under_way).await
     }
 

@@ -1,9 +1,8 @@
 //! MQTT in WebSockets: the edge answers the upgrade and hands the packets to the broker.
 //!
 //! The same certificate, rule and cuts hold as on the MQTT port. Rules of the zone and Access judge the upgrade,
-//! as any request, and again when they change; MQTT without a WebSocket is no request, and held to its topics
-//! alone. Packets come as binary messages and
-//! may be cut anywhere (MQTT 5 §6); a text message ends the connection. Pings are answered here.
+//! as any request, then CONNECT, and both again when they change. Packets come as binary messages and may be cut
+//! anywhere (MQTT 5 §6); a text message ends the connection. Pings are answered here.
 
 use std::io;
 use std::sync::Arc;
@@ -65,6 +64,7 @@ pub(crate) fn welcome(
     });
     // The connection that this one comes from ends its own part with the answer.
     let under_way = place.guest.requests.enter(Arc::clone(asked));
+    let asked = Arc::clone(asked);
     let (tasks, slots) = (shared.tasks.clone(), Arc::clone(&visit.slots));
     tasks.spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
@@ -75,7 +75,7 @@ pub(crate) fn welcome(
             .max_frame_size(Some(MESSAGE_MAX_BYTES));
         let socket =
             WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-        shared.hand_over(packets(socket), place, source, Carrier::WebSocket).await;
+        shared.hand_over(packets(socket), place, source, Carrier::WebSocket, asked).await;
         drop((under_way, slots));
     });
     let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());

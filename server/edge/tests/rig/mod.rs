@@ -27,6 +27,7 @@ use muster_edge::{
 use muster_policy::enrol::DeviceStatus;
 use muster_policy::host::{DefaultCas, HostMode, HostRule, MinTls, Protocol, WhenStale};
 use muster_policy::identity::{AccountId, CaId, Serial, ZoneId};
+use muster_policy::mqtt;
 use muster_policy::reason::Reason;
 use muster_policy::time::UnixTime;
 use prometheus_client::registry::Registry;
@@ -537,8 +538,28 @@ async fn echo(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, s
     Ok(Response::new(Full::new(Bytes::from(text))))
 }
 
-/// A broker that says who came, then echoes; told to end it says why.
+/// A broker that says who came, then echoes; told to end it says why. Of a line `connect ID` or
+/// `publish TOPIC` it says what the edge's judge thinks of it.
 struct EchoBroker;
+
+fn judged(arrival: &Arrival, octets: &[u8]) -> Option<String> {
+    let (kind, name) = std::str::from_utf8(octets).ok()?.trim_end().split_once(' ')?;
+    let connect = mqtt::Connect {
+        client_id: name.into(),
+        username: "".into(),
+        version: mqtt::Version::V5,
+        will: Some(mqtt::Will { topic: "state".into(), qos: 1, retain: true }),
+    };
+    let verdict = match kind {
+        "connect" => arrival.judge.judge(&mqtt::Asked::Connect(&connect)),
+        "publish" => {
+            let message = mqtt::Message { topic: name, qos: 1, retain: false };
+            arrival.judge.judge(&mqtt::Asked::Publish(message))
+        }
+        _ => return None,
+    };
+    Some(verdict.map_or_else(|reason| format!("{reason}\n"), |()| "passed\n".to_owned()))
+}
 
 impl MqttHandover for EchoBroker {
     fn welcome(&self, mut stream: MqttStream, arrival: Arrival) -> Work {
@@ -551,7 +572,9 @@ impl MqttHandover for EchoBroker {
                 tokio::select! {
                     read = stream.read(&mut octets) => match read {
                         Ok(count) if count > 0 => {
-                            let _ = stream.write_all(&octets[..count]).await;
+                            let answer = judged(&arrival, &octets[..count]);
+                            let answer = answer.as_ref().map_or(&octets[..count], |answer| answer.as_bytes());
+                            let _ = stream.write_all(answer).await;
                             let _ = stream.flush().await;
                         }
                         _ => return,

@@ -69,5 +69,19 @@ fields! {
     UriQuery, "http.request.uri.query", Text;
     UserAgent, "http.user_agent", Text;
     Source, "ip.src", Ip;
+    MqttClientId, "mqtt.client_id", Text;
+    MqttPacket, "mqtt.packet", Text;
+    MqttQos, "mqtt.qos", Number;
+    MqttRetain, "mqtt.retain", Bool;
+    MqttTopic, "mqtt.topic", Text;
+    MqttUsername, "mqtt.username", Text;
+    MqttVersion, "mqtt.version", Text;
     Ssl, "ssl", Bool;
+}
+
+impl Field {
+    /// Whether each packet of an MQTT connection has a value of its own.
+    pub const fn is_of_packet(self) -> bool {
+        matches!(self, Self::MqttPacket | Self::MqttQos | Self::MqttRetain | Self::MqttTopic)
+    }
 }

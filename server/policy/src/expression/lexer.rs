@@ -14,7 +14,8 @@ pub(super) enum Token {
 }
 
 /// Signs, the longer before the shorter that begin like them.
-const SIGNS: [&str; 15] = ["&&", "||", "^^", "==", "!=", "<=", ">=", "<", ">", "!", "(", ")", "{", "}", ","];
+const SIGNS: [&str; 18] =
+    ["&&", "||", "^^", "==", "!=", "<=", ">=", "<", ">", "!", "(", ")", "{", "}", "[", "]", ",", "~"];
 
 /// Cuts an expression into words.
 pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, ExpressionError> {
@@ -27,6 +28,8 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, ExpressionError>
             continue;
         } else if first == '"' {
             quoted(rest, at)?
+        } else if let Some(raw) = raw(rest, at) {
+            raw?
         } else if let Some(sign) = SIGNS.iter().find(|sign| rest.starts_with(**sign)) {
             (Token::Sign(sign), sign.len())
         } else {
@@ -41,6 +44,21 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, ExpressionError>
         at = at.saturating_add(length);
     }
     Ok(tokens)
+}
+
+/// Text in which nothing is escaped: `r"..."`, or with as many `#` on both sides as it takes.
+fn raw(rest: &str, at: usize) -> Option<Result<(Token, usize), ExpressionError>> {
+    let after = rest.strip_prefix('r')?;
+    let text = after.trim_start_matches('#');
+    let hashes = after.get(..after.len().saturating_sub(text.len())).unwrap_or_default();
+    let text = text.strip_prefix('"')?;
+    let end = format!("\"{hashes}");
+    let Some(length) = text.find(&end) else {
+        return Some(Err(ExpressionError { position: at, message: "the quote is not closed".to_owned() }));
+    };
+    let begins_at = rest.len().saturating_sub(text.len());
+    let token = Token::Quoted(text.get(..length).unwrap_or_default().to_owned());
+    Some(Ok((token, begins_at.saturating_add(length).saturating_add(end.len()))))
 }
 
 fn is_part_of_word(c: char) -> bool {

@@ -1,12 +1,14 @@
 //! From words to a typed tree. `not` binds closest, then `and`, `xor`, `or`.
 
 use super::lexer::{Token, tokens};
-use super::{Comparison, DEPTH_MAX, ExpressionError, Field, Kind, Node, Order, Subject};
+use super::{
+    Comparison, DEPTH_MAX, ExpressionError, Field, Kind, Node, Order, PATTERNS_MAX, Pattern, Subject,
+};
 use crate::network::Network;
 
 /// Reads a whole expression.
 pub(super) fn parse(text: &str) -> Result<Node, ExpressionError> {
-    let mut parser = Parser { tokens: tokens(text)?, next: 0, end: text.len(), depth: 0 };
+    let mut parser = Parser { tokens: tokens(text)?, next: 0, end: text.len(), depth: 0, patterns: 0 };
     let node = parser.either()?;
     match parser.peek() {
         None => Ok(node),
@@ -19,6 +21,7 @@ struct Parser {
     next: usize,
     end: usize,
     depth: usize,
+    patterns: usize,
 }
 
 impl Parser {
@@ -166,8 +169,13 @@ impl Parser {
             }
             return Ok((Comparison::Wildcard { pattern: self.text()?, strict: true }, false));
         }
+        if self.takes("matches", "~") {
+            return Ok((Comparison::Matches(self.pattern()?), false));
+        }
         let order = self.order().ok_or_else(|| {
-            self.wrong("a comparison is expected here: eq, ne, lt, le, gt, ge, in, contains or wildcard")
+            self.wrong(
+                "a comparison is expected here: eq, ne, lt, le, gt, ge, in, contains, matches or wildcard",
+            )
         })?;
         Ok((Comparison::Text(order, self.text()?), false))
     }
@@ -205,6 +213,19 @@ impl Parser {
             }
             _ => Err(self.wrong("text in quotes is expected here")),
         }
+    }
+
+    fn pattern(&mut self) -> Result<Pattern, ExpressionError> {
+        if self.patterns >= PATTERNS_MAX {
+            return Err(self.wrong(&format!("an expression has at most {PATTERNS_MAX} regular expressions")));
+        }
+        self.patterns = self.patterns.saturating_add(1);
+        let text = self.text()?;
+        Pattern::new(&text).map_err(|message| {
+            // The text is behind, and it is what is wrong.
+            self.next = self.next.saturating_sub(1);
+            self.wrong(&message)
+        })
     }
 
     fn word<T: core::str::FromStr>(&mut self, what: &str) -> Result<T, ExpressionError> {

@@ -7,6 +7,7 @@ fn value_of(field: Field) -> Value<'static> {
         Field::Method => Value::Text("GET".into()),
         Field::CertVerified | Field::Ssl => Value::Bool(true),
         Field::CertSerial => Value::Text("0A".into()),
+        Field::MqttQos => Value::Number(1),
         Field::Source => Value::Ip("192.0.2.7".parse().expect("an address")),
         other if other.kind() == Kind::Bool => Value::Bool(false),
         _ => Value::Text("".into()),
@@ -42,6 +43,13 @@ fn what_is_written_is_what_holds() {
         ("ip.src ne 192.0.2.7", false),
         ("ip.src in {2001:db8::/32}", false),
         (r#"http.request.method lt "H""#, true),
+        (r#"http.request.uri.path matches "^/admin/\\w$""#, true),
+        (r##"http.request.uri.path matches r"^/admin/\w$""##, true),
+        (r###"http.request.uri.path ~ r#"^"/"#"###, false),
+        (r#"lower(http.host) ~ "^a\\.""#, true),
+        (r#"mqtt.topic eq "" and mqtt.qos eq 1 and not mqtt.retain"#, true),
+        ("mqtt.qos in {1..2}", true),
+        ("mqtt.qos in {0 2}", false),
     ] {
         assert_eq!(holds(text), expected, "{text}");
     }
@@ -73,7 +81,12 @@ fn what_can_t_be_meant_is_refused_with_its_position() {
         ("ssl lt true", 11),
         (r#"starts_with(ssl, "a")"#, 15),
         ("ssl ; ssl", 4),
-        ("mqtt.topic", 0),
+        ("mqtt.topic", 10),
+        (r#"http.host matches "(""#, 18),
+        (r#"http.host matches "\\w{9}{9}{9}""#, 18),
+        (r#"http.host matches 5"#, 18),
+        (r#"http.host eq r"a"#, 13),
+        (r##"http.host eq r#"a""##, 13),
     ] {
         let error = text.parse::<Expression>().expect_err(text);
         assert_eq!(error.position, position, "{text}: {error}");
@@ -90,9 +103,42 @@ fn size_and_depth_are_bounded() {
 }
 
 #[test]
+fn regular_expressions_are_few_and_small() {
+    let many = |count| vec![r#"http.host ~ "a""#; count].join(" or ");
+    assert!(many(PATTERNS_MAX).parse::<Expression>().is_ok());
+    let error = many(PATTERNS_MAX + 1).parse::<Expression>().expect_err("one too many");
+    assert!(error.message.contains("at most 8"), "{error}");
+    // Neither a pattern that could be large nor one that other engines go back and forth in takes time.
+    let text = format!(r#"http.request.uri.path matches "^(a|a)*{}$""#, "(.*)*".repeat(20));
+    let expression: Expression = text.parse().expect("an expression");
+    let long = "a".repeat(20_000);
+    assert!(expression.matches(&|_| Value::Text(long.as_str().into())));
+}
+
+#[test]
 fn no_text_makes_the_reader_panic() {
-    let alphabet =
-        ["ssl", " ", "(", ")", "\"", "\\", "and", "ip.src", "in", "{", "}", "é", "eq", "1", ",", "!"];
+    let alphabet = [
+        "ssl",
+        "~",
+        "r\"",
+        "[",
+        "http.host",
+        " ",
+        "(",
+        ")",
+        "\"",
+        "\\",
+        "and",
+        "ip.src",
+        "in",
+        "{",
+        "}",
+        "é",
+        "eq",
+        "1",
+        ",",
+        "!",
+    ];
     let mut state = 1_u64;
     for _ in 0..20_000 {
         let mut text = String::new();

@@ -19,6 +19,8 @@ pub enum DocumentKind {
     AccessGroup,
     /// An Access policy.
     AccessPolicy,
+    /// Which headers origins of a zone are sent.
+    ManagedHeaders,
     /// Rules that requests are judged by.
     Ruleset,
 }
@@ -30,6 +32,7 @@ impl DocumentKind {
             Self::AccessGroup => 2,
             Self::AccessPolicy => 3,
             Self::Ruleset => 4,
+            Self::ManagedHeaders => 5,
         }
     }
 }

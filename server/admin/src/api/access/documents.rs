@@ -1,10 +1,13 @@
 //! Documents of Access: found in their scope, checked, stored, removed.
 
+use std::collections::BTreeMap;
+
 use muster_policy::identity::CaId;
 use muster_store::act::{RemoveDocument, SetDocument};
 use muster_store::record::{AssociationScope, Document, DocumentKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{CONDITIONS_MAX, weight};
 use crate::Api;
@@ -21,6 +24,24 @@ pub(crate) trait Written: Serialize + DeserializeOwned + Send + Sync + 'static {
 
     /// Refuses what can't be meant.
     fn check(&self, api: &Api, scope: AssociationScope) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Brings it into the form that is stored; `before` is what is stored now.
+    fn settle(
+        &mut self,
+        _: &Api,
+        _: AssociationScope,
+        _: Option<&Document>,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send {
+        core::future::ready(Ok(()))
+    }
+
+    /// Adds to an answer what is not in the document; `reusable` are the policies of the account.
+    ///
+    /// # Errors
+    /// When what is stored can't be read.
+    fn show(_: &mut Value, _: &Document, _: &BTreeMap<CaId, Document>) -> Result<(), ApiError> {
+        Ok(())
+    }
 }
 
 /// Policies and groups belong to the account; an application also to its zone.
@@ -58,11 +79,12 @@ pub(super) async fn store<T: Written>(
     api: &Api,
     scope: AssociationScope,
     before: Option<Document>,
-    written: &T,
+    mut written: T,
     caller: &Caller,
 ) -> Result<Document, ApiError> {
+    written.settle(api, scope, before.as_ref()).await?;
     written.check(api, scope).await?;
-    let text = serde_json::to_string(written).map_err(ApiError::internal)?;
+    let text = serde_json::to_string(&written).map_err(ApiError::internal)?;
     if text.len() > DOCUMENT_MAX_BYTES {
         return Err(ApiError::argument("", format!("at most {DOCUMENT_MAX_BYTES} bytes")));
     }

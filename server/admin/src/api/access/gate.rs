@@ -12,14 +12,41 @@ use muster_store::record::{Document, DocumentKind};
 use muster_store::{Fault, Reader};
 use serde::de::DeserializeOwned;
 
+use super::links::{Link, ordered};
 use super::{App, Group, Policy, Rule};
-use crate::api::rulesets::Ruleset;
+use crate::api::access_test::labels::{AppLabel, PolicyLabel};
+use crate::api::managed_headers;
+use crate::api::rulesets::rules_in_force;
 
 /// What the requests of an account are judged by, as of a snapshot.
 ///
 /// # Errors
 /// When the ledger can't be read, or holds a text that is not what its kind says.
 pub fn gate(reader: &Reader, account: AccountId) -> Result<GateWritten, Fault> {
+    let apps = apps(reader, account)?.into_iter().map(|(app, _)| app).collect();
+    let zones = rules_in_force(reader, account)?.into_iter().map(|(zone, rules)| {
+        let rules = rules.into_iter();
+        let rules = rules.map(|rule| RuleWritten { expression: rule.expression, action: rule.action });
+        ZoneRules { zone, rules: rules.collect() }
+    });
+    let zones = zones.collect();
+    let mut untold_zones = BTreeSet::new();
+    for document in reader.documents(account, DocumentKind::ManagedHeaders)? {
+        let kept: managed_headers::Kept = read(&document)?;
+        untold_zones.extend(document.zone.filter(|_| !kept.add_client_certificate_headers));
+    }
+    Ok(GateWritten { apps, zones, is_shut: false, untold_zones })
+}
+
+/// The names of the applications, each at its place in the gate.
+///
+/// # Errors
+/// As [`gate`].
+pub(crate) fn app_labels(reader: &Reader, account: AccountId) -> Result<Vec<AppLabel>, Fault> {
+    Ok(apps(reader, account)?.into_iter().map(|(_, label)| label).collect())
+}
+
+fn apps(reader: &Reader, account: AccountId) -> Result<Vec<(gate::App, AppLabel)>, Fault> {
     let mut parts = Parts { reader, account, policies: BTreeMap::new(), groups: BTreeMap::new() };
     let mut apps = Vec::new();
     let mut shut = BTreeSet::new();
@@ -31,48 +58,61 @@ pub fn gate(reader: &Reader, account: AccountId) -> Result<GateWritten, Fault> {
             shut.insert(host);
             continue;
         };
-        let mut links = app.policies.clone();
-        links.sort_by_key(|link| match link {
-            super::Link::Placed { precedence, .. } => precedence.unwrap_or(u32::MAX),
-            super::Link::Id(_) => u32::MAX,
-        });
-        let policies = links.iter().map(|link| parts.policy(link.id())).collect::<Result<_, _>>()?;
-        apps.push(gate::App { host, path, policies });
+        let (mut policies, mut labels) = (Vec::new(), Vec::new());
+        for link in ordered(&app.policies) {
+            let (policy, name) = parts.of_link(&link)?;
+            policies.push(policy);
+            labels.push(PolicyLabel { id: link.id(), name });
+        }
+        let label = AppLabel {
+            id: Some(document.id),
+            name: app.name.clone(),
+            domain: app.domain.clone(),
+            policies: labels,
+        };
+        apps.push((gate::App { host, path, policies }, label));
     }
-    apps.retain(|app| !shut.contains(&app.host));
-    apps.extend(shut.into_iter().map(|host| gate::App {
-        host,
-        path: "/".to_owned(),
-        policies: vec![closed()],
+    apps.retain(|(app, _)| !shut.contains(&app.host));
+    apps.extend(shut.into_iter().map(|host| {
+        let label = AppLabel {
+            id: None,
+            name: None,
+            domain: host.to_string(),
+            policies: vec![PolicyLabel::closed()],
+        };
+        (gate::App { host, path: "/".to_owned(), policies: vec![closed()] }, label)
     }));
-    let mut zones = Vec::new();
-    for document in reader.documents(account, DocumentKind::Ruleset)? {
-        let Some(zone) = document.zone else { continue };
-        let ruleset: Ruleset = read(&document)?;
-        let rules = ruleset.rules.into_iter().filter(|rule| rule.enabled);
-        let rules = rules.map(|rule| RuleWritten { expression: rule.expression, action: rule.action });
-        zones.push(ZoneRules { zone, rules: rules.collect() });
-    }
-    Ok(GateWritten { apps, zones, is_shut: false })
+    Ok(apps)
 }
 
 /// The policies and groups of an account, each read once however often it is named.
 struct Parts<'a> {
     reader: &'a Reader,
     account: AccountId,
-    policies: BTreeMap<CaId, gate::Policy>,
+    policies: BTreeMap<CaId, (gate::Policy, String)>,
     /// None for one that is gone.
     groups: BTreeMap<CaId, Option<Condition>>,
 }
 
 impl Parts<'_> {
-    fn policy(&mut self, id: CaId) -> Result<gate::Policy, Fault> {
+    /// A policy, and its name.
+    fn of_link(&mut self, link: &Link) -> Result<(gate::Policy, String), Fault> {
+        match link {
+            Link::Named(named) => self.policy(named.id),
+            Link::Own(own) => Ok((self.written(&own.policy)?, own.policy.name.clone())),
+        }
+    }
+
+    fn policy(&mut self, id: CaId) -> Result<(gate::Policy, String), Fault> {
         if let Some(known) = self.policies.get(&id) {
             return Ok(known.clone());
         }
         let policy = match self.reader.document(self.account, DocumentKind::AccessPolicy, id)? {
-            Some(document) => self.written(&read(&document)?)?,
-            None => closed(),
+            Some(document) => {
+                let written: Policy = read(&document)?;
+                (self.written(&written)?, written.name)
+            }
+            None => (closed(), PolicyLabel::closed().name),
         };
         self.policies.insert(id, policy.clone());
         Ok(policy)
@@ -129,7 +169,11 @@ fn plain(rule: &Rule) -> Option<Condition> {
     })
 }
 
-pub(super) fn read<T: DeserializeOwned>(document: &Document) -> Result<T, Fault> {
+/// Reads a document.
+///
+/// # Errors
+/// When its text is not what its kind says.
+pub(crate) fn read<T: DeserializeOwned>(document: &Document) -> Result<T, Fault> {
     serde_json::from_str(&document.text).map_err(|error| unreadable(&error.to_string()))
 }
 

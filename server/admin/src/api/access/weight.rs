@@ -11,6 +11,7 @@ use muster_store::record::{Document, DocumentKind};
 use muster_store::{Fault, Reader};
 
 use super::gate::read;
+use super::links::Link;
 use super::{App, Group, Policy, Rule};
 
 /// Counts the conditions of an account once this document is stored. What can't be read has none.
@@ -23,9 +24,7 @@ pub(super) fn conditions_with(reader: &Reader, next: &Document) -> Result<usize,
     apps.extend((next.kind == DocumentKind::AccessApp).then(|| next.clone()));
     let mut weights = Weights { reader, next, policies: BTreeMap::new(), groups: BTreeMap::new() };
     let links = apps.iter().filter_map(|app| read::<App>(app).ok()).flat_map(|app| app.policies);
-    links
-        .map(|link| weights.policy(link.id()))
-        .try_fold(0, |sum: usize, weight| Ok(sum.saturating_add(weight?)))
+    links.map(|link| weights.link(&link)).try_fold(0, |sum: usize, weight| Ok(sum.saturating_add(weight?)))
 }
 
 /// What is counted already.
@@ -37,24 +36,33 @@ struct Weights<'a> {
 }
 
 impl Weights<'_> {
+    fn link(&mut self, link: &Link) -> Result<usize, Fault> {
+        match link {
+            Link::Named(named) => self.policy(named.id),
+            Link::Own(own) => self.rules(&own.policy),
+        }
+    }
+
     fn policy(&mut self, id: CaId) -> Result<usize, Fault> {
         if let Some(known) = self.policies.get(&id) {
             return Ok(*known);
         }
         let policy = self.document(DocumentKind::AccessPolicy, id)?;
-        let mut weight = 0_usize;
-        if let Some(Policy { include, require, exclude, .. }) =
-            policy.and_then(|document| read(&document).ok())
-        {
-            for rule in [include, require, exclude].iter().flatten() {
-                let of_rule = match rule {
-                    Rule::Group { id } => self.group(*id)?,
-                    Rule::Certificate {} | Rule::CommonName { .. } | Rule::Everyone {} | Rule::Ip { .. } => 1,
-                };
-                weight = weight.saturating_add(of_rule);
-            }
-        }
+        let policy = policy.and_then(|document| read(&document).ok());
+        let weight = policy.map_or(Ok(0), |policy| self.rules(&policy))?;
         self.policies.insert(id, weight);
+        Ok(weight)
+    }
+
+    fn rules(&mut self, policy: &Policy) -> Result<usize, Fault> {
+        let mut weight = 0_usize;
+        for rule in [&policy.include, &policy.require, &policy.exclude].into_iter().flatten() {
+            let of_rule = match rule {
+                Rule::Group { id } => self.group(*id)?,
+                Rule::Certificate {} | Rule::CommonName { .. } | Rule::Everyone {} | Rule::Ip { .. } => 1,
+            };
+            weight = weight.saturating_add(of_rule);
+        }
         Ok(weight)
     }
 

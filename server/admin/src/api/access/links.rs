@@ -1,0 +1,189 @@
+//! The policies of an application: reusable ones by their ids, and ones of its own, which are part of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use muster_policy::identity::CaId;
+use muster_store::record::{AssociationScope, Document, DocumentKind};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
+
+use super::documents::{find, list_all};
+use super::{PARTS_MAX, Policy};
+use crate::Api;
+use crate::error::ApiError;
+
+/// A policy of an application.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Link {
+    /// A reusable one.
+    Named(Named),
+    /// One of the application's own.
+    Own(Box<Own>),
+}
+
+/// A reusable policy, at its place among the others.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Named {
+    pub(super) id: CaId,
+    #[serde(default)]
+    pub(super) precedence: Option<u32>,
+}
+
+/// A policy that is part of the application.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Own {
+    /// Given when it is stored.
+    #[serde(default)]
+    pub(super) id: Option<CaId>,
+    #[serde(default)]
+    pub(super) precedence: Option<u32>,
+    #[serde(flatten)]
+    pub(super) policy: Policy,
+}
+
+impl Link {
+    pub(super) const fn id(&self) -> Option<CaId> {
+        match self {
+            Self::Named(named) => Some(named.id),
+            Self::Own(own) => own.id,
+        }
+    }
+
+    pub(super) fn precedence(&self) -> u32 {
+        let written = match self {
+            Self::Named(named) => named.precedence,
+            Self::Own(own) => own.precedence,
+        };
+        written.unwrap_or(u32::MAX)
+    }
+}
+
+impl<'de> Deserialize<'de> for Link {
+    /// An id, an object that is an id with a place, or a whole policy: told apart by what is there, so that an
+    /// error says what is wrong with the one that was meant.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let is_whole = ["name", "decision", "include"].iter().any(|name| value.get(name).is_some());
+        let read = match value {
+            Value::String(_) => {
+                serde_json::from_value(value).map(|id| Self::Named(Named { id, precedence: None }))
+            }
+            value if is_whole => serde_json::from_value(value).map(|own| Self::Own(Box::new(own))),
+            value => serde_json::from_value(value).map(Self::Named),
+        };
+        read.map_err(D::Error::custom)
+    }
+}
+
+/// In the order in which they are looked at.
+pub(super) fn ordered(links: &[Link]) -> Vec<Link> {
+    let mut links = links.to_vec();
+    links.sort_by_key(Link::precedence);
+    links
+}
+
+/// Makes policies that came whole with the id of a reusable one into links to it, as clients send back what
+/// they read; and gives ids to those that have none.
+pub(super) async fn settle(
+    api: &Api,
+    scope: AssociationScope,
+    links: &mut [Link],
+    before: &[Link],
+) -> Result<(), ApiError> {
+    for (index, link) in links.iter_mut().enumerate() {
+        let Link::Own(own) = link else { continue };
+        let Some(id) = own.id else {
+            let random = muster_enroll::random().ok_or_else(|| ApiError::internal("no random numbers"))?;
+            own.id = Some(CaId::new(api.registrar().clock().unix_millis(), random));
+            continue;
+        };
+        let is_own = before.iter().any(|link| matches!(link, Link::Own(own) if own.id == Some(id)));
+        if is_own {
+            continue;
+        }
+        find(api, scope, DocumentKind::AccessPolicy, id).await.map_err(|_| missing(index, id))?;
+        *link = Link::Named(Named { id, precedence: own.precedence });
+    }
+    Ok(())
+}
+
+/// Refuses policies that are not there, twice, too many or can't be meant.
+pub(super) async fn check(api: &Api, scope: AssociationScope, links: &[Link]) -> Result<(), ApiError> {
+    if links.len() > PARTS_MAX {
+        return Err(ApiError::argument("/policies", format!("policies: at most {PARTS_MAX}")));
+    }
+    let mut seen = BTreeSet::new();
+    for (index, link) in links.iter().enumerate() {
+        if let Some(id) = link.id()
+            && !seen.insert(id)
+        {
+            let message = format!("policies: {id} is there twice");
+            return Err(ApiError::argument(format!("/policies/{index}"), message));
+        }
+        match link {
+            Link::Named(named) => {
+                let found = find(api, scope, DocumentKind::AccessPolicy, named.id).await;
+                found.map_err(|_| missing(index, named.id))?;
+            }
+            Link::Own(own) => own.policy.check_parts(api, scope).await.map_err(|error| {
+                let pointer = error.pointer.clone().unwrap_or_default();
+                error.at(format!("/policies/{index}{pointer}"))
+            })?,
+        }
+    }
+    Ok(())
+}
+
+fn missing(index: usize, id: CaId) -> ApiError {
+    ApiError::argument(format!("/policies/{index}"), format!("there is no policy {id}"))
+}
+
+/// The reusable policies of an account, for answers that show those of applications whole.
+pub(super) async fn reusable(
+    api: &Api,
+    scope: AssociationScope,
+) -> Result<BTreeMap<CaId, Document>, ApiError> {
+    let found = list_all(api, AssociationScope::Account(scope.account()), DocumentKind::AccessPolicy).await?;
+    Ok(found.into_iter().map(|document| (document.id, document)).collect())
+}
+
+/// The policies of an application, whole and in their order.
+pub(super) fn shown(
+    links: &[Link],
+    app: &Document,
+    reusable: &BTreeMap<CaId, Document>,
+) -> Result<Vec<Value>, ApiError> {
+    let links = ordered(links);
+    let places = 1_u32..;
+    links.iter().zip(places).map(|(link, place)| shown_one(link, place, app, reusable)).collect()
+}
+
+fn shown_one(
+    link: &Link,
+    place: u32,
+    app: &Document,
+    reusable: &BTreeMap<CaId, Document>,
+) -> Result<Value, ApiError> {
+    let (text, is_reusable, document) = match link {
+        Link::Named(named) => match reusable.get(&named.id) {
+            Some(document) => {
+                (serde_json::from_str(&document.text).map_err(ApiError::internal)?, true, document)
+            }
+            // It is gone, and keeps everybody out until it is taken away here too.
+            None => (json!({}), true, app),
+        },
+        Link::Own(own) => (serde_json::to_value(&own.policy).map_err(ApiError::internal)?, false, app),
+    };
+    let mut shown: Value = text;
+    let precedence = if link.precedence() == u32::MAX { place } else { link.precedence() };
+    if let Some(shown) = shown.as_object_mut() {
+        shown.insert("id".to_owned(), json!(link.id()));
+        shown.insert("precedence".to_owned(), json!(precedence));
+        shown.insert("reusable".to_owned(), json!(is_reusable));
+        shown.insert("created_at".to_owned(), json!(document.created_at));
+        shown.insert("updated_at".to_owned(), json!(document.changed_at));
+    }
+    Ok(shown)
+}

@@ -1,0 +1,164 @@
+//! One rule of a list: added, changed, moved, taken out. The answer is the whole list.
+//!
+//! Each is a change of the list as it was read a moment before, so two at once can't undo each other: the one
+//! that comes second is refused.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use muster_policy::gate::Action;
+use muster_policy::identity::CaId;
+use muster_store::record::Document;
+use serde::Deserialize;
+
+use super::{Rule, Ruleset, named, stored};
+use crate::Api;
+use crate::api::Outcome;
+use crate::auth::Caller;
+use crate::error::ApiError;
+use crate::request::{Id, Json, Zone};
+
+/// Where a rule goes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Position {
+    /// After the rule of this id; first of all without one.
+    After(String),
+    /// Before the rule of this id; last of all without one.
+    Before(String),
+    /// This place, from 1.
+    Index(usize),
+}
+
+impl Position {
+    /// The place in a list that the rule itself is not in.
+    fn place(&self, rules: &[Rule]) -> Result<usize, ApiError> {
+        let of = |id: &str| {
+            let found = rules.iter().position(|rule| rule.id.as_deref() == Some(id));
+            found.ok_or_else(|| ApiError::argument("/position", format!("position: there is no rule {id}")))
+        };
+        match self {
+            Self::After(id) if id.is_empty() => Ok(0),
+            Self::After(id) => Ok(of(id)?.saturating_add(1)),
+            Self::Before(id) if id.is_empty() => Ok(rules.len()),
+            Self::Before(id) => of(id),
+            Self::Index(index) => match index.checked_sub(1).filter(|place| *place <= rules.len()) {
+                Some(place) => Ok(place),
+                None => {
+                    let message = format!("position: an index from 1 to {}", rules.len().saturating_add(1));
+                    Err(ApiError::argument("/position/index", message))
+                }
+            },
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Added {
+    #[serde(flatten)]
+    rule: Rule,
+    position: Option<Position>,
+}
+
+/// What of a rule is to be another; what is left out stays.
+#[derive(Deserialize)]
+pub(crate) struct Changed {
+    expression: Option<String>,
+    action: Option<Action>,
+    description: Option<String>,
+    enabled: Option<bool>,
+    position: Option<Position>,
+}
+
+/// The rule of a path.
+pub(crate) struct RuleId(String);
+
+impl axum::extract::FromRequestParts<Arc<Api>> for RuleId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut http::request::Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let path = Path::<std::collections::HashMap<String, String>>::from_request_parts(parts, api).await;
+        let found = path.ok().and_then(|Path(mut segments)| segments.remove("rule_id"));
+        found.map(Self).ok_or_else(|| ApiError::not_found("rule"))
+    }
+}
+
+/// `POST /zones/{zone_id}/rulesets/{id}/rules`
+pub(crate) async fn add(
+    State(api): State<Arc<Api>>,
+    Zone(zone): Zone,
+    Id(id): Id<CaId>,
+    caller: Caller,
+    Json(Added { rule, position }): Json<Added>,
+) -> Outcome {
+    let (before, mut rules) = read(&api, &zone, id).await?;
+    let place = position.map_or(Ok(rules.len()), |position| position.place(&rules))?;
+    rules.insert(place, rule);
+    let outcome = stored(&api, &zone, Some(before), Ruleset { rules }, &caller).await;
+    outcome.map_err(|error| of_one(error, place))
+}
+
+/// `PATCH /zones/{zone_id}/rulesets/{id}/rules/{rule_id}`
+pub(crate) async fn change(
+    State(api): State<Arc<Api>>,
+    Zone(zone): Zone,
+    Id(id): Id<CaId>,
+    RuleId(rule_id): RuleId,
+    caller: Caller,
+    Json(changed): Json<Changed>,
+) -> Outcome {
+    let (before, mut rules) = read(&api, &zone, id).await?;
+    let (at, rule) = take(&mut rules, &rule_id)?;
+    let place = changed.position.map_or(Ok(at), |position| position.place(&rules))?;
+    let rule = Rule {
+        id: rule.id,
+        expression: changed.expression.unwrap_or(rule.expression),
+        action: changed.action.unwrap_or(rule.action),
+        description: changed.description.unwrap_or(rule.description),
+        enabled: changed.enabled.unwrap_or(rule.enabled),
+    };
+    rules.insert(place, rule);
+    let outcome = stored(&api, &zone, Some(before), Ruleset { rules }, &caller).await;
+    outcome.map_err(|error| of_one(error, place))
+}
+
+/// `DELETE /zones/{zone_id}/rulesets/{id}/rules/{rule_id}`
+pub(crate) async fn remove(
+    State(api): State<Arc<Api>>,
+    Zone(zone): Zone,
+    Id(id): Id<CaId>,
+    RuleId(rule_id): RuleId,
+    caller: Caller,
+) -> Outcome {
+    let (before, mut rules) = read(&api, &zone, id).await?;
+    take(&mut rules, &rule_id)?;
+    stored(&api, &zone, Some(before), Ruleset { rules }, &caller).await
+}
+
+async fn read(
+    api: &Api,
+    zone: &muster_store::record::Zone,
+    id: CaId,
+) -> Result<(Document, Vec<Rule>), ApiError> {
+    let document = named(api, zone, id).await?;
+    let ruleset: Ruleset = serde_json::from_str(&document.text).map_err(ApiError::internal)?;
+    Ok((document, ruleset.rules))
+}
+
+fn take(rules: &mut Vec<Rule>, id: &str) -> Result<(usize, Rule), ApiError> {
+    let found = rules.iter().position(|rule| rule.id.as_deref() == Some(id));
+    let at = found.ok_or_else(|| ApiError::not_found("rule"))?;
+    Ok((at, rules.remove(at)))
+}
+
+/// An error of the list, pointing into the rule that was sent.
+fn of_one(error: ApiError, place: usize) -> ApiError {
+    let inside = format!("/rules/{place}");
+    match error.pointer.as_deref().and_then(|pointer| pointer.strip_prefix(&inside)) {
+        Some(pointer) if pointer.starts_with('/') => {
+            let pointer = pointer.to_owned();
+            error.at(pointer)
+        }
+        _ => error,
+    }
+}
