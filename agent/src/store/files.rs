@@ -158,10 +158,19 @@ impl Folder {
     /// # Errors
     /// When it can't be read, is no file or longer, or the name leads out of this folder.
     pub(crate) fn read(&self, name: &str, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
-        match self.0.open_with(name, OpenOptions::new().read(true).custom_flags(at_once())) {
+        match self.open_to_read(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            file => read_bounded(a_file(file?)?, max_bytes).map(Some),
+            file => read_bounded(file?, max_bytes).map(Some),
         }
+    }
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// When it can't be read, is no file, or the name leads out of this folder.
+    pub(crate) fn open_to_read(&self, name: &str) -> io::Result<std::fs::File> {
+        let file = self.0.open_with(name, OpenOptions::new().read(true).custom_flags(at_once()))?;
+        a_file(file).map(File::into_std)
     }
 
     fn write(&self, name: &str, bytes: &[u8], durability: Durability, mode: u32) -> io::Result<()> {

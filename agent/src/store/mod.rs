@@ -171,7 +171,7 @@ fn look_into(slots: &Folder, slot: Slot) -> io::Result<Found> {
 /// Whether an agent works on this folder.
 #[must_use]
 pub fn is_locked(dir: &Path) -> bool {
-    let lock = File::open(dir.join(LOCK));
+    let lock = Folder::open(dir).and_then(|folder| folder.open_to_read(LOCK));
     lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
