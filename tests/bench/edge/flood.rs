@@ -5,6 +5,7 @@
 //! one processor and the flood the other, so what is offered can be more than the server can do.
 
 use std::collections::VecDeque;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, ValueEnum};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
@@ -262,7 +263,7 @@ pub(crate) async fn run_flooder(arguments: FlooderArguments) -> anyhow::Result<(
             }
         });
     }
-    tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
     println!("{}", made.load(Ordering::Relaxed));
     Ok(())
 }
