@@ -5,6 +5,7 @@
 //! one processor and the flood the other, so what is offered can be more than the server can do.
 
 use std::collections::VecDeque;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -15,8 +16,10 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, ValueEnum};
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
@@ -37,10 +40,14 @@ const DOOR_STATUS: u16 = 502;
 const PAUSE: Duration = Duration::from_millis(20);
 /// After this it would have given up.
 const VISIT_TIMEOUT: Duration = Duration::from_secs(30);
+const SERVER_PROCESSOR: &str = "0";
+const FLOOD_PROCESSOR: &str = "1";
+/// How long it is looked at what others leave of a processor.
+const SPIN: Duration = Duration::from_secs(2);
 /// How many a second are made to learn what one costs.
 const CALM_PER_S: u32 = 300;
 /// Connections that a flooding process opens at once.
-const AT_ONCE: usize = 64;
+const AT_ONCE: u32 = 64;
 /// Connections that a process keeps when it stays: together far more than there are slots.
 const KEPT: usize = 4_000;
 /// The first of the addresses that the flood comes from is 127.1.0.1.
@@ -56,8 +63,11 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 64)]
     sources: u8,
     /// Processes that make it.
-    #[arg(long, default_value_t = 2)]
-    processes: usize,
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    processes: u32,
+    /// How many times what the server can do is offered.
+    #[arg(long, default_value_t = 2.5)]
+    times: f64,
     /// Connections that send nothing at all, all the while.
     #[arg(long, default_value_t = 500)]
     silent: usize,
@@ -82,9 +92,9 @@ pub(crate) struct FlooderArguments {
     sources: u8,
     #[arg(long, value_enum)]
     then: Then,
-    /// Connections a second; as many as it can when not given.
+    /// Connections a second.
     #[arg(long)]
-    per_s: Option<u32>,
+    per_s: u32,
 }
 
 /// Measures.
@@ -94,20 +104,23 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Goals> {
     // As it ships, with all its bounds.
     std::fs::write(site.dir().join("muster.toml"), "")?;
     let server = site.serve(origin().await?).await?;
-    pin("0", &server.pid().to_string()).await?;
+    pin(SERVER_PROCESSOR, &server.pid().to_string()).await?;
     let caller = site.callers(&devices)?.pop().context("a device")?;
     let flood = Flood { hello: STANDARD.encode(hello()?), server: &server, arguments: &arguments };
     let span = Duration::from_secs(arguments.seconds);
 
     let mut calm = Visits::within(&caller, server.address, span / 3).await;
     print_quantiles("visits in calm", &mut calm.took_ms);
-    let (made, cpu_ms, _) = flood.run(Then::Leave, Some(CALM_PER_S), tokio::time::sleep(span / 3)).await?;
+    let (made, cpu_ms, _) = flood.run(Then::Leave, CALM_PER_S, tokio::time::sleep(span / 3)).await?;
     let cost_ms = cpu_ms / made;
-    let capacity = 1e3 / cost_ms;
+    let share = share_of_a_processor().await?;
+    let capacity = 1e3 / cost_ms * share;
     println!(
-        "a handshake that is left costs {cost_ms:.3} ms of the server: {capacity:.0} a second are a processor"
+        "a handshake that is left costs {cost_ms:.3} ms of the server, which has {share:.2} of a processor: {capacity:.0} a second"
     );
 
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
+    let per_s = (capacity * arguments.times) as u32;
     let mut silent = Vec::new();
     for _ in 0..arguments.silent {
         silent.push(TcpStream::connect(server.address).await?);
@@ -115,7 +128,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Goals> {
     let mut goals = Goals::Met;
     for then in [Then::Leave, Then::Stay] {
         let visits = Visits::within(&caller, server.address, span);
-        let (made, cpu_ms, mut visits) = flood.run(then, None, visits).await?;
+        let began = Instant::now();
+        let (made, cpu_ms, mut visits) = flood.run(then, per_s, visits).await?;
+        let span = began.elapsed();
         let offered = made / span.as_secs_f64();
         let busy = cpu_ms / span.as_secs_f64() / 1e3;
         println!(
@@ -149,14 +164,13 @@ impl Flood<'_> {
     async fn run<T>(
         &self,
         then: Then,
-        per_s: Option<u32>,
+        per_s: u32,
         meanwhile: impl Future<Output = T>,
     ) -> anyhow::Result<(f64, f64, T)> {
-        let processes = if per_s.is_some() { 1 } else { self.arguments.processes };
         let mut flooders = Vec::new();
-        for _ in 0..processes {
-            let flooder = self.start(then, per_s)?;
-            pin("1", &flooder.id().context("a flooder")?.to_string()).await?;
+        for _ in 0..self.arguments.processes {
+            let flooder = self.start(then, per_s / self.arguments.processes)?;
+            pin(FLOOD_PROCESSOR, &flooder.id().context("a flooder")?.to_string()).await?;
             flooders.push(flooder);
         }
         let before = self.server.cpu_ms()?;
@@ -171,17 +185,30 @@ impl Flood<'_> {
         Ok((made, cpu_ms, done))
     }
 
-    fn start(&self, then: Then, per_s: Option<u32>) -> anyhow::Result<Child> {
+    fn start(&self, then: Then, per_s: u32) -> anyhow::Result<Child> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("flooder").arg("--server").arg(self.server.address.to_string());
         command.arg("--hello").arg(&self.hello).arg("--sources").arg(self.arguments.sources.to_string());
         command.arg("--then").arg(if then == Then::Leave { "leave" } else { "stay" });
-        if let Some(per_s) = per_s {
-            command.arg("--per-s").arg(per_s.to_string());
-        }
+        command.arg("--per-s").arg(per_s.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         Ok(command.spawn()?)
     }
+}
+
+/// How much of the server's processor others leave: what a process that never waits gets of it.
+async fn share_of_a_processor() -> anyhow::Result<f64> {
+    let mut spinning = Command::new("taskset")
+        .args(["-c", SERVER_PROCESSOR, "sh", "-c", "while :; do :; done"])
+        .kill_on_drop(true)
+        .spawn()?;
+    let pid = Pid::from_raw(i32::try_from(spinning.id().context("a process")?)?);
+    let (began, clock) = (Instant::now(), clock_getcpuclockid(pid)?);
+    tokio::time::sleep(SPIN).await;
+    let used = Duration::from(clock.now()?);
+    let share = used.as_secs_f64() / began.elapsed().as_secs_f64();
+    spinning.kill().await?;
+    Ok(share)
 }
 
 /// Has a process run on one processor.
@@ -236,13 +263,14 @@ pub(crate) async fn run_flooder(arguments: FlooderArguments) -> anyhow::Result<(
     let hello: Arc<[u8]> = STANDARD.decode(&arguments.hello)?.into();
     let (made, next) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let kept: Arc<Mutex<VecDeque<TcpStream>>> = Arc::default();
-    let at_once = if arguments.per_s.is_some() { 1 } else { AT_ONCE };
-    for _ in 0..at_once {
+    let pause = Duration::from_secs(1) * AT_ONCE / arguments.per_s.max(1);
+    for _ in 0..AT_ONCE {
         let (hello, made, next, kept) = (hello.clone(), made.clone(), next.clone(), kept.clone());
         let (server, sources, then) = (arguments.server, arguments.sources, arguments.then);
-        let pause = arguments.per_s.map(|per_s| Duration::from_secs(1) / per_s);
         tokio::spawn(async move {
+            let mut due = tokio::time::interval(pause);
             loop {
+                due.tick().await;
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let last = 1 + u8::try_from(number % u64::from(sources.max(1))).unwrap_or_default();
                 let [first, second] = SOURCE_NET;
@@ -256,13 +284,10 @@ pub(crate) async fn run_flooder(arguments: FlooderArguments) -> anyhow::Result<(
                         }
                     }
                 }
-                if let Some(pause) = pause {
-                    tokio::time::sleep(pause).await;
-                }
             }
         });
     }
-    tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
     println!("{}", made.load(Ordering::Relaxed));
     Ok(())
 }
