@@ -67,6 +67,8 @@ pub struct Hooks {
     pub edge_figures: Option<ReadEdge>,
     /// Asks that edge what would become of a visit.
     pub rehearse: Option<Rehearse>,
+    /// Where devices enroll, as `https://HOST:PORT`; none when they don't do it at this process.
+    pub est_url: Option<String>,
 }
 
 /// The admin API of one account.

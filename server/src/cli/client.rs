@@ -264,6 +264,7 @@ fn in_process(dir: &DataDir) -> anyhow::Result<(Transport, Zeroizing<String>)> {
         edge_is_at: None,
         edge_figures: None,
         rehearse: None,
+        est_url: None,
         backup: backup::hook(dir, &registrar),
         // The server looks at its names when it starts; what clients must trust changes now.
         zones_changed: ca_file_hook(dir, &registrar),

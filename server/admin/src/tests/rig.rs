@@ -118,6 +118,7 @@ impl Rig {
             edge_is_at: None,
             edge_figures: None,
             rehearse: Some(rehearse(Arc::clone(&registrar))),
+            est_url: Some("https://est.example.com:8443".to_owned()),
             backup: Arc::new(|| {
                 let mut file = tempfile::tempfile()?;
                 file.write_all(BACKUP.as_bytes())?;
