@@ -147,6 +147,14 @@ fn open_authority(
     }
 }
 
+/// Where devices find EST: by the first name that the operator gave it, else by address.
+fn est_url(config: &Config, address: SocketAddr) -> String {
+    match config.est_names.first() {
+        Some(name) => format!("https://{name}:{}", address.port()),
+        None => format!("https://{}", reachable(address)),
+    }
+}
+
 impl Server {
     /// Opens the account and binds the listeners.
     ///
@@ -175,17 +183,6 @@ impl Server {
         } else {
             None
         };
-        let secret = new_secret("msl_")?;
-        let hooks = muster_admin::Hooks {
-            edge_is_at: edge.as_ref().map(EdgeRole::is_at),
-            edge_figures: edge.as_ref().map(EdgeRole::figures),
-            edge_connections: edge.as_ref().map(EdgeRole::connections),
-            webhooks: webhooks::settings(&dir, &config, machine_roots())?,
-            rehearse: edge.as_ref().map(EdgeRole::rehearse),
-            backup: backup::hook(&dir, &registrar),
-            zones_changed: changes_hook(&dir, &est_tls, &registrar),
-        };
-        let api = Api::new(Arc::clone(&registrar), registry, secret, config.crl_lifetime, hooks);
         let sockets = Sockets {
             admin: bind(roles.admin.then_some(config.listen_admin), "listen.admin")?,
             est: bind(roles.enroll.then_some(config.listen_est), "listen.est")?,
@@ -193,6 +190,18 @@ impl Server {
             mqtt: bind(roles.edge.then_some(config.listen_mqtt), "listen.mqtt")?,
             crl: bind(config.listen_crl.filter(|_| roles.enroll), "listen.crl")?,
         };
+        let secret = new_secret("msl_")?;
+        let hooks = muster_admin::Hooks {
+            edge_is_at: edge.as_ref().map(EdgeRole::is_at),
+            edge_figures: edge.as_ref().map(EdgeRole::figures),
+            edge_connections: edge.as_ref().map(EdgeRole::connections),
+            webhooks: webhooks::settings(&dir, &config, machine_roots())?,
+            rehearse: edge.as_ref().map(EdgeRole::rehearse),
+            est_url: address(&sockets.est)?.map(|address| est_url(&config, address)),
+            backup: backup::hook(&dir, &registrar),
+            zones_changed: changes_hook(&dir, &est_tls, &registrar),
+        };
+        let api = Api::new(Arc::clone(&registrar), registry, secret, config.crl_lifetime, hooks);
         let ready = Ready {
             event: "ready",
             admin: address(&sockets.admin)?.map(|address| format!("http://{address}")),

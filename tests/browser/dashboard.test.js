@@ -158,6 +158,55 @@ test("a person makes a token, sees the device enroll, opens a door for it, and s
   });
 });
 
+test("a person writes a rule and guards a place, tries both, and the edge goes by them", async () => {
+  const identity = await enroll("meter-3", muster("-C", "d", "token", "new", "--device", "meter-3").trim());
+  assert.equal((await knock(identity)).status, 200);
+  await visit(browser, `${ready.admin}/`, LOOKS[0], "dashboard-access-story", async (page) => {
+    page.on("dialog", (dialog) => dialog.accept());
+    await logIn(page);
+    await page.getByRole("link", { name: "Access rules" }).click();
+    await page.getByText("Add a rule to example.test").click();
+    await page.getByLabel("Which requests, such as").fill('cf.tls_client_auth.cert_subject_dn eq "CN=meter-3" or mqtt.topic contains "secret"');
+    await page.getByRole("button", { name: "Add the rule" }).click();
+    await page.getByText("The rule is in force.").waitFor();
+    assert.equal((await knock(identity)).status, 403);
+
+    const verdict = page.locator("#verdict");
+    await page.getByLabel("Hostname").fill(HOST);
+    await page.getByLabel("Device, serial or certificate id").fill("meter-3");
+    await page.getByRole("button", { name: "Test", exact: true }).click();
+    await verdict.getByText("Rule 1 of the zone blocks it").waitFor();
+    await page.getByLabel("Hostname").fill(SHOWN_HOST);
+    await page.getByLabel("Device, serial or certificate id").fill(SHOWN_DEVICE);
+    await page.getByLabel("Protocol").selectOption("mqtt");
+    await page.getByLabel("Topic or filter").fill(`devices/${SHOWN_DEVICE}/secret`);
+    await page.getByRole("button", { name: "Test", exact: true }).click();
+    await verdict.getByText(`It is known as ${SHOWN_DEVICE}.`).waitFor();
+    await verdict.getByText("refused").waitFor();
+    await page.getByLabel("Topic or filter").fill(`devices/${SHOWN_DEVICE}/state`);
+    await page.getByRole("button", { name: "Test", exact: true }).click();
+    await verdict.getByText("gets in").waitFor();
+
+    await page.getByRole("button", { name: "Turn off" }).click();
+    await page.getByText("The edge goes by the rules as they are now.").waitFor();
+    assert.equal((await knock(identity)).status, 200);
+
+    await page.getByText("Make a policy").click();
+    const policy = page.locator("form[action='/access/policies']");
+    await policy.getByLabel("Name", { exact: true }).fill("nobody here");
+    await policy.getByLabel("Whom it means").selectOption("common_name");
+    await policy.getByLabel("Common names").fill("someone-else");
+    await policy.getByRole("button", { name: "Make the policy" }).click();
+    await page.getByText("Guard a place with an application").click();
+    const app = page.locator("form[action='/access/apps']");
+    await app.getByLabel("Place").fill(HOST);
+    await app.getByLabel("nobody here").check();
+    await app.getByRole("button", { name: "Guard it" }).click();
+    await page.getByText("The application guards its place now.").waitFor();
+    assert.equal((await knock(identity)).status, 403);
+  });
+});
+
 test("a wrong token is told, and the keyboard leads past the links", async () => {
   const context = await browser.newContext();
   try {
@@ -192,7 +241,7 @@ test("devices are found while one types", async () => {
   });
 });
 
-const PAGES = ["/", "/devices", `/devices/${SHOWN_DEVICE}`, "/certificates", "/cas", "/hosts", `/hosts/${SHOWN_HOST}`, "/tokens", "/approvals", "/audit", "/settings"];
+const PAGES = ["/", "/devices", `/devices/${SHOWN_DEVICE}`, "/certificates", "/cas", "/hosts", `/hosts/${SHOWN_HOST}`, "/access", "/tokens", "/approvals", "/audit", "/settings"];
 
 /** What axe-core finds that keeps people out. */
 async function isAccessible(page) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::est::Est;
+use crate::est::{Est, Reply};
 
 /// A port that the system chooses.
 const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -264,9 +264,18 @@ impl Server {
 
     /// The metrics page.
     pub fn metrics(&self) -> String {
+        self.ask_admin("GET", "/metrics", &[], "").text()
+    }
+
+    /// One request to the admin listener, on a connection of its own.
+    pub fn ask_admin(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
         let stream = std::net::TcpStream::connect(self.admin).expect("connects");
-        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        crate::est::exchange(stream, request).expect("an answer").text()
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        crate::est::exchange(stream, request.as_bytes()).expect("an answer")
     }
 
     /// Calls the API with the token that `init` made; `path` is below the account's own objects. Hands out

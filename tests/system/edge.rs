@@ -320,6 +320,213 @@ fn an_mqtt_client_whose_device_is_suspended_is_told_that_it_has_no_right() {
     assert_eq!(answer, [0x20, 3, 0, 0x87, 0], "CONNACK, not authorized");
 }
 
+/// One answer of the API: the status, and what is in it.
+fn api(server: &Server, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
+    let (_, token) = server.account_and_token();
+    let authorization = format!("Bearer {token}");
+    let headers = [("Authorization", authorization.as_str())];
+    let reply = server.ask_admin(method, &format!("/client/v4{path}"), &headers, body);
+    let json = serde_json::from_str(&reply.text()).unwrap_or_else(|_| panic!("no JSON: {}", reply.text()));
+    (reply.status, json)
+}
+
+/// What the tester says is what the edge then does.
+#[test]
+fn the_tester_foretells_the_edge() {
+    let server = Server::start();
+    let to = format!("http://{}", origin());
+    set(
+        &server,
+        "api.example.test",
+        &["--mode", "request", "--origin", &to, "--protocol", "https", "--protocol", "mqtt"],
+    );
+    let device = enrolled(&server, "meter-1");
+    let (account, _) = server.account_and_token();
+    let zone = server.muster_json(&["zone", "list"])[0]["id"].as_str().expect("an id").to_owned();
+    let entrypoint = format!("/zones/{zone}/rulesets/phases/http_request_firewall_custom/entrypoint");
+    let rules = serde_json::json!({ "rules": [
+        { "expression": "http.request.uri.path eq \"/blocked\"", "action": "block", "description": "never" },
+        { "expression": "cf.tls_client_auth.cert_subject_dn eq \"CN=meter-1\" and http.request.uri.path eq \"/mine\"", "action": "log" },
+        { "expression": "mqtt.topic eq \"devices/meter-1/secret\"", "action": "block" },
+    ]});
+    assert_eq!(api(&server, "PUT", &entrypoint, &rules.to_string()).0, 200);
+    let app = serde_json::json!({ "domain": "api.example.test/guarded", "type": "self_hosted", "policies": [
+        { "name": "known", "decision": "non_identity", "include": [{ "common_name": { "common_name": "meter-1" } }] }] });
+    assert_eq!(api(&server, "POST", &format!("/accounts/{account}/access/apps"), &app.to_string()).0, 201);
+    let ask = |question: serde_json::Value| {
+        let (status, answer) =
+            api(&server, "POST", &format!("/accounts/{account}/muster/access_test"), &question.to_string());
+        assert_eq!(status, 200, "{answer}");
+        answer["result"].clone()
+    };
+    for (path, certificate, admitted, number, policy) in [
+        ("/", None, true, None, None),
+        ("/blocked", Some("meter-1"), false, Some(1), None),
+        ("/mine", Some("meter-1"), true, None, None),
+        ("/guarded/x", None, false, None, None),
+        ("/guarded/x", Some("meter-1"), true, None, Some("known")),
+    ] {
+        let mut question = serde_json::json!({ "host": "api.example.test", "path": path });
+        if let Some(certificate) = certificate {
+            question["certificate"] = certificate.into();
+        }
+        let said = ask(question);
+        assert_eq!(said["admitted"], admitted, "{path}: {said}");
+        assert_eq!(said["rule"]["number"].as_u64(), number, "{path}: {said}");
+        assert_eq!(said["policy"]["name"].as_str(), policy, "{path}: {said}");
+        assert_eq!(said["device"].as_str(), certificate, "{path}: {said}");
+        let noted = said["noted"].as_array().expect("a list").len();
+        assert_eq!(noted, usize::from(path == "/mine"), "{said}");
+        let door = server.door("api.example.test");
+        let door = if certificate.is_some() { device.at(door) } else { door };
+        let status = door.visit(path).expect("an answer").status;
+        assert_eq!(status, if admitted { 200 } else { 403 }, "{path}");
+    }
+    // By what it shows itself, and by a certificate of nobody here.
+    let pem = |der: &[u8]| pem::encode(&pem::Pem::new("CERTIFICATE", der));
+    let said =
+        ask(serde_json::json!({ "host": "api.example.test", "path": "/guarded", "pem": pem(&device.leaf) }));
+    assert_eq!((&said["admitted"], &said["device"]), (&true.into(), &"meter-1".into()), "{said}");
+    let stranger = rcgen::generate_simple_self_signed(vec!["x.test".to_owned()]).expect("a certificate");
+    let said = ask(serde_json::json!({ "host": "api.example.test", "pem": pem(stranger.cert.der()) }));
+    assert_eq!(said["admitted"], false, "{said}");
+    assert!(said["reason"].is_string() && said["rule"].is_null(), "{said}");
+    for (topic, admitted) in [("devices/meter-1/state", true), ("devices/meter-1/secret", false)] {
+        let question = serde_json::json!({ "host": "api.example.test", "protocol": "mqtt", "certificate": "meter-1",
+            "client_id": "meter-1", "topic": topic });
+        let said = ask(question);
+        assert_eq!(
+            (&said["admitted"], said["rule"]["number"].as_u64()),
+            (&admitted.into(), (!admitted).then_some(3)),
+            "{said}"
+        );
+    }
+    server.muster(&["cert", "revoke", "--device", "meter-1"]);
+    let said = ask(serde_json::json!({ "host": "api.example.test", "certificate": "meter-1" }));
+    assert_eq!(said["reason"], "certificate_revoked", "{said}");
+    let said = ask(serde_json::json!({ "host": "nobody.example.test" }));
+    assert_eq!(said["reason"], "host_unknown", "{said}");
+    for (question, pointer) in [
+        (serde_json::json!({}), "/host"),
+        (serde_json::json!({ "host": "api.example.test", "certificate": "nobody" }), "/certificate"),
+        (serde_json::json!({ "host": "api.example.test", "pem": "x" }), "/pem"),
+        (serde_json::json!({ "host": "api.example.test", "path": "x y" }), "/path"),
+    ] {
+        let path = format!("/accounts/{account}/muster/access_test");
+        let (status, answer) = api(&server, "POST", &path, &question.to_string());
+        assert_eq!((status, &answer["errors"][0]["source"]["pointer"]), (400, &pointer.into()), "{answer}");
+    }
+}
+
+/// The secrets of a run, wherever they could turn up: answers, pages, and the log.
+#[test]
+fn no_secret_is_in_an_answer_a_page_or_the_log() {
+    let server = Server::with_config("[log]\nlevel = \"debug\"\n");
+    set(&server, "api.example.test", &[]);
+    let (account, token) = server.account_and_token();
+    let enrollment = server.token("meter-2");
+    enrolled(&server, "meter-1");
+    let key = KeyPair::generate().expect("a key");
+    let leaf = rcgen::CertificateParams::new(vec!["leaf.test".to_owned()]).expect("a name").self_signed(&key);
+    let leaf = serde_json::json!({ "ca": false, "certificates": leaf.expect("signed").pem(), "private_key": key.serialize_pem() });
+    let (status, _) =
+        api(&server, "POST", &format!("/accounts/{account}/mtls_certificates"), &leaf.to_string());
+    assert_eq!(status, 200);
+    // Known to the server: what is in its key files, line by line, is what must not be seen.
+    let mut secrets = vec![token.clone(), enrollment.clone()];
+    let mut folders = vec![server.dir()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("read").map(|entry| entry.expect("read").path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+                continue;
+            }
+            let text = std::fs::read_to_string(&entry).unwrap_or_default();
+            let Some((_, secret)) = text.split_once("PRIVATE KEY-----\n") else { continue };
+            secrets.extend(
+                secret
+                    .lines()
+                    .take_while(|line| !line.starts_with("---"))
+                    .filter(|line| line.len() > 30)
+                    .map(str::to_owned),
+            );
+        }
+    }
+    let pem = key.serialize_pem();
+    secrets.push(pem.lines().nth(1).expect("a line").to_owned());
+    assert!(secrets.len() > 6, "the keys were found");
+    let must_be_clean = |what: &str, text: &str| {
+        for secret in &secrets {
+            assert!(!text.contains(secret.as_str()), "{what} holds a secret");
+        }
+    };
+    let own = format!("/accounts/{account}/muster");
+    for path in [
+        "admin_tokens",
+        "approvals",
+        "audit",
+        "cas",
+        "certificates",
+        "devices",
+        "hosts",
+        "profiles",
+        "roots",
+        "status",
+        "tokens",
+    ] {
+        let (status, answer) = api(&server, "GET", &format!("{own}/{path}"), "");
+        assert_eq!(status, 200, "{path}");
+        must_be_clean(path, &answer.to_string());
+    }
+    for path in [
+        format!("/accounts/{account}/mtls_certificates"),
+        "/zones".to_owned(),
+        "/user".to_owned(),
+        "/user/tokens/verify".to_owned(),
+    ] {
+        must_be_clean(&path, &api(&server, "GET", &path, "").1.to_string());
+    }
+    // Pages, by a session.
+    let send = |method: &str, path: &str, cookie: &str, body: &str| {
+        server.ask_admin(method, path, &[("Cookie", cookie)], body)
+    };
+    let wrong = send("POST", "/login", "", "token=msa_wrong-and-still-not-to-be-written-down");
+    assert_eq!(wrong.status, 401);
+    let login = send("POST", "/login", "", &format!("token={token}"));
+    let cookie = login
+        .header("set-cookie")
+        .and_then(|set| set.split(';').next().map(str::to_owned))
+        .expect("a session");
+    for path in [
+        "/",
+        "/access",
+        "/access/test?host=api.example.test&certificate=meter-1",
+        "/approvals",
+        "/audit",
+        "/cas",
+        "/certificates",
+        "/devices",
+        "/devices/meter-1",
+        "/hosts",
+        "/hosts/api.example.test",
+        "/settings",
+        "/tokens",
+    ] {
+        let page = send("GET", path, &cookie, "");
+        assert_eq!(page.status, 200, "{path}");
+        must_be_clean(path, &page.text());
+        assert!(
+            !page.text().contains(cookie.split('=').nth(1).expect("a value")),
+            "{path} shows the session"
+        );
+    }
+    must_be_clean("/metrics", &server.metrics());
+    let log = std::fs::read_to_string(server.log()).expect("a log");
+    must_be_clean("the log", &log);
+    assert!(!log.contains("still-not-to-be-written-down"), "a wrong token is in the log");
+    assert!(!log.contains(cookie.split('=').nth(1).expect("a value")), "the session is in the log");
+}
+
 /// CONNECT of MQTT 5 without keep alive.
 fn mqtt_connect(id: &str) -> Vec<u8> {
     let mut body = b"\x00\x04MQTT\x05\x02\x00\x00\x00".to_vec();

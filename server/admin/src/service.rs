@@ -118,6 +118,8 @@ pub struct Hooks {
     pub webhooks: WebhookSettings,
     /// Asks that edge what would become of a visit.
     pub rehearse: Option<Rehearse>,
+    /// Where devices enroll, as `https://HOST:PORT`; none when they don't do it at this process.
+    pub est_url: Option<String>,
 }
 
 /// The admin API of one account.

@@ -268,6 +268,7 @@ fn in_process(dir: &DataDir) -> anyhow::Result<(Transport, Zeroizing<String>)> {
         // No command makes a delivery.
         webhooks: webhooks::settings(dir, &config, rustls::RootCertStore::empty())?,
         rehearse: None,
+        est_url: None,
         backup: backup::hook(dir, &registrar),
         // The server looks at its names when it starts; what clients must trust changes now.
         zones_changed: ca_file_hook(dir, &registrar),

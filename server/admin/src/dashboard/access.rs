@@ -181,7 +181,7 @@ fn list_of_apps(visit: &Visit, apps: &[App]) -> Markup {
                         td { (app.domain) }
                         td { (app.name.as_deref().unwrap_or_default()) }
                         td { @if app.policies.is_empty() { "none: nobody gets in" } @else {
-                            ol.plain { @for policy in &app.policies { li { (policy.name) " " small { (policy.decision) } } } }
+                            ol { @for policy in &app.policies { li { (policy.name) " " small { (policy.decision) } } } }
                         } }
                         td { (removal(visit, "apps", &app.id, "Remove this application? Its place is then open to whom the hostname lets in.")) }
                     }

@@ -157,7 +157,7 @@ fn made_page(visit: &Visit, made: &Made) -> Markup {
         }
         h2 { "On the device" }
         pre tabindex="0" {
-            "muster-agent enroll --server https://HOST:8443 --ca ca.pem --device " (device) " --token " (made.token)
+            "muster-agent enroll --server " (visit.est_url()) " --ca ca.pem --device " (device) " --token " (made.token)
         }
         p { a href="/tokens" { "All tokens" } }
     };

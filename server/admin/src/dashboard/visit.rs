@@ -45,6 +45,11 @@ impl Visit {
         self.dashboard.api.now()
     }
 
+    /// Where devices enroll.
+    pub(super) fn est_url(&self) -> &str {
+        self.dashboard.api.hooks().est_url.as_deref().unwrap_or("https://HOST:8443")
+    }
+
     /// Whether the forms of an area are worth showing; the API decides what is allowed.
     pub(super) fn may_change(&self, area: Area) -> bool {
         self.caller.may_change(area)

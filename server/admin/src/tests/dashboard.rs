@@ -7,7 +7,7 @@ use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::rig::{CSR, Rig, body};
+use super::rig::{CSR, MAKER, Rig, body};
 
 /// Every page that can be read; `{…}` is filled in by the test.
 const PAGES: &[&str] = &[
@@ -331,6 +331,18 @@ async fn what_people_and_devices_write_is_only_text() {
         assert!(!seen.text.contains("<script>") && !seen.text.contains("<img"), "{path}: {}", seen.text);
     }
     assert!(browser.get("/devices/meter-1").await.text.contains("&lt;script&gt;"));
+    // What a CA is called, and says that it is called.
+    let ca = json!({ "ca": true, "certificates": MAKER, "name": script }).to_string();
+    let path = format!("/accounts/{}/mtls_certificates", world.rig.account);
+    let uploaded = world.rig.send("POST", &path, &ca).await;
+    assert_eq!(uploaded.status, StatusCode::OK, "{}", uploaded.message());
+    let id = text(&uploaded.body["result"]["id"]);
+    for path in
+        ["/cas".to_owned(), format!("/cas/{id}"), "/hosts/api.example.com".to_owned(), "/audit".to_owned()]
+    {
+        let seen = browser.get(&path).await.text;
+        assert!(!seen.contains("<script>") && !seen.contains("<img"), "{path}: {seen}");
+    }
     // Rules, policies and groups, and what is tried.
     let quoted = form_urlencoded::byte_serialize(script.as_bytes()).collect::<String>();
     let rule = format!("expression=http.host+eq+r%23%22{quoted}%22%23&action=log&description={quoted}");
@@ -446,6 +458,7 @@ async fn a_token_is_shown_once_with_a_code_to_scan() {
     let at = seen.text.find("mst_").expect("the secret");
     let secret = seen.text[at..at + 47].to_owned();
     assert!(seen.text.contains("<svg"), "a QR code");
+    assert!(seen.text.contains("enroll --server https://est.example.com:8443 "), "{}", seen.text);
     for path in ["/tokens", "/devices?q=meter", "/audit"] {
         assert!(!browser.get(path).await.text.contains(&secret), "{path}");
     }

@@ -121,6 +121,7 @@ impl Rig {
             edge_connections: Some(Arc::new(super::connected)),
             webhooks: webhook_settings(),
             rehearse: Some(rehearse(Arc::clone(&registrar))),
+            est_url: Some("https://est.example.com:8443".to_owned()),
             backup: Arc::new(|| {
                 let mut file = tempfile::tempfile()?;
                 file.write_all(BACKUP.as_bytes())?;
