@@ -121,6 +121,21 @@ async fn a_hostname_can_withhold_the_certificate_from_its_origin() {
 }
 
 #[tokio::test]
+async fn a_zone_can_have_its_origins_told_of_certificates_by_client_cert_alone() {
+    let rig = Rig::start().await;
+    let pair = rig.ca.device("meter-1", 7);
+    let told = rig.get(HOST, Some(&pair)).await.expect("served");
+    assert!(told.seen("cf-cert-verified").is_some() && told.seen("cf-cert-subject-dn").is_some());
+    let untold_zones = [rig.snapshot.hosts[0].rule.zone].into();
+    rig.tell(gated(GateWritten { untold_zones, ..GateWritten::default() }));
+    for pair in [None, Some(&pair)] {
+        let untold = rig.get(HOST, pair).await.expect("served");
+        assert_eq!((untold.seen("cf-cert-verified"), untold.seen("cf-cert-subject-dn")), (None, None));
+        assert_eq!(untold.seen("client-cert").is_some(), pair.is_some());
+    }
+}
+
+#[tokio::test]
 async fn mqtt_is_judged_at_connect_packet_by_packet_and_again_when_rules_change() {
     let rig = Rig::start().await;
     let pair = rig.ca.device("meter-1", 7);

@@ -41,7 +41,7 @@ pub fn gate(reader: &Reader, account: AccountId) -> Result<GateWritten, Fault> {
 /// The names of the applications, each at its place in the gate.
 ///
 /// # Errors
-/// As [`gate`].
+/// As [`gate()`].
 pub(crate) fn app_labels(reader: &Reader, account: AccountId) -> Result<Vec<AppLabel>, Fault> {
     Ok(apps(reader, account)?.into_iter().map(|(_, label)| label).collect())
 }
