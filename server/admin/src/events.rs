@@ -8,6 +8,31 @@ use muster_store::record::{Change, ChangeKind};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+/// The names of all events, in alphabetical order.
+pub(crate) const NAMES: [&str; 21] = [
+    "account-created",
+    "admin-token-set",
+    "ca-added",
+    "ca-removed",
+    "ca-state-set",
+    "certificate-issued",
+    "certificate-reactivated",
+    "certificate-revoked",
+    "crl-stored",
+    "device-set",
+    "devices-imported",
+    "document-set",
+    "host-removed",
+    "host-set",
+    "outbound-leaf-set",
+    "profile-set",
+    "token-set",
+    "webhook-set",
+    "zone-added",
+    "zone-removed",
+    "zone-set",
+];
+
 /// A change, as followers see it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct EventView {
@@ -78,5 +103,14 @@ mod tests {
         assert_eq!((event.number, event.event.as_str()), (7, "device-set"));
         assert_eq!(Value::Object(event.subject), json!({ "device": "meter-1", "status": "suspended" }));
         assert_eq!(name(&ChangeKind::AccountCreated), "account-created");
+    }
+
+    #[test]
+    fn every_change_has_its_name_in_the_list() {
+        // The error lists what could have been there.
+        let error = serde_json::from_str::<ChangeKind>("\"x\"").expect_err("no change").to_string();
+        let mut known: Vec<&str> = error.split('`').skip(1).step_by(2).filter(|name| *name != "x").collect();
+        known.sort_unstable();
+        assert_eq!(known, NAMES);
     }
 }

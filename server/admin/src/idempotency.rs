@@ -39,6 +39,8 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const KEY_MAX_BYTES: usize = 255;
 /// Largest answer that is kept: that of an import of 10,000 devices is about half of it.
 const ANSWER_MAX_BYTES: usize = 2 << 20;
+/// Requests with a key at once: they go on when their clients go, so connections do not bound them.
+const UNDER_WAY_MAX: usize = 1_024;
 /// Sets what is sealed here apart from anything else a token might seal.
 const SEAL_LABEL: &[u8] = b"muster idempotency-key 1";
 
@@ -53,8 +55,13 @@ struct Taken {
 }
 
 impl Taken {
-    fn take(api: &Arc<Api>, of: (SecretHash, SecretHash)) -> Option<Self> {
-        api.keys_under_way().lock().insert(of).then(|| Self { api: Arc::clone(api), of })
+    fn take(api: &Arc<Api>, of: (SecretHash, SecretHash)) -> Result<Self, ApiError> {
+        let mut taken = api.keys_under_way().lock();
+        if taken.len() >= UNDER_WAY_MAX {
+            return Err(ApiError::too_often("too many requests with an Idempotency-Key at once"));
+        }
+        let of_it = taken.insert(of).then(|| Self { api: Arc::clone(api), of });
+        of_it.ok_or_else(in_use)
     }
 }
 
@@ -104,7 +111,7 @@ impl Job {
         let body = request::collect(body).await?;
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
         let hash = hash_request(parts.method.as_str(), target, &body);
-        let taken = Taken::take(api, (hash_secret(token), hash_secret(&key))).ok_or_else(in_use)?;
+        let taken = Taken::take(api, (hash_secret(token), hash_secret(&key)))?;
         let seal = Seal::new(token, &key, hash);
         Ok(Self { request: Request::from_parts(parts, Body::from(body)), hash, seal, taken })
     }

@@ -5,6 +5,10 @@
 //! `/client/v4/accounts/ACCOUNT/muster/`. Beside it, without a token: `/healthz`, `/readyz`,
 //! `/metrics`, and the CRLs at `/crl/CA_ID.crl`. The dashboard is at `/`.
 //!
+//! Beside answering: changes are told as a stream of events and to webhooks, a POST with an
+//! `Idempotency-Key` is carried out once, and the table of routes is also the OpenAPI document
+//! (`openapi.json`).
+//!
 //! The command line uses the same router: over HTTP while a server runs, in process otherwise, so
 //! there is one implementation of everything. What always holds: an object of another account looks
 //! exactly like a missing one; no answer holds the hash of a secret or the path of a key; a reader's

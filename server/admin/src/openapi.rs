@@ -182,9 +182,8 @@ impl Operation {
     fn describe(&self, path: &str) -> Value {
         let mut parameters: Vec<Value> = path_parameters(path).collect();
         parameters.extend(self.parameters.iter().cloned());
-        let words = path.trim_start_matches('/').replace(['/', '-'], "_").replace(['{', '}'], "");
         let mut operation = json!({
-            "operationId": format!("{}_{words}", self.method),
+            "operationId": operation_id(self.method, path),
             "summary": self.summary,
             "parameters": parameters,
             "responses": {
@@ -205,18 +204,24 @@ impl Operation {
                 return json!({ *media_type: { "schema": { "type": "string" } } });
             }
             Answered::List(item) => {
-                let mut schema = envelope(json!({ "type": "array", "items": item }));
-                schema["properties"]["result_info"] = json!({ "$ref": "#/components/schemas/PageInfo" });
-                schema
+                let info = json!({ "result_info": { "$ref": "#/components/schemas/PageInfo" } });
+                let page = envelope(&json!({ "type": "array", "items": item }));
+                json!({ "allOf": [page, { "type": "object", "properties": info }] })
             }
-            Answered::One(result) => envelope(result.clone()),
+            Answered::One(result) => envelope(result),
         };
         json!({ "application/json": { "schema": schema } })
     }
 }
 
+/// A name that no other operation has.
+fn operation_id(method: &str, path: &str) -> String {
+    let words = path.trim_start_matches('/').replace(['/', '-'], "_").replace(['{', '}'], "");
+    format!("{method}_{words}")
+}
+
 /// The envelope of a success.
-fn envelope(result: Value) -> Value {
+fn envelope(result: &Value) -> Value {
     json!({
         "type": "object",
         "required": ["success", "errors", "messages", "result"],
@@ -274,13 +279,14 @@ impl Routes {
             let path = format!("{prefix}{}", path.trim_end_matches('/'));
             let described = self.paths.entry(path.clone()).or_default();
             for (method, mut operation) in operations {
-                let words = path.trim_start_matches('/').replace(['/', '-'], "_").replace(['{', '}'], "");
-                let mut parameters: Vec<Value> = path_parameters(prefix).collect();
-                if let Some(Value::Array(own)) = operation.get_mut("parameters").map(Value::take) {
-                    parameters.extend(own);
+                if let Some(fields) = operation.as_object_mut() {
+                    let mut parameters: Vec<Value> = path_parameters(prefix).collect();
+                    if let Some(Value::Array(own)) = fields.remove("parameters") {
+                        parameters.extend(own);
+                    }
+                    fields.insert("parameters".to_owned(), Value::Array(parameters));
+                    fields.insert("operationId".to_owned(), json!(operation_id(&method, &path)));
                 }
-                operation["operationId"] = json!(format!("{method}_{words}"));
-                operation["parameters"] = json!(parameters);
                 described.insert(method, operation);
             }
         }

@@ -54,6 +54,7 @@ pub struct EdgeFigures {
     /// Connections ended because of a change, or the end of a certificate.
     pub cut: u64,
     /// Refusals in handshakes and after, by the reason's code.
+    #[schema(value_type = Vec<Vec<Value>>)]
     pub refused_by_reason: Vec<(&'static str, u64)>,
 }
 

@@ -21,13 +21,11 @@ use crate::api::Outcome;
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
+use crate::events;
 use crate::paging::PageWish;
 use crate::request::{Account, Id, Json, Number, Query};
 use crate::routes::RequestId;
 use crate::webhooks::{self, Letter};
-
-/// Most events that a webhook can name; more than there are.
-const EVENTS_MAX: usize = 64;
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct WebhookView {
@@ -138,12 +136,10 @@ pub(crate) async fn create(
     Json(NewWebhook { name, url, events }): Json<NewWebhook>,
 ) -> Outcome {
     api.webhooks().check_url(&url)?;
-    let word = |name: &String| {
-        (1..=64).contains(&name.len())
-            && name.bytes().all(|octet| octet.is_ascii_lowercase() || octet == b'-')
-    };
-    if events.len() > EVENTS_MAX || !events.iter().all(word) {
-        return Err(ApiError::argument("/events", "events: names such as `certificate-revoked`"));
+    if let Some(unknown) = events.iter().find(|name| !events::NAMES.contains(&name.as_str())) {
+        let message =
+            format!("events: there is no event {unknown:?}; there are {}", events::NAMES.join(", "));
+        return Err(ApiError::argument("/events", message));
     }
     let random = muster_enroll::random().ok_or_else(|| ApiError::internal("no random numbers"))?;
     let by = caller.by(api.now());

@@ -273,7 +273,7 @@ async fn addresses_and_events_are_checked_and_webhooks_are_few() {
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{wrong}");
         assert_eq!(refused.body["errors"][0]["source"]["pointer"], "/url", "{wrong}");
     }
-    for wrong in ["", "Zone", "a b"] {
+    for wrong in ["", "zone", "certificate-revokd"] {
         let body = json!({ "name": "x", "url": "https://example.com/", "events": [wrong] }).to_string();
         let refused = rig.send("POST", &rig.own("/webhooks"), &body).await;
         assert_eq!(
