@@ -78,8 +78,9 @@ find_node() {
     PATH=$venv/bin:$PATH
 }
 
+# Not optimised: building one so takes longer than it runs here.
 cargo_tool() { # name version
-    cargo "$1" --version 2>/dev/null | grep -qF "$2" || cargo install --quiet --locked "cargo-$1@$2"
+    cargo "$1" --version 2>/dev/null | grep -qF "$2" || cargo install --quiet --locked --debug "cargo-$1@$2"
 }
 
 part_packages() {
