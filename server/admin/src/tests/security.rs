@@ -19,7 +19,7 @@ fn area(path: &str) -> Option<&'static str> {
     let first = own.map(|own| own.split('/').next().unwrap_or_default());
     match first {
         Some("admin_tokens" | "backup") => return None,
-        Some("approvals" | "devices" | "profiles" | "tokens") => return Some("fleet"),
+        Some("approvals" | "connections" | "devices" | "profiles" | "tokens") => return Some("fleet"),
         Some("cas" | "certificates" | "hosts" | "lapsing" | "roots") => return Some("certificates"),
         Some("access_test") => return Some("access"),
         Some(_) => return Some("account"),
