@@ -66,11 +66,14 @@ install_packages() {
 }
 
 # Puts a Node.js of at least 20 first: wrangler and what drives the browser need it, and Debian's is 18.
+# By a link, as its own folder may hold another cargo, which would build everything anew.
 find_node() {
-    local each
+    local each links=$CARGO_TARGET_DIR/check-node
     for each in $(type -ap node) "$venv/bin/node"; do
         if [ -x "$each" ] && [ "$("$each" -p 'process.versions.node.split(".")[0]')" -ge 20 ]; then
-            PATH=$(dirname "$each"):$PATH
+            mkdir -p "$links"
+            [ "$each" = "$links/node" ] || ln -sf "$each" "$links/node"
+            PATH=$links:$PATH
             return
         fi
     done
