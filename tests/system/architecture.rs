@@ -12,13 +12,14 @@ use serde_json::Value;
 ///
 /// `ca, store <- enroll <- admin` is a chain: admin stands above the ledger, and may read it, but
 /// never reaches a signer by itself, so it has no arrow to `ca`.
-const DRAWN: [(&str, &[&str]); 12] = [
+const DRAWN: [(&str, &[&str]); 13] = [
     ("muster-policy", &[]),
+    ("muster-arrival", &["muster-policy"]),
     ("muster-ca", &["muster-policy"]),
     ("muster-store", &["muster-policy"]),
-    ("muster-enroll", &["muster-policy", "muster-ca", "muster-store"]),
+    ("muster-enroll", &["muster-policy", "muster-arrival", "muster-ca", "muster-store"]),
     ("muster-admin", &["muster-policy", "muster-store", "muster-enroll"]),
-    ("muster-edge", &["muster-policy"]),
+    ("muster-edge", &["muster-policy", "muster-arrival"]),
     ("muster-broker", &["muster-policy"]),
     (
         "muster",

@@ -94,6 +94,36 @@ fn a_silent_peer_is_cut_off_before_it_takes_the_place_of_a_handshake() {
 }
 
 #[test]
+fn peers_that_stall_after_an_octet_and_idle_ones_keep_nobody_else_out() {
+    let server =
+        Server::with_config("[est]\nconnections = 24\nconnections_per_source = 16\nhandshakes = 4\n");
+    let (_, der) = request("meter-1");
+    let token = server.token("meter-1");
+    let address = server.est_address();
+    // From two addresses, more than there are places: hellos that stop after the first octet.
+    let crowd: Vec<TcpStream> = (0..40)
+        .map(|number: u8| {
+            let mut stream = connect_from([127, 0, 0, 2 + number % 2], address);
+            stream.write_all(&[22]).expect("sent");
+            stream
+        })
+        .collect();
+    let began_at = Instant::now();
+    server.est().enroll("meter-1", &token, &der).certificate();
+    assert!(began_at.elapsed() < Duration::from_secs(4), "it waits for none of them");
+    assert!(server.metrics().contains("reason=\"connection_limit\""), "{}", server.metrics());
+    drop(crowd);
+}
+
+/// Connects from an address of this machine.
+fn connect_from(source: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of this machine");
+    socket.connect(&to.into()).expect("the backlog takes it");
+    socket.into()
+}
+
+#[test]
 fn a_body_that_does_not_come_is_given_up_and_uses_nothing_up() {
     let server = Server::start();
     let (_, der) = request("meter-1");

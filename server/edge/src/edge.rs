@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use muster_arrival::fair::FairSlots;
+use muster_arrival::handshakes::Handshakes;
 use muster_policy::reason::Reason;
 use muster_policy::rehearsal::{Rehearsal, Rehearsed};
 use muster_policy::time::UnixTime;
@@ -17,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::fair::FairSlots;
 use crate::handover::MqttHandover;
 use crate::hosts::DoorMaker;
 use crate::http::origin::OriginMaker;
@@ -41,10 +42,6 @@ const STALE_LOOKS: u32 = 5;
 /// How long after it asked for a snapshot, to have its last known good state whole again, it asks for another:
 /// a disk that is full stays so for a while, and a snapshot of a large fleet is work.
 const KEEP_RETRY_AFTER: Duration = Duration::from_secs(300);
-
-/// One source may have this part of all handshakes in progress: a site that comes back from a power cut
-/// with all its devices is through in seconds, and one that dawdles leaves room for the others.
-const HANDSHAKE_SHARE: usize = 4;
 
 /// This part of all connections may be those that have not shown who they are, and one source may have this part of
 /// them: the rest stays for those that have.
@@ -152,7 +149,7 @@ impl Edge {
             examiner,
             limits,
             connections: Arc::new(Semaphore::new(limits.connections)),
-            handshakes: Arc::new(FairSlots::new(limits.handshakes, limits.handshakes / HANDSHAKE_SHARE)),
+            handshakes: Handshakes::new(limits.handshakes, limits.handshake_times),
             arriving: Arc::new(FairSlots::new(arriving, arriving / ARRIVING_SHARE)),
             sources: Arc::new(Sources::new(limits.new_per_source_per_s, limits.new_per_source_burst)),
         });

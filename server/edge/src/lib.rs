@@ -22,7 +22,6 @@
 mod clock;
 mod edge;
 mod errors;
-mod fair;
 mod handover;
 mod hosts;
 mod http;

@@ -6,15 +6,19 @@
 //!    -> handshake, timed -> a place among the live ones -> HTTP or MQTT
 //! ```
 //! A peer that sends nothing, or only the beginning of a hello, holds no handshake slot, so silent
-//! sockets can't keep an honest client out. Nor can handshakes that stall: see [`crate::fair`]. When
+//! sockets can't keep an honest client out. Nor can handshakes that stall: see [`muster_arrival`]. When
 //! slots of connections run out new ones are closed at once.
 //! Running out of file descriptors is survived: the loop waits for some to come back.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_arrival::accept::{EXHAUSTED_PAUSE, is_the_peers};
+use muster_arrival::fair::{FairSlot, FairSlots};
+use muster_arrival::handshakes::{Handshakes, Times, Unfinished};
+use muster_arrival::hello::{Hello, HelloFault, read_hello};
 use muster_policy::access::Holder;
 use muster_policy::host::{HostMode, Protocol};
 use muster_policy::name::Hostname;
@@ -24,12 +28,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{unconstrained, yield_now};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_rustls::server::{StartHandshake, TlsStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::fair::{FairSlot, FairSlots};
 use crate::handover::{Arrival, CUT_GRACE, Carrier, MqttHandover, MqttStream};
 use crate::hosts::{Door, Doors};
 use crate::http::proxy::Visit;
@@ -41,8 +44,7 @@ use crate::mqtt;
 use crate::sources::{Claim, Sources};
 use crate::state::State;
 use crate::tls::alert::{self, HandshakeFault};
-use crate::tls::config::{ALPN_H2, ALPN_MQTT, ListenerKind, suited};
-use crate::tls::hello::{Hello, HelloFault, read_hello};
+use crate::tls::config::{ALPN_H2, ALPN_MQTT, ListenerKind};
 use crate::tls::verifier::{Examiner, Verified};
 
 /// Bounds of the listeners.
@@ -60,13 +62,8 @@ pub struct ListenerLimits {
     pub handshakes: usize,
     /// How long a peer may take to send its ClientHello.
     pub hello_timeout: Duration,
-    /// How long a finished ClientHello may wait for a handshake slot; longer than handshakes may take while
-    /// others wait, so that who comes honestly outlasts who stalls.
-    pub slot_timeout: Duration,
-    /// How long the rest of a handshake may take.
-    pub handshake_timeout: Duration,
-    /// How long it may take while others wait for its slot. Small devices sign for a second.
-    pub crowded_handshake_timeout: Duration,
+    /// How long the parts of a handshake may take after the ClientHello.
+    pub handshake_times: Times,
     /// How long an origin may think after it has the whole request.
     pub answer_timeout: Duration,
     /// How long a peer may take nothing of what is sent to it, on Linux; elsewhere the system's own time
@@ -87,9 +84,7 @@ impl Default for ListenerLimits {
             new_per_source_burst: 4000,
             handshakes: 1024,
             hello_timeout: Duration::from_secs(5),
-            slot_timeout: Duration::from_secs(5),
-            handshake_timeout: Duration::from_secs(10),
-            crowded_handshake_timeout: Duration::from_secs(3),
+            handshake_times: Times::default(),
             answer_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(10),
@@ -97,14 +92,10 @@ impl Default for ListenerLimits {
     }
 }
 
-/// How often a handshake that is slow looks whether others wait for its slot.
-const CROWD_LOOK: Duration = Duration::from_millis(200);
 /// Connections accepted before other tasks have their turn. The runtime's own measure is a sixteenth, and then the
 /// loop has its next turn when every handshake in progress had one: under a flood too late for the system's queue,
 /// and whom that has no room for tries again after seconds.
 const ACCEPTED_AT_ONCE: u32 = 2048;
-/// How long the loop pauses when the system has no file descriptor left.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// How long an HTTP client may be silent before the system asks, and how often until it is gone.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_PROBES: u32 = 4;
@@ -125,7 +116,7 @@ pub(crate) struct Shared {
     pub(crate) examiner: Arc<Examiner>,
     pub(crate) limits: ListenerLimits,
     pub(crate) connections: Arc<Semaphore>,
-    pub(crate) handshakes: Arc<FairSlots>,
+    pub(crate) handshakes: Handshakes,
     /// From accept to the end of the handshake.
     pub(crate) arriving: Arc<FairSlots>,
     pub(crate) sources: Arc<Sources>,
@@ -187,7 +178,7 @@ impl Shared {
         let Some(claim) = self.sources.claim(peer.ip(), self.limits.connections_per_source) else {
             return refuse(ConnectionRefusal::SourceLimit);
         };
-        let Some(arriving) = self.arriving.slot_now(claim.source) else {
+        let Ok(arriving) = self.arriving.slot_now(claim.source) else {
             return refuse(ConnectionRefusal::HandshakeLimit);
         };
         match Arc::clone(&self.connections).try_acquire_owned() {
@@ -244,23 +235,11 @@ impl Shared {
                 return turn_away(stream, &alert::UNRECOGNIZED_NAME).await;
             }
         };
-        let config = suited(config, &hello);
-        let source = slots.0.source;
-        let slot = timeout(self.limits.slot_timeout, self.handshakes.slot(source)).await;
-        let Ok(Some(mut slot)) = slot else {
-            return self.give_up(ConnectionRefusal::HandshakeLimit);
-        };
-        let handshake =
-            StartHandshake::from_parts(hello.accepted, stream).into_stream(config).into_fallible();
-        let ended = tokio::select! {
-            ended = handshake => Some(ended),
-            () = self.patience(source) => None,
-            () = slot.taken() => None,
-        };
-        match ended {
-            Some(Ok(stream)) => self.arrived(Box::new(stream), door, kind),
-            Some(Err((error, stream))) => {
-                drop(slot);
+        let config = hello.suited(config);
+        let begin = || StartHandshake::from_parts(hello.accepted, stream).into_stream(config).into_fallible();
+        match self.handshakes.carry_out(slots.0.source, begin).await {
+            Ok(Ok(stream)) => self.arrived(Box::new(stream), door, kind),
+            Ok(Err((error, stream))) => {
                 match alert::fault_of(&error) {
                     HandshakeFault::Refused(reason) => {
                         tracing::info!(%peer, host = %door.rule.host, %reason, "client certificate refused");
@@ -274,17 +253,8 @@ impl Shared {
                 linger(stream).await;
                 None
             }
-            None => self.give_up(ConnectionRefusal::HandshakeTimeout),
-        }
-    }
-
-    /// Waits for as long as a handshake may take: longer while there is room for all.
-    async fn patience(&self, source: IpAddr) {
-        let (most, crowded) = (self.limits.handshake_timeout, self.limits.crowded_handshake_timeout);
-        let begun = Instant::now();
-        tokio::time::sleep(crowded.min(most)).await;
-        while self.handshakes.has_room_for(source) && begun.elapsed() < most {
-            tokio::time::sleep(CROWD_LOOK).await;
+            Err(Unfinished::NoSlot) => self.give_up(ConnectionRefusal::HandshakeLimit),
+            Err(Unfinished::TooSlow) => self.give_up(ConnectionRefusal::HandshakeTimeout),
         }
     }
 
@@ -511,10 +481,7 @@ async fn linger(mut stream: TcpStream) {
 
 /// Waits out what accept can fail with; a connection lost before accept needs no pause.
 async fn survive(error: &io::Error, metrics: &Metrics) {
-    if matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    ) {
+    if is_the_peers(error) {
         return;
     }
     metrics.connection_refused(ConnectionRefusal::AcceptFailed);

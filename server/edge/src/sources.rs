@@ -4,12 +4,13 @@
 //! than there is something to count.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use muster_arrival::source::source_of;
 
 /// After this many arrivals the buckets that are full again are dropped.
 const SWEEP_EVERY: u64 = 16_384;
@@ -68,17 +69,6 @@ impl Drop for Claim {
                 open.remove(&self.source);
             }
         }
-    }
-}
-
-/// The address that a peer is counted by.
-fn source_of(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        address => address,
     }
 }
 

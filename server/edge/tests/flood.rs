@@ -68,7 +68,7 @@ async fn a_handshake_that_stalls_gives_its_slot_back() {
         |_| {},
         |config| {
             config.limits.handshakes = 8;
-            config.limits.handshake_timeout = Duration::from_secs(1);
+            config.limits.handshake_times.handshake = Duration::from_secs(1);
         },
     )
     .await;
@@ -92,7 +92,7 @@ async fn one_source_leaves_handshakes_to_the_others() {
         |_| {},
         |config| {
             config.limits.handshakes = 8;
-            (config.limits.handshake_timeout, config.limits.crowded_handshake_timeout) = (long, long);
+            (config.limits.handshake_times.handshake, config.limits.handshake_times.crowded) = (long, long);
         },
     )
     .await;
@@ -118,8 +118,8 @@ async fn a_lone_client_waits_for_no_crowd_that_stalls() {
         |_| {},
         |config| {
             config.limits.handshakes = 8;
-            (config.limits.handshake_timeout, config.limits.crowded_handshake_timeout) = (long, long);
-            config.limits.slot_timeout = long;
+            (config.limits.handshake_times.handshake, config.limits.handshake_times.crowded) = (long, long);
+            config.limits.handshake_times.slot = long;
         },
     )
     .await;
@@ -148,8 +148,8 @@ async fn a_handshake_has_less_time_when_others_wait_for_its_slot() {
         |_| {},
         |config| {
             config.limits.handshakes = 8;
-            config.limits.handshake_timeout = Duration::from_secs(60);
-            config.limits.crowded_handshake_timeout = Duration::from_secs(1);
+            config.limits.handshake_times.handshake = Duration::from_secs(60);
+            config.limits.handshake_times.crowded = Duration::from_secs(1);
         },
     )
     .await;

@@ -5,13 +5,14 @@
 //! only the wrong ones are slowed. Every table is bounded: entries that have recovered are dropped.
 
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
+use muster_arrival::source::source_of;
 use muster_policy::identity::AccountId;
 use muster_policy::name::DeviceId;
 use muster_policy::reason::{Reason, Refusal};
@@ -136,17 +137,6 @@ fn keyed<K: Hash + Eq + Clone>(rate: Rate) -> Keyed<K> {
     RateLimiter::dashmap(quota.allow_burst(rate.burst))
 }
 
-/// What counts as one source: an IPv4 address, or an IPv6 /64, which is what one site is given (RFC 6177).
-pub(crate) fn source_of(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,14 +170,6 @@ mod tests {
         assert!(admission.admit_device(account, &"meter-2".parse().expect("valid")).is_ok());
         let third = "meter-3".parse().expect("valid");
         assert_eq!(reason(admission.admit_device(account, &third)), Reason::RateLimitedAccount);
-    }
-
-    #[test]
-    fn a_whole_ipv6_site_is_one_source_and_mapped_v4_is_v4() {
-        let parse = |text: &str| text.parse::<IpAddr>().expect("an address");
-        assert_eq!(source_of(parse("2001:db8::1")), source_of(parse("2001:db8::ffff:1")));
-        assert_ne!(source_of(parse("2001:db8::1")), source_of(parse("2001:db8:0:1::1")));
-        assert_eq!(source_of(parse("::ffff:192.0.2.1")), parse("192.0.2.1"));
     }
 
     #[test]

@@ -19,7 +19,9 @@ pub(crate) enum ConnectionRefusal {
     AcceptFailed,
     ConnectionLimit,
     HandshakeFailed,
+    HandshakeLimit,
     HandshakeTimeout,
+    HelloMalformed,
     Silent,
     SourceLimit,
 }
@@ -31,7 +33,9 @@ impl EncodeLabelValue for ConnectionRefusal {
             Self::AcceptFailed => "accept_failed",
             Self::ConnectionLimit => "connection_limit",
             Self::HandshakeFailed => "handshake_failed",
+            Self::HandshakeLimit => "handshake_limit",
             Self::HandshakeTimeout => "handshake_timeout",
+            Self::HelloMalformed => "hello_malformed",
             Self::Silent => "silent",
             Self::SourceLimit => "source_limit",
         }
@@ -90,6 +94,15 @@ pub struct Metrics {
     issue_seconds: Histogram,
 }
 
+/// A connection that is counted as open.
+pub(crate) struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Metrics {
     /// Makes the counters and registers them.
     pub fn new(registry: &mut Registry) -> Self {
@@ -136,12 +149,10 @@ impl Metrics {
         metrics
     }
 
-    pub(crate) fn connection_opened(&self) {
+    /// Counts a connection as open until what is returned is dropped.
+    pub(crate) fn connection_opened(&self) -> OpenConnection {
         self.connections_open.inc();
-    }
-
-    pub(crate) fn connection_closed(&self) {
-        self.connections_open.dec();
+        OpenConnection(self.connections_open.clone())
     }
 
     pub(crate) fn connection_refused(&self, reason: ConnectionRefusal) {

@@ -16,7 +16,6 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CipherSuite, ServerConfig, version};
 
 use super::anchors::AnchorSet;
-use super::hello::Hello;
 use super::verifier::{Demand, DoorVerifier, Examiner};
 use crate::clock::Clock;
 use crate::snapshot::TlsIdentity;
@@ -128,21 +127,4 @@ fn protocols(rule: &HostRule, kind: ListenerKind) -> Vec<&'static [u8]> {
         (ListenerKind::Mqtt, _, true) => vec![ALPN_MQTT],
         (ListenerKind::Https, false, false) | (ListenerKind::Mqtt, _, false) => Vec::new(),
     }
-}
-
-/// The configuration as this client needs it: records that it has room for (RFC 6066 §4), and its own
-/// order of ciphers if it would rather not do AES.
-///
-/// Nothing that resumes is shared by a copy: there is no store.
-pub(crate) fn suited(config: Arc<ServerConfig>, hello: &Hello) -> Arc<ServerConfig> {
-    let avoids_aes = hello.avoids_aes();
-    if hello.fragment_limit.is_none() && !avoids_aes {
-        return config;
-    }
-    let mut config = (*config).clone();
-    if let Some(limit) = hello.fragment_limit {
-        config.max_fragment_size = Some(limit.record_bytes());
-    }
-    config.ignore_client_order = !avoids_aes;
-    Arc::new(config)
 }

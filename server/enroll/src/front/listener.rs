@@ -1,29 +1,33 @@
 //! The accept loop, and what every connection passes before its first request.
 //!
 //! ```text
-//! accept (never awaits a peer) -> slot for the connection, per source and in all
-//!    -> first byte, timed -> slot for the handshake -> handshake, timed -> the handler
+//! accept (never awaits a peer) -> slot for the connection, in fair shares of the sources
+//!    -> ClientHello, timed -> slot for the handshake, likewise -> handshake, timed -> the handler
 //! ```
-//! A peer that sends nothing holds a connection slot for a few seconds and no handshake slot, so
-//! silent sockets can't keep an honest client out. When slots run out new connections are closed
-//! at once; nothing queues. Running out of file descriptors is survived: the loop waits for some to
-//! come back.
+//! A peer that sends nothing, or only the beginning of a hello, holds no handshake slot, and who has many
+//! connections gives its oldest up to who has few: silent or idle sockets can't keep an honest client out, nor can
+//! handshakes that stall (see [`muster_arrival`]). What was begun for a request goes on when its connection is
+//! closed, and the same request gets the same answer again. Running out of file descriptors is survived: the loop
+//! waits for some to come back.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use muster_arrival::accept::{EXHAUSTED_PAUSE, is_the_peers};
+use muster_arrival::fair::{FairSlot, FairSlots, NoSlot};
+use muster_arrival::handshakes::{Handshakes, Times, Unfinished};
+use muster_arrival::hello::{HelloFault, read_hello};
+use muster_arrival::source::source_of;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_rustls::server::{StartHandshake, TlsStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::hello::Hello;
 use super::tls::TlsSource;
-use crate::admission::source_of;
 use crate::metrics::{ConnectionRefusal, Metrics};
 
 /// Bounds of a listener.
@@ -33,12 +37,12 @@ pub struct ListenerLimits {
     pub connections: usize,
     /// Connections open at once from one address (IPv6: one /64).
     pub connections_per_source: usize,
-    /// Handshakes in progress at once.
+    /// Handshakes in progress at once. One source has a quarter of them at most, and fewer when others come.
     pub handshakes: usize,
-    /// How long a peer may take to send its first byte.
-    pub first_byte_timeout: Duration,
-    /// How long a handshake may take.
-    pub handshake_timeout: Duration,
+    /// How long a peer may take to send its ClientHello.
+    pub hello_timeout: Duration,
+    /// How long the parts of a handshake may take after it.
+    pub handshake_times: Times,
     /// How long open connections get to finish when the server stops.
     pub drain_timeout: Duration,
 }
@@ -50,15 +54,15 @@ impl Default for ListenerLimits {
             connections: 8192,
             connections_per_source: 4096,
             handshakes: 512,
-            first_byte_timeout: Duration::from_secs(5),
-            handshake_timeout: Duration::from_secs(10),
+            hello_timeout: Duration::from_secs(5),
+            handshake_times: Times::default(),
             drain_timeout: Duration::from_secs(10),
         }
     }
 }
 
-/// How long the loop pauses when the system has no file descriptor left.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// How long a peer whose hello is none may take to take its alert.
+const ALERT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A listener that hands finished TLS connections to a handler.
 pub(crate) struct Listener {
@@ -72,8 +76,8 @@ struct Shared {
     limits: ListenerLimits,
     tls: TlsSource,
     metrics: Arc<Metrics>,
-    handshakes: Semaphore,
-    sources: Sources,
+    connections: Arc<FairSlots>,
+    handshakes: Handshakes,
 }
 
 impl Listener {
@@ -81,15 +85,15 @@ impl Listener {
     pub(crate) async fn run<H, F>(self, socket: TcpListener, handler: H)
     where
         H: Fn(TlsStream<TcpStream>, SocketAddr) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = ()> + Send,
+        F: Future<Output = ()> + Send + 'static,
     {
-        let connections = Arc::new(Semaphore::new(self.limits.connections));
+        let limits = self.limits;
         let shared = Arc::new(Shared {
-            limits: self.limits,
+            limits,
             tls: self.tls,
             metrics: self.metrics,
-            handshakes: Semaphore::new(self.limits.handshakes),
-            sources: Sources::default(),
+            connections: Arc::new(FairSlots::new(limits.connections, limits.connections_per_source)),
+            handshakes: Handshakes::new(limits.handshakes, limits.handshake_times),
         });
         let tasks = TaskTracker::new();
         loop {
@@ -99,21 +103,9 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let Ok(slot) = Arc::clone(&connections).try_acquire_owned() else {
-                        shared.metrics.connection_refused(ConnectionRefusal::ConnectionLimit);
-                        continue;
-                    };
-                    let Some(source) = shared.sources.take(peer.ip(), self.limits.connections_per_source)
-                    else {
-                        shared.metrics.connection_refused(ConnectionRefusal::SourceLimit);
-                        continue;
-                    };
-                    let (shared, handler) = (Arc::clone(&shared), handler.clone());
-                    tasks.spawn(async move {
-                        shared.welcome(stream, peer, handler).await;
-                        shared.sources.give_back(source);
-                        drop::<OwnedSemaphorePermit>(slot);
-                    });
+                    if let Some(slot) = shared.slot(peer) {
+                        tasks.spawn(Arc::clone(&shared).attend(stream, peer, handler.clone(), slot));
+                    }
                 }
                 Err(error) => survive(&error, &shared.metrics).await,
             }
@@ -121,7 +113,7 @@ impl Listener {
         // Closed first: who comes now is told so at once, and does not wait in the backlog for the end.
         drop(socket);
         tasks.close();
-        let drained = tokio::time::timeout(self.limits.drain_timeout, tasks.wait()).await;
+        let drained = timeout(limits.drain_timeout, tasks.wait()).await;
         if drained.is_err() {
             tracing::warn!(open = tasks.len(), "connections were still open when the drain time ended");
         }
@@ -129,6 +121,34 @@ impl Listener {
 }
 
 impl Shared {
+    fn slot(&self, peer: SocketAddr) -> Option<FairSlot> {
+        self.connections
+            .slot_now(source_of(peer.ip()))
+            .inspect_err(|no_slot| {
+                self.metrics.connection_refused(match no_slot {
+                    NoSlot::ShareTaken => ConnectionRefusal::SourceLimit,
+                    NoSlot::AllTaken => ConnectionRefusal::ConnectionLimit,
+                });
+            })
+            .ok()
+    }
+
+    async fn attend<H, F>(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        handler: H,
+        mut slot: FairSlot,
+    ) where
+        H: Fn(TlsStream<TcpStream>, SocketAddr) -> F,
+        F: Future<Output = ()>,
+    {
+        tokio::select! {
+            () = self.welcome(stream, peer, handler) => {}
+            () = slot.taken() => self.metrics.connection_refused(ConnectionRefusal::ConnectionLimit),
+        }
+    }
+
     async fn welcome<H, F>(&self, stream: TcpStream, peer: SocketAddr, handler: H)
     where
         H: Fn(TlsStream<TcpStream>, SocketAddr) -> F,
@@ -136,97 +156,50 @@ impl Shared {
     {
         // An answer is one small write; without this the last segment would wait for an ACK.
         let _ = stream.set_nodelay(true);
-        // Looked at, not only waited for: a socket that was never read from is called readable too soon.
-        let mut first_byte = [0];
-        let looked = stream.peek(&mut first_byte);
-        let looked = tokio::time::timeout(self.limits.first_byte_timeout, looked).await;
-        if !matches!(looked, Ok(Ok(1))) {
-            self.metrics.connection_refused(ConnectionRefusal::Silent);
-            return;
-        }
-        match tokio::time::timeout(self.limits.handshake_timeout, self.handshake(stream)).await {
-            Ok(Ok(tls)) => {
-                self.metrics.connection_opened();
+        match self.handshake(stream, peer).await {
+            Ok(tls) => {
+                let _open = self.metrics.connection_opened();
                 handler(tls, peer).await;
-                self.metrics.connection_closed();
             }
-            Ok(Err(error)) => {
-                tracing::debug!(%peer, %error, "handshake failed");
-                self.metrics.connection_refused(ConnectionRefusal::HandshakeFailed);
-            }
-            Err(_) => self.metrics.connection_refused(ConnectionRefusal::HandshakeTimeout),
+            Err(reason) => self.metrics.connection_refused(reason),
         }
     }
 
-    async fn handshake(&self, mut stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let _slot = self.handshakes.acquire().await.map_err(io::Error::other)?;
-        let hello = Hello::read(&mut stream).await?;
+    async fn handshake(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<TlsStream<TcpStream>, ConnectionRefusal> {
+        let hello = match timeout(self.limits.hello_timeout, read_hello(&mut stream)).await {
+            Ok(Ok(hello)) => hello,
+            Ok(Err(fault)) => {
+                if let HelloFault::Malformed(alert) = fault {
+                    let _ = timeout(ALERT_TIMEOUT, stream.write_all(&alert)).await;
+                }
+                return Err(ConnectionRefusal::HelloMalformed);
+            }
+            Err(_) => return Err(ConnectionRefusal::Silent),
+        };
         let config = hello.suited(self.tls.current());
-        StartHandshake::from_parts(hello.accepted, stream).into_stream(config).await
+        let begin = || StartHandshake::from_parts(hello.accepted, stream).into_stream(config);
+        match self.handshakes.carry_out(source_of(peer.ip()), begin).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "handshake failed");
+                Err(ConnectionRefusal::HandshakeFailed)
+            }
+            Err(Unfinished::NoSlot) => Err(ConnectionRefusal::HandshakeLimit),
+            Err(Unfinished::TooSlow) => Err(ConnectionRefusal::HandshakeTimeout),
+        }
     }
 }
 
 /// Waits out what accept can fail with; a connection lost before accept needs no pause.
 async fn survive(error: &io::Error, metrics: &Metrics) {
-    if matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    ) {
+    if is_the_peers(error) {
         return;
     }
     metrics.connection_refused(ConnectionRefusal::AcceptFailed);
     tracing::warn!(%error, "can't accept connections; trying again");
     tokio::time::sleep(EXHAUSTED_PAUSE).await;
-}
-
-/// How many connections each source has open. Holds an entry only while there is one.
-#[derive(Default)]
-struct Sources(Mutex<HashMap<IpAddr, usize>>);
-
-impl Sources {
-    fn take(&self, peer: IpAddr, most: usize) -> Option<IpAddr> {
-        let source = source_of(peer);
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(source).or_insert(0);
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(source)
-    }
-
-    fn give_back(&self, source: IpAddr) {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&source);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_source_has_only_its_share_and_gets_it_back() {
-        let sources = Sources::default();
-        let peer: IpAddr = "192.0.2.1".parse().expect("an address");
-        assert!(sources.take(peer, 2).is_some() && sources.take(peer, 2).is_some());
-        assert!(sources.take(peer, 2).is_none());
-        assert!(sources.take("192.0.2.2".parse().expect("an address"), 2).is_some());
-        sources.give_back(peer);
-        assert!(sources.take(peer, 2).is_some());
-    }
-
-    #[test]
-    fn an_idle_source_leaves_no_entry() {
-        let sources = Sources::default();
-        let peer: IpAddr = "2001:db8::1".parse().expect("an address");
-        let source = sources.take(peer, 1).expect("free");
-        sources.give_back(source);
-        assert!(sources.0.lock().expect("not poisoned").is_empty());
-    }
 }

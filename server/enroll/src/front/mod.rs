@@ -6,7 +6,6 @@
 pub(crate) mod answer;
 pub(crate) mod connection;
 mod credentials;
-mod hello;
 mod listener;
 mod path;
 mod service;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 /// The slots.
-pub(crate) struct FairSlots {
+pub struct FairSlots {
     most: usize,
     /// Of one source.
     share: usize,
@@ -48,21 +48,30 @@ struct Held {
 }
 
 /// A slot, until it is dropped or taken away.
-pub(crate) struct FairSlot {
+pub struct FairSlot {
     all: Arc<FairSlots>,
     source: IpAddr,
     number: u64,
     ended: oneshot::Receiver<()>,
 }
 
+/// Why a source has no slot at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSlot {
+    /// The source has its share already.
+    ShareTaken,
+    /// All are taken, and nobody has so many more that this one could have one of them.
+    AllTaken,
+}
+
 impl FairSlots {
     /// So many at once, and so many of one source; zero counts as one.
-    pub(crate) fn new(most: usize, share: usize) -> Self {
+    pub fn new(most: usize, share: usize) -> Self {
         Self { most: most.max(1), share: share.max(1), table: Mutex::default() }
     }
 
     /// Waits for a slot. Who stops waiting is passed over. `None` never comes while these are there.
-    pub(crate) async fn slot(self: &Arc<Self>, source: IpAddr) -> Option<FairSlot> {
+    pub async fn slot(self: &Arc<Self>, source: IpAddr) -> Option<FairSlot> {
         let waiting = match self.admit(source) {
             Ok(slot) => return Some(slot),
             Err(waiting) => waiting,
@@ -70,15 +79,20 @@ impl FairSlots {
         waiting.await.ok()
     }
 
-    /// A slot at once, or none.
-    pub(crate) fn slot_now(self: &Arc<Self>, source: IpAddr) -> Option<FairSlot> {
+    /// A slot at once.
+    ///
+    /// # Errors
+    /// [`NoSlot`].
+    pub fn slot_now(self: &Arc<Self>, source: IpAddr) -> Result<FairSlot, NoSlot> {
         let mut table = self.table();
-        let has_one = table.has_one_for(source, self.most, self.share);
-        has_one.then(|| self.grant(&mut table, source))
+        if table.has_one_for(source, self.most, self.share) {
+            return Ok(self.grant(&mut table, source));
+        }
+        Err(if table.held(source) < self.share { NoSlot::AllTaken } else { NoSlot::ShareTaken })
     }
 
     /// Whether this source would get another without one being taken away.
-    pub(crate) fn has_room_for(&self, source: IpAddr) -> bool {
+    pub fn has_room_for(&self, source: IpAddr) -> bool {
         let table = self.table();
         table.busy < self.most && table.held(source) < self.share
     }
@@ -179,7 +193,7 @@ impl Table {
 
 impl FairSlot {
     /// Until it is taken away.
-    pub(crate) async fn taken(&mut self) {
+    pub async fn taken(&mut self) {
         let _ = (&mut self.ended).await;
     }
 }
@@ -248,9 +262,10 @@ mod tests {
     async fn who_does_not_wait_gets_one_at_once_or_none() {
         let all = slots(2, 2);
         let mut of_a = [all.slot_now(A).expect("free"), all.slot_now(A).expect("free")];
-        assert!(all.slot_now(A).is_none());
+        assert_eq!(all.slot_now(A).err(), Some(NoSlot::ShareTaken));
         let of_b = all.slot_now(B).expect("one of A's");
-        assert!(is_taken(&mut of_a[0]) && all.slot_now(B).is_none());
+        assert!(is_taken(&mut of_a[0]));
+        assert_eq!(all.slot_now(B).err(), Some(NoSlot::AllTaken));
         drop((of_a, of_b));
         assert!(is_empty(&all));
     }

@@ -3,10 +3,11 @@
 //! However it is cut into records and segments, the decision is made on the whole message.
 
 use std::io;
+use std::sync::Arc;
 
 use muster_policy::fragment::FragmentLimit;
-use rustls::CipherSuite;
 use rustls::server::{Accepted, Acceptor};
+use rustls::{CipherSuite, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// A hello with an ML-KEM share is 2 KiB; this leaves room for one octet per record.
@@ -15,14 +16,33 @@ const HELLO_MAX_BYTES: usize = 16 * 1024;
 const READ_BYTES: usize = 2048;
 
 /// A whole ClientHello.
-pub(crate) struct Hello {
-    pub(crate) accepted: Accepted,
-    pub(crate) fragment_limit: Option<FragmentLimit>,
+pub struct Hello {
+    /// As rustls has it.
+    pub accepted: Accepted,
+    fragment_limit: Option<FragmentLimit>,
 }
 
 impl Hello {
+    /// The configuration as this client needs it: records that it has room for (RFC 6066 §4), which rustls itself
+    /// does not obey, and its own order of ciphers if it would rather not do AES. Everyone else gets records of
+    /// the usual size, which strongSwan needs (an answer in one record).
+    ///
+    /// Nothing that resumes is shared by a copy: there must be no store.
+    pub fn suited(&self, config: Arc<ServerConfig>) -> Arc<ServerConfig> {
+        let avoids_aes = self.avoids_aes();
+        if self.fragment_limit.is_none() && !avoids_aes {
+            return config;
+        }
+        let mut config = (*config).clone();
+        if let Some(limit) = self.fragment_limit {
+            config.max_fragment_size = Some(limit.record_bytes());
+        }
+        config.ignore_client_order &= !avoids_aes;
+        Arc::new(config)
+    }
+
     /// Whether the client puts ChaCha20 before AES, as those do that have no instructions for AES.
-    pub(crate) fn avoids_aes(&self) -> bool {
+    fn avoids_aes(&self) -> bool {
         let first_known = self.accepted.client_hello().cipher_suites().iter().find_map(is_chacha20);
         first_known == Some(true)
     }
@@ -46,7 +66,7 @@ const fn is_chacha20(suite: &CipherSuite) -> Option<bool> {
 
 /// Why there is none.
 #[derive(Debug)]
-pub(crate) enum HelloFault {
+pub enum HelloFault {
     /// The peer went away or the socket failed.
     Gone,
     /// It is longer than is read.
@@ -65,7 +85,7 @@ impl From<io::Error> for HelloFault {
 ///
 /// # Errors
 /// [`HelloFault`].
-pub(crate) async fn read_hello(stream: &mut (impl AsyncRead + Unpin)) -> Result<Hello, HelloFault> {
+pub async fn read_hello(stream: &mut (impl AsyncRead + Unpin)) -> Result<Hello, HelloFault> {
     let mut acceptor = Acceptor::default();
     let mut seen = Vec::with_capacity(READ_BYTES);
     loop {

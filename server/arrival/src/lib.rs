@@ -1,0 +1,19 @@
+//! What a TLS listener does about a peer before it knows who it is.
+//!
+//! Strangers reach this code, as many as like to, so everything here is bounded and no source can take what all
+//! others need:
+//!
+//! * [`source`]: what counts as one source.
+//! * [`fair`]: slots in fair shares, of which a lone client always gets one.
+//! * [`hello`]: the ClientHello, read whole within bounds before any configuration is chosen.
+//! * [`handshakes`]: how many handshakes go on at once, and how long each may take.
+//! * [`accept`]: what accept can fail with.
+//!
+//! A package of its own, because the edge and enrollment have no arrow to each other and both stand at the same
+//! door. It knows no hostname, no certificate and no metric.
+
+pub mod accept;
+pub mod fair;
+pub mod handshakes;
+pub mod hello;
+pub mod source;
