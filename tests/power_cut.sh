@@ -11,7 +11,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
 rounds=${1:-3}
-cargo build --quiet --release -p muster-store --example writer
+# Optimised, to have many in flight, but quickly built.
+CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+    cargo build --quiet --release -p muster-store --example writer
 writer=$target/release/examples/writer
 work=$(mktemp -d)
 mounted=()

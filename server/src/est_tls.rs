@@ -14,7 +14,6 @@ use muster_enroll::{Authority, Clock, TlsSource, server_config};
 use muster_policy::host::HostPattern;
 use muster_policy::name::Hostname;
 use muster_policy::time::UnixTime;
-use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 
 use crate::datadir::DataDir;
@@ -27,7 +26,6 @@ pub struct EstTls {
     clock: Clock,
     files: Option<(std::path::PathBuf, std::path::PathBuf)>,
     names: Vec<Hostname>,
-    provider: Arc<CryptoProvider>,
     source: TlsSource,
     loaded: Mutex<Loaded>,
 }
@@ -57,13 +55,12 @@ impl EstTls {
         let names: Result<Vec<Hostname>, ServerTlsError> =
             names.iter().map(|name| name.parse().map_err(|_| ServerTlsError::Name(name.clone()))).collect();
         let names = names?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let (key, loaded) = match &files {
             Some((chain, key)) => load_files(chain, key)?,
             None => made(&dir, &authority, &clock, all_names(&names, zones))?,
         };
-        let source = TlsSource::new(server_config(Arc::clone(&provider), key)?);
-        Ok(Self { dir, authority, clock, files, names, provider, source, loaded: Mutex::new(loaded) })
+        let source = TlsSource::new(server_config(key)?);
+        Ok(Self { dir, authority, clock, files, names, source, loaded: Mutex::new(loaded) })
     }
 
     /// What the listener takes its configuration from.
@@ -84,7 +81,7 @@ impl EstTls {
             Some((chain, key)) => load_files(chain, key)?,
             None => made(&self.dir, &self.authority, &self.clock, all_names(&self.names, zones))?,
         };
-        self.source.replace(server_config(Arc::clone(&self.provider), key)?);
+        self.source.replace(server_config(key)?);
         *loaded = now_loaded;
         tracing::info!("the EST listener uses a new TLS certificate");
         Ok(())

@@ -8,11 +8,13 @@
 //! * [`hello`]: the ClientHello, read whole within bounds before any configuration is chosen.
 //! * [`handshakes`]: how many handshakes go on at once, and how long each may take.
 //! * [`accept`]: what accept can fail with.
+//! * [`crypto`]: the order of the ciphers.
 //!
 //! A package of its own, because the edge and enrollment have no arrow to each other and both stand at the same
 //! door. It knows no hostname, no certificate and no metric.
 
 pub mod accept;
+pub mod crypto;
 pub mod fair;
 pub mod handshakes;
 pub mod hello;

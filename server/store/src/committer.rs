@@ -36,9 +36,12 @@ pub(crate) const QUEUE_MAX: usize = 4 * BATCH_MAX;
 pub(crate) const DISK_RESERVE_BYTES: u64 = 32 << 20;
 /// How long a batch waits for others: most of a commit's cost does not depend on how much is in it, and
 /// those who were answered with the last commit come again with the next step of their work, which
-/// takes some 100 microseconds of a core each. It waits while the batch grows, for 2 ms at most.
+/// takes some 100 microseconds of a core each. It waits while the batch grows, for 6 ms at most.
 const LINGER_STEP: Duration = Duration::from_micros(200);
-const LINGER_STEPS: u32 = 10;
+const LINGER_STEPS: u32 = 30;
+/// After a batch of so many it is a crowd, and waits until nobody comes: how many there are is not known, as
+/// some are always on their way.
+const CROWD: usize = 8;
 /// So many steps in a row that brought nothing end the wait: whoever was expected is gone.
 const LINGER_IDLE_STEPS: u32 = 2;
 /// After a pause of so many steps, a second in all, the file is put at rest. Steps, because a wake-up
@@ -271,7 +274,8 @@ impl Committer {
     /// Alone, the last batch was of one, and nobody is waited for.
     fn linger(&mut self, batch: &mut Vec<Box<dyn Job>>) {
         let signing = usize::try_from(self.open_intents).unwrap_or(0);
-        let expected = self.last_batch.max(signing).min(BATCH_MAX);
+        let known = self.last_batch.max(signing);
+        let expected = if known < CROWD { known } else { BATCH_MAX };
         let mut idle = 0;
         for _ in 0..LINGER_STEPS {
             if batch.len() >= expected || idle == LINGER_IDLE_STEPS {

@@ -13,7 +13,7 @@ use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{CipherSuite, ServerConfig, version};
+use rustls::{ServerConfig, version};
 
 use super::anchors::AnchorSet;
 use super::verifier::{Demand, DoorVerifier, Examiner};
@@ -27,12 +27,9 @@ pub(crate) const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
 /// The registered id of MQTT (IANA, TLS ALPN protocol ids).
 pub(crate) const ALPN_MQTT: &[u8] = b"mqtt";
 
-/// aws-lc-rs with X25519 first: the hybrid with ML-KEM costs a tenth more, and is there for who insists.
-/// AES-128 first, as SHA-384 comes with AES-256: few processors have instructions for it, and it is a
-/// twentieth of a handshake. Clients that do not offer AES-128 get what they offer.
+/// That of all listeners with X25519 first: the hybrid with ML-KEM costs a tenth more, and is there for who insists.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
-    let mut provider = aws_lc_rs::default_provider();
-    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let mut provider = muster_arrival::crypto::provider();
     provider.kx_groups = vec![kx_group::X25519, kx_group::SECP256R1, kx_group::X25519MLKEM768];
     Arc::new(provider)
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -28,12 +28,12 @@ const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
 
 /// The TLS configuration of the EST listener for one server certificate.
 ///
+/// The hybrid with ML-KEM comes first for who offers it: answers may hold private keys (RFC 7030 §4.4).
+///
 /// # Errors
 /// When the crypto provider offers neither TLS 1.2 nor 1.3.
-pub fn server_config(
-    provider: Arc<CryptoProvider>,
-    certified_key: Arc<CertifiedKey>,
-) -> Result<ServerConfig, Error> {
+pub fn server_config(certified_key: Arc<CertifiedKey>) -> Result<ServerConfig, Error> {
+    let provider = Arc::new(muster_arrival::crypto::provider());
     let verifier = KeyHolder { algorithms: provider.signature_verification_algorithms };
     let resolver = rustls::sign::SingleCertAndKey::from(certified_key);
     // 1.2 beside 1.3: strongSwan and libest speak nothing newer.
@@ -43,6 +43,7 @@ pub fn server_config(
         .with_cert_resolver(Arc::new(resolver));
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    config.ignore_client_order = true;
     config.alpn_protocols = vec![ALPN_HTTP_1_1.to_vec()];
     Ok(config)
 }
