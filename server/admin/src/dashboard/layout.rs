@@ -26,6 +26,7 @@ const LINKS: &[(&str, &str)] = &[
     ("/tokens", "Enrollment tokens"),
     ("/approvals", "Approvals"),
     ("/audit", "Audit"),
+    ("/webhooks", "Webhooks"),
     ("/settings", "Settings"),
 ];
 
@@ -43,6 +44,7 @@ pub(super) fn bare(title: &str, content: Markup) -> Markup {
                 link rel="icon" href="/assets/icon.svg" type="image/svg+xml";
                 link rel="stylesheet" href="/assets/style.css";
                 script src="/assets/htmx.js" defer {}
+                script src="/assets/live.js" defer {}
             }
             body { (content) }
         }
