@@ -305,6 +305,8 @@ for (const appearance of LOOKS) {
         await page.context().addCookies(cookies);
         await page.goto(ready.admin + at);
         assert.equal(new URL(page.url()).pathname, at);
+        const here = await page.locator("nav [aria-current]").boundingBox();
+        assert.ok(here.x >= 0 && here.x + here.width <= appearance.viewport.width, "where one is among the links is seen");
         await fitsItsWidth(page);
         await textIsLegible(page);
         await isAccessible(page);

@@ -1,5 +1,12 @@
-// Renews the live parts of a page: by its stream of events, else by asking for the page itself.
+// What a page does by itself: it shows where one is among the links, which a phone has no room for, and renews its
+// live parts: by its stream of events, else by asking for the page itself.
 "use strict";
+
+{
+  const here = document.querySelector("nav [aria-current]");
+  const links = here?.parentElement;
+  if (links) links.scrollLeft = here.offsetLeft - links.offsetLeft - (links.clientWidth - here.offsetWidth) / 2;
+}
 
 (() => {
   const POLL_MS = 5000;

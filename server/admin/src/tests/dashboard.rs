@@ -287,6 +287,16 @@ async fn a_form_of_another_site_or_session_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_page_beyond_the_last_leads_back_to_it() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "reader").await;
+    let ids: Vec<Value> = (0..60).map(|number| json!({ "id": format!("valve-{number}") })).collect();
+    world.rig.post("/devices/import", Value::Array(ids)).await;
+    let seen = browser.get("/devices?page=50").await.text;
+    assert!(seen.contains("page=2\" rel=\"prev\""), "{seen}");
+}
+
+#[tokio::test]
 async fn a_reader_sees_all_and_changes_nothing() {
     let world = World::new().await;
     let (mut browser, ..) = Browser::of(&world.rig, "reader").await;
