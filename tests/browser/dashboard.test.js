@@ -27,6 +27,7 @@ let ready;
 let server;
 let token;
 let ca;
+let hook;
 
 const muster = (...args) => execFileSync(process.env.MUSTER, args, { cwd: folder, encoding: "utf8" });
 
@@ -54,6 +55,7 @@ before(async () => {
   await new Promise((resolve) => origin.once("listening", resolve));
   muster("-C", "d", "host", "set", SHOWN_HOST, "--mode", "request", "--protocol", "mqtt");
   await enroll(SHOWN_DEVICE, muster("-C", "d", "token", "new", "--device", SHOWN_DEVICE).trim());
+  hook = JSON.parse(muster("-C", "d", "webhook", "add", "https://hooks.example.test/muster", "--event", "ca-added", "--json")).id;
   browser = await openBrowser();
 });
 
@@ -126,9 +128,12 @@ test("a person makes a token, sees the device enroll, opens a door for it, and s
     await page.getByRole("link", { name: "Overview" }).click();
     const active = page.locator(".tile", { hasText: "Active devices" }).locator("b");
     assert.equal(await active.innerText(), "1");
+    await page.getByText("Live", { exact: true }).waitFor();
+    await active.locator("xpath=..").focus();
     const identity = await enroll("meter-1", secret.trim());
     await page.waitForFunction(() => document.querySelector(".tile b").textContent === "2");
-    await page.locator("#events").getByText("certificate-issued").first().waitFor();
+    await page.locator("[data-live=events]").getByText("certificate-issued").first().waitFor();
+    assert.equal(await page.evaluate(() => document.activeElement.getAttribute("href")), "/devices?status=active");
 
     await page.getByRole("link", { name: "Hostnames" }).click();
     await page.getByLabel("Hostname").fill(HOST);
@@ -226,6 +231,40 @@ test("a wrong token is told, and the keyboard leads past the links", async () =>
   }
 });
 
+test("pages follow what happens, also when there are many, and leave with their session", async () => {
+  const context = await browser.newContext();
+  const complaints = [];
+  try {
+    const pages = [];
+    for (const at of ["/", `/devices/${SHOWN_DEVICE}`, "/", "/"]) {
+      const page = await context.newPage();
+      page.on("console", (message) => complaints.push(message.text()));
+      page.on("pageerror", (error) => complaints.push(error.message));
+      if (pages.length === 0) await logIn(page);
+      else await page.goto(ready.admin + at);
+      await page.locator("[data-live-stream]").getByText(pages.length < 3 ? "Live" : "Renewed every 5 seconds").waitFor();
+      pages.push(page);
+    }
+    const [first, device, , last] = pages;
+    muster("-C", "d", "device", "suspend", SHOWN_DEVICE);
+    for (const page of [first, last]) {
+      await page.waitForFunction(() => document.querySelector("a[href='/devices?status=suspended'] b").textContent === "1");
+    }
+    await device.locator("[data-live=state]").getByText("suspended").waitFor();
+    muster("-C", "d", "device", "resume", SHOWN_DEVICE);
+    await device.locator("[data-live=state]").getByText("active").waitFor();
+
+    await first.goto(`${ready.admin}/audit`);
+    await first.goBack();
+    await first.getByText("Live", { exact: true }).waitFor();
+    await device.getByRole("button", { name: "Log out" }).click();
+    await Promise.all([first, last].map((page) => page.waitForURL("**/login")));
+    assert.deepEqual(complaints, []);
+  } finally {
+    await context.close();
+  }
+});
+
 test("devices are found while one types", async () => {
   await visit(browser, `${ready.admin}/`, LOOKS[0], "dashboard-search", async (page) => {
     muster("-C", "d", "token", "new", "--device", "pump-7");
@@ -241,7 +280,7 @@ test("devices are found while one types", async () => {
   });
 });
 
-const PAGES = ["/", "/devices", `/devices/${SHOWN_DEVICE}`, "/certificates", "/cas", "/hosts", `/hosts/${SHOWN_HOST}`, "/access", "/tokens", "/approvals", "/audit", "/settings"];
+const pages = () => ["/", "/devices", `/devices/${SHOWN_DEVICE}`, "/certificates", "/cas", "/hosts", `/hosts/${SHOWN_HOST}`, "/access", "/tokens", "/approvals", "/audit", "/webhooks", `/webhooks/${hook}`, "/settings"];
 
 /** What axe-core finds that keeps people out. */
 async function isAccessible(page) {
@@ -260,12 +299,14 @@ for (const appearance of LOOKS) {
     await logIn(entry);
     const cookies = await context.cookies();
     await context.close();
-    for (const at of PAGES) {
+    for (const at of pages()) {
       const name = `dashboard${at.replaceAll(/[/.]/g, "-")}`;
       await visit(browser, ready.admin + at, appearance, name, async (page) => {
         await page.context().addCookies(cookies);
         await page.goto(ready.admin + at);
         assert.equal(new URL(page.url()).pathname, at);
+        const here = await page.locator("nav [aria-current]").boundingBox();
+        assert.ok(here.x >= 0 && here.x + here.width <= appearance.viewport.width, "where one is among the links is seen");
         await fitsItsWidth(page);
         await textIsLegible(page);
         await isAccessible(page);

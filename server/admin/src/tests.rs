@@ -7,6 +7,7 @@ mod cloudflare;
 mod dashboard;
 mod events;
 mod idempotency;
+mod live;
 mod openapi;
 mod rig;
 mod security;

@@ -2,11 +2,15 @@
 //!
 //! Names and shapes are a contract (scripts rely on them): change nothing, only add.
 
+mod watch;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use self::watch::{ConnectionCommand, EventCommand, FollowArgs, WebhookCommand};
 
 /// Muster issues every device of a fleet a certificate from your own CA, and checks it at the door.
 #[derive(Debug, Parser)]
@@ -67,6 +71,15 @@ pub enum Command {
     /// The audit: who did what, as a chain of hashes.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Who is connected to the edge now.
+    #[command(subcommand)]
+    Connection(ConnectionCommand),
+    /// What happens, as numbered events.
+    #[command(subcommand)]
+    Event(EventCommand),
+    /// Webhooks: who is told of what happens.
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
     /// Write a consistent copy of everything to FILE, also while the server runs.
     Backup {
         /// The file to write; must not exist.

@@ -41,6 +41,9 @@ const PER_PAGE_DEFAULT: u32 = 20;
 /// Far more than a page of 1,000 entries of any list.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
 
+/// Events hold ids only.
+const EVENT_MAX_BYTES: usize = 64 << 10;
+
 /// What the API refused, in its words.
 #[derive(Debug, thiserror::Error)]
 #[error("{message} [code: {code}]")]
@@ -176,6 +179,44 @@ impl Client {
             let _ = tokio::fs::remove_file(target).await;
         }
         written
+    }
+
+    /// Follows a stream of server-sent events: hands out the data of each, until told not to go on.
+    ///
+    /// # Errors
+    /// Also when the stream ends first, and whatever `take` returns.
+    pub(super) async fn follow(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&Value) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let request = self.request(Method::GET, path, None)?;
+        self.exchange(request, async |response| {
+            if response.status() != StatusCode::OK {
+                return read_envelope(response).await.map(drop);
+            }
+            let mut body = response.into_body();
+            let mut text = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let Ok(data) = frame.context("the stream broke off")?.into_data() else { continue };
+                text.extend_from_slice(&data);
+                while let Some(end) = text.windows(2).position(|octets| octets == b"\n\n") {
+                    let block: Vec<u8> = text.drain(..end + 2).collect();
+                    for line in block.split(|octet| *octet == b'\n') {
+                        let Some(data) = line.strip_prefix(b"data:") else { continue };
+                        if !take(&serde_json::from_slice(data)?)? {
+                            return Ok(());
+                        }
+                    }
+                }
+                anyhow::ensure!(
+                    text.len() <= EVENT_MAX_BYTES,
+                    "an event is larger than {EVENT_MAX_BYTES} bytes"
+                );
+            }
+            anyhow::bail!("the server ended the stream: it stops, or the secret is no longer good")
+        })
+        .await
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {

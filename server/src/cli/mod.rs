@@ -16,6 +16,7 @@ mod profile_fields;
 mod server;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -76,10 +77,13 @@ async fn act(client: &Client, command: Command, out: &mut Printer<'_>) -> anyhow
         Command::Audit(command) => manage::audit(client, command, out).await,
         Command::Ca(command) => manage::ca(client, command, out).await,
         Command::Cert(command) => fleet::cert(client, command, out).await,
+        Command::Connection(command) => watch::connection(client, command, out).await,
         Command::Device(command) => fleet::device(client, command, out).await,
+        Command::Event(command) => watch::event(client, command, out).await,
         Command::Host(command) => hosts::host(client, command, out).await,
         Command::Profile(command) => manage::profile(client, command, out).await,
         Command::Token(command) => manage::token(client, command, out).await,
+        Command::Webhook(command) => watch::webhook(client, command, out).await,
         Command::Zone(command) => manage::zone(client, command, out).await,
         Command::Backup { file } => {
             let bytes = client.download(&client.own("/backup"), &file).await?;

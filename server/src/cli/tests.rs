@@ -429,6 +429,21 @@ async fn a_running_server_is_found_by_its_note() {
         assert_eq!(rig.json(&["device", "list"]).await.as_array().expect("a list").len(), 1_500);
         rig.ok(&["backup", rig.temp.path().join("copy").to_str().expect("plain")]).await;
         assert!(rig.refused(&["device", "show", "x"]).await.contains("no such device"));
+        let followed = rig.ok(&["event", "follow", "--since", "0", "--count", "2", "--json"]).await;
+        let numbers: Vec<Value> =
+            followed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(numbers.iter().map(|event| &event["number"]).collect::<Vec<_>>(), [1, 2]);
+        let text = rig.ok(&["event", "follow", "--since", "0", "--count", "1"]).await;
+        assert!(text.starts_with("1  ") && text.contains("account-created"), "{text}");
+        let none = rig.refused(&["connection", "list", "--host", "x.b.example"]).await;
+        assert!(none.contains("no edge runs"), "{none}");
+        // Nobody listens at port 1.
+        let made = rig.json(&["webhook", "add", "https://127.0.0.1:1/hook"]).await;
+        let id = made["id"].as_str().expect("an id");
+        let failed = rig.refused(&["webhook", "test", id]).await;
+        assert!(failed.starts_with("The test was not taken: "), "{failed}");
+        assert!(rig.ok(&["webhook", "redeliver", id]).await.is_empty(), "nothing was given up");
+        assert!(rig.refused(&["webhook", "redeliver", id, "7"]).await.contains("no such dead letter"));
         stop.cancel();
         rig.temp
     };
@@ -437,6 +452,36 @@ async fn a_running_server_is_found_by_its_note() {
     let client = Client::connect(&dir).await.expect("the ledger is free again");
     assert!(client.server().is_none());
     drop(temp);
+}
+
+#[tokio::test]
+async fn webhooks_are_made_listed_shown_and_removed_and_nothing_is_sent_without_a_server() {
+    let rig = Rig::new().await;
+    let unknown = rig.refused(&["webhook", "add", "https://hooks.example/x", "--event", "tea-time"]).await;
+    assert!(unknown.contains("tea-time"), "{unknown}");
+    let add = ["webhook", "add", "https://hooks.example/x", "--event", "device-set", "--event", "ca-added"];
+    let secret = rig.ok(&add).await;
+    assert_eq!(secret.lines().count(), 1, "alone: {secret}");
+    let listed = rig.json(&["webhook", "list"]).await;
+    let webhook = &listed[0];
+    assert_eq!((&webhook["name"], &webhook["secret"]), (&"hooks.example".into(), &Value::Null));
+    assert_eq!(webhook["events"], serde_json::json!(["ca-added", "device-set"]));
+    let id = webhook["id"].as_str().expect("an id");
+    assert!(!rig.ok(&["webhook", "show", id]).await.contains(secret.trim()));
+    assert_eq!(rig.json(&["webhook", "show", id]).await["progress"]["delivered"], 0);
+    assert_eq!(rig.json(&["webhook", "dead-letters", id]).await, serde_json::json!([]));
+    assert!(rig.refused(&["webhook", "drop", id, "7"]).await.contains("dead letter"));
+    for live in [
+        &["webhook", "test", id][..],
+        &["webhook", "redeliver", id],
+        &["event", "follow"],
+        &["connection", "list"],
+    ] {
+        let refused = rig.refused(live).await;
+        assert!(refused.contains("start it with `muster serve`"), "{live:?}: {refused}");
+    }
+    rig.ok(&["webhook", "rm", id]).await;
+    assert!(rig.refused(&["webhook", "show", id]).await.contains("no such webhook"));
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ pub(super) fn rows(certificates: &[Certificate], now: UnixTime) -> Markup {
                         td { (time(certificate.not_after, now)) }
                     }
                 }
-                @if certificates.is_empty() { tr { td colspan="5" { "There is no such certificate." } } }
+                @if certificates.is_empty() { tr { td colspan="5" { "No certificate." } } }
             }
         } }
     }

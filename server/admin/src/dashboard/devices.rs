@@ -16,6 +16,7 @@ use super::certificates::{Certificate, rows};
 use super::form::Sent;
 use super::inside::{Problem, segment};
 use super::layout::{At, button, choice, fact, page, pager, secret, state, time};
+use super::live::{Part, Watched, follow, place, sign};
 use super::visit::Visit;
 
 /// How much of a device's history its page shows.
@@ -109,13 +110,49 @@ pub(super) async fn import(Sent(visit, form): Sent) -> Response {
 /// `GET /devices/{id}`
 pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup, Problem> {
     let device: Device = visit.get(&format!("/devices/{}", segment(&id))).await?;
+    let [state, certificates, timeline] = all(&visit, &device).await?;
+    let content = html! {
+        (sign(&format!("{}/live", device.link())))
+        (place(&state))
+        @if visit.may_change(Area::Fleet) {
+            (actions(&visit, &device))
+            (edit_form(&visit, &device))
+        }
+        h2 { "Certificates" }
+        (place(&certificates))
+        h2 { "What happened" }
+        (place(&timeline))
+    };
+    Ok(page(&visit, &device.id, content))
+}
+
+/// `GET /devices/{id}/live`
+pub(super) async fn live(visit: Visit, Path(id): Path<String>) -> Result<Response, Problem> {
+    follow(visit, Watched::Device(id)).await
+}
+
+/// The parts that follow what happens to a device.
+pub(super) async fn parts(visit: &Visit, id: &str) -> Result<Vec<Part>, Problem> {
+    let device: Device = visit.get(&format!("/devices/{}", segment(id))).await?;
+    all(visit, &device).await.map(Vec::from)
+}
+
+async fn all(visit: &Visit, device: &Device) -> Result<[Part; 3], Problem> {
     let wanted = [("device", device.id.as_str()), ("per_page", TIMELINE)];
     let history = visit.list::<Entry>("/audit", &wanted).await?;
     let now = visit.now();
-    let refusal = history.items.iter().find(|entry| entry.reason.is_some());
-    let content = html! {
-        @if let Some((entry, reason)) = refusal.and_then(|entry| Some((entry, entry.reason.as_ref()?))) {
-            p.flash.note { "Last refused " (time(entry.at, now)) ": " (super::audit::sentence(reason)) }
+    Ok([
+        ("state", facts(device, &history.items, now)),
+        ("certificates", rows(&device.certificates, now)),
+        ("timeline", entries(&history.items, now)),
+    ])
+}
+
+fn facts(device: &Device, history: &[Entry], now: UnixTime) -> Markup {
+    let refusal = history.iter().find_map(|entry| Some((entry.at, entry.reason.as_ref()?)));
+    html! {
+        @if let Some((at, reason)) = refusal {
+            p.flash.note { "Last refused " (time(at, now)) ": " (super::audit::sentence(reason)) }
         }
         dl.facts {
             (fact("Status", html! { (state(&device.status)) " since " (time(device.status_changed_at, now)) }))
@@ -125,16 +162,7 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
             @if let Some(serial) = &device.manufacturer_serial { (fact("Manufacturer's serial", serial)) }
             @if let Some(note) = &device.note { (fact("Note", note)) }
         }
-        @if visit.may_change(Area::Fleet) {
-            (actions(&visit, &device))
-            (edit_form(&visit, &device))
-        }
-        h2 { "Certificates" }
-        (rows(&device.certificates, now))
-        h2 { "What happened" }
-        (entries(&history.items, now))
-    };
-    Ok(page(&visit, &device.id, content))
+    }
 }
 
 fn actions(visit: &Visit, device: &Device) -> Markup {

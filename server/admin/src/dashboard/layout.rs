@@ -26,6 +26,7 @@ const LINKS: &[(&str, &str)] = &[
     ("/tokens", "Enrollment tokens"),
     ("/approvals", "Approvals"),
     ("/audit", "Audit"),
+    ("/webhooks", "Webhooks"),
     ("/settings", "Settings"),
 ];
 
@@ -43,6 +44,7 @@ pub(super) fn bare(title: &str, content: Markup) -> Markup {
                 link rel="icon" href="/assets/icon.svg" type="image/svg+xml";
                 link rel="stylesheet" href="/assets/style.css";
                 script src="/assets/htmx.js" defer {}
+                script src="/assets/live.js" defer {}
             }
             body { (content) }
         }
@@ -138,7 +140,8 @@ fn distance(at: UnixTime, now: UnixTime) -> String {
     let ahead = at > now;
     let seconds = if ahead { at.since(now) } else { now.since(at) }.as_secs();
     let amount = match seconds {
-        0..60 => return "now".to_owned(),
+        0..60 if ahead => return "now".to_owned(),
+        0..60 => return "just now".to_owned(),
         60..7_200 => format!("{} min", seconds / 60),
         7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} d", seconds / 86_400),
@@ -181,7 +184,7 @@ pub(super) fn pager(path: &str, pairs: Pairs<'_>, info: Info) -> Markup {
         nav.pager aria-label="Pages" {
             span { (number(info.total_count)) " in all" }
             @if info.total_pages > 1 {
-                @if info.page > 1 { a href=(link(info.page.saturating_sub(1))) rel="prev" { "Previous" } }
+                @if info.page > 1 { a href=(link(info.page.saturating_sub(1).min(info.total_pages))) rel="prev" { "Previous" } }
                 span { "Page " (number(info.page)) " of " (number(info.total_pages)) }
                 @if info.page < info.total_pages {
                     a href=(link(info.page.saturating_add(1))) rel="next" { "Next" }
@@ -228,7 +231,7 @@ mod tests {
     fn distances_read_well() {
         let now = UnixTime::from_secs(1_000_000);
         let later = |seconds| now.plus(Duration::from_secs(seconds));
-        assert_eq!(distance(now, now), "now");
+        assert_eq!((distance(now, now), distance(later(9), now)), ("just now".to_owned(), "now".to_owned()));
         assert_eq!(distance(later(300), now), "in 5 min");
         assert_eq!(distance(now, later(7_200)), "2 h ago");
         assert_eq!(distance(later(86_400 * 54), now), "in 54 d");

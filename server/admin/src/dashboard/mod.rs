@@ -1,6 +1,7 @@
 //! The dashboard: pages for the people who run a fleet, at `/` of the admin listener.
 //!
-//! Pages are rendered on the server and work without scripts; htmx only refreshes and searches. Every
+//! Pages are rendered on the server and work without scripts; htmx only searches and asks before what
+//! can't be undone, and `live.js` renews the parts that follow what happens. Every
 //! page reads and changes through the admin API, in process and as the person who is logged in: there
 //! is one implementation of every rule, permission and audit entry, and no page can show what the API
 //! hides. Nothing is loaded from elsewhere, and no script or style stands inside a page.
@@ -16,12 +17,14 @@ mod form;
 mod hosts;
 mod inside;
 mod layout;
+mod live;
 mod login;
 mod overview;
 mod session;
 mod settings;
 mod tokens;
 mod visit;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -35,6 +38,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use self::live::Watchers;
 use self::session::Sessions;
 use crate::Api;
 
@@ -51,11 +55,13 @@ pub(crate) struct Dashboard {
     /// The admin API, to be called in process.
     inside: Router,
     sessions: Sessions,
+    watchers: Watchers,
 }
 
 /// The pages. `inside` is the admin API, which believes the caller that it is handed.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>(api: &Arc<Api>, inside: Router) -> Router<S> {
-    let dashboard = Arc::new(Dashboard { api: Arc::clone(api), inside, sessions: Sessions::default() });
+    let (sessions, watchers) = (Sessions::default(), Watchers::default());
+    let dashboard = Arc::new(Dashboard { api: Arc::clone(api), inside, sessions, watchers });
     let open = Router::new()
         .route("/login", get(login::page).post(login::enter))
         .route("/assets/{file}", get(assets::file));
@@ -68,8 +74,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(api: &Arc<Api>, inside: R
 fn fleet() -> Router<Arc<Dashboard>> {
     Router::new()
         .route("/", get(overview::show))
-        .route("/overview/events", get(overview::events))
-        .route("/overview/figures", get(overview::figures))
+        .route("/live", get(overview::live))
         .route("/approvals", get(approvals::list))
         .route("/approvals/{id}/{decision}", post(approvals::decide))
         .route("/certificates", get(certificates::list))
@@ -78,6 +83,7 @@ fn fleet() -> Router<Arc<Dashboard>> {
         .route("/certificates/{id}/{act}", post(certificates::act))
         .route("/devices", get(devices::list).post(devices::import))
         .route("/devices/{id}", get(devices::show).post(devices::edit))
+        .route("/devices/{id}/live", get(devices::live))
         .route("/devices/{id}/status", post(devices::set_status))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}/revoke", post(tokens::revoke))
@@ -109,6 +115,11 @@ fn account() -> Router<Arc<Dashboard>> {
         .route("/settings/admin_tokens", post(settings::create_token))
         .route("/settings/admin_tokens/{id}/revoke", post(settings::revoke_token))
         .route("/settings/zones", post(settings::add_zone))
+        .route("/webhooks", get(webhooks::list).post(webhooks::create))
+        .route("/webhooks/{id}", get(webhooks::show))
+        .route("/webhooks/{id}/remove", post(webhooks::remove))
+        .route("/webhooks/{id}/test", post(webhooks::test))
+        .route("/webhooks/{id}/dead_letters/{number}/{act}", post(webhooks::change_letter))
 }
 
 /// Puts the headers on every answer that keep a page to itself.

@@ -1,5 +1,6 @@
 //! The first page: how the fleet is, what happens at the doors now, and what needs a person.
 
+use axum::response::Response;
 use maud::{Markup, html};
 use muster_policy::time::UnixTime;
 use serde::Deserialize;
@@ -8,6 +9,7 @@ use super::audit::{Entry, entries, sentence};
 use super::hosts::Host;
 use super::inside::{Problem, segment};
 use super::layout::{number, page, time};
+use super::live::{Part, Watched, follow, place, sign};
 use super::visit::Visit;
 
 /// Newest entries of the audit that the page shows.
@@ -63,8 +65,10 @@ pub(super) async fn show(visit: Visit) -> Result<Markup, Problem> {
     let hosts = visit.list::<Host>("/hosts", &[("per_page", "1000")]).await?;
     let open: Vec<&Host> = hosts.items.iter().filter(|host| host.mode != "require").collect();
     let now = visit.now();
+    let [figures, events] = both(&visit).await?;
     let content = html! {
-        (figures(visit.clone()).await?)
+        (sign("/live"))
+        (place(&figures))
         h2 { "Devices that don't renew" }
         @if lapsing.devices.is_empty() {
             p { "None: every active device whose certificate ended or is about to end has a newer one." }
@@ -87,45 +91,47 @@ pub(super) async fn show(visit: Visit) -> Result<Markup, Problem> {
                 }
             }
         }
-        (events(visit.clone()).await?)
+        h2 { "Newest events" }
+        (place(&events))
     };
     Ok(page(&visit, "Overview", content))
 }
 
-/// `GET /overview/events`: what happened last.
-pub(super) async fn events(visit: Visit) -> Result<Markup, Problem> {
-    let newest = visit.list::<Entry>("/audit", &[("per_page", NEWEST_SHOWN)]).await?;
-    Ok(html! {
-        section #events hx-get="/overview/events" hx-trigger="every 2s" hx-swap="outerHTML" {
-            h2 { "Newest events" }
-            (entries(&newest.items, visit.now()))
-        }
-    })
+/// `GET /live`
+pub(super) async fn live(visit: Visit) -> Result<Response, Problem> {
+    follow(visit, Watched::Overview).await
 }
 
-/// `GET /overview/figures`: the part of the page that follows what happens.
-pub(super) async fn figures(visit: Visit) -> Result<Markup, Problem> {
+/// The parts that follow what happens.
+pub(super) async fn parts(visit: &Visit) -> Result<Vec<Part>, Problem> {
+    both(visit).await.map(Vec::from)
+}
+
+async fn both(visit: &Visit) -> Result<[Part; 2], Problem> {
+    let newest = visit.list::<Entry>("/audit", &[("per_page", NEWEST_SHOWN)]).await?;
+    Ok([("figures", figures(visit).await?), ("events", entries(&newest.items, visit.now()))])
+}
+
+async fn figures(visit: &Visit) -> Result<Markup, Problem> {
     let status: Status = visit.get("/status").await?;
     let (counts, now) = (&status.counts, visit.now());
     Ok(html! {
-        div #figures hx-get="/overview/figures" hx-trigger="every 2s" hx-swap="outerHTML" {
-            @if !status.can_issue {
-                p.flash.failed role="alert" { "No CA can issue to devices: enrollment and renewal stand still." }
-            }
-            div.tiles {
-                (tile("Active devices", counts.devices_active, "/devices?status=active"))
-                (tile("Suspended", counts.devices_suspended, "/devices?status=suspended"))
-                (tile("Retired", counts.devices_retired, "/devices?status=retired"))
-                (tile("Certificates", counts.certificates, "/certificates"))
-                (tile("Revoked", counts.certificates_revoked, "/certificates?status=revoked"))
-                (tile("Waiting for approval", counts.approvals_waiting, "/approvals"))
-            }
-            @match &status.edge {
-                Some(edge) => (doors(edge)),
-                None => p { "No edge runs in this process." },
-            }
-            p { small { "Muster " (status.version) ", up since " (time(status.started_at, now)) } }
+        @if !status.can_issue {
+            p.flash.failed role="alert" { "No CA can issue to devices: enrollment and renewal stand still." }
         }
+        div.tiles {
+            (tile("Active devices", counts.devices_active, "/devices?status=active"))
+            (tile("Suspended", counts.devices_suspended, "/devices?status=suspended"))
+            (tile("Retired", counts.devices_retired, "/devices?status=retired"))
+            (tile("Certificates", counts.certificates, "/certificates"))
+            (tile("Revoked", counts.certificates_revoked, "/certificates?status=revoked"))
+            (tile("Waiting for approval", counts.approvals_waiting, "/approvals"))
+        }
+        @match &status.edge {
+            Some(edge) => (doors(edge)),
+            None => p { "No edge runs in this process." },
+        }
+        p { small { "Muster " (status.version) ", up since " (time(status.started_at, now)) } }
     })
 }
 

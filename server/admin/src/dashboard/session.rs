@@ -26,6 +26,13 @@ pub(crate) enum Flash {
     Failed(String),
 }
 
+/// Who asks within a session: pages that renew themselves would keep it open for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    ByPage,
+    ByPerson,
+}
+
 /// What a request learns of its session.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
@@ -74,8 +81,8 @@ impl Sessions {
         Ok(cookie)
     }
 
-    /// The session of a cookie, which counts as used now.
-    pub(crate) fn find(&self, cookie: &str, now: UnixTime) -> Option<Session> {
+    /// The session of a cookie, which counts as used now when a person asks.
+    pub(crate) fn find(&self, cookie: &str, now: UnixTime, by: Use) -> Option<Session> {
         let key = hash_secret(cookie);
         let mut kept = self.kept();
         if kept.get(&key)?.is_over(now) {
@@ -83,8 +90,15 @@ impl Sessions {
             return None;
         }
         let found = kept.get_mut(&key)?;
-        found.used_at = now;
+        if by == Use::ByPerson {
+            found.used_at = now;
+        }
         Some(found.session.clone())
+    }
+
+    /// Whether a session is open still.
+    pub(crate) fn is_open(&self, key: SecretHash, now: UnixTime) -> bool {
+        self.kept().get(&key).is_some_and(|kept| !kept.is_over(now))
     }
 
     pub(crate) fn close(&self, key: SecretHash) {
@@ -117,14 +131,26 @@ mod tests {
     fn a_session_ends_when_idle_and_at_the_end_of_the_day() {
         let sessions = Sessions::default();
         let cookie = sessions.open(TOKEN, at(0)).expect("random numbers");
-        assert!(sessions.find(&cookie, at(29 * 60)).is_some());
-        assert!(sessions.find(&cookie, at(60 * 60)).is_none(), "idle for 31 minutes");
+        assert!(sessions.find(&cookie, at(29 * 60), Use::ByPerson).is_some());
+        assert!(sessions.find(&cookie, at(60 * 60), Use::ByPerson).is_none(), "idle for 31 minutes");
         let cookie = sessions.open(TOKEN, at(0)).expect("random numbers");
         let busy = (1..).map(|step| at(step * 1_000)).take_while(|now| *now < at(12 * 3_600));
         for now in busy {
-            assert!(sessions.find(&cookie, now).is_some(), "{now}");
+            assert!(sessions.find(&cookie, now, Use::ByPerson).is_some(), "{now}");
         }
-        assert!(sessions.find(&cookie, at(12 * 3_600)).is_none(), "the day is over");
+        assert!(sessions.find(&cookie, at(12 * 3_600), Use::ByPerson).is_none(), "the day is over");
+    }
+
+    #[test]
+    fn a_page_that_renews_itself_keeps_no_session_open() {
+        let sessions = Sessions::default();
+        let cookie = sessions.open(TOKEN, at(0)).expect("random numbers");
+        let key = hash_secret(&cookie);
+        assert!(
+            sessions.find(&cookie, at(29 * 60), Use::ByPage).is_some() && sessions.is_open(key, at(29 * 60))
+        );
+        assert!(!sessions.is_open(key, at(31 * 60)));
+        assert!(sessions.find(&cookie, at(31 * 60), Use::ByPage).is_none());
     }
 
     #[test]
@@ -132,19 +158,22 @@ mod tests {
         let sessions = Sessions::default();
         let first = sessions.open(TOKEN, at(0)).expect("random numbers");
         let second = sessions.open(TOKEN, at(1)).expect("random numbers");
-        assert!(sessions.find(&first, at(2)).is_some());
+        assert!(sessions.find(&first, at(2), Use::ByPerson).is_some());
         for _ in 2..=SESSIONS_MAX {
             sessions.open(TOKEN, at(3)).expect("random numbers");
         }
-        assert!(sessions.find(&second, at(4)).is_none() && sessions.find(&first, at(4)).is_some());
+        assert!(
+            sessions.find(&second, at(4), Use::ByPerson).is_none()
+                && sessions.find(&first, at(4), Use::ByPerson).is_some()
+        );
     }
 
     #[test]
     fn a_cookie_of_nobody_finds_nothing() {
         let sessions = Sessions::default();
         let cookie = sessions.open(TOKEN, at(0)).expect("random numbers");
-        assert!(sessions.find("x", at(1)).is_none());
+        assert!(sessions.find("x", at(1), Use::ByPerson).is_none());
         sessions.close(hash_secret(&cookie));
-        assert!(sessions.find(&cookie, at(1)).is_none(), "closed");
+        assert!(sessions.find(&cookie, at(1), Use::ByPerson).is_none(), "closed");
     }
 }

@@ -77,7 +77,7 @@ fn profile_card(profile: &Profile) -> Markup {
             @match &profile.effective {
                 Some(effective) => dl.facts {
                     (fact("Keys", effective.keys.join(", ")))
-                    (fact("Lifetime", html! { (effective.lifetime_s / 86_400) " d " (effective.lifetime_s % 86_400 / 3_600) " h" }))
+                    (fact("Lifetime", span(effective.lifetime_s)))
                     (fact("Renewed from", html! { (effective.renew_from_percent) " % of it" }))
                     (fact("Approval", &effective.approval))
                     (fact("Credentials", &effective.credentials))
@@ -85,6 +85,15 @@ fn profile_card(profile: &Profile) -> Markup {
                 None => p.flash.failed { "What is written in this profile can't be used." },
             }
         }
+    }
+}
+
+/// A lifetime in days and hours.
+fn span(seconds: u64) -> String {
+    match (seconds / 86_400, seconds % 86_400 / 3_600) {
+        (days, 0) if days > 0 => format!("{days} d"),
+        (0, hours) => format!("{hours} h"),
+        (days, hours) => format!("{days} d {hours} h"),
     }
 }
 

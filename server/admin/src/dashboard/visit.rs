@@ -5,16 +5,16 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
-use http::header::{COOKIE, LOCATION, SET_COOKIE};
+use http::header::{ACCEPT, COOKIE, LOCATION, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use muster_policy::identity::AccountId;
 use muster_policy::time::UnixTime;
 use muster_store::record::Area;
 
-use super::Dashboard;
 use super::inside::Problem;
-use super::session::{Flash, Session};
+use super::session::{Flash, Session, Use};
+use super::{Dashboard, live};
 use crate::auth::Caller;
 
 /// The cookie's name.
@@ -23,6 +23,8 @@ const COOKIE_NAME: &str = "muster_session";
 const COOKIE_MAX_BYTES: usize = 128;
 /// Sent by htmx with its requests for parts of a page.
 const HX_REQUEST: HeaderName = HeaderName::from_static("hx-request");
+/// Sent by `live.js` with requests that a page makes by itself.
+const MUSTER_LIVE: HeaderName = HeaderName::from_static("muster-live");
 /// Tells htmx to go to another page.
 const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 
@@ -60,6 +62,12 @@ impl Visit {
         self.caller.require_admin().is_ok()
     }
 
+    /// Whether the session and the token behind it are good still; no use of the session.
+    pub(super) fn is_still_open(&self) -> bool {
+        let Dashboard { api, sessions, .. } = &*self.dashboard;
+        sessions.is_open(self.session.key, api.now()) && self.caller.is_still_good(api)
+    }
+
     /// Goes to a page that says what came of a form.
     pub(super) fn finish<T>(&self, outcome: Result<T, Problem>, done: &str, to: &str) -> Response {
         let flash = match outcome {
@@ -86,9 +94,13 @@ pub(super) async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let (headers, is_part) = (request.headers(), request.headers().contains_key(HX_REQUEST));
-    let Some((session, caller)) = cookie(headers).and_then(|cookie| dashboard.known(cookie)) else {
-        return to_login(is_part);
+    let headers = request.headers();
+    let wants_stream = headers.get(ACCEPT).is_some_and(|kinds| kinds == "text/event-stream");
+    let is_by_page = wants_stream || headers.contains_key(MUSTER_LIVE);
+    let is_part = is_by_page || headers.contains_key(HX_REQUEST);
+    let by = if is_by_page { Use::ByPage } else { Use::ByPerson };
+    let Some((session, caller)) = cookie(headers).and_then(|cookie| dashboard.known(cookie, by)) else {
+        return if wants_stream { live::last_word("over") } else { to_login(is_part) };
     };
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     if !reads && !is_same_origin(headers) {
@@ -105,9 +117,9 @@ pub(super) async fn admit(
 
 impl Dashboard {
     /// The session of a cookie, when the token behind it is still good.
-    fn known(&self, cookie: &str) -> Option<(Session, Caller)> {
+    fn known(&self, cookie: &str, by: Use) -> Option<(Session, Caller)> {
         let now = self.api.now();
-        let session = self.sessions.find(cookie, now)?;
+        let session = self.sessions.find(cookie, now, by)?;
         let caller = Caller::of_hash(&self.api, session.token).ok().flatten();
         if caller.is_none() {
             self.sessions.close(session.key);

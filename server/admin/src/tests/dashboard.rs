@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::body::Body;
 use http::header::{COOKIE, LOCATION, SET_COOKIE};
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -14,8 +14,6 @@ const PAGES: &[&str] = &[
     "/",
     "/access",
     "/access/test?host=api.example.com&protocol=https&path=/x",
-    "/overview/events",
-    "/overview/figures",
     "/approvals",
     "/audit",
     "/audit/check",
@@ -33,6 +31,8 @@ const PAGES: &[&str] = &[
     "/hosts/api.example.com/test?q=meter-1",
     "/settings",
     "/tokens",
+    "/webhooks",
+    "/webhooks/{webhook}",
 ];
 
 /// Every form, by its address.
@@ -60,9 +60,13 @@ const FORMS: &[&str] = &[
     "/settings/zones",
     "/tokens",
     "/tokens/00000000-0000-7000-8000-000000000000/revoke",
+    "/webhooks",
+    "/webhooks/{webhook}/dead_letters/1/redeliver",
+    "/webhooks/{webhook}/remove",
+    "/webhooks/{webhook}/test",
 ];
 
-struct Seen {
+pub(super) struct Seen {
     status: StatusCode,
     headers: HeaderMap,
     text: String,
@@ -75,19 +79,19 @@ impl Seen {
 }
 
 /// A browser that keeps one cookie.
-struct Browser {
+pub(super) struct Browser {
     router: Router,
-    cookie: Option<String>,
+    pub(super) cookie: Option<String>,
     csrf: String,
 }
 
 impl Browser {
-    fn new(rig: &Rig) -> Self {
+    pub(super) fn new(rig: &Rig) -> Self {
         Self { router: rig.router(), cookie: None, csrf: String::new() }
     }
 
     /// A browser of someone who logged in with a new token of the role.
-    async fn of(rig: &Rig, role: &str) -> (Self, String, String) {
+    pub(super) async fn of(rig: &Rig, role: &str) -> (Self, String, String) {
         Self::with(rig, json!({ "name": "someone", "role": role })).await
     }
 
@@ -102,7 +106,14 @@ impl Browser {
         (browser, token, id)
     }
 
-    async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], text: &str) -> Seen {
+    /// Sends a request; hands out the answer as it comes.
+    pub(super) async fn open(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        text: &str,
+    ) -> Response<Body> {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -111,7 +122,11 @@ impl Browser {
             request = request.header(COOKIE, format!("muster_session={cookie}"));
         }
         let request = request.body(Body::from(text.to_owned())).expect("a request");
-        let response = self.router.clone().oneshot(request).await.expect("an answer");
+        self.router.clone().oneshot(request).await.expect("an answer")
+    }
+
+    async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], text: &str) -> Seen {
+        let response = self.open(method, path, headers, text).await;
         if let Some(set) = response.headers().get(SET_COOKIE) {
             let set = set.to_str().expect("text");
             assert!(set.contains("; HttpOnly") && set.contains("; SameSite=Strict"), "{set}");
@@ -130,7 +145,7 @@ impl Browser {
     }
 
     /// Sends a form of the session's own, and follows to the page after it.
-    async fn post(&mut self, path: &str, fields: &str) -> Seen {
+    pub(super) async fn post(&mut self, path: &str, fields: &str) -> Seen {
         let sent = format!("csrf={}&{fields}", self.csrf);
         let seen = self.send("POST", path, &[], &sent).await;
         if seen.status == StatusCode::SEE_OTHER {
@@ -145,12 +160,13 @@ fn text(value: &Value) -> String {
     value.as_str().expect("text").to_owned()
 }
 
-/// An account with a zone, a hostname, and a device that has a certificate.
+/// An account with a zone, a hostname, a webhook, and a device that has a certificate.
 struct World {
     rig: Rig,
     zone: String,
     ca: String,
     certificate: String,
+    webhook: String,
 }
 
 impl World {
@@ -169,13 +185,16 @@ impl World {
         };
         assert!(signed.is_object());
         rig.send("GET", &rig.own(&format!("/cas/{ca}/crl")), "").await;
-        Self { rig, zone, ca, certificate }
+        let webhook = json!({ "name": "ours", "url": "https://hooks.example.com/x" });
+        let webhook = text(&rig.post("/webhooks", webhook).await["id"]);
+        Self { rig, zone, ca, certificate, webhook }
     }
 
     fn fill(&self, path: &str) -> String {
         path.replace("{zone}", &self.zone)
             .replace("{ca}", &self.ca)
             .replace("{certificate}", &self.certificate)
+            .replace("{webhook}", &self.webhook)
     }
 }
 
@@ -212,7 +231,7 @@ async fn every_page_is_shown_and_keeps_to_itself() {
             assert!(!seen.text.contains(forbidden), "{path} has {forbidden}");
         }
     }
-    for asset in ["style.css", "htmx.js", "icon.svg"] {
+    for asset in ["style.css", "htmx.js", "live.js", "icon.svg"] {
         assert_eq!(browser.get(&format!("/assets/{asset}")).await.status, StatusCode::OK);
     }
     assert_eq!(browser.get("/assets/..%2fCargo.toml").await.status, StatusCode::NOT_FOUND);
@@ -265,6 +284,16 @@ async fn a_form_of_another_site_or_session_changes_nothing() {
     assert_eq!(world.rig.get("/devices/meter-1").await["status"], "active");
     assert_eq!(world.rig.get(&world.fill("/certificates/{certificate}")).await["status"], "active");
     assert_eq!(browser.get("/").await.status, StatusCode::OK, "still logged in");
+}
+
+#[tokio::test]
+async fn a_page_beyond_the_last_leads_back_to_it() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "reader").await;
+    let ids: Vec<Value> = (0..60).map(|number| json!({ "id": format!("valve-{number}") })).collect();
+    world.rig.post("/devices/import", Value::Array(ids)).await;
+    let seen = browser.get("/devices?page=50").await.text;
+    assert!(seen.contains("page=2\" rel=\"prev\""), "{seen}");
 }
 
 #[tokio::test]

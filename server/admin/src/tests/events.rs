@@ -13,7 +13,7 @@ use super::rig::{Rig, SECRET};
 /// Generous: a loaded machine's disk.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Stream {
+pub(super) struct Stream {
     body: Body,
     text: String,
 }
@@ -23,14 +23,14 @@ impl Stream {
         Self::of(open(rig, token, query, last).await)
     }
 
-    fn of(response: Response<Body>) -> Self {
+    pub(super) fn of(response: Response<Body>) -> Self {
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Self { body: response.into_body(), text: String::new() }
     }
 
     /// The next block of lines; none at the end of the stream.
-    async fn next(&mut self) -> Option<String> {
+    pub(super) async fn next(&mut self) -> Option<String> {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
                 let (block, rest) = (block.to_owned(), rest.to_owned());
