@@ -62,7 +62,7 @@ impl Rig {
                 let dir = DataDir::new(self.temp.path().join("data"));
                 firmware::factory(&self.client, &dir, *args, &mut printer).await
             }
-            Command::Flash(args) => firmware::flash(&args),
+            Command::Flash(args) => firmware::flash(&args, &mut printer),
             command => act(&self.client, command, &mut printer).await,
         };
         let text = String::from_utf8(out).expect("text");
