@@ -3,7 +3,7 @@
 #
 #   no_std-agent/firmware/build.sh BOARD          mps2-an386 (Cortex-M4), mps2-an385 (Cortex-M3),
 #                                                 nrf52840-dk (Cortex-M4), w5500-evb-pico2 (Cortex-M33)
-#   no_std-agent/firmware/build.sh lint BOARD ... runs clippy on the boards' packages; prints nothing if all is well
+#   no_std-agent/firmware/build.sh lint BOARD     runs clippy on the board's package; prints nothing if all is well
 #
 # With rustup's target for the board where it is installed, else with Debian's toolchain (rustc-web cargo-web
 # rust-web-src gcc-arm-none-eabi, for clippy rust-web-clippy), which builds `core` from its sources. Nothing but
@@ -38,15 +38,9 @@ choose_cargo() {
 }
 
 if [ "${1:-}" = lint ]; then
-    shift
-    packages=()
-    # All for the target of the last one: nothing is linked, and one check of what they share is enough.
-    for board in "$@"; do
-        find_board "$board"
-        packages+=(-p "$package")
-    done
+    find_board "${2:-}"
     choose_cargo
-    "${cargo[@]}" clippy "${flags[@]}" "${packages[@]}"
+    "${cargo[@]}" clippy "${flags[@]}" -p "$package"
 else
     find_board "$@"
     choose_cargo

@@ -192,3 +192,6 @@ const _: () =
     assert!(partition::PAGES + journal::PAGES + IDENTITY_PAGES == DATA_PAGES, "the layout of all boards");
 /// One for TCP, two that the stack needs for DHCP and DNS.
 const SOCKETS: usize = 3;
+
+#[cfg(test)]
+mod tests;

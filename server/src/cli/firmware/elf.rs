@@ -59,7 +59,7 @@ fn half(octets: &[u8], at: usize) -> Option<u16> {
 
 /// A file of segments, for tests.
 #[cfg(test)]
-pub(super) fn file(segments: &[(u32, u32)]) -> Vec<u8> {
+pub(in crate::cli) fn file(segments: &[(u32, u32)]) -> Vec<u8> {
     let mut elf = vec![0; 52];
     elf[..6].copy_from_slice(b"\x7fELF\x01\x01");
     elf[18] = 40;

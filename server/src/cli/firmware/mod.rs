@@ -24,6 +24,8 @@ use serde_json::json;
 
 use self::block::{Settings, StaticAddress, token_block};
 use self::check::endpoint;
+#[cfg(test)]
+pub(super) use self::elf::file as elf_file;
 pub(super) use self::flash::flash;
 use super::args::{Board, FactoryArgs};
 use super::client::Client;
