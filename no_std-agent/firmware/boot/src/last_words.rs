@@ -35,7 +35,10 @@ pub(crate) fn end_row() {
     }
 }
 
-/// To be called first of all after a reset by a watchdog: it bites without a word of its own.
+/// To be called first of all after a reset by a watchdog: it bites without a word of its own. A reason that nobody was
+/// told yet is newer than the bite, of which some parts keep the trace through the restarts after it.
 pub fn remember_watchdog() {
-    remember_another(journal::cut("the watchdog was not fed"));
+    if recall().is_none_or(|crash| !crash.is_untold()) {
+        remember_another(journal::cut("the watchdog was not fed"));
+    }
 }

@@ -46,9 +46,11 @@ async fn main(_spawner: Spawner) -> ! {
     let mut settings = wdt::Config::default();
     settings.timeout_ticks = WATCHDOG_S * 32_768;
     settings.action_during_debug_halt = HaltConfig::Pause;
-    let Ok((_, [watchdog])) = Watchdog::try_new(board.WDT, settings) else {
+    let Ok((_, [mut watchdog])) = Watchdog::try_new(board.WDT, settings) else {
         panic!("another watchdog runs already");
     };
+    // It runs on through a restart, and may be about to bite.
+    watchdog.pet();
     let console =
         Console::new(Port(UarteTx::new(board.UARTE0, Interrupts, board.P0_06, uarte::Config::default())));
 

@@ -237,6 +237,9 @@ fn a_watchdog_that_bit_is_waited_for_and_written_down() {
     assert!(began_at.elapsed() >= Duration::from_secs(2));
     remember_watchdog();
     assert_eq!(recall().map(|crash| crash.in_a_row), Some(2), "it is still in the row");
+    remember(&journal::Crash::untold(3, journal::cut("a panic")));
+    remember_watchdog();
+    assert_eq!(recall().map(|crash| crash.reason), Some(journal::cut("a panic")), "the newer reason stays");
     last_words::end_row();
     remember_watchdog();
     assert_eq!(recall().map(|crash| crash.in_a_row), Some(1), "a new row");
