@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The firmware: formatted, its own tests on the host, both emulated boards built, and booted against a real server.
+# The firmware: formatted, its own tests on the host, the real boards linted and built, both emulated boards built, and
+# booted against a real server.
 # Needs Debian's toolchain for boards where rustup's is not installed, and the emulator.
 #
 #   tests/firmware.sh [TEST]      all tests, or those whose names contain TEST
@@ -9,9 +10,9 @@ cd "$(dirname "$0")/.."
 
 debian=(qemu-system-arm)
 # The same question as build.sh asks.
-for target in thumbv7em-none-eabi thumbv7m-none-eabi; do
+for target in thumbv7em-none-eabi thumbv7m-none-eabi thumbv8m.main-none-eabi; do
     if ! rustup target list --installed 2>/dev/null | grep -qx "$target"; then
-        debian+=(rustc-web cargo-web rust-web-src gcc-arm-none-eabi)
+        debian+=(rustc-web cargo-web rust-web-src rust-web-clippy gcc-arm-none-eabi)
         break
     fi
 done
@@ -30,11 +31,18 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 firmware=no_std-agent/firmware
 cargo fmt --all --check --manifest-path $firmware/Cargo.toml -- --config-path "$PWD/.rustfmt.toml"
 CARGO_TARGET_DIR=$CARGO_TARGET_DIR/firmware-host \
-    cargo test --quiet --locked --manifest-path $firmware/Cargo.toml -p muster-firmware --lib
+    cargo test --quiet --locked --manifest-path $firmware/Cargo.toml -p muster-firmware -p muster-firmware-boot --lib
 
 MUSTER_FIRMWARE_MPS2_AN386=$($firmware/build.sh mps2-an386)
 MUSTER_FIRMWARE_MPS2_AN385=$($firmware/build.sh mps2-an385)
+# These can't boot here: their lints, their fit into the part and the tools that flash them are tested.
+for board in nrf52840-dk w5500-evb-pico2; do
+    $firmware/build.sh lint $board
+done
+MUSTER_FIRMWARE_NRF52840_DK=$($firmware/build.sh nrf52840-dk)
+MUSTER_FIRMWARE_W5500_EVB_PICO2=$($firmware/build.sh w5500-evb-pico2)
 export MUSTER_FIRMWARE_MPS2_AN386 MUSTER_FIRMWARE_MPS2_AN385
+export MUSTER_FIRMWARE_NRF52840_DK MUSTER_FIRMWARE_W5500_EVB_PICO2
 # One emulator at a time: what a boot takes is part of the test.
 cargo test -p muster-tests --features firmware --test firmware --test firmware_cost -- \
     --test-threads 1 --nocapture "$@"

@@ -1,31 +1,49 @@
 #!/usr/bin/env bash
 # Builds the firmware of one board and prints the path of its image.
 #
-#   no_std-agent/firmware/build.sh BOARD        mps2-an386 (Cortex-M4), mps2-an385 (Cortex-M3)
+#   no_std-agent/firmware/build.sh BOARD          mps2-an386 (Cortex-M4), mps2-an385 (Cortex-M3),
+#                                                 nrf52840-dk (Cortex-M4), w5500-evb-pico2 (Cortex-M33)
+#   no_std-agent/firmware/build.sh lint BOARD     runs clippy on the board's package; prints nothing if all is well
 #
 # With rustup's target for the board where it is installed, else with Debian's toolchain (rustc-web cargo-web
-# rust-web-src gcc-arm-none-eabi), which builds `core` from its sources. Nothing but `core` is there for the image:
-# a crate that asks for a heap does not link.
+# rust-web-src gcc-arm-none-eabi, for clippy rust-web-clippy), which builds `core` from its sources. Nothing but
+# `core` is there for the image: a crate that asks for a heap does not link.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-case ${1:-} in
-    mps2-an386) package=muster-board-mps2 image=muster-mps2 target=thumbv7em-none-eabi ;;
-    mps2-an385) package=muster-board-mps2 image=muster-mps2 target=thumbv7m-none-eabi ;;
-    *) echo "build.sh: which board? mps2-an386 or mps2-an385" >&2; exit 2 ;;
-esac
+find_board() {
+    case ${1:-} in
+        mps2-an386) package=muster-board-mps2 image=muster-mps2 target=thumbv7em-none-eabi ;;
+        mps2-an385) package=muster-board-mps2 image=muster-mps2 target=thumbv7m-none-eabi ;;
+        nrf52840-dk) package=muster-board-nrf52840 image=muster-nrf52840 target=thumbv7em-none-eabi ;;
+        w5500-evb-pico2) package=muster-board-pico2 image=muster-pico2 target=thumbv8m.main-none-eabi ;;
+        *) echo "build.sh: which board? mps2-an386, mps2-an385, nrf52840-dk or w5500-evb-pico2" >&2; exit 2 ;;
+    esac
+}
 
-flags=(build --quiet --release --locked --target "$target" -p "$package")
-export RUSTFLAGS="-C link-arg=-Tlink.x -D warnings"
 base=${CARGO_TARGET_DIR:-$(cd ../.. && pwd)/target}
-if rustup target list --installed 2>/dev/null | grep -qx "$target"; then
+export RUSTFLAGS="-C link-arg=-Tlink.x -D warnings"
+
+# Chooses the compiler for the board that was found last.
+choose_cargo() {
+    cargo=(cargo) flags=(--quiet --release --locked --target "$target")
     export CARGO_TARGET_DIR=$base/firmware
-    cargo "${flags[@]}"
+    if ! rustup target list --installed 2>/dev/null | grep -qx "$target"; then
+        # Another compiler: a target folder of its own.
+        export CARGO_TARGET_DIR=$base/firmware-debian
+        export RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc PATH=/usr/bin:$PATH
+        export RUSTFLAGS="$RUSTFLAGS -C linker=arm-none-eabi-ld -C linker-flavor=ld"
+        cargo=(/usr/bin/cargo) flags+=(-Zbuild-std=core)
+    fi
+}
+
+if [ "${1:-}" = lint ]; then
+    find_board "${2:-}"
+    choose_cargo
+    "${cargo[@]}" clippy "${flags[@]}" -p "$package"
 else
-    # Another compiler: a target folder of its own.
-    export CARGO_TARGET_DIR=$base/firmware-debian
-    export RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc PATH=/usr/bin:$PATH
-    export RUSTFLAGS="$RUSTFLAGS -C linker=arm-none-eabi-ld -C linker-flavor=ld"
-    /usr/bin/cargo "${flags[@]}" -Zbuild-std=core
+    find_board "$@"
+    choose_cargo
+    "${cargo[@]}" build "${flags[@]}" -p "$package"
+    echo "$CARGO_TARGET_DIR/$target/release/$image"
 fi
-echo "$CARGO_TARGET_DIR/$target/release/$image"

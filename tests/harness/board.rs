@@ -28,12 +28,9 @@ pub struct Board {
 
 impl Board {
     /// A device on this machine; nothing is on its flash.
-    #[expect(clippy::disallowed_methods, reason = "tests/firmware.sh has built the images and says where")]
     pub fn new(machine: &'static str, device: &str) -> Self {
-        let variable = format!("MUSTER_FIRMWARE_{}", machine.replace('-', "_").to_uppercase());
-        let firmware = std::env::var(&variable).unwrap_or_else(|_| panic!("{variable} names no firmware"));
         let folder = tempfile::tempdir().expect("a folder");
-        Self { machine, firmware: firmware.into(), folder, device: device.to_owned() }
+        Self { machine, firmware: firmware(machine), folder, device: device.to_owned() }
     }
 
     /// Makes the device's image with a new token, and writes it to the flash.
@@ -118,6 +115,13 @@ impl Board {
         });
         Boot { child, lines, log: Vec::new(), is_over: false }
     }
+}
+
+/// The image of a board's firmware.
+#[expect(clippy::disallowed_methods, reason = "tests/firmware.sh has built the images and says where")]
+pub fn firmware(board: &str) -> PathBuf {
+    let variable = format!("MUSTER_FIRMWARE_{}", board.replace('-', "_").to_uppercase());
+    std::env::var(&variable).unwrap_or_else(|_| panic!("{variable} names no firmware")).into()
 }
 
 /// A device that runs. It is cut off from power when dropped.

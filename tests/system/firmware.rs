@@ -16,7 +16,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use muster_tests::board::Board;
+use muster_tests::board::{Board, firmware};
 use muster_tests::request::request;
 use muster_tests::{Est, Identity, Server};
 use rcgen::BasicConstraints;
@@ -413,4 +413,115 @@ fn a_server_that_only_ever_says_later_holds_nothing_up() {
     server.muster(&["profile", "set", "checked", "approval=manual"]);
     let undecided = ["--profile", "checked"];
     survives(&server, "pump-l", server.est_address(), &undecided, "est: Postponed");
+}
+
+/// Programs that stand in for what flashes a board: they write down each call, and fail if they are told to.
+struct Tools(tempfile::TempDir);
+
+impl Tools {
+    fn new(names: &[&str], exit: u8) -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in names {
+            let path = folder.path().join(name);
+            let script =
+                format!("#!/bin/sh\nprintf '%s\\n' \"{name} $*\" >> \"${{0%/*}}/calls\"\nexit {exit}\n");
+            std::fs::write(&path, script).expect("written");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("set");
+        }
+        Self(folder)
+    }
+
+    /// Runs `muster` with nothing but these on the path.
+    fn muster(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = std::process::Command::new(muster_tests::server::program())
+            .args(arguments)
+            .env("PATH", self.0.path())
+            .output()
+            .expect("muster runs");
+        let text = |octets: Vec<u8>| String::from_utf8(octets).expect("text");
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    fn calls(&self) -> Vec<String> {
+        let calls = std::fs::read_to_string(self.0.path().join("calls")).unwrap_or_default();
+        calls.lines().map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn real_boards_are_flashed_by_their_tools_with_images_that_fit() {
+    let server = Server::start();
+    let both = ["picotool", "probe-rs"];
+    for (board, tool, chip, at) in [
+        ("nrf52840-dk", None, "nRF52840_xxAA", "0xf8000"),
+        ("w5500-evb-pico2", Some("probe-rs"), "RP235x", "0x101f8000"),
+        ("w5500-evb-pico2", None, "", "0x101f8000"),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let list = folder.path().join("devices.csv");
+        std::fs::write(&list, "id\npump-1\n").expect("written");
+        let (list, images) = (list.display().to_string(), folder.path().display().to_string());
+        let est = "https://est.example.com:8443";
+        server.muster(&["factory", "--devices", &list, "--board", board, "--out", &images, "--est", est]);
+        let elf = firmware(board).display().to_string();
+        let flash =
+            ["flash", "--board", board, "--device", "pump-1", "--images", &images, "--firmware", &elf];
+        let flash = [&flash[..], &tool.map_or(vec![], |tool| vec!["--tool", tool])].concat();
+        let image = format!("{images}/pump-1.bin");
+        let expected = if chip.is_empty() {
+            vec![
+                format!("picotool load -v {image} -t bin -o {at}"),
+                format!("picotool load -v -x {elf} -t elf"),
+            ]
+        } else {
+            vec![
+                format!(
+                    "probe-rs download --chip {chip} --verify --binary-format bin --base-address {at} {image}"
+                ),
+                format!("probe-rs download --chip {chip} --verify {elf}"),
+                format!("probe-rs reset --chip {chip}"),
+            ]
+        };
+
+        let tools = Tools::new(&both, 0);
+        tools.muster(&flash).expect("flashed");
+        assert_eq!(tools.calls(), expected);
+        let tools = Tools::new(&[], 0);
+        let shown = tools.muster(&[&flash[..], &["--dry-run"]].concat()).expect("no tool is needed");
+        assert_eq!(shown.lines().collect::<Vec<_>>(), expected);
+        let missing = tools.muster(&flash).expect_err("not there");
+        assert!(missing.contains("is not installed; ") && missing.lines().count() == 1, "{missing}");
+        let tools = Tools::new(&both, 3);
+        let failed = tools.muster(&flash).expect_err("it fails");
+        assert!(failed.contains("failed: exit status: 3; "), "{failed}");
+        assert_eq!(tools.calls(), expected[..1], "and the firmware is not written");
+        let tools = Tools::new(&both, 0);
+        let chosen = [&flash[..], &["--no-boot", "--probe", "E66"]].concat();
+        tools.muster(&chosen).expect("flashed");
+        let selector = if chip.is_empty() { "--ser E66" } else { "--probe E66" };
+        let calls = tools.calls();
+        assert_eq!(calls.len(), 2, "{calls:?}");
+        assert!(calls.iter().all(|call| call.contains(selector) && !call.contains(" -x ")), "{calls:?}");
+    }
+}
+
+#[test]
+fn firmware_of_another_board_is_not_written() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let list = folder.path().join("devices.csv");
+    std::fs::write(&list, "id\npump-1\n").expect("written");
+    let (list, images) = (list.display().to_string(), folder.path().display().to_string());
+    let est = "https://est.example.com:8443";
+    server.muster(&["factory", "--devices", &list, "--board", "nrf52840-dk", "--out", &images, "--est", est]);
+    let tools = Tools::new(&["picotool", "probe-rs"], 0);
+    for (board, other) in [("nrf52840-dk", "w5500-evb-pico2"), ("w5500-evb-pico2", "nrf52840-dk")] {
+        let elf = firmware(other).display().to_string();
+        let flash =
+            ["flash", "--board", board, "--device", "pump-1", "--images", &images, "--firmware", &elf];
+        let refused = tools.muster(&flash).expect_err("of another board");
+        assert!(refused.contains("is no firmware for this board: it has "), "{refused}");
+    }
+    assert_eq!(tools.calls(), [""; 0]);
 }

@@ -112,6 +112,12 @@ pub enum Board {
     /// Cortex-M4, emulated.
     #[value(name = "mps2-an386")]
     Mps2An386,
+    /// Nordic's nRF52840 DK with a W5500.
+    #[value(name = "nrf52840-dk")]
+    Nrf52840Dk,
+    /// WIZnet's W5500-EVB-Pico2, with an RP2350.
+    #[value(name = "w5500-evb-pico2")]
+    W5500EvbPico2,
 }
 
 impl std::fmt::Display for Board {
@@ -119,8 +125,19 @@ impl std::fmt::Display for Board {
         f.write_str(match self {
             Self::Mps2An385 => "mps2-an385",
             Self::Mps2An386 => "mps2-an386",
+            Self::Nrf52840Dk => "nrf52840-dk",
+            Self::W5500EvbPico2 => "w5500-evb-pico2",
         })
     }
+}
+
+/// A program that puts images on a real board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FlashTool {
+    /// Over USB, to the RP2350's boot ROM.
+    Picotool,
+    /// Through a debug probe.
+    ProbeRs,
 }
 
 /// Arguments of `factory`.
@@ -197,9 +214,18 @@ pub struct FlashArgs {
     /// The firmware, as `no_std-agent/firmware/build.sh BOARD` makes it.
     #[arg(long, value_name = "FILE")]
     pub firmware: PathBuf,
+    /// The program to do it with; default: picotool for boards that have its boot ROM, else probe-rs.
+    #[arg(long, value_enum)]
+    pub tool: Option<FlashTool>,
+    /// Which of several: the probe as probe-rs names it, or the serial number for picotool.
+    #[arg(long, value_name = "SELECTOR")]
+    pub probe: Option<String>,
     /// Write and do not boot.
     #[arg(long)]
     pub no_boot: bool,
+    /// Print what would be run, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Arguments of `init`.

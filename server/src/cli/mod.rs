@@ -46,7 +46,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Init(args) => runtime.block_on(server::init(args, cli.json)),
         Command::Serve(args) => runtime.block_on(server::serve(args, &cli.dir)),
         Command::Restore { file } => server::restore(&cli.dir, &file, cli.json),
-        Command::Flash(args) => firmware::flash(&args),
+        Command::Flash(args) => firmware::flash(&args, &mut Printer::new(&mut std::io::stdout(), cli.json)),
         Command::Factory(args) => runtime.block_on(async {
             let dir = DataDir::new(&cli.dir);
             let client = Client::connect(&dir).await?;

@@ -62,7 +62,7 @@ impl Rig {
                 let dir = DataDir::new(self.temp.path().join("data"));
                 firmware::factory(&self.client, &dir, *args, &mut printer).await
             }
-            Command::Flash(args) => firmware::flash(&args),
+            Command::Flash(args) => firmware::flash(&args, &mut printer),
             command => act(&self.client, command, &mut printer).await,
         };
         let text = String::from_utf8(out).expect("text");
@@ -235,6 +235,39 @@ async fn factory_and_flash_overwrite_nothing_that_they_can_t_read() {
     assert!(rig.refused(&flash).await.contains("can't read"));
     std::fs::write(out.join("pump-1.bin"), newer("pump-1.bin")).expect("written");
     assert!(rig.refused(&flash).await.contains("no image of this version"));
+}
+
+#[tokio::test]
+async fn flashing_is_shown_before_it_is_done() {
+    let rig = Rig::new().await;
+    let out = rig.temp.path().join("two images");
+    let folder = out.to_str().expect("a plain path").to_owned();
+    let list = rig.file("devices.csv", "id\npump-1\n");
+    let est = "https://est.example.com:8443";
+    rig.ok(&["factory", "--devices", &list, "--board", "nrf52840-dk", "--out", &folder, "--est", est]).await;
+    let hex = std::fs::read_to_string(out.join("pump-1.hex")).expect("there");
+    assert!(hex.starts_with(":02000004000FEB\r\n:10800000"), "at 0x000f8000: {}", &hex[..40]);
+    let elf = rig.file("firmware.elf", "no ELF");
+    let line = ["flash", "--board", "nrf52840-dk", "--device", "pump-1", "--images", &folder];
+    let line = [&line[..], &["--firmware", &elf, "--dry-run"]].concat();
+    assert!(rig.refused(&line).await.contains("no ELF file for Arm"));
+    std::fs::write(&elf, firmware::elf_file(&[(0, 1000)])).expect("written");
+    let shown = rig.ok(&line).await;
+    let image = format!(
+        "probe-rs download --chip nRF52840_xxAA --verify --binary-format bin --base-address 0xf8000 '{folder}/pump-1.bin'"
+    );
+    assert!(shown.starts_with(&image) && shown.lines().count() == 3, "{shown}");
+    assert_eq!(rig.json(&line).await["commands"][0], image.as_str());
+    let refused = rig.refused(&[&line[..], &["--tool", "picotool"]].concat()).await;
+    assert!(refused.contains("use probe-rs"), "{refused}");
+
+    let line =
+        ["flash", "--board", "mps2-an386", "--device", "pump-1", "--images", &folder, "--firmware", &elf];
+    let refused = rig.refused(&[&line[..], &["--tool", "probe-rs"]].concat()).await;
+    assert!(refused.contains("neither --tool nor --probe"), "{refused}");
+    let refused = rig.refused(&[&line[..], &["--dry-run"]].concat()).await;
+    assert!(refused.contains("without blanks"), "{refused}");
+    assert!(!out.join("pump-1.flash").exists(), "nothing was written");
 }
 
 #[tokio::test]

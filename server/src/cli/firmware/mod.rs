@@ -4,23 +4,30 @@
 //! image on a board, or boots the board in the emulator. One firmware serves all devices: only the image differs.
 
 mod block;
+mod board;
 mod check;
+mod elf;
+mod flash;
 mod image;
+/// Where things lie in the flash of each real board; the firmware's own.
+#[path = "../../../../no_std-agent/firmware/boards/layout.rs"]
+mod layout;
 
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use http::Method;
-use muster_policy::name::DeviceId;
 use serde_json::json;
 
-use self::block::{Settings, StaticAddress, check_settings_block, token_block};
+use self::block::{Settings, StaticAddress, token_block};
 use self::check::endpoint;
-use super::args::{Board, FactoryArgs, FlashArgs};
+#[cfg(test)]
+pub(super) use self::elf::file as elf_file;
+pub(super) use self::flash::flash;
+use super::args::{Board, FactoryArgs};
 use super::client::Client;
 use super::device_csv;
 use super::manage::is_missing;
@@ -103,10 +110,10 @@ fn write_images(
     settings: &[u8],
     token: &[u8],
 ) -> anyhow::Result<()> {
-    let facts = board.facts();
-    let partition = image::partition(settings, token, facts.page_octets);
-    let hex = image::intel_hex(&partition, facts.factory_address);
-    let uf2 = image::uf2(&partition, facts.factory_address, facts.uf2_family);
+    let place = board.place();
+    let partition = image::partition(settings, token, place.page_octets);
+    let hex = image::intel_hex(&partition, place.factory_address);
+    let uf2 = image::uf2(&partition, place.factory_address, place.uf2_family);
     for (kind, octets) in KINDS.into_iter().zip([&partition[..], hex.as_bytes(), &uf2[..]]) {
         let path = folder.join(format!("{device}.{kind}"));
         write_file(&path, octets, Readers::Owner)
@@ -171,85 +178,8 @@ fn static_address(written: &str, gateway: Ipv4Addr, dns: Ipv4Addr) -> anyhow::Re
     Ok(StaticAddress { address, prefix, gateway, dns })
 }
 
-/// Puts firmware and image on a board.
-pub(super) fn flash(args: &FlashArgs) -> anyhow::Result<()> {
-    let device: DeviceId = args.device.parse().with_context(|| format!("`{}`", args.device))?;
-    let image = args.images.join(format!("{device}.bin"));
-    let octets = fs::read(&image)
-        .with_context(|| format!("can't read {}; `muster factory` makes it", image.display()))?;
-    check_settings_block(&octets)
-        .with_context(|| format!("{} is no image of this version", image.display()))?;
-    ensure!(args.firmware.is_file(), "no firmware at {}; build.sh makes it", args.firmware.display());
-    emulate(args, &octets, &device)
-}
-
-/// Writes the image into the file that is the emulated board's flash, and boots the board.
-fn emulate(args: &FlashArgs, partition: &[u8], device: &DeviceId) -> anyhow::Result<()> {
-    let flash = args.images.join(format!("{device}.flash"));
-    let mut content = match fs::read(&flash) {
-        Ok(content) => {
-            check_flash(&content)
-                .with_context(|| format!("{} is not overwritten; move it away", flash.display()))?;
-            content
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => vec![0xff; EMULATED_FLASH_OCTETS],
-        Err(error) => return Err(error).with_context(|| format!("can't read {}", flash.display())),
-    };
-    content.iter_mut().zip(partition).for_each(|(place, octet)| *place = *octet);
-    write_file(&flash, &content, Readers::Owner)
-        .with_context(|| format!("can't write {}", flash.display()))?;
-    if args.no_boot {
-        return Ok(());
-    }
-    let flash = flash.canonicalize()?;
-    let flash = flash.to_str().filter(|path| !path.contains([' ', ',']));
-    let flash = flash.context("the path of the images must be without blanks and commas")?;
-    let status = Command::new(EMULATOR)
-        .args(["-machine", &args.board.to_string(), "-nographic", "-monitor", "none", "-serial", "none"])
-        .args(["-nic", "user,model=lan9118", "-semihosting-config"])
-        .arg(format!("enable=on,target=native,arg=muster,arg=flash={flash}"))
-        .arg("-kernel")
-        .arg(&args.firmware)
-        .status();
-    let status = status.with_context(|| format!("can't run {EMULATOR}; install qemu-system-arm"))?;
-    ensure!(status.success(), "the board stopped: {status}");
-    Ok(())
-}
-
-/// Whether a file is the flash of an emulated board, blank or with factory data of this version.
-fn check_flash(content: &[u8]) -> anyhow::Result<()> {
-    ensure!(content.len() == EMULATED_FLASH_OCTETS, "it is not as long as the flash of this board");
-    let is_blank = content.iter().take(EMULATED_PAGE_OCTETS).all(|octet| *octet == 0xff);
-    if is_blank { Ok(()) } else { check_settings_block(content) }
-}
-
-/// Where things are on a board.
-struct Facts {
-    /// Where in the flash the factory partition begins.
-    factory_address: u32,
-    /// The flash's erase unit.
-    page_octets: usize,
-    /// The family that UF2 loaders look for.
-    uf2_family: u32,
-}
-
-impl Board {
-    const fn facts(self) -> Facts {
-        match self {
-            // The emulator takes `bin`, and no loader looks at the family.
-            Self::Mps2An385 | Self::Mps2An386 => {
-                Facts { factory_address: 0, page_octets: EMULATED_PAGE_OCTETS, uf2_family: 0 }
-            }
-        }
-    }
-}
-
-/// Factory data, journal and identities: 2 + 2 + 4 pages.
-const EMULATED_FLASH_OCTETS: usize = 8 * EMULATED_PAGE_OCTETS;
-const EMULATED_PAGE_OCTETS: usize = 4096;
 /// The forms of an image, by the ends of their names.
 const KINDS: [&str; 3] = ["bin", "hex", "uf2"];
-const EMULATOR: &str = "qemu-system-arm";
 
 /// A name and its address, as `--host` takes them.
 ///

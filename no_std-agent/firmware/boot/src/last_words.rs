@@ -1,0 +1,44 @@
+//! Memory that a restart does not clear, for why the board restarted.
+#![expect(unsafe_code, reason = "static memory that outlives a restart")]
+
+use muster_firmware::journal::{self, Crash, REMEMBERED_BYTES, Reason};
+
+#[unsafe(link_section = ".uninit.last_words")]
+static mut LAST_WORDS: [u8; REMEMBERED_BYTES] = [0; REMEMBERED_BYTES];
+
+/// What the boot before left, if it ended badly.
+pub(crate) fn recall() -> Option<Crash> {
+    // SAFETY: used by the one thread of execution, and by handlers that never return to it; no reference is made.
+    let bytes = unsafe { (&raw const LAST_WORDS).read_volatile() };
+    journal::recall(bytes)
+}
+
+/// Leaves it for the next boot.
+pub(crate) fn remember(crash: &Crash) {
+    let bytes = journal::remember(crash);
+    // SAFETY: as above.
+    unsafe {
+        (&raw mut LAST_WORDS).write_volatile(bytes);
+    }
+}
+
+/// Leaves one more in the row for the next boot.
+pub(crate) fn remember_another(reason: Reason) {
+    let before = recall().map_or(0, |crash| crash.in_a_row);
+    remember(&Crash::untold(before.saturating_add(1), reason));
+}
+
+/// The device has worked for a while: the next crash is the first of a new row.
+pub(crate) fn end_row() {
+    if let Some(crash) = recall() {
+        remember(&Crash::untold(0, crash.reason).told());
+    }
+}
+
+/// To be called first of all after a reset by a watchdog: it bites without a word of its own. A reason that nobody was
+/// told yet is newer than the bite, of which some parts keep the trace through the restarts after it.
+pub fn remember_watchdog() {
+    if recall().is_none_or(|crash| !crash.is_untold()) {
+        remember_another(journal::cut("the watchdog was not fed"));
+    }
+}

@@ -1,0 +1,20 @@
+//! From a reset to a device that runs, the same on all real boards.
+//!
+//! A board package starts its clocks, watchdog, flash, randomness and network, and hands them to [`run`], which does
+//! the rest and ends only if the board does not work at all. [`noise`] tests a hardware generator without tests of its
+//! own, [`layout`] says where things lie in each board's flash, and the panic handler of all boards is here.
+#![no_std]
+
+#[path = "../../boards/layout.rs"]
+pub mod layout;
+
+pub mod console;
+#[cfg(target_os = "none")]
+mod handlers;
+mod last_words;
+mod memory;
+pub mod noise;
+mod run;
+
+pub use self::last_words::remember_watchdog;
+pub use self::run::{Button, Failure, Hardware, run};

@@ -1,0 +1,197 @@
+//! From hardware that works to a device that lives: the crash before, a factory reset, settings, network, device.
+
+use core::fmt;
+use core::pin::pin;
+use core::time::Duration;
+
+use embassy_embedded_hal::flash::partition::Partition;
+use embassy_futures::select::{Either3, select3};
+use embassy_net::StackResources;
+use embassy_net_driver::Driver;
+use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+use embassy_sync::mutex::Mutex;
+use embassy_time::Timer;
+use embedded_storage_async::nor_flash::NorFlash;
+use muster_firmware::device::{Life, Parts};
+use muster_firmware::factory::{self, BadBlock, MAX_SETTINGS_BYTES, MAX_TOKEN_BYTES, Settings};
+use muster_firmware::net::TcpNet;
+use muster_firmware::platform::Platform;
+use muster_firmware::{journal, net, partition};
+use muster_nostd_agent::entropy::{Entropy, NoEntropy};
+use muster_nostd_agent::software::SoftwareKeys;
+use muster_proto::enrollment::{Misuse, Pace};
+
+use crate::last_words;
+use crate::layout::DATA_PAGES;
+use crate::memory::Pool;
+
+/// What a board brings.
+pub struct Hardware<'p, F, E, D, P> {
+    /// Its flash, all of it.
+    pub flash: F,
+    /// Where in the flash the data begins, in bytes: [`Layout::data_offset`](crate::layout::Layout::data_offset).
+    pub data_offset: u32,
+    /// Its randomness, if that passed its tests.
+    pub entropy: Result<E, NoEntropy>,
+    /// Its network, if the controller answers.
+    pub network: Option<D>,
+    /// Its console.
+    pub platform: &'p P,
+    /// The button for a factory reset.
+    pub button: Button,
+}
+
+/// Whether a button was held down while the board started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Button {
+    /// No.
+    Free,
+    /// Yes, and long enough to be meant.
+    Held,
+}
+
+/// Why the board does not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The generator or its tests failed.
+    Entropy,
+    /// The flash failed.
+    Flash,
+    /// A bug in how the device is driven.
+    Misuse(Misuse),
+    /// The network controller does not answer.
+    Network,
+    /// The factory partition is not sound.
+    Settings(BadBlock),
+    /// The identities cannot be read.
+    Store,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entropy => write!(f, "no randomness"),
+            Self::Flash => write!(f, "the flash failed"),
+            Self::Misuse(misuse) => write!(f, "{misuse:?}"),
+            Self::Network => write!(f, "the network controller does not answer"),
+            Self::Settings(bad) => write!(f, "the factory partition is not sound: {bad:?}"),
+            Self::Store => write!(f, "the identities cannot be read"),
+        }
+    }
+}
+
+/// Runs the device until the power is cut; returns if the board does not work. A panic is the right answer to that: it
+/// restarts the board, ever more slowly.
+pub async fn run<F, E, D, P>(hardware: Hardware<'_, F, E, D, P>) -> Failure
+where
+    F: NorFlash,
+    E: Entropy,
+    D: Driver,
+    P: Platform,
+{
+    let Err(failure) = pin!(live(hardware)).await;
+    failure
+}
+
+async fn live<F, E, D, P>(hardware: Hardware<'_, F, E, D, P>) -> Result<core::convert::Infallible, Failure>
+where
+    F: NorFlash,
+    E: Entropy,
+    D: Driver,
+    P: Platform,
+{
+    let Hardware { flash, data_offset, entropy, network, platform, button } = hardware;
+    let flash = Mutex::<NoopRawMutex, F>::new(flash);
+    let page_bytes = u32::try_from(F::ERASE_SIZE).unwrap_or(u32::MAX);
+    let part =
+        |from: u32, pages: u32| Partition::new(&flash, data_offset + from * page_bytes, pages * page_bytes);
+    let mut factory = part(0, partition::PAGES);
+    let mut journal = part(partition::PAGES, journal::PAGES);
+    let mut identities = part(partition::PAGES + journal::PAGES, IDENTITY_PAGES);
+
+    tell_and_wait(platform, &mut journal).await.map_err(|_| Failure::Flash)?;
+    if button == Button::Held {
+        for (part, pages) in [(&mut identities, IDENTITY_PAGES), (&mut journal, journal::PAGES)] {
+            part.erase(0, pages * page_bytes).await.map_err(|_| Failure::Flash)?;
+        }
+        platform.log(format_args!("boot: the identities are erased"));
+    }
+
+    let (mut settings, mut token) = ([0; MAX_SETTINGS_BYTES], [0; MAX_TOKEN_BYTES]);
+    let settings = partition::read_settings(&mut factory, &mut settings).await.map_err(|_| Failure::Flash)?;
+    let settings = Settings::parse(settings).map_err(Failure::Settings)?;
+    let token = partition::read_token(&mut factory, &mut token).await.map_err(|_| Failure::Flash)?;
+    let token = factory::parse_token(token);
+    let credential = token.ok().and_then(|token| factory::credential(&settings, token));
+    platform.log(format_args!(
+        "boot: device {}, token {}",
+        settings.identity.device(),
+        if credential.is_some() { "there" } else { "none" }
+    ));
+
+    let mut entropy = entropy.map_err(|_| Failure::Entropy)?;
+    let network = network.ok_or(Failure::Network)?;
+    let mut seed = [0; 8];
+    entropy.fill(&mut seed).map_err(|_| Failure::Entropy)?;
+    let seed = u64::from_le_bytes(seed);
+    let mut resources = StackResources::<SOCKETS>::new();
+    let (stack, mut runner) = embassy_net::new(network, net::config(settings.address), &mut resources, seed);
+    let mut pool = Pool::new();
+    let lent = pool.lend();
+    let parts = Parts {
+        settings: &settings,
+        credential,
+        net: TcpNet::new(stack, settings.hosts.clone(), lent.tcp_receive, lent.tcp_send),
+        identities,
+        factory,
+        keys: SoftwareKeys,
+        entropy,
+        platform,
+        memory: lent.device,
+        inbox: lent.inbox,
+        pace: Pace::default(),
+        seed,
+    };
+    let mut life = Life::start(parts).await.map_err(|_| Failure::Store)?;
+    // Pinned where they are: these are large, and a move is a copy on the stack.
+    let (living, networking, steady) = (pin!(life.run()), pin!(runner.run()), pin!(end_row_later()));
+    match select3(living, networking, steady).await {
+        Either3::First(Err(misuse)) => Err(Failure::Misuse(misuse)),
+        Either3::First(Ok(never)) => match never {},
+    }
+}
+
+/// Writes down why the boot before ended, if it ended badly, and waits the longer the more there were in a row.
+async fn tell_and_wait<F: NorFlash>(platform: &impl Platform, journal: &mut F) -> Result<(), F::Error> {
+    if let Some(crash) = last_words::recall()
+        && crash.is_untold()
+    {
+        journal::record(journal, crash.in_a_row, &crash.reason).await?;
+        let wait = journal::back_off(crash.in_a_row);
+        platform.log(format_args!("boot: crash {} in a row, waiting {} s", crash.in_a_row, wait.as_secs()));
+        last_words::remember(&crash.told());
+        Timer::after_secs(wait.as_secs()).await;
+    }
+    if let Some(crash) = journal::newest(journal).await? {
+        platform.log(format_args!("boot: last crash: {}", crash.reason));
+    }
+    Ok(())
+}
+
+async fn end_row_later() -> core::convert::Infallible {
+    Timer::after_secs(STEADY_AFTER.as_secs()).await;
+    last_words::end_row();
+    core::future::pending().await
+}
+
+/// A device that has worked for so long did not crash in a row.
+const STEADY_AFTER: Duration = Duration::from_secs(10 * 60);
+/// Two for each identity.
+const IDENTITY_PAGES: u32 = 4;
+const _: () =
+    assert!(partition::PAGES + journal::PAGES + IDENTITY_PAGES == DATA_PAGES, "the layout of all boards");
+/// One for TCP, two that the stack needs for DHCP and DNS.
+const SOCKETS: usize = 3;
+
+#[cfg(test)]
+mod tests;
