@@ -117,7 +117,13 @@ WHY = {
         12-prop-maximum-packet-size-publish-qos1 12-prop-maximum-packet-size-publish-qos2
         12-prop-subpub-payload-format""",
 }
-EXPECTED = {"edge": {name for names in WHY.values() for name in names.split()}, "mosquitto": set()}
+# What fails with mosquitto behind the relay, and not without: they set up listeners of their own or several brokers.
+BEHIND_RELAY = """01-connect-zero-length-id 04-retain-check-source 04-retain-check-source-persist
+    04-retain-check-source-persist-diff-port 13-malformed-publish-v5"""
+EXPECTED = {
+    "edge": {name for names in WHY.values() for name in names.split()},
+    "mosquitto": set(BEHIND_RELAY.split()),
+}
 
 
 def settings_of(arguments):
