@@ -7,7 +7,7 @@ mod rig;
 use muster_broker::{Code, CutReason, Ended};
 use rig::{
     Client, GOODBYE, OPEN, PING, PUBACK, PUBCOMP, PUBREC, PUBREL, ack, broker, connect, connected, dial,
-    holder, publish,
+    holder, packet, publish,
 };
 use tokio::io::AsyncReadExt;
 use tokio::time::Duration;
@@ -312,6 +312,31 @@ async fn wills_fire_when_they_should() {
     let _new = connected(&broker, connect(5, "one")).await;
     assert!(watcher.receive().await.1.ends_with(b"gone\0x"));
     assert_eq!(broker.metrics().wills, 5);
+}
+
+#[tokio::test]
+async fn a_goodbye_counts_though_the_client_is_back_before_it_is_read() {
+    for version in [4, 5] {
+        let broker = broker(OPEN);
+        let mut watcher = connected(&broker, connect(4, "watcher")).await;
+        watcher.subscribe(4, "gone", 0).await;
+        let willing = || {
+            let connect = connect(version, "one").will("gone", b"x", 0, &[]).unclean();
+            if version == 5 { connect.expiry(100) } else { connect }
+        };
+        let mut old = connected(&broker, willing()).await;
+        // Its task is the first to run: nothing is awaited between here and its CONNECT.
+        let mut new = dial(&broker, None);
+        let goodbye: &[u8] = if version == 5 { &[0, 5, 0x11, 0, 0, 0, 0] } else { &[] };
+        old.send(&packet(0xe0, goodbye)).await;
+        new.send(&willing().octets()).await;
+        let (first, body) = new.receive().await;
+        // Version 5 ended the session with its goodbye.
+        assert_eq!((first, body[0]), (0x20, u8::from(version == 4)), "{version}");
+        assert_eq!(old.ended().await, Ended::Disconnected, "{version}");
+        watcher.receive_nothing().await;
+        assert_eq!((broker.metrics().wills, broker.metrics().taken_over), (0, 0), "{version}");
+    }
 }
 
 #[tokio::test]

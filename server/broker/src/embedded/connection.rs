@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
 use super::delivery::Replay;
@@ -67,6 +68,7 @@ async fn begin<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Result<(Connecti
         will: connect.will.map(Box::new),
         rules: Arc::clone(&gate.rules),
     };
+    hub.hear_out(&arrival).await;
     let (attached, leavings) = match hub.attach(&arrival) {
         Ok(attached) => attached,
         Err(code) => {
@@ -101,6 +103,7 @@ async fn begin<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Result<(Connecti
         heard_at: Instant::now(),
         resumes_at: None,
         brake: None,
+        hearer: None,
     };
     if is_tiny {
         return Err(connection.end(Over::Stalled).await);
@@ -162,6 +165,8 @@ pub(super) struct Connection<'a, S> {
     pub(super) resumes_at: Option<Instant>,
     /// What the disk must have done before the client is read again.
     pub(super) brake: Option<Ticket>,
+    /// Who waits until what the client has sent is handled.
+    hearer: Option<oneshot::Sender<()>>,
 }
 
 impl<S: Stream> Connection<'_, S> {
@@ -196,7 +201,15 @@ impl<S: Stream> Connection<'_, S> {
                 biased;
                 reason = cut.wait() => return Over::Cut(reason),
                 event = self.packets.event(reading) => event,
-                () = self.seat.wake.notified() => continue,
+                // Nothing more is there.
+                () = core::future::ready(()), if self.hearer.is_some() => {
+                    self.hearer = None;
+                    continue;
+                }
+                () = self.seat.wake.notified() => {
+                    self.hearer = self.seat.session.hearer(self.seat.link);
+                    continue;
+                }
                 () = self.hub.store.durable(ticket.unwrap_or_default()), if ticket.is_some() => {
                     self.release();
                     continue;
@@ -256,6 +269,7 @@ impl<S: Stream> Connection<'_, S> {
             }
         };
         self.seat.leave(departure).await;
+        self.hearer = None;
         if let Some(code) = goodbye {
             write_disconnect(self.packets.output(), self.terms.version, code);
         }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use muster_policy::identity::AccountId;
 use tokio::sync::Notify;
+use tokio::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use super::delivery::Replay;
@@ -30,6 +31,10 @@ use crate::topic::Subscribed;
 use crate::wire::Code;
 use crate::wire::connect::Will;
 use crate::wire::subscribe::{Options, RetainHandling};
+
+/// How long a client that comes back waits for its earlier connection to be read: long enough for a task that is
+/// next in the queue of a busy machine.
+const HEAR_OUT_WAIT: Duration = Duration::from_millis(100);
 
 /// All that the embedded engine knows.
 #[derive(Debug)]
@@ -130,6 +135,18 @@ impl Hub {
         self.spaces.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
+    /// Has an earlier connection of a client handle what came on it before, for a moment at most.
+    ///
+    /// A client that says goodbye and comes back at once is not one that takes its session over: its DISCONNECT
+    /// drops the will and may end the session, though this connection's task was the first to run.
+    pub(super) async fn hear_out(&self, arrival: &Arrival) {
+        let session = self.space(arrival.account).sessions().get(&arrival.key).cloned();
+        if let Some(heard) = session.and_then(|session| session.hear_out()) {
+            // Of the three ends, answered, gone and too late, none changes what follows.
+            let _ = tokio::time::timeout(HEAR_OUT_WAIT, heard).await;
+        }
+    }
+
     /// Gives a client its session, and takes it from an earlier connection of the same client. What is left to
     /// do is for [`Hub::clear`].
     ///
@@ -147,6 +164,7 @@ impl Hub {
             outstanding: 0,
             will: arrival.will.clone(),
             kicked: None,
+            hearer: None,
         };
         let mut leavings = Leavings::default();
         let Entered { session, session_present, predecessor } =

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::delivery::offer;
 use super::flight::{InFlight, Stage};
@@ -97,6 +97,8 @@ pub(crate) struct Link {
     pub(crate) will: Option<Box<Will>>,
     /// Why the connection must end.
     pub(crate) kicked: Option<Code>,
+    /// Who waits until all that the client has sent is handled; dropped is answered.
+    pub(crate) hearer: Option<oneshot::Sender<()>>,
 }
 
 /// A message for this session.
@@ -245,6 +247,22 @@ impl Session {
         state.waiting.push_back(queued);
         state.ring();
         Pushed::Queued(ticket)
+    }
+
+    /// Asks the connection, if there is one, to handle all that its client has sent. The answer is an error: the
+    /// end of the question.
+    pub(super) fn hear_out(&self) -> Option<oneshot::Receiver<()>> {
+        let mut state = self.state();
+        let link = state.link.as_mut()?;
+        let (hearer, heard) = oneshot::channel();
+        link.hearer = Some(hearer);
+        link.wake.notify_one();
+        Some(heard)
+    }
+
+    /// Who asked this connection to be heard out.
+    pub(super) fn hearer(&self, link: u64) -> Option<oneshot::Sender<()>> {
+        self.state().link.as_mut().filter(|current| current.id == link)?.hearer.take()
     }
 
     /// Takes what may be sent now: the last words of a session that is over, or at most `count` messages, and none after `bytes` octets are reached.
