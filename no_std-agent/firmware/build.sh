@@ -16,7 +16,12 @@ case ${1:-} in
 esac
 
 flags=(build --quiet --release --locked --target "$target" -p "$package")
-export RUSTFLAGS="-C link-arg=-Tlink.x -D warnings"
+# Panics name a file as `crate-1.2.3/src/lib.rs`: shorter, and the same wherever the image is built.
+sources=$(cd ../.. && pwd)
+for crates in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
+    remap="${remap:-} --remap-path-prefix=$crates/="
+done
+export RUSTFLAGS="-C link-arg=-Tlink.x -D warnings --remap-path-prefix=$sources/no_std-agent/=${remap:-}"
 base=${CARGO_TARGET_DIR:-$(cd ../.. && pwd)/target}
 if rustup target list --installed 2>/dev/null | grep -qx "$target"; then
     export CARGO_TARGET_DIR=$base/firmware
