@@ -22,7 +22,12 @@ find_board() {
 }
 
 base=${CARGO_TARGET_DIR:-$(cd ../.. && pwd)/target}
-export RUSTFLAGS="-C link-arg=-Tlink.x -D warnings"
+# Panics name a file as `crate-1.2.3/src/lib.rs`: shorter, and the same wherever the image is built.
+sources=$(cd ../.. && pwd)
+for crates in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
+    remap="${remap:-} --remap-path-prefix=$crates/="
+done
+export RUSTFLAGS="-C link-arg=-Tlink.x -D warnings --remap-path-prefix=$sources/no_std-agent/=${remap:-}"
 
 # Chooses the compiler for the board that was found last.
 choose_cargo() {

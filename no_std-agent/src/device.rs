@@ -113,7 +113,7 @@ where
         let in_a = store.load(Slot::A, scratch).await.map_err(StartError::Store)?;
         let in_b = store.load(Slot::B, tls.receive).await.map_err(StartError::Store)?;
         let restored = Restored { records: [slots.restore(in_a, &mut keys), slots.restore(in_b, &mut keys)] };
-        let machine = Enrollment::new(config, lent, &restored, P256Verifier, clock.now());
+        let machine = Enrollment::new(config, lent, &restored, P256Verifier::new(keys.ec()), clock.now());
         scratch.zeroize();
         tls.receive.zeroize();
         let mut device =
@@ -172,6 +172,7 @@ where
             anchors: Anchors { certificates, fingerprint: None },
             intermediates: Bundle::default(),
             moment: self.machine.moment(),
+            verifier: self.machine.verifier(),
         };
         let leaf = self.machine.chain(slot).and_then(|chain| chain.iter().next());
         let key = self.slots.key(slot);

@@ -11,6 +11,7 @@ use muster_proto::csr::P256Point;
 use muster_proto::enrollment::Slot;
 use zeroize::Zeroize;
 
+use crate::ec::{Ec, Portable};
 use crate::entropy::Entropy;
 
 /// Longest reference: a P-256 scalar, or an element's handle with a check value.
@@ -47,6 +48,11 @@ pub trait KeyStore {
     /// # Errors
     /// [`KeyError`]; the caller goes on, as nothing refers to the key.
     fn forget(&mut self, reference: &KeyReference) -> Result<(), KeyError>;
+
+    /// What checks the signatures of others. Asked once, when a device starts.
+    fn ec(&self) -> &'static dyn Ec {
+        &Portable
+    }
 }
 
 /// A key and its public half.

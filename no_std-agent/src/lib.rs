@@ -2,8 +2,8 @@
 //!
 //! `muster-proto` decides what to do; this crate does it. [`device`] is the loop that an application drives, and
 //! where to begin reading. It asks the board for a few things by trait: TCP ([`net`]), a NOR flash
-//! (`embedded_storage_async`), randomness ([`entropy`]), time ([`clock`]) and private keys ([`key`], in software:
-//! [`software`]). [`store`] keeps two identities through power cuts, and [`tls`] is embedded-tls behind a strict
+//! (`embedded_storage_async`), randomness ([`entropy`]), time ([`clock`]) private keys ([`key`], in software:
+//! [`software`]) and arithmetic ([`ec`]). [`store`] keeps two identities through power cuts, and [`tls`] is embedded-tls behind a strict
 //! verifier. All memory is lent by the caller; futures need no particular executor.
 //! What a board needs, how to port to one, and what was decided: see the crate's README.
 #![no_std]
@@ -11,6 +11,7 @@
 
 pub mod clock;
 pub mod device;
+pub mod ec;
 pub mod entropy;
 pub mod key;
 pub mod net;

@@ -1,60 +1,116 @@
-//! P-256 in software: keys that are their own reference, and the signature checks of certificates and TLS.
-//!
-//! The same `p256` that embedded-tls links for its key exchange, so the curve's code is there once. Signatures are
-//! deterministic (RFC 6979): a weak entropy source costs a key when it is made, not each time it signs.
+//! P-256 keys that are their own reference, and the signature checks of certificates and TLS, over [`Ec`].
+
+use core::cell::Cell;
 
 use muster_proto::csr::P256Point;
 use muster_proto::der::Oid;
 use muster_proto::enrollment::Slot;
 use muster_proto::x509::{PublicKey, SignatureAlgorithm, Verify, VerifyError};
-use p256::ecdsa::signature::{Signer, Verifier};
-use p256::ecdsa::{DerSignature, SigningKey, VerifyingKey};
+use rand_core::RngCore;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
 
+use crate::ec::{Ec, Portable, from_der, to_der};
 use crate::entropy::{Entropy, generator};
-use crate::key::{KeyError, KeyReference, KeyStore, Signature, SlotKey};
+use crate::key::{KeyError, KeyReference, KeyStore, MAX_SIGNATURE_BYTES, Signature, SlotKey};
 
-/// Keys in the identity store itself, for boards without a secure element.
+/// Keys in the identity store itself, for boards without a secure element, by the portable arithmetic.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SoftwareKeys;
 
 impl KeyStore for SoftwareKeys {
-    fn generate(&mut self, _: Slot, entropy: &mut impl Entropy) -> Result<SlotKey, KeyError> {
-        let mut generator = generator(entropy).map_err(|_| KeyError::NoEntropy)?;
-        let key = SigningKey::random(&mut generator);
-        let mut scalar = key.to_bytes();
-        let reference = KeyReference::new(&scalar);
-        scalar.zeroize();
-        Ok(SlotKey { reference: reference.ok_or(KeyError::Failed)?, point: point(&key)? })
+    fn generate(&mut self, slot: Slot, entropy: &mut impl Entropy) -> Result<SlotKey, KeyError> {
+        SoftwareKeysBy(&Portable).generate(slot, entropy)
     }
 
     fn public(&mut self, reference: &KeyReference) -> Result<P256Point, KeyError> {
-        point(&signing_key(reference)?)
+        SoftwareKeysBy(&Portable).public(reference)
     }
 
     fn sign(&mut self, reference: &KeyReference, message: &[u8]) -> Result<Signature, KeyError> {
-        let signature: DerSignature =
-            signing_key(reference)?.try_sign(message).map_err(|_| KeyError::Failed)?;
-        Signature::new(signature.as_bytes()).ok_or(KeyError::Failed)
+        SoftwareKeysBy(&Portable).sign(reference, message)
+    }
+
+    fn forget(&mut self, reference: &KeyReference) -> Result<(), KeyError> {
+        SoftwareKeysBy(&Portable).forget(reference)
+    }
+}
+
+/// The same by another arithmetic.
+#[derive(Clone, Copy)]
+pub struct SoftwareKeysBy(pub &'static dyn Ec);
+
+impl KeyStore for SoftwareKeysBy {
+    fn generate(&mut self, _: Slot, entropy: &mut impl Entropy) -> Result<SlotKey, KeyError> {
+        let mut generator = generator(entropy).map_err(|_| KeyError::NoEntropy)?;
+        let mut secret = [0; 32];
+        // One number in 2^32 is not below the order (FIPS 186-5 §A.2.2).
+        for _ in 0..MAX_DRAWS {
+            generator.fill_bytes(&mut secret);
+            let Some(point) = self.0.public(&secret) else { continue };
+            let reference = KeyReference::new(&secret);
+            secret.zeroize();
+            return Ok(SlotKey { reference: reference.ok_or(KeyError::Failed)?, point });
+        }
+        Err(KeyError::Failed)
+    }
+
+    fn public(&mut self, reference: &KeyReference) -> Result<P256Point, KeyError> {
+        self.0.public(secret(reference)?).ok_or(KeyError::Unknown)
+    }
+
+    fn sign(&mut self, reference: &KeyReference, message: &[u8]) -> Result<Signature, KeyError> {
+        let signature = self.0.sign(secret(reference)?, &Sha256::digest(message).into());
+        let mut place = [0; MAX_SIGNATURE_BYTES];
+        let der = to_der(&signature.ok_or(KeyError::Unknown)?, &mut place);
+        der.and_then(Signature::new).ok_or(KeyError::Failed)
     }
 
     fn forget(&mut self, _: &KeyReference) -> Result<(), KeyError> {
         // The store has wiped the pages that held it.
         Ok(())
     }
+
+    fn ec(&self) -> &'static dyn Ec {
+        self.0
+    }
 }
 
-fn signing_key(reference: &KeyReference) -> Result<SigningKey, KeyError> {
-    SigningKey::from_slice(reference.as_bytes()).map_err(|_| KeyError::Unknown)
-}
-
-fn point(key: &SigningKey) -> Result<P256Point, KeyError> {
-    P256Point::new(key.verifying_key().to_encoded_point(false).as_bytes()).ok_or(KeyError::Failed)
+fn secret(reference: &KeyReference) -> Result<&[u8; 32], KeyError> {
+    reference.as_bytes().try_into().map_err(|_| KeyError::Unknown)
 }
 
 /// Checks ECDSA signatures with P-256 and SHA-256, which is all that Muster's CAs make; others are `Unsupported`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct P256Verifier;
+///
+/// The newest good ones are remembered by the hash of key, message and signature. A server's issuing CA is the same
+/// each time, and so may be its leaf: each that is known saves a fifth of a handshake. Whether a certificate is valid
+/// *now* is not remembered; the path is checked anew each time.
+pub struct P256Verifier {
+    ec: &'static dyn Ec,
+    known: [Cell<[u8; 32]>; KNOWN],
+    next: Cell<usize>,
+}
+
+impl P256Verifier {
+    /// A verifier that remembers nothing yet.
+    pub fn new(ec: &'static dyn Ec) -> Self {
+        Self { ec, known: [const { Cell::new([0; 32]) }; KNOWN], next: Cell::new(0) }
+    }
+
+    /// Checks a signature over `message` with a P-256 key in SEC 1 form. Remembers nothing.
+    pub(crate) fn check(&self, point: &[u8], message: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
+        let signature = from_der(signature).ok_or(VerifyError::Invalid)?;
+        self.ec.verify(point, &Sha256::digest(message).into(), &signature)
+    }
+
+    fn remember(&self, proof: [u8; 32]) {
+        let next = self.next.get();
+        if let Some(place) = self.known.get(next) {
+            place.set(proof);
+        }
+        self.next.set((next + 1) % KNOWN);
+    }
+}
 
 impl Verify for P256Verifier {
     fn verify(
@@ -67,15 +123,35 @@ impl Verify for P256Verifier {
         if algorithm != SignatureAlgorithm::EcdsaSha256 {
             return Err(VerifyError::Unsupported);
         }
-        let signature = DerSignature::from_bytes(signature).map_err(|_| VerifyError::Invalid)?;
-        verifying_key(key)?.verify(message, &signature).map_err(|_| VerifyError::Invalid)
+        let point = p256_point(key)?;
+        let proof = proof(point, message, signature);
+        if self.known.iter().any(|known| known.get() == proof) {
+            return Ok(());
+        }
+        self.check(point, message, signature)?;
+        self.remember(proof);
+        Ok(())
     }
 }
 
-/// The P-256 key of a certificate.
-pub(crate) fn verifying_key(key: &PublicKey<'_>) -> Result<VerifyingKey, VerifyError> {
+/// Stands for one signature: each part is hashed alone, so that none can run into the next.
+fn proof(point: &[u8], message: &[u8], signature: &[u8]) -> [u8; 32] {
+    let mut whole = Sha256::new();
+    for part in [point, message, signature] {
+        whole.update(Sha256::digest(part));
+    }
+    whole.finalize().into()
+}
+
+/// The SEC 1 form of a certificate's P-256 key. Whether it is on the curve shows when it is used.
+pub(crate) fn p256_point<'k>(key: &PublicKey<'k>) -> Result<&'k [u8], VerifyError> {
     if key.algorithm != Oid::EC_PUBLIC_KEY || key.curve != Some(Oid::SECP256R1) {
         return Err(VerifyError::Unsupported);
     }
-    VerifyingKey::from_sec1_bytes(key.bits).map_err(|_| VerifyError::Invalid)
+    Ok(key.bits)
 }
+
+/// Two servers' leaves and two issuing CAs.
+const KNOWN: usize = 4;
+/// More than ever needed from a generator that works.
+const MAX_DRAWS: u8 = 8;

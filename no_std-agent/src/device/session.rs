@@ -19,7 +19,7 @@ use crate::entropy::Entropy;
 use crate::key::KeyStore;
 use crate::net::Net;
 use crate::software::P256Verifier;
-use crate::tls::{self, AnyServer, ClientIdentity, ConnectError, Connection, Ended};
+use crate::tls::{self, AnyServer, ClientIdentity, ConnectError, Connection, Ended, ServerCheck};
 
 /// What is next when nothing is left to do without a connection.
 #[derive(Clone, Copy)]
@@ -104,14 +104,12 @@ where
                 let transport = self.net.connect(server.name(), server.port()).await;
                 let transport = transport.map_err(|_| ConnectError::Unreachable)?;
                 let (tls, entropy) = (&mut self.tls, &mut self.entropy);
-                match wanted.trust {
-                    ServerTrust::Bootstrap => {
-                        tls::connect(transport, tls, server.name(), &AnyServer, client, entropy).await
-                    }
-                    ServerTrust::Verified => {
-                        tls::connect(transport, tls, server.name(), &*machine, client, entropy).await
-                    }
-                }
+                let anyone = AnyServer(machine.verifier());
+                let check: &dyn ServerCheck = match wanted.trust {
+                    ServerTrust::Bootstrap => &anyone,
+                    ServerTrust::Verified => &*machine,
+                };
+                tls::connect(transport, tls, server.name(), check, client, entropy).await
             });
             select(connecting, clock.wait_until(until)).await
         };

@@ -27,7 +27,7 @@ use crate::key::KeyStore;
 use crate::net::Close;
 
 pub use provider::ClientIdentity;
-pub use verifier::{AnyServer, NamedServer, ServerCheck, Unproven};
+pub use verifier::{AnyServer, NamedServer, Sent, ServerCheck, Unproven};
 
 /// The memory of one connection, lent for as long as it lives.
 #[derive(Debug)]
@@ -53,17 +53,16 @@ impl TlsMemory<'_> {
 ///
 /// # Errors
 /// [`ConnectError`]; the transport is dropped.
-pub async fn connect<'m, IO, C, K>(
+pub async fn connect<'m, IO, K>(
     transport: IO,
     memory: &'m mut TlsMemory<'_>,
     server: ServerName<'_>,
-    check: &C,
+    check: &dyn ServerCheck,
     client: Option<ClientIdentity<'_, K>>,
     entropy: &mut impl Entropy,
 ) -> Result<Connection<'m, IO>, ConnectError>
 where
     IO: Read + Write + 'm,
-    C: ServerCheck,
     K: KeyStore,
 {
     let mut provider = Provider::new(

@@ -4,7 +4,7 @@ use embedded_tls::{Certificate, CryptoProvider, CryptoRngCore, SignatureScheme, 
 use rand_chacha::ChaCha20Rng;
 
 use super::cipher::GuardedSuite;
-use super::verifier::{ServerCheck, StrictVerifier};
+use super::verifier::StrictVerifier;
 use crate::key::{KeyReference, KeyStore, Signature};
 
 /// What the client presents: one certificate, since embedded-tls cannot send a chain. The server must therefore
@@ -19,9 +19,9 @@ pub struct ClientIdentity<'c, K> {
     pub reference: &'c KeyReference,
 }
 
-pub(super) struct Provider<'c, C, K> {
+pub(super) struct Provider<'c, K> {
     generator: ChaCha20Rng,
-    verifier: StrictVerifier<'c, C>,
+    verifier: StrictVerifier<'c>,
     client: Option<ClientIdentity<'c, K>>,
     signing: Signing,
 }
@@ -34,16 +34,16 @@ enum Signing {
     Failed,
 }
 
-impl<'c, C: ServerCheck, K: KeyStore> Provider<'c, C, K> {
+impl<'c, K: KeyStore> Provider<'c, K> {
     pub(super) const fn new(
         generator: ChaCha20Rng,
-        verifier: StrictVerifier<'c, C>,
+        verifier: StrictVerifier<'c>,
         client: Option<ClientIdentity<'c, K>>,
     ) -> Self {
         Self { generator, verifier, client, signing: Signing::Unasked }
     }
 
-    pub(super) const fn verifier(&self) -> &StrictVerifier<'c, C> {
+    pub(super) const fn verifier(&self) -> &StrictVerifier<'c> {
         &self.verifier
     }
 
@@ -56,7 +56,7 @@ impl<'c, C: ServerCheck, K: KeyStore> Provider<'c, C, K> {
     }
 }
 
-impl<C: ServerCheck, K: KeyStore> CryptoProvider for Provider<'_, C, K> {
+impl<K: KeyStore> CryptoProvider for Provider<'_, K> {
     type CipherSuite = GuardedSuite;
     type Signature = Signature;
 

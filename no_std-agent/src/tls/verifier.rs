@@ -10,14 +10,12 @@ use embedded_tls::{
 use muster_proto::enrollment::{Enrollment, ServerRefused};
 use muster_proto::time::Validity;
 use muster_proto::x509::{
-    Anchors, Bundle, Certificate, Moment, PathError, Purpose, ServerName, Verify, VerifyError, check_path,
+    Anchors, Bundle, Certificate, Moment, PathError, Purpose, ServerName, VerifyError, check_path,
 };
-use p256::ecdsa::signature::Verifier;
-use p256::ecdsa::{DerSignature, VerifyingKey};
 use sha2::Digest;
 
 use super::cipher::GuardedSuite;
-use crate::software::{P256Verifier, verifying_key};
+use crate::software::{P256Verifier, p256_point};
 
 /// Decides on a server's certificate. Whether the server has its key is not its business.
 pub trait ServerCheck {
@@ -26,41 +24,52 @@ pub trait ServerCheck {
     ///
     /// # Errors
     /// [`ServerRefused`].
-    fn check<'c>(
-        &'c self,
-        leaf: &'c [u8],
-        others: impl Iterator<Item = &'c [u8]> + Clone,
-    ) -> Result<Option<Validity>, ServerRefused>;
+    fn check<'c>(&'c self, leaf: &'c [u8], others: Sent<'c>) -> Result<Option<Validity>, ServerRefused>;
+
+    /// What checks the proof of its key.
+    fn verifier(&self) -> &P256Verifier;
+}
+
+/// The certificates that a server sent behind its leaf.
+#[derive(Clone, Debug)]
+pub struct Sent<'c>(core::slice::Iter<'c, CertificateEntryRef<'c>>);
+
+impl<'c> Iterator for Sent<'c> {
+    type Item = &'c [u8];
+
+    fn next(&mut self) -> Option<&'c [u8]> {
+        self.0.find_map(certificate)
+    }
 }
 
 /// The EST server, by the machine's own check.
-impl<V: Verify> ServerCheck for Enrollment<'_, V> {
-    fn check<'c>(
-        &'c self,
-        leaf: &'c [u8],
-        others: impl Iterator<Item = &'c [u8]> + Clone,
-    ) -> Result<Option<Validity>, ServerRefused> {
+impl ServerCheck for Enrollment<'_, P256Verifier> {
+    fn check<'c>(&'c self, leaf: &'c [u8], others: Sent<'c>) -> Result<Option<Validity>, ServerRefused> {
         self.check_server(leaf, others).map(Some)
+    }
+
+    fn verifier(&self) -> &P256Verifier {
+        self.verifier()
     }
 }
 
 /// A server of which nothing is asked: `ServerTrust::Bootstrap`. Nothing secret may be sent to it, and nothing that
 /// it says be believed but what a pinned fingerprint confirms. It must still have a P-256 certificate and prove its key.
-#[derive(Clone, Copy, Debug)]
-pub struct AnyServer;
+#[derive(Clone, Copy)]
+pub struct AnyServer<'v>(pub &'v P256Verifier);
 
-impl ServerCheck for AnyServer {
-    fn check<'c>(
-        &'c self,
-        _: &'c [u8],
-        _: impl Iterator<Item = &'c [u8]> + Clone,
-    ) -> Result<Option<Validity>, ServerRefused> {
+impl ServerCheck for AnyServer<'_> {
+    fn check<'c>(&'c self, _: &'c [u8], _: Sent<'c>) -> Result<Option<Validity>, ServerRefused> {
         Ok(None)
+    }
+
+    fn verifier(&self) -> &P256Verifier {
+        self.0
     }
 }
 
 /// A server of the application: an edge or a broker.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct NamedServer<'s> {
     /// What its certificate must be for.
     pub name: ServerName<'s>,
@@ -70,22 +79,24 @@ pub struct NamedServer<'s> {
     pub intermediates: Bundle<'s>,
     /// What is known of the time.
     pub moment: Moment,
+    /// What checks signatures.
+    pub verifier: &'s P256Verifier,
 }
 
 impl ServerCheck for NamedServer<'_> {
-    fn check<'c>(
-        &'c self,
-        leaf: &'c [u8],
-        others: impl Iterator<Item = &'c [u8]> + Clone,
-    ) -> Result<Option<Validity>, ServerRefused> {
+    fn check<'c>(&'c self, leaf: &'c [u8], others: Sent<'c>) -> Result<Option<Validity>, ServerRefused> {
         let leaf = Certificate::parse(leaf).map_err(|error| ServerRefused::Path(PathError::Leaf(error)))?;
         if !self.name.matches(leaf.extensions.subject_alt_names()) {
             return Err(ServerRefused::Name);
         }
         let candidates = others.chain(self.intermediates.iter());
-        check_path(&leaf, candidates, &self.anchors, Purpose::ServerAuth, self.moment, &P256Verifier)
+        check_path(&leaf, candidates, &self.anchors, Purpose::ServerAuth, self.moment, self.verifier)
             .map(|path| Some(path.validity))
             .map_err(ServerRefused::Path)
+    }
+
+    fn verifier(&self) -> &P256Verifier {
+        self.verifier
     }
 }
 
@@ -104,8 +115,8 @@ pub enum Unproven {
     Signature,
 }
 
-pub(super) struct StrictVerifier<'c, C> {
-    check: &'c C,
+pub(super) struct StrictVerifier<'c> {
+    check: &'c dyn ServerCheck,
     stage: Stage,
 }
 
@@ -113,7 +124,7 @@ enum Stage {
     Begun,
     /// The certificate passed; its key and the handshake that the proof must be over.
     Shown {
-        key: VerifyingKey,
+        key: [u8; 65],
         transcript: [u8; 32],
         valid: Option<Validity>,
     },
@@ -123,8 +134,8 @@ enum Stage {
     Refused(Unproven),
 }
 
-impl<'c, C: ServerCheck> StrictVerifier<'c, C> {
-    pub(super) const fn new(check: &'c C) -> Self {
+impl<'c> StrictVerifier<'c> {
+    pub(super) const fn new(check: &'c dyn ServerCheck) -> Self {
         Self { check, stage: Stage::Begun }
     }
 
@@ -147,15 +158,14 @@ impl<'c, C: ServerCheck> StrictVerifier<'c, C> {
 
     fn shown(&self, transcript: &Sha256, message: &CertificateRef<'_>) -> Result<Stage, Unproven> {
         let Stage::Begun = self.stage else { return Err(Unproven::OutOfOrder) };
-        let mut certificates = message.entries.iter().map(|entry| match entry {
-            CertificateEntryRef::X509(der) => Some(*der),
-            CertificateEntryRef::RawPublicKey(_) => None,
-        });
-        let leaf = certificates.next().ok_or(Unproven::Missing)?.ok_or(Unproven::OutOfOrder)?;
-        let valid = self.check.check(leaf, certificates.flatten()).map_err(Unproven::Certificate)?;
+        let mut entries = message.entries.iter();
+        let leaf = certificate(entries.next().ok_or(Unproven::Missing)?).ok_or(Unproven::OutOfOrder)?;
+        let valid = self.check.check(leaf, Sent(entries)).map_err(Unproven::Certificate)?;
         let parsed = Certificate::parse(leaf)
             .map_err(|error| Unproven::Certificate(ServerRefused::Path(PathError::Leaf(error))))?;
-        let key = verifying_key(&parsed.key).map_err(Unproven::Key)?;
+        let point = p256_point(&parsed.key).map_err(Unproven::Key)?;
+        // Uncompressed, as every CA writes it (RFC 5480 §2.2).
+        let key = point.try_into().map_err(|_| Unproven::Key(VerifyError::Unsupported))?;
         Ok(Stage::Shown { key, transcript: transcript.clone().finalize().into(), valid })
     }
 
@@ -164,8 +174,9 @@ impl<'c, C: ServerCheck> StrictVerifier<'c, C> {
         let SignatureScheme::EcdsaSecp256r1Sha256 = message.signature_scheme else {
             return Err(Unproven::Signature);
         };
-        let signature = DerSignature::from_bytes(message.signature).map_err(|_| Unproven::Signature)?;
-        key.verify(&signed_content(transcript), &signature).map_err(|_| Unproven::Signature)?;
+        let content = signed_content(transcript);
+        let checked = self.check.verifier().check(key, &content, message.signature);
+        checked.map_err(|_| Unproven::Signature)?;
         Ok(Stage::Proven { valid: *valid })
     }
 
@@ -187,7 +198,7 @@ impl<'c, C: ServerCheck> StrictVerifier<'c, C> {
     }
 }
 
-impl<C: ServerCheck> TlsVerifier<GuardedSuite> for StrictVerifier<'_, C> {
+impl TlsVerifier<GuardedSuite> for StrictVerifier<'_> {
     fn set_hostname_verification(&mut self, _: &str) -> Result<(), TlsError> {
         // The check knows the name, also when it is an address and SNI has none.
         Ok(())
@@ -205,6 +216,13 @@ impl<C: ServerCheck> TlsVerifier<GuardedSuite> for StrictVerifier<'_, C> {
     fn verify_signature(&mut self, verify: CertificateVerifyRef<'_>) -> Result<(), TlsError> {
         let next = self.proved(&verify);
         self.enter(next, TlsError::InvalidSignature)
+    }
+}
+
+fn certificate<'c>(entry: &CertificateEntryRef<'c>) -> Option<&'c [u8]> {
+    match entry {
+        CertificateEntryRef::X509(der) => Some(der),
+        CertificateEntryRef::RawPublicKey(_) => None,
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use embassy_futures::block_on;
 use embedded_io_async::{Read, Write};
 use muster_nostd_agent::key::KeyStore;
-use muster_nostd_agent::software::SoftwareKeys;
+use muster_nostd_agent::software::{P256Verifier, SoftwareKeys, SoftwareKeysBy};
 use muster_nostd_agent::tls::{ClientIdentity, ConnectError, Ended, NamedServer, TlsMemory, connect};
 use muster_proto::enrollment::{Ending, Slot};
 use muster_proto::time::UnixTime;
@@ -21,6 +21,7 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::authority::{Authority, Point, ca_params, device_params, server_params};
 use crate::board::{Seeded, Tcp};
+use crate::ec::Counting;
 use crate::element::Element;
 
 const NAME: &str = "edge.example.com";
@@ -103,11 +104,13 @@ fn visit_with(
         .devices
         .issue(&device_params("dev-1", 1, now() - 60, now() + 1000), &Point(key.point.as_bytes().to_vec()));
     let anchors = [&house.root.der[..]];
+    let verifier = P256Verifier::new(keys.ec());
     let check = NamedServer {
         name: ServerName::Dns(NAME),
         anchors: Anchors { certificates: &anchors, fingerprint: None },
         intermediates: Bundle::default(),
         moment: Moment::Known(UnixTime::from_secs(now())),
+        verifier: &verifier,
     };
     let client = ClientIdentity { leaf: &leaf, keys, reference: &key.reference };
     let mut send = [0; 1024];
@@ -186,5 +189,28 @@ fn a_secure_element_signs_the_handshake() {
     let read = visit_with(&mut element.clone(), &house, address, &mut [0; 2304]);
     assert_eq!(read.expect("connected"), Ok(20_000));
     assert_eq!(element.signatures(), 1);
+    server.join().expect("no panic");
+}
+
+#[test]
+fn all_arithmetic_of_a_handshake_but_the_key_exchange_is_the_backends() {
+    let house = house();
+    let (address, server) = serve(&house, Some(2048), &house.devices);
+    let backend = Counting::working();
+    let read = visit_with(&mut SoftwareKeysBy(backend), &house, address, &mut [0; 2304]);
+    assert_eq!(read.expect("connected"), Ok(20_000));
+    // The device's key; its CertificateVerify; the leaf, the issuing CA and the server's CertificateVerify.
+    assert_eq!(backend.calls(), [1, 1, 3]);
+    server.join().expect("no panic");
+}
+
+#[test]
+fn a_backend_that_takes_no_signature_lets_no_server_in() {
+    let house = house();
+    let (address, server) = serve(&house, Some(2048), &house.devices);
+    let backend = Counting::refusing();
+    let error = visit_with(&mut SoftwareKeysBy(backend), &house, address, &mut [0; 2304]).map(|_| ());
+    assert_eq!(error.expect_err("not trusted").ending(), Ending::ServerUntrusted);
+    assert_eq!(backend.calls(), [1, 0, 1]);
     server.join().expect("no panic");
 }

@@ -2,9 +2,10 @@
 
 use embassy_futures::block_on;
 use embedded_io_async::Read;
+use muster_nostd_agent::ec::Portable;
 use muster_nostd_agent::entropy::Entropy;
 use muster_nostd_agent::key::{KeyError, KeyReference, KeyStore, Signature, SlotKey};
-use muster_nostd_agent::software::SoftwareKeys;
+use muster_nostd_agent::software::{P256Verifier, SoftwareKeys};
 use muster_nostd_agent::tls::{
     AnyServer, ClientIdentity, ConnectError, Ended, NamedServer, ServerCheck, TlsMemory, Unproven, connect,
 };
@@ -41,16 +42,18 @@ type Outcome = (Result<Result<Vec<u8>, Ended>, ConnectError>, Seen);
 
 fn run(script: Script, root: &[u8]) -> Outcome {
     let anchors = [root];
+    let verifier = P256Verifier::new(&Portable);
     let check = NamedServer {
         name: ServerName::Dns(NAME),
         anchors: Anchors { certificates: &anchors, fingerprint: None },
         intermediates: Bundle::default(),
         moment: Moment::Known(UnixTime::from_secs(START)),
+        verifier: &verifier,
     };
     run_with(script, &check)
 }
 
-fn run_with(script: Script, check: &impl ServerCheck) -> Outcome {
+fn run_with(script: Script, check: &dyn ServerCheck) -> Outcome {
     let devices = Authority::root("devices", 8);
     let mut keys = SoftwareKeys;
     let key = keys.generate(Slot::A, &mut Seeded::new(4)).expect("a key");
@@ -62,7 +65,7 @@ fn run_with(script: Script, check: &impl ServerCheck) -> Outcome {
     run_as(script, check, client)
 }
 
-fn run_as<K: KeyStore>(script: Script, check: &impl ServerCheck, client: ClientIdentity<'_, K>) -> Outcome {
+fn run_as<K: KeyStore>(script: Script, check: &dyn ServerCheck, client: ClientIdentity<'_, K>) -> Outcome {
     let (address, server) = serve(script);
     let (mut receive, mut send) = ([0; 4608], [0; 1024]);
     let mut memory = TlsMemory { receive: &mut receive, send: &mut send };
@@ -120,7 +123,8 @@ fn hole_1_a_server_without_certificate_is_refused() {
     assert_eq!(outcome.1.certificate, None, "a stranger learns who the device is");
     // Nor may a server that is not asked who it is leave the proof out.
     let messages = vec![Message::EncryptedExtensions, Message::Finished];
-    assert_eq!(untrusted(&run_with(flight(messages), &AnyServer)), Unproven::Missing);
+    let verifier = P256Verifier::new(&Portable);
+    assert_eq!(untrusted(&run_with(flight(messages), &AnyServer(&verifier))), Unproven::Missing);
 }
 
 #[test]
@@ -394,6 +398,6 @@ fn a_key_store_that_fails_is_an_error_and_no_panic() {
     messages.insert(1, Message::CertificateRequest);
     let reference = KeyReference::new(&[1]).expect("short");
     let client = ClientIdentity { leaf: &[1, 2, 3], keys: &mut Dead, reference: &reference };
-    let (outcome, _) = run_as(flight(messages), &AnyServer, client);
+    let (outcome, _) = run_as(flight(messages), &AnyServer(&P256Verifier::new(&Portable)), client);
     assert!(matches!(outcome, Err(ConnectError::Key)), "{outcome:?}");
 }

@@ -16,6 +16,7 @@
 mod authority;
 mod board;
 mod device;
+mod ec;
 mod element;
 mod flash;
 mod honest;

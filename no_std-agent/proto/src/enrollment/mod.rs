@@ -345,6 +345,11 @@ impl<'a, V: Verify> Enrollment<'a, V> {
         self.authorities.pinned(&self.config.trust)
     }
 
+    /// What checks signatures here.
+    pub const fn verifier(&self) -> &V {
+        &self.verifier
+    }
+
     /// Checks a TLS server's certificate: chain to the configured trust, serverAuth, name, and dates as far as
     /// the time is known. `others` are the further certificates that it sent. Whether the server has the key is
     /// for TLS to find out.
