@@ -3,7 +3,7 @@
 //! Out of range is 400, never clamped in silence; past the end is an empty page, because that is how
 //! SDKs find the end. A cursor goes on exactly where a page ended, whatever was added meanwhile.
 
-use muster_store::reader::{Cursor, PER_PAGE_MAX, Page, Paging};
+use muster_store::reader::{Cursor, PER_PAGE_MAX, Page, Paging, Total};
 use serde::Serialize;
 
 use crate::error::ApiError;
@@ -30,6 +30,8 @@ pub(crate) struct PageInfo {
     count: usize,
     total_count: u64,
     total_pages: u64,
+    /// False when a filter looked at a part of a long list only; then there are at least as many.
+    total_is_exact: bool,
     /// Where to go on; null at the end, and for lists that are short by nature.
     cursor: Option<String>,
 }
@@ -78,9 +80,17 @@ impl PageWish {
     }
 
     /// What a page of the ledger's answers about itself.
-    pub(crate) fn info<T>(&self, page: &Page<T>) -> PageInfo {
+    ///
+    /// # Errors
+    /// When a numbered page lies further on than a filter looks: an empty page would say that the list ends.
+    pub(crate) fn info<T>(&self, page: &Page<T>) -> Result<PageInfo, ApiError> {
         let cursor = page.next.as_ref().map(ToString::to_string);
-        self.describe(page.items.len(), page.total.count(), cursor)
+        if self.window().0 > 0 && page.items.is_empty() && cursor.is_some() {
+            let message = "page: too far on for a list with this filter; follow result_info.cursor instead";
+            return Err(ApiError::argument("/page", message));
+        }
+        let info = self.describe(page.items.len(), page.total.count(), cursor);
+        Ok(PageInfo { total_is_exact: matches!(page.total, Total::Exactly(_)), ..info })
     }
 
     /// Cuts a page out of a list that is short by nature.
@@ -117,7 +127,8 @@ impl PageWish {
 
     fn describe(&self, count: usize, total_count: u64, cursor: Option<String>) -> PageInfo {
         let total_pages = total_count.div_ceil(u64::from(self.per_page));
-        PageInfo { page: self.page, per_page: self.per_page, count, total_count, total_pages, cursor }
+        let (page, per_page) = (self.page, self.per_page);
+        PageInfo { page, per_page, count, total_count, total_pages, total_is_exact: true, cursor }
     }
 }
 
@@ -182,6 +193,17 @@ mod tests {
         let wish = wish(&[("page", "2"), ("per_page", "3")]).expect("in range");
         let (items, info) = wish.cut(vec![1, 2, 3, 4]);
         assert_eq!((items, info.count, info.total_pages), (vec![4], 1, 2));
+    }
+
+    #[test]
+    fn a_page_that_a_filter_did_not_reach_is_not_told_to_be_the_end() {
+        let next = Some("00ff".parse().expect("a cursor"));
+        let page = |items: Vec<u8>| Page { items, total: Total::AtLeast(7), next: next.clone() };
+        let far = wish(&[("page", "3")]).expect("in range");
+        assert_eq!(far.info(&page(Vec::new())).expect_err("too far").pointer.as_deref(), Some("/page"));
+        let first = wish(&[]).expect("in range").info(&page(Vec::new())).expect("goes on by its cursor");
+        assert_eq!((first.total_count, first.total_is_exact, first.count), (7, false, 0));
+        assert!(first.cursor.is_some());
     }
 
     #[test]

@@ -15,12 +15,14 @@ use muster_policy::profile::ProfileWritten;
 use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 use serde::Serialize;
 
+use crate::act::devices::inactive_octet;
 use crate::act::keyed::size_of;
 use crate::act::recount::Recount;
 use crate::audit::{AuditBreak, AuditVerified};
 use crate::codec;
 use crate::keys;
 use crate::ledger::{Ledger, OpenError, open_error};
+use crate::mark::Mark;
 use crate::migration::SCHEMA_VERSION;
 use crate::reader::Reader;
 use crate::record::{
@@ -173,15 +175,20 @@ impl Reader {
     }
 
     fn check_devices(&self) -> Result<(), CheckError> {
-        let mut serials = 0_u64;
+        let (mut serials, mut inactive) = (0_u64, 0_u64);
         self.each(|key, device: &Device| {
             let expected = keys::device(device.account, &device.id);
             holds(TableName::Devices, key == expected, KEY_DIFFERS)?;
+            if let Some(octet) = inactive_octet(device.status) {
+                inactive = inactive.saturating_add(1);
+                self.names(TableName::InactiveDevices, key, &[octet])?;
+            }
             let Some(serial) = &device.manufacturer_serial else { return Ok(()) };
             serials = serials.saturating_add(1);
             let index = keys::manufacturer_serial(device.account, serial);
             self.names(TableName::ManufacturerSerials, &index, device.id.as_str().as_bytes())
         })?;
+        self.has_length(TableName::InactiveDevices, inactive)?;
         self.has_length(TableName::ManufacturerSerials, serials)
     }
 
@@ -219,8 +226,11 @@ impl Reader {
             let listed = listed.is_some_and(|request| request.value().len() == REQUEST_KEY_BYTES);
             holds(TableName::DeviceCertificates, listed, "a record is not in the index as it is")?;
             self.names(TableName::Expiry, &keys::expiry(*not_after, *account, *id), &[])?;
+            let mark = Mark::of(certificate).octets();
+            self.names(TableName::CertificateMarks, key, &mark)?;
             if let Some(client) = &certificate.client {
-                self.names(TableName::ZoneCertificates, &keys::zone_certificate(client.zone, *id), &[])?;
+                let by_zone = keys::zone_certificate(client.zone, *id);
+                self.names(TableName::ZoneCertificates, &by_zone, &mark)?;
                 let number = in_zones.entry(client.zone).or_default();
                 *number = number.saturating_add(1);
             }
@@ -234,7 +244,12 @@ impl Reader {
             });
             holds(TableName::Revoked, agrees, "a revoked certificate is not listed as it is")
         })?;
-        for index in [TableName::Serials, TableName::DeviceCertificates, TableName::Expiry] {
+        for index in [
+            TableName::CertificateMarks,
+            TableName::Serials,
+            TableName::DeviceCertificates,
+            TableName::Expiry,
+        ] {
             self.same_length(TableName::Certificates, index)?;
         }
         self.has_length(TableName::ZoneCertificates, in_zones.values().sum())?;

@@ -33,6 +33,7 @@ mod codec;
 mod committer;
 mod keys;
 mod ledger;
+mod mark;
 mod migration;
 pub mod reader;
 pub mod record;

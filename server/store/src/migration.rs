@@ -8,16 +8,18 @@ use std::path::Path;
 
 use redb::{Database, WriteTransaction};
 
-use crate::act::recount;
+use crate::act::{devices, recount};
 use crate::ledger::{OpenError, broken};
+use crate::mark;
 use crate::tables::{META_SCHEMA, TableName, Tables};
 use crate::transaction::Fault;
 
 /// The schema version that this program writes.
 ///
 /// 1: records and indexes. 2: counters per account. 3: hostnames. 4: associations, client certificates
-/// of zones, uploaded leaves, documents. 5: requests with idempotency keys, webhooks.
-pub const SCHEMA_VERSION: u32 = 5;
+/// of zones, uploaded leaves, documents. 5: requests with idempotency keys, webhooks. 6: marks of certificates,
+/// devices that are not active.
+pub const SCHEMA_VERSION: u32 = 6;
 
 /// One step: it turns a file of version `from` into one of version `from + 1`.
 #[derive(Clone, Copy)]
@@ -33,7 +35,14 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { from: 2, apply: |_| Ok(()) },
     Migration { from: 3, apply: |_| Ok(()) },
     Migration { from: 4, apply: |_| Ok(()) },
+    Migration { from: 5, apply: index_lists },
 ];
+
+/// Makes what lists with a filter walk.
+fn index_lists(tables: &mut Tables<'_>) -> Result<(), Fault> {
+    mark::build(tables)?;
+    devices::build_inactive(tables)
+}
 
 /// Why a file was not migrated.
 #[derive(Debug)]

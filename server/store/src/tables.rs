@@ -57,6 +57,8 @@ tables! {
     Audit, "audit";
     /// ca -> `Ca`
     Cas, "cas";
+    /// account, certificate -> `Mark`
+    CertificateMarks, "certificate-marks";
     /// account, certificate -> `Certificate`
     Certificates, "certificates";
     /// number -> `Change`
@@ -73,6 +75,8 @@ tables! {
     Expiry, "expiry";
     /// hostname or wildcard -> `Host`
     Hosts, "hosts";
+    /// account, device that is not active -> octet of its status
+    InactiveDevices, "inactive-devices";
     /// request -> `Intent`
     Intents, "intents";
     /// token, key -> `KeyedRequest`
@@ -113,7 +117,7 @@ tables! {
     WebhookProgress, "webhook-progress";
     /// account, webhook, last change -> `DeadLetter`
     DeadLetters, "dead-letters";
-    /// zone, certificate -> nothing
+    /// zone, certificate -> `Mark`
     ZoneCertificates, "zone-certificates";
     /// hostname -> zone
     ZoneNames, "zone-names";

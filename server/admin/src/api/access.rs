@@ -83,6 +83,9 @@ pub(crate) struct Policy {
     isolation_required: bool,
     #[serde(default)]
     purpose_justification_required: bool,
+    /// Looked at so that it is refused: a second factor that nobody asks for would protect nothing.
+    #[serde(default, skip_serializing)]
+    mfa_config: Option<Value>,
 }
 
 /// What an application is; only what stands at a hostname can be guarded here.
@@ -104,6 +107,27 @@ pub(crate) struct App {
     session_duration: Option<String>,
     #[serde(default)]
     policies: Vec<links::Link>,
+    /// Where the application stands, which is at its domain: what else is named would be open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    destinations: Vec<Destination>,
+    /// The same in the words of older clients.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    self_hosted_domains: Vec<String>,
+}
+
+/// A place where an application stands; private networks are not guarded here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Destination {
+    #[serde(default, rename = "type")]
+    kind: DestinationKind,
+    uri: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum DestinationKind {
+    #[default]
+    Public,
 }
 
 impl App {
@@ -111,6 +135,22 @@ impl App {
     fn host(&self) -> Result<HostPattern, ApiError> {
         let (host, _) = self.domain.split_once('/').unwrap_or((&self.domain, ""));
         host.parse().map_err(|error| ApiError::argument("/domain", format!("domain: {error}")))
+    }
+
+    /// Refuses what names another place than the domain, which the edge would leave open.
+    fn check_places(&self) -> Result<(), ApiError> {
+        let destinations = self.destinations.iter().map(|destination| &destination.uri);
+        let destinations =
+            destinations.enumerate().map(|(index, uri)| (format!("/destinations/{index}/uri"), uri));
+        let domains = self.self_hosted_domains.iter().enumerate();
+        let domains = domains.map(|(index, uri)| (format!("/self_hosted_domains/{index}"), uri));
+        match destinations.chain(domains).find(|(_, uri)| **uri != self.domain) {
+            Some((pointer, _)) => {
+                let message = "an application stands at its domain alone; make one for each other place";
+                Err(ApiError::argument(pointer, message))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The path, `/` for all. In the form that requests are compared in: one in another would match none,
@@ -131,8 +171,13 @@ impl App {
     }
 }
 
-/// The reusable policies of an account.
-type Parts = BTreeMap<CaId, Document>;
+/// What surrounds a document in answers.
+pub(crate) struct Parts {
+    /// The reusable policies of the account.
+    policies: BTreeMap<CaId, Document>,
+    /// How many applications of the account name each of them.
+    app_counts: BTreeMap<CaId, u32>,
+}
 
 /// A document with what surrounds it, as it is answered.
 fn view<T: Written>(document: &Document, parts: &Parts) -> Result<Value, ApiError> {
@@ -142,6 +187,8 @@ fn view<T: Written>(document: &Document, parts: &Parts) -> Result<Value, ApiErro
         shown.insert("created_at".to_owned(), json!(document.created_at));
         shown.insert("updated_at".to_owned(), json!(document.changed_at));
         if document.kind == DocumentKind::AccessPolicy {
+            let app_count = parts.app_counts.get(&document.id).copied().unwrap_or_default();
+            shown.insert("app_count".to_owned(), json!(app_count));
             shown.insert("reusable".to_owned(), json!(true));
         }
     }
@@ -154,7 +201,7 @@ async fn view_one<T: Written>(
     scope: AssociationScope,
     document: &Document,
 ) -> Result<Value, ApiError> {
-    view::<T>(document, &links::reusable(api, scope).await?)
+    view::<T>(document, &links::parts(api, scope).await?)
 }
 
 impl Written for Group {
@@ -187,6 +234,9 @@ impl Policy {
                 return Err(ApiError::argument(format!("/{name}"), format!("{name}: not offered here")));
             }
         }
+        if self.mfa_config.is_some() {
+            return Err(ApiError::argument("/mfa_config", "mfa_config: not offered here"));
+        }
         for (name, rules) in
             [("include", &self.include), ("exclude", &self.exclude), ("require", &self.require)]
         {
@@ -213,6 +263,7 @@ impl Written for App {
     async fn check(&self, api: &Api, scope: AssociationScope) -> Result<(), ApiError> {
         let host = self.host()?;
         self.path()?;
+        self.check_places()?;
         if let Some(name) = &self.name {
             check_name(name)?;
         }
@@ -244,7 +295,10 @@ impl Written for App {
     fn show(shown: &mut Value, document: &Document, parts: &Parts) -> Result<(), ApiError> {
         let app: Self = serde_json::from_str(&document.text).map_err(ApiError::internal)?;
         if let Some(shown) = shown.as_object_mut() {
-            shown.insert("policies".to_owned(), links::shown(&app.policies, document, parts)?.into());
+            shown.insert(
+                "policies".to_owned(),
+                links::shown(&app.policies, document, &parts.policies)?.into(),
+            );
         }
         Ok(())
     }
@@ -279,7 +333,7 @@ pub(crate) async fn list<T: Written>(
 ) -> Outcome {
     let page = crate::paging::PageWish::from_query(&query)?;
     let (found, info) = page.cut(list_all(&api, scope, T::KIND).await?);
-    let parts = links::reusable(&api, scope).await?;
+    let parts = links::parts(&api, scope).await?;
     let views: Vec<Value> =
         found.iter().map(|document| view::<T>(document, &parts)).collect::<Result<_, _>>()?;
     Answer::list(&views, info)

@@ -54,7 +54,7 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account,
     let page = PageWish::from_query(&query)?;
     let paging = page.paging();
     let found = api.read(move |reader| reader.waiting(account, &paging)).await?;
-    let info = page.info(&found);
+    let info = page.info(&found)?;
     let views: Vec<WaitingView> = found.items.into_iter().map(WaitingView::from).collect();
     Answer::list(&views, info)
 }

@@ -105,9 +105,16 @@ pub(crate) fn read_hostnames(texts: &[String], pointer: &str) -> Result<Vec<Host
     let mut names: Vec<HostPattern> = Vec::with_capacity(texts.len());
     let mut seen = std::collections::BTreeSet::new();
     for (index, text) in texts.iter().enumerate() {
-        let name: HostPattern = text.parse().map_err(|error| {
+        let wrong = |error: &dyn core::fmt::Display| {
             ApiError::argument(format!("{pointer}/{index}"), format!("`{}`: {error}", text.escape_debug()))
-        })?;
+        };
+        // As SNI carries it; what is ASCII already is read as it stands.
+        let ascii = if text.is_ascii() {
+            text.clone()
+        } else {
+            idna::domain_to_ascii(text).map_err(|_| wrong(&"no internationalized domain name (UTS 46)"))?
+        };
+        let name: HostPattern = ascii.parse().map_err(|error| wrong(&error))?;
         if seen.insert(name.clone()) {
             names.push(name);
         }

@@ -47,7 +47,7 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account,
             reader.audit(&filter, &paging)
         })
         .await?;
-    let info = page.info(&found);
+    let info = page.info(&found)?;
     let views: Vec<EntryView> = found.items.into_iter().map(EntryView::from).collect();
     Answer::list(&views, info)
 }

@@ -101,7 +101,7 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account,
     let paging = page.paging();
     let found = api.read(move |reader| reader.certificates(account, &filter, now, &paging)).await?;
     let views: Vec<CertificateView> = found.items.iter().map(view).collect();
-    Answer::list(&views, page.info(&found))
+    Answer::list(&views, page.info(&found)?)
 }
 
 /// A serial names one certificate of each CA at most.

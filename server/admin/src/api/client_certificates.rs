@@ -174,7 +174,7 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, Zone(zone): Zone, query: Q
     let paging = page.paging();
     let found = api.read(move |reader| reader.client_certificates(&zone, revoked, &paging)).await?;
     let views: Vec<_> = found.items.iter().filter_map(|certificate| pending.view(certificate)).collect();
-    Answer::list(&views, page.info(&found))
+    Answer::list(&views, page.info(&found)?)
 }
 
 /// The certificates of a zone that wait for the edge, newest first.

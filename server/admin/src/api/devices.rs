@@ -79,7 +79,7 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account,
     };
     let paging = page.paging();
     let found = api.read(move |reader| reader.devices(account, &filter, &paging)).await?;
-    let info = page.info(&found);
+    let info = page.info(&found)?;
     let views: Vec<DeviceView> = found.items.into_iter().map(DeviceView::from).collect();
     Answer::list(&views, info)
 }

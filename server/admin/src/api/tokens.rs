@@ -77,7 +77,7 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account,
     let filter = TokenFilter { state: query.word("status")?, device: query.parse("device")? };
     let (paging, now) = (page.paging(), api.now());
     let found = api.read(move |reader| reader.tokens(account, &filter, now, &paging)).await?;
-    let info = page.info(&found);
+    let info = page.info(&found)?;
     let views: Vec<TokenView> = found.items.into_iter().map(|token| TokenView::new(token, now)).collect();
     Answer::list(&views, info)
 }

@@ -132,6 +132,28 @@ async fn what_is_written_is_what_the_edge_enforces() {
 }
 
 #[tokio::test]
+async fn a_policy_tells_how_many_applications_name_it() {
+    let (rig, _) = with_zone().await;
+    let policy = json!({ "name": "in", "decision": "allow", "include": [{ "certificate": {} }] });
+    let id = made(&rig, "policies", policy).await;
+    let read = async |path: String| {
+        let path = format!("/accounts/{}/access/policies{path}", rig.account);
+        rig.send("GET", &path, "").await.body["result"].take()
+    };
+    assert_eq!(read(format!("/{id}")).await["app_count"], 0);
+    for host in ["a", "b"] {
+        let domain = format!("{host}.example.com");
+        let destinations = json!([{ "type": "public", "uri": domain }]);
+        let app = json!({ "domain": domain, "type": "self_hosted", "policies": [id],
+            "destinations": destinations, "self_hosted_domains": [domain] });
+        let answer = make(&rig, "apps", &app).await;
+        assert_eq!(answer.body["result"]["destinations"], destinations, "{}", answer.message());
+    }
+    assert_eq!(read(format!("/{id}")).await["app_count"], 2);
+    assert_eq!(read(String::new()).await[0]["app_count"], 2);
+}
+
+#[tokio::test]
 async fn what_can_t_be_enforced_is_refused_where_it_stands() {
     let (rig, _) = with_zone().await;
     let policy = |include: Value| json!({ "name": "x", "decision": "allow", "include": include });
@@ -146,7 +168,26 @@ async fn what_can_t_be_enforced_is_refused_where_it_stands() {
             "policies",
             json!({ "name": "x", "decision": "allow", "include": [{ "everyone": {} }], "approval_required": true }),
         ),
+        (
+            "policies",
+            json!({ "name": "x", "decision": "allow", "include": [{ "everyone": {} }], "mfa_config": {} }),
+        ),
         ("groups", json!({ "name": "", "include": [] })),
+        (
+            "apps",
+            json!({ "domain": "a.example.com", "type": "self_hosted", "destinations":
+                [{ "type": "public", "uri": "a.example.com" }, { "type": "public", "uri": "b.example.com" }] }),
+        ),
+        (
+            "apps",
+            json!({ "domain": "a.example.com", "type": "self_hosted", "destinations":
+                [{ "type": "private", "uri": "a.example.com" }] }),
+        ),
+        (
+            "apps",
+            json!({ "domain": "a.example.com", "type": "self_hosted",
+                "self_hosted_domains": ["b.example.com"] }),
+        ),
         ("apps", json!({ "domain": "a.example.org", "type": "self_hosted" })),
         ("apps", json!({ "domain": "a.example.com/%61", "type": "self_hosted" })),
         ("apps", json!({ "domain": "a.example.com/a/../b", "type": "self_hosted" })),

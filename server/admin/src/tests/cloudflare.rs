@@ -240,9 +240,24 @@ async fn hostnames_are_associated_as_a_whole_list_in_their_order() {
     let host = rig.get("/hosts/b.example.com").await;
     assert_eq!((&host["mode"], &host["cas"]), (&json!("require"), &json!([])));
 
-    for wrong in
-        ["", "https://a.example.com", "a.example.com:443", "a b.example.com", "a.example.org", "*", "a\u{0}b"]
-    {
+    let names = json!(["B\u{fc}cher.example.com", "xn--bcher-kva.example.com", "*.b\u{fc}ro.example.com"]);
+    let folded = associate(&rig, &id, names, None).await;
+    let punycode = json!(["xn--bcher-kva.example.com", "*.xn--bro-hoa.example.com"]);
+    assert_eq!(folded.body["result"]["hostnames"], punycode, "{}", folded.message());
+    associate(&rig, &id, expected.clone(), None).await;
+
+    for wrong in [
+        "",
+        "https://a.example.com",
+        "a.example.com:443",
+        "a b.example.com",
+        "a.example.org",
+        "*",
+        "a\u{0}b",
+        "\u{ad}.example.com",
+        "\u{fc}:80.example.com",
+        "a\u{ff0f}b.example.com",
+    ] {
         let refused = associate(&rig, &id, json!(["c.example.com", wrong]), None).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{wrong:?}");
         assert_eq!(refused.body["errors"][0]["source"]["pointer"], "/hostnames/1", "{wrong:?}");

@@ -7,6 +7,7 @@ use muster_policy::identity::AccountId;
 use muster_policy::name::DeviceId;
 
 use crate::act::{By, Rejected, audit, log};
+use crate::codec;
 use crate::keys;
 use crate::record::{Action, ChangeKind, Counters, Device, Subjects};
 use crate::tables::{TableName, Tables};
@@ -377,9 +378,46 @@ pub(super) fn store(tables: &mut Tables<'_>, before: Option<&Device>, after: &De
             let number = counter(counters, after.status);
             *number = number.saturating_add(1);
         })?;
+        list_inactive(tables, before, after)?;
     }
     tables.put(&keys::device(after.account, &after.id), after)
 }
+
+/// Keeps the index of the devices that are not active.
+fn list_inactive(tables: &mut Tables<'_>, before: Option<&Device>, after: &Device) -> Result<(), Fault> {
+    let key = keys::device(after.account, &after.id);
+    match inactive_octet(after.status) {
+        Some(octet) => tables.put_raw(TableName::InactiveDevices, &key, &[octet]),
+        None if before.is_none() => Ok(()),
+        None => tables.remove(TableName::InactiveDevices, &key).map(drop),
+    }
+}
+
+/// How the index of the devices that are not active tells a status; none for the active ones.
+pub(crate) const fn inactive_octet(status: DeviceStatus) -> Option<u8> {
+    match status {
+        DeviceStatus::Active => None,
+        DeviceStatus::Retired => Some(b'r'),
+        DeviceStatus::Suspended => Some(b's'),
+    }
+}
+
+/// Writes the index of the devices that are not active.
+pub(crate) fn build_inactive(tables: &mut Tables<'_>) -> Result<(), Fault> {
+    let mut from = Vec::new();
+    loop {
+        let rows = tables.rows(TableName::Devices, &from, None, BUILD_STEP)?;
+        for (_, value) in &rows {
+            list_inactive(tables, None, &codec::decode(TableName::Devices, value)?)?;
+        }
+        let Some((last, _)) = rows.into_iter().next_back() else { return Ok(()) };
+        from = last;
+        from.push(0);
+    }
+}
+
+/// Rows read at a time.
+const BUILD_STEP: usize = 1_000;
 
 /// The counter of the devices with a status.
 pub(super) const fn counter(counters: &mut Counters, status: DeviceStatus) -> &mut u64 {

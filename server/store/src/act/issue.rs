@@ -19,6 +19,7 @@ use serde_bytes::ByteBuf;
 
 use crate::act::{By, audit, devices, requests};
 use crate::keys;
+use crate::mark;
 use crate::record::{
     Action, Ca, CaState, Certificate, CertificateStatus, ChangeKind, Device, Intent, Request, Revocation,
     Subjects, Token, WaitingRequest, Zone,
@@ -431,8 +432,8 @@ fn store(tables: &mut Tables<'_>, request: RequestKey, certificate: &Certificate
     let by_device = keys::device_certificate(*account, device, *id);
     tables.put_raw(TableName::DeviceCertificates, &by_device, request.as_bytes())?;
     tables.put_raw(TableName::Expiry, &keys::expiry(*not_after, *account, *id), &[])?;
+    mark::put(tables, certificate)?;
     if let Some(client) = &certificate.client {
-        tables.put_raw(TableName::ZoneCertificates, &keys::zone_certificate(client.zone, *id), &[])?;
         count_in_zone(tables, client.zone, |number| number.saturating_add(1))?;
     }
     tables.count(*account, |counters| counters.certificates = counters.certificates.saturating_add(1))

@@ -9,7 +9,7 @@ mod accounts;
 pub(crate) mod associations;
 mod cas;
 mod decide;
-mod devices;
+pub(crate) mod devices;
 mod documents;
 mod hosts;
 mod issue;

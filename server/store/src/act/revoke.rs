@@ -5,6 +5,7 @@ use muster_policy::name::DeviceId;
 
 use crate::act::{By, Rejected, log};
 use crate::keys;
+use crate::mark;
 use crate::record::{
     Action, Certificate, CertificateStatus, ChangeKind, Revocation, RevocationReason, RevokedEntry, Subjects,
 };
@@ -148,6 +149,7 @@ fn revoke(
     certificate.revoked = Some(revocation);
     let key = keys::certificate(certificate.account, certificate.id);
     tables.put(&key, certificate)?;
+    mark::put(tables, certificate)?;
     tables.put(
         &key,
         &RevokedEntry {
@@ -192,6 +194,7 @@ impl Transaction for ReactivateCertificate {
         }
         let key = keys::certificate(certificate.account, certificate.id);
         tables.put(&key, &certificate)?;
+        mark::put(tables, &certificate)?;
         tables.remove(TableName::Revoked, &key)?;
         tables.count(certificate.account, |counters| {
             counters.certificates_revoked = counters.certificates_revoked.saturating_sub(1);

@@ -11,6 +11,7 @@ use crate::act::keyed::forget_ended;
 use crate::act::{By, audit, requests};
 use crate::codec;
 use crate::keys;
+use crate::mark;
 use crate::record::{Action, Certificate, Intent, Request, Subjects, Token};
 use crate::tables::{TableName, Tables};
 use crate::transaction::{Failed, Fault, Transaction};
@@ -101,8 +102,8 @@ impl Tidy {
             tables.remove(TableName::Serials, &keys::serial(*ca, *serial))?;
             let by_device = keys::device_certificate(*account, device, *id);
             tables.remove(TableName::DeviceCertificates, &by_device)?;
+            mark::remove(tables, &stored)?;
             if let Some(client) = &stored.client {
-                tables.remove(TableName::ZoneCertificates, &keys::zone_certificate(client.zone, *id))?;
                 count_in_zone(tables, client.zone, |number| number.saturating_sub(1))?;
             }
             if stored.revoked.is_some() {

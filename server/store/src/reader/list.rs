@@ -3,14 +3,19 @@
 //! Certificates, tokens and waiting requests come newest first; devices come in the order of their
 //! ids, because that is what a search by prefix walks.
 
+use std::collections::BTreeSet;
+
 use muster_policy::enrol::DeviceStatus;
 use muster_policy::identity::{AccountId, CaId};
 use muster_policy::name::DeviceId;
 use muster_policy::time::UnixTime;
+use serde::Deserialize;
 
+use crate::act::devices::inactive_octet;
 use crate::codec;
 use crate::keys;
-use crate::reader::page::{List, Order};
+use crate::mark::Mark;
+use crate::reader::page::{List, Order, Reach};
 use crate::reader::{Page, Paging, Reader};
 use crate::record::{
     Certificate, CertificateStatus, Device, Request, RevokedEntry, Token, TokenState, WaitingRequest, Zone,
@@ -27,6 +32,13 @@ pub struct CertificateFilter {
     pub device: Option<DeviceId>,
     /// Only those of this CA.
     pub ca: Option<CaId>,
+}
+
+impl CertificateFilter {
+    /// Whether a certificate is wanted, as far as its mark says.
+    fn takes(&self, mark: &Mark, now: UnixTime) -> bool {
+        self.status.is_none_or(|status| mark.status(now) == status) && self.ca.is_none_or(|ca| mark.ca == ca)
+    }
 }
 
 /// Which devices are wanted; none means any.
@@ -49,6 +61,14 @@ pub struct TokenFilter {
     pub device: Option<DeviceId>,
 }
 
+/// The part of a device that lists filter by.
+#[derive(Deserialize)]
+struct ListedDevice {
+    status: DeviceStatus,
+    #[serde(default)]
+    groups: BTreeSet<String>,
+}
+
 impl Reader {
     /// An account's certificates, newest first; `now` decides which have expired.
     ///
@@ -61,74 +81,71 @@ impl Reader {
         now: UnixTime,
         paging: &Paging,
     ) -> Result<Page<Certificate>, Fault> {
-        let matches = |certificate: &Certificate| {
-            filter.status.is_none_or(|status| certificate.status(now) == status)
-                && filter.ca.is_none_or(|ca| certificate.ca == ca)
-                && filter.device.as_ref().is_none_or(|device| certificate.device == *device)
-        };
         if let Some(device) = &filter.device {
-            return self.certificates_by_device(account, device, &matches, paging);
+            return self.certificates_by_device(account, device, filter, now, paging);
         }
-        if filter.status == Some(CertificateStatus::Revoked) {
-            return self.certificates_revoked(account, filter.ca, paging);
-        }
-        let select = |_: &[u8], value: &[u8]| {
-            let certificate: Certificate = codec::decode(TableName::Certificates, value)?;
-            Ok(matches(&certificate).then_some(certificate))
+        let counters = self.counters(account)?;
+        let length = match filter {
+            CertificateFilter { status: None, ca: None, .. } => Some(counters.certificates),
+            CertificateFilter { status: Some(CertificateStatus::Revoked), ca: None, .. } => {
+                Some(counters.certificates_revoked)
+            }
+            _ => None,
         };
-        let unfiltered = *filter == CertificateFilter::default();
+        // The revoked ones have an index; among a million good ones they are few.
+        if filter.status == Some(CertificateStatus::Revoked) {
+            let of_ca = |_: &[u8], value: &[u8]| {
+                let entry: RevokedEntry = codec::decode(TableName::Revoked, value)?;
+                Ok(filter.ca.is_none_or(|ca| entry.ca == ca))
+            };
+            return List {
+                table: self.table(TableName::Revoked)?,
+                prefix: account.as_bytes().to_vec(),
+                order: Order::Descending,
+                length,
+                filter: filter.ca.is_some().then_some((&of_ca, Reach::RECORDS)),
+                load: &|key, _| self.get::<Certificate>(key),
+            }
+            .page(paging);
+        }
+        let wanted = |_: &[u8], mark: &[u8]| Ok(filter.takes(&Mark::read(mark)?, now));
         List {
-            table: self.table(TableName::Certificates)?,
+            table: self.table(TableName::CertificateMarks)?,
             prefix: account.as_bytes().to_vec(),
             order: Order::Descending,
-            length: unfiltered.then_some(self.counters(account)?.certificates),
-            select: &select,
+            length,
+            filter: length.is_none().then_some((&wanted, Reach::MARKS)),
+            load: &|key, _| self.get::<Certificate>(key),
         }
         .page(paging)
     }
 
-    /// A device has few certificates, so the index is walked and each one looked at.
+    /// A device has few certificates, so its index is walked and the mark of each one looked at.
     fn certificates_by_device(
         &self,
         account: AccountId,
         device: &DeviceId,
-        matches: &dyn Fn(&Certificate) -> bool,
+        filter: &CertificateFilter,
+        now: UnixTime,
         paging: &Paging,
     ) -> Result<Page<Certificate>, Fault> {
         let prefix = keys::device_certificates(account, device);
-        let select = |key: &[u8], _: &[u8]| {
+        let marks = self.table(TableName::CertificateMarks)?;
+        let named = |key: &[u8]| {
             let id = key.get(prefix.len()..).unwrap_or_default();
-            let certificate = self.get::<Certificate>(&keys::join(&[account.as_bytes(), id]))?;
-            Ok(certificate.filter(matches))
+            keys::join(&[account.as_bytes(), id])
+        };
+        let wanted = |key: &[u8], _: &[u8]| match marks.get(named(key).as_slice())? {
+            Some(mark) => Ok(filter.takes(&Mark::read(mark.value())?, now)),
+            None => Ok(false),
         };
         List {
             table: self.table(TableName::DeviceCertificates)?,
             prefix: prefix.clone(),
             order: Order::Descending,
             length: None,
-            select: &select,
-        }
-        .page(paging)
-    }
-
-    /// The revoked ones have an index; among a million good ones they are few.
-    fn certificates_revoked(
-        &self,
-        account: AccountId,
-        ca: Option<CaId>,
-        paging: &Paging,
-    ) -> Result<Page<Certificate>, Fault> {
-        let select = |key: &[u8], value: &[u8]| {
-            let entry: RevokedEntry = codec::decode(TableName::Revoked, value)?;
-            if ca.is_none_or(|ca| entry.ca == ca) { self.get::<Certificate>(key) } else { Ok(None) }
-        };
-        let length = if ca.is_none() { Some(self.counters(account)?.certificates_revoked) } else { None };
-        List {
-            table: self.table(TableName::Revoked)?,
-            prefix: account.as_bytes().to_vec(),
-            order: Order::Descending,
-            length,
-            select: &select,
+            filter: Some((&wanted, Reach::RECORDS)),
+            load: &|key, _| self.get::<Certificate>(&named(key)),
         }
         .page(paging)
     }
@@ -143,18 +160,18 @@ impl Reader {
         revoked: Option<bool>,
         paging: &Paging,
     ) -> Result<Page<Certificate>, Fault> {
-        let select = |key: &[u8], _: &[u8]| {
+        let wanted = |_: &[u8], mark: &[u8]| Ok(Some(Mark::read(mark)?.revoked) == revoked);
+        let load = |key: &[u8], _: &[u8]| {
             let id = key.get(zone.id.as_bytes().len()..).unwrap_or_default();
-            let certificate: Option<Certificate> = self.get(&keys::join(&[zone.account.as_bytes(), id]))?;
-            Ok(certificate
-                .filter(|certificate| revoked.is_none_or(|revoked| certificate.revoked.is_some() == revoked)))
+            self.get::<Certificate>(&keys::join(&[zone.account.as_bytes(), id]))
         };
         List {
             table: self.table(TableName::ZoneCertificates)?,
             prefix: zone.id.as_bytes().to_vec(),
             order: Order::Descending,
             length: revoked.is_none().then_some(zone.client_certificates),
-            select: &select,
+            filter: revoked.is_some().then_some((&wanted, Reach::MARKS)),
+            load: &load,
         }
         .page(paging)
     }
@@ -169,26 +186,47 @@ impl Reader {
         filter: &DeviceFilter,
         paging: &Paging,
     ) -> Result<Page<Device>, Fault> {
-        let select = |_: &[u8], value: &[u8]| {
-            let device: Device = codec::decode(TableName::Devices, value)?;
-            let wanted = filter.status.is_none_or(|status| device.status == status)
-                && filter.group.as_ref().is_none_or(|group| device.groups.contains(group));
-            Ok(wanted.then_some(device))
+        let prefix =
+            keys::join(&[account.as_bytes(), filter.prefix.as_deref().unwrap_or_default().as_bytes()]);
+        let length = match filter {
+            DeviceFilter { status, prefix: None, group: None } => {
+                let counters = self.counters(account)?;
+                Some(status.map_or_else(|| counters.devices(), |status| counters.devices_of(status)))
+            }
+            _ => None,
         };
-        let prefix = filter.prefix.as_deref().unwrap_or_default();
-        let length = if *filter == DeviceFilter::default() {
-            let counters = self.counters(account)?;
-            let known = [counters.devices_active, counters.devices_retired, counters.devices_suspended];
-            Some(known.into_iter().fold(0, u64::saturating_add))
-        } else {
-            None
+        // Those that are not active have an index; most of a fleet is.
+        if let Some(octet) = filter.status.and_then(inactive_octet) {
+            let wanted = |key: &[u8], status: &[u8]| {
+                let Some(group) = filter.group.as_ref().filter(|_| status == [octet]) else {
+                    return Ok(status == [octet]);
+                };
+                Ok(self.get::<Device>(key)?.is_some_and(|device| device.groups.contains(group)))
+            };
+            let reach = if filter.group.is_some() { Reach::RECORDS } else { Reach::MARKS };
+            return List {
+                table: self.table(TableName::InactiveDevices)?,
+                prefix,
+                order: Order::Ascending,
+                length,
+                filter: Some((&wanted, reach)),
+                load: &|key, _| self.get::<Device>(key),
+            }
+            .page(paging);
+        }
+        let wanted = |_: &[u8], value: &[u8]| {
+            let device: ListedDevice = codec::decode(TableName::Devices, value)?;
+            Ok(filter.status.is_none_or(|status| device.status == status)
+                && filter.group.as_ref().is_none_or(|group| device.groups.contains(group)))
         };
+        let plain = filter.status.is_none() && filter.group.is_none();
         List {
             table: self.table(TableName::Devices)?,
-            prefix: keys::join(&[account.as_bytes(), prefix.as_bytes()]),
+            prefix,
             order: Order::Ascending,
             length,
-            select: &select,
+            filter: (!plain).then_some((&wanted, Reach::RECORDS)),
+            load: &|_, value| codec::decode(TableName::Devices, value).map(Some),
         }
         .page(paging)
     }
@@ -204,11 +242,10 @@ impl Reader {
         now: UnixTime,
         paging: &Paging,
     ) -> Result<Page<Token>, Fault> {
-        let select = |_: &[u8], value: &[u8]| {
+        let wanted = |_: &[u8], value: &[u8]| {
             let token: Token = codec::decode(TableName::Tokens, value)?;
-            let wanted = filter.state.is_none_or(|state| token.state(now) == state)
-                && filter.device.as_ref().is_none_or(|device| token.device.as_ref() == Some(device));
-            Ok(wanted.then_some(token))
+            Ok(filter.state.is_none_or(|state| token.state(now) == state)
+                && filter.device.as_ref().is_none_or(|device| token.device.as_ref() == Some(device)))
         };
         let unfiltered = *filter == TokenFilter::default();
         List {
@@ -216,7 +253,8 @@ impl Reader {
             prefix: account.as_bytes().to_vec(),
             order: Order::Descending,
             length: unfiltered.then_some(self.counters(account)?.tokens),
-            select: &select,
+            filter: (!unfiltered).then_some((&wanted, Reach::RECORDS)),
+            load: &|_, value| codec::decode(TableName::Tokens, value).map(Some),
         }
         .page(paging)
     }
@@ -226,7 +264,7 @@ impl Reader {
     /// # Errors
     /// See [`Reader::certificates`].
     pub fn waiting(&self, account: AccountId, paging: &Paging) -> Result<Page<WaitingRequest>, Fault> {
-        let select = |key: &[u8], _: &[u8]| {
+        let load = |key: &[u8], _: &[u8]| {
             let Some(request) = keys::request_of(key) else { return Ok(None) };
             Ok(match self.request(request)? {
                 Some(Request::Waiting(waiting)) => Some(*waiting),
@@ -238,7 +276,8 @@ impl Reader {
             prefix: account.as_bytes().to_vec(),
             order: Order::Descending,
             length: Some(self.counters(account)?.waiting),
-            select: &select,
+            filter: None,
+            load: &load,
         }
         .page(paging)
     }

@@ -6,7 +6,7 @@ use muster_policy::name::DeviceId;
 use crate::audit::{self, AuditBreak, AuditHead, AuditVerified};
 use crate::codec;
 use crate::keys;
-use crate::reader::page::{List, Order, between};
+use crate::reader::page::{List, Order, Reach, between};
 use crate::reader::{Page, Paging, Reader};
 use crate::record::{Action, AuditEntry, Change};
 use crate::tables::{META_AUDIT_HEAD, META_NEWEST_CHANGE, TableName};
@@ -51,12 +51,11 @@ impl Reader {
     /// # Errors
     /// See [`Reader::newest_change`].
     pub fn audit(&self, filter: &AuditFilter, paging: &Paging) -> Result<Page<AuditEntry>, Fault> {
-        let select = |_: &[u8], value: &[u8]| {
+        let wanted = |_: &[u8], value: &[u8]| {
             let entry = audit::entry(value)?;
-            let wanted = filter.account.is_none_or(|account| entry.subjects.account == Some(account))
+            Ok(filter.account.is_none_or(|account| entry.subjects.account == Some(account))
                 && filter.action.is_none_or(|action| entry.action == action)
-                && (filter.device.is_none() || entry.subjects.device == filter.device);
-            Ok(wanted.then_some(entry))
+                && (filter.device.is_none() || entry.subjects.device == filter.device))
         };
         let unfiltered = *filter == AuditFilter::default();
         List {
@@ -64,7 +63,8 @@ impl Reader {
             prefix: Vec::new(),
             order: Order::Descending,
             length: unfiltered.then_some(self.audit_head()?.count),
-            select: &select,
+            filter: (!unfiltered).then_some((&wanted, Reach::RECORDS)),
+            load: &|_, value| audit::entry(value).map(Some),
         }
         .page(paging)
     }

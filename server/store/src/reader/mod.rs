@@ -8,7 +8,7 @@
 mod lapsing;
 mod list;
 mod log;
-mod page;
+pub(crate) mod page;
 mod point;
 
 use redb::{ReadOnlyTable, ReadTransaction};

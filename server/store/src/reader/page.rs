@@ -15,8 +15,24 @@ type Rows = Range<'static, &'static [u8], &'static [u8]>;
 
 /// Most items on one page.
 pub const PER_PAGE_MAX: u32 = 1_000;
-/// Most rows a filtered list looks at in one call, some 300 ms; the cursor then goes on.
+/// Most records a filtered list looks at in one call, some 300 ms; the cursor then goes on.
 pub const SCAN_MAX: usize = 100_000;
+
+/// How far a list with a filter looks in one call; the cursor then goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// Rows for the page and what is before it.
+    pub(crate) rows: usize,
+    /// Rows behind a full page, looked at for the list's length only.
+    pub(crate) ahead: usize,
+}
+
+impl Reach {
+    /// The filter reads a mark, or the key alone: 10,000,000 rows are a second.
+    pub(super) const MARKS: Self = Self { rows: 10_000_000, ahead: 100_000 };
+    /// The filter reads a record.
+    pub(super) const RECORDS: Self = Self { rows: SCAN_MAX, ahead: 5_000 };
+}
 
 /// Which part of a list is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,33 +145,45 @@ pub struct Page<T> {
 
 /// Which end of the keys a list starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// The greatest key first: the newest, where keys sort by age.
     Descending,
     /// The smallest key first.
     Ascending,
 }
 
-/// Makes the item of a row (key, value), or none when a filter leaves it out.
-pub(super) type Select<'a, T> = dyn Fn(&[u8], &[u8]) -> Result<Option<T>, Fault> + 'a;
+/// Whether a row (key, value) belongs to the list.
+pub(crate) type Filter<'a> = dyn Fn(&[u8], &[u8]) -> Result<bool, Fault> + 'a;
+/// Makes the item of a row (key, value) of the list; none when its record is not there.
+pub(crate) type Load<'a, T> = dyn Fn(&[u8], &[u8]) -> Result<Option<T>, Fault> + 'a;
 
 /// A range of a table, and how to show a row of it.
-pub(super) struct List<'a, T> {
-    pub(super) table: ReadOnlyTable<&'static [u8], &'static [u8]>,
-    pub(super) prefix: Vec<u8>,
-    pub(super) order: Order,
-    /// The length, when it is known without counting; only for lists without a filter.
-    pub(super) length: Option<u64>,
-    /// Makes the item of a row, or none when the filter leaves it out.
-    pub(super) select: &'a Select<'a, T>,
+pub(crate) struct List<'a, T> {
+    pub(crate) table: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(crate) prefix: Vec<u8>,
+    pub(crate) order: Order,
+    /// The length, when it is known without counting.
+    pub(crate) length: Option<u64>,
+    /// Which rows belong to the list, and how far to look for them; none when all do.
+    pub(crate) filter: Option<(&'a Filter<'a>, Reach)>,
+    /// Makes the item of a row; only of those on the page.
+    pub(crate) load: &'a Load<'a, T>,
 }
 
 impl<T> List<'_, T> {
-    pub(super) fn page(&self, paging: &Paging) -> Result<Page<T>, Fault> {
+    pub(crate) fn page(&self, paging: &Paging) -> Result<Page<T>, Fault> {
+        let skip = paging.skip();
+        let past_end =
+            self.length.is_some_and(|length| u64::try_from(skip).map_or(true, |skip| skip >= length));
+        if skip > 0 && past_end {
+            let total = Total::Exactly(self.length.unwrap_or_default());
+            return Ok(Page { items: Vec::new(), total, next: None });
+        }
         let mut rows = self.rows(paging.cursor())?;
-        match self.length {
-            Some(length) => self.unfiltered(&mut rows, paging, length),
-            None => self.filtered(&mut rows, paging),
+        match (self.filter, self.length) {
+            (None, Some(length)) => self.unfiltered(&mut rows, paging, length),
+            (Some((filter, reach)), _) => self.filtered(&mut rows, paging, filter, reach),
+            (None, None) => self.filtered(&mut rows, paging, &|_, _| Ok(true), Reach::MARKS),
         }
     }
 
@@ -167,9 +195,8 @@ impl<T> List<'_, T> {
         length: u64,
     ) -> Result<Page<T>, Fault> {
         let skip = paging.skip();
-        let past_end = u64::try_from(skip).map_or(true, |skip| skip >= length);
         let mut page = Page { items: Vec::new(), total: Total::Exactly(length), next: None };
-        if skip > 0 && (past_end || rows.nth(skip.saturating_sub(1)).is_none()) {
+        if skip > 0 && rows.nth(skip.saturating_sub(1)).is_none() {
             return Ok(page);
         }
         let mut last = None;
@@ -179,43 +206,55 @@ impl<T> List<'_, T> {
                 page.next = last.map(Cursor);
                 break;
             }
-            page.items.extend((self.select)(key.value(), value.value())?);
+            page.items.extend((self.load)(key.value(), value.value())?);
             last = Some(key.value().to_vec());
         }
         Ok(page)
     }
 
-    /// Looks at each row; counts matches beyond the page as far as it looks.
-    fn filtered(&self, rows: &mut dyn Iterator<Item = Row>, paging: &Paging) -> Result<Page<T>, Fault> {
+    /// Looks at each row; counts matches beyond the page as far as it reaches, unless the length is known.
+    fn filtered(
+        &self,
+        rows: &mut dyn Iterator<Item = Row>,
+        paging: &Paging,
+        filter: &Filter<'_>,
+        reach: Reach,
+    ) -> Result<Page<T>, Fault> {
         let (skip, limit) = (paging.skip(), paging.limit());
         let mut page = Page { items: Vec::new(), total: Total::Exactly(0), next: None };
-        let (mut matched, mut looked) = (0_usize, 0_usize);
-        let mut last_shown = None;
-        let mut last_seen = None;
+        let (mut matched, mut looked, mut at_most) = (0_usize, 0_usize, reach.rows);
+        let (mut last_shown, mut last_seen) = (None, None);
         for row in rows {
             let (key, value) = row?;
-            if looked >= SCAN_MAX {
+            if looked >= at_most {
                 // The page may be short: what is left starts behind the last row looked at.
                 page.total = Total::AtLeast(0);
-                page.next = if page.items.len() < limit { last_seen } else { last_shown.clone() };
+                page.next = if page.items.len() < limit { last_seen } else { last_shown };
                 break;
             }
             looked = looked.saturating_add(1);
-            if let Some(item) = (self.select)(key.value(), value.value())? {
+            if filter(key.value(), value.value())? {
                 matched = matched.saturating_add(1);
                 if matched > skip && page.items.len() < limit {
-                    page.items.push(item);
+                    page.items.extend((self.load)(key.value(), value.value())?);
                     last_shown = Some(Cursor(key.value().to_vec()));
+                    if page.items.len() == limit {
+                        at_most = at_most.min(looked.saturating_add(reach.ahead));
+                    }
                 } else if matched > skip && page.next.is_none() {
                     page.next.clone_from(&last_shown);
+                    if self.length.is_some() {
+                        break;
+                    }
                 }
             }
             last_seen = Some(Cursor(key.value().to_vec()));
         }
         let count = u64::try_from(matched).unwrap_or(u64::MAX);
-        page.total = match page.total {
-            Total::Exactly(_) => Total::Exactly(count),
-            Total::AtLeast(_) => Total::AtLeast(count),
+        page.total = match (self.length, page.total) {
+            (Some(length), _) => Total::Exactly(length),
+            (None, Total::Exactly(_)) => Total::Exactly(count),
+            (None, Total::AtLeast(_)) => Total::AtLeast(count),
         };
         Ok(page)
     }

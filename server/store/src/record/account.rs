@@ -1,5 +1,6 @@
 //! Accounts, their zones, and how much an account has.
 
+use muster_policy::enrol::DeviceStatus;
 use muster_policy::identity::{AccountId, ZoneId};
 use muster_policy::name::{Hostname, Title, TrustDomain};
 use muster_policy::time::UnixTime;
@@ -99,6 +100,22 @@ pub struct Counters {
     pub tokens: u64,
     /// Requests that wait for a person.
     pub waiting: u64,
+}
+
+impl Counters {
+    /// Devices, whatever their status.
+    pub const fn devices(&self) -> u64 {
+        self.devices_active.saturating_add(self.devices_retired).saturating_add(self.devices_suspended)
+    }
+
+    /// Devices of a status.
+    pub const fn devices_of(&self, status: DeviceStatus) -> u64 {
+        match status {
+            DeviceStatus::Active => self.devices_active,
+            DeviceStatus::Suspended => self.devices_suspended,
+            DeviceStatus::Retired => self.devices_retired,
+        }
+    }
 }
 
 impl Record for Account {

@@ -7,6 +7,7 @@ use muster_policy::time::UnixTime;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use crate::mark::Mark;
 use crate::tables::{Record, TableName};
 
 /// An issued leaf.
@@ -163,13 +164,7 @@ pub enum CertificateStatus {
 impl Certificate {
     /// What it is worth at `now`.
     pub fn status(&self, now: UnixTime) -> CertificateStatus {
-        if self.revoked.is_some() {
-            CertificateStatus::Revoked
-        } else if self.not_after < now {
-            CertificateStatus::Expired
-        } else {
-            CertificateStatus::Active
-        }
+        Mark::of(self).status(now)
     }
 }
 

@@ -5,12 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use redb::Database;
 
 use super::*;
-use crate::act::{DecideRequest, Decision};
+use crate::act::{DecideRequest, Decision, RevokeCertificate};
 use crate::backup::BackupError;
 use crate::check::CheckError;
 use crate::ledger::OpenError;
 use crate::migration::{self, MIGRATIONS, Migration, MigrationError, SCHEMA_VERSION};
-use crate::reader::Paging;
+use crate::reader::{CertificateFilter, DeviceFilter, Paging, Total};
+use crate::record::{CertificateStatus, RevocationReason};
 use crate::tables::{META_SCHEMA, TableName, Tables};
 
 #[test]
@@ -71,6 +72,42 @@ fn a_file_of_version_1_is_migrated_when_opened() {
     rig.open();
     let counters = rig.ledger().reader().expect("open").counters(ACCOUNT).expect("reads");
     assert_eq!((counters.certificates, counters.devices_active, counters.tokens), (1, 1_501, 1));
+    rig.check();
+}
+
+#[test]
+fn a_file_of_version_5_gets_what_lists_walk_when_opened() {
+    let mut rig = Rig::new();
+    for number in 0..1_200 {
+        rig.issue(number, &format!("d-{number}"));
+    }
+    rig.suspend("d-7");
+    let revoke = RevokeCertificate {
+        account: ACCOUNT,
+        certificate: begin(3, "d-3", rig.now).certificate,
+        reason: RevocationReason::Unspecified,
+        by: rig.by(),
+    };
+    rig.ledger().transact_blocking(revoke).expect("revoked");
+    rig.close();
+    edit(&rig, |tables| {
+        for table in [TableName::CertificateMarks, TableName::InactiveDevices] {
+            for (key, _) in tables.rows(table, &[], None, usize::MAX).expect("reads") {
+                tables.remove(table, &key).expect("removes");
+            }
+        }
+        tables.put_meta(META_SCHEMA, &5_u32).expect("writes");
+    });
+    rig.open();
+    let reader = rig.ledger().reader().expect("open");
+    let page = Paging::Numbered { page: 1, per_page: 1_000 };
+    let active = CertificateFilter { status: Some(CertificateStatus::Active), ..Default::default() };
+    let active = reader.certificates(ACCOUNT, &active, rig.now, &page).expect("reads");
+    assert_eq!(active.total, Total::Exactly(1_199));
+    let suspended = DeviceFilter { status: Some(DeviceStatus::Suspended), ..Default::default() };
+    let suspended = reader.devices(ACCOUNT, &suspended, &page).expect("reads").items;
+    assert_eq!(suspended.into_iter().map(|found| found.id).collect::<Vec<_>>(), [device("d-7")]);
+    drop(reader);
     rig.check();
 }
 
@@ -208,6 +245,7 @@ fn a_changed_byte_in_a_record_is_found() {
 fn every_index_and_counter_that_disagrees_is_found() {
     let mut rig = Rig::new();
     rig.issue(1, "a");
+    rig.suspend("a");
     rig.token(1, 1);
     for number in [2, 3] {
         let waits = BeginIssue { approval: Approval::Manual, ..begin(number, "b", rig.now) };
@@ -219,6 +257,8 @@ fn every_index_and_counter_that_disagrees_is_found() {
     rig.close();
     let sound = std::fs::read(rig.path()).expect("reads");
     for table in [
+        TableName::CertificateMarks,
+        TableName::InactiveDevices,
         TableName::Serials,
         TableName::DeviceCertificates,
         TableName::Expiry,

@@ -1,11 +1,11 @@
 //! Paged lists: stable order, filters, cursors, and pages past the end.
 
-use muster_policy::enrol::DeviceStatus;
-
 use super::*;
 use crate::act::RevokeCertificate;
+use crate::reader::page::{List, Order, Reach};
 use crate::reader::{AuditFilter, CertificateFilter, Cursor, DeviceFilter, Paging, TokenFilter, Total};
 use crate::record::{CertificateStatus, RevocationReason, TokenState};
+use crate::tables::TableName;
 
 const ALL: Paging = Paging::Numbered { page: 1, per_page: 1_000 };
 
@@ -111,6 +111,75 @@ fn devices_are_listed_by_id_and_found_by_prefix() {
     assert_eq!(ids(prefix), ["b-1", "b-2"]);
     let suspended = DeviceFilter { status: Some(DeviceStatus::Suspended), ..DeviceFilter::default() };
     assert!(ids(suspended).is_empty());
+}
+
+#[test]
+fn devices_are_filtered_by_status_with_exact_lengths_and_through_cursors() {
+    let rig = Rig::new();
+    for number in 0..20 {
+        let id = format!("d-{number:02}");
+        rig.issue(number, &id);
+        if number % 4 == 0 {
+            rig.suspend(&id);
+        }
+    }
+    let resume = SetDeviceStatus {
+        account: ACCOUNT,
+        device: device("d-04"),
+        status: DeviceStatus::Active,
+        by: rig.by(),
+    };
+    rig.ledger().transact_blocking(resume).expect("resumed");
+    let reader = rig.ledger().reader().expect("open");
+    for (status, expected) in
+        [(DeviceStatus::Active, 16), (DeviceStatus::Suspended, 4), (DeviceStatus::Retired, 0)]
+    {
+        let filter = DeviceFilter { status: Some(status), ..DeviceFilter::default() };
+        let page = |paging| reader.devices(ACCOUNT, &filter, &paging).expect("reads");
+        let (mut cursor, mut walked) = (None, Vec::new());
+        loop {
+            let page = page(Paging::After { cursor, limit: 3 });
+            assert_eq!(page.total, Total::Exactly(expected));
+            walked.extend(page.items);
+            let Some(next) = page.next else { break };
+            cursor = Some(next);
+        }
+        assert!(walked.iter().all(|device| device.status == status));
+        assert!(walked.is_sorted_by(|before, after| before.id < after.id));
+        assert_eq!(u64::try_from(walked.len()).expect("fits"), expected);
+        let last = page(Paging::Numbered { page: 2, per_page: 3 });
+        assert_eq!(last.items, walked.get(3..6).or(walked.get(3..)).unwrap_or_default());
+    }
+    let group = DeviceFilter {
+        status: Some(DeviceStatus::Suspended),
+        group: Some("none".to_owned()),
+        prefix: Some("d-".to_owned()),
+    };
+    assert_eq!(reader.devices(ACCOUNT, &group, &ALL).expect("reads").total, Total::Exactly(0));
+}
+
+#[test]
+fn a_list_says_when_it_did_not_count_to_the_end() {
+    let rig = rig_with_certificates(30);
+    let reader = rig.ledger().reader().expect("open");
+    let reach = Reach { rows: 20, ahead: 3 };
+    let filter = |_: &[u8], _: &[u8]| Ok(true);
+    let list = List {
+        table: reader.table(TableName::CertificateMarks).expect("is there"),
+        prefix: ACCOUNT.as_bytes().to_vec(),
+        order: Order::Descending,
+        length: None,
+        filter: Some((&filter, reach)),
+        load: &|key: &[u8], _: &[u8]| Ok(Some(key.to_vec())),
+    };
+    let first = list.page(&Paging::Numbered { page: 1, per_page: 5 }).expect("reads");
+    assert_eq!((first.items.len(), first.total), (5, Total::AtLeast(8)));
+    let on = list.page(&Paging::After { cursor: first.next, limit: 5 }).expect("reads");
+    assert_eq!(on.items.len(), 5);
+    let deep = list.page(&Paging::Numbered { page: 5, per_page: 5 }).expect("reads");
+    assert!(deep.items.is_empty() && deep.next.is_some(), "it is known not to be the end: {deep:?}");
+    let end = list.page(&Paging::Numbered { page: 2, per_page: 10 }).expect("reads");
+    assert_eq!((end.items.len(), end.total), (10, Total::AtLeast(20)));
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod zones;
 use core::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use muster_policy::enrol::{OID_COMMON_NAME, San, SubjectAttribute};
+use muster_policy::enrol::{DeviceStatus, OID_COMMON_NAME, San, SubjectAttribute};
 use muster_policy::identity::{
     AccountId, CaId, CertificateId, Fingerprint, KeyFingerprint, RequestKey, SecretHash, Serial, TokenId,
 };
@@ -24,6 +24,7 @@ use tempfile::TempDir;
 
 use crate::act::{
     AddCa, BeginIssue, Begun, By, CompleteIssue, CompleteRefused, CreateAccount, CreateToken, IssueRefused,
+    SetDeviceStatus,
 };
 use crate::record::{Account, Actor, Ca, CaKind, CaRole, CaState, Certificate, How, Token};
 use crate::{Error, Ledger, Options};
@@ -106,6 +107,16 @@ impl Rig {
     }
 
     /// A whole issuance that must succeed.
+    fn suspend(&self, id: &str) {
+        let set = SetDeviceStatus {
+            account: ACCOUNT,
+            device: device(id),
+            status: DeviceStatus::Suspended,
+            by: self.by(),
+        };
+        self.ledger().transact_blocking(set).expect("suspended");
+    }
+
     fn issue(&self, number: u64, device: &str) -> CertificateId {
         let begin = begin(number, device, self.now);
         assert_eq!(self.begin(begin.clone()).expect("begins"), Begun::Proceed);

@@ -4,9 +4,11 @@ use muster_policy::host::{HostMode, HostPattern};
 use muster_policy::identity::{CaId, ZoneId};
 
 use super::*;
-use crate::act::{AddZone, EditZone, Rejected, RemoveZone, Retention, SetAssociation, Tidy};
+use crate::act::{
+    AddZone, EditZone, Rejected, RemoveZone, Retention, RevokeCertificate, SetAssociation, Tidy,
+};
 use crate::reader::Paging;
-use crate::record::{AssociationScope, ClientRequest, Zone};
+use crate::record::{AssociationScope, ClientRequest, RevocationReason, Zone};
 
 const ZONE: ZoneId = ZoneId::from_bytes([1; 16]);
 const BROUGHT: CaId = CaId::from_bytes([8; 16]);
@@ -52,6 +54,22 @@ fn client_certificates_of_a_zone_are_listed_counted_and_forgotten_with_it() {
     let paging = Paging::From { offset: 1, limit: 10 };
     let page = rig.ledger().reader().expect("open").client_certificates(&held, None, &paging).expect("reads");
     assert_eq!((page.items.len(), page.total.count()), (2, 3));
+    let revoke = RevokeCertificate {
+        account: ACCOUNT,
+        certificate: begin(2, "a", rig.now).certificate,
+        reason: RevocationReason::Unspecified,
+        by: rig.by(),
+    };
+    rig.ledger().transact_blocking(revoke).expect("revoked");
+    for (revoked, expected) in [(Some(true), 1), (Some(false), 2), (None, 3)] {
+        let all = Paging::From { offset: 0, limit: 10 };
+        let reader = rig.ledger().reader().expect("open");
+        let page = reader.client_certificates(&held, revoked, &all).expect("reads");
+        assert_eq!(
+            (page.items.len(), page.total.count()),
+            (expected, u64::try_from(expected).expect("fits"))
+        );
+    }
     rig.check();
     let keep = Retention::default();
     rig.pass(LIFETIME + keep.certificates + Duration::from_secs(1));

@@ -1,7 +1,5 @@
 //! Documents of Access: found in their scope, checked, stored, removed.
 
-use std::collections::BTreeMap;
-
 use muster_policy::identity::CaId;
 use muster_store::act::{RemoveDocument, SetDocument};
 use muster_store::record::{AssociationScope, Document, DocumentKind};
@@ -9,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{CONDITIONS_MAX, weight};
+use super::{CONDITIONS_MAX, Parts, weight};
 use crate::Api;
 use crate::auth::Caller;
 use crate::error::ApiError;
@@ -35,11 +33,11 @@ pub(crate) trait Written: Serialize + DeserializeOwned + Send + Sync + 'static {
         core::future::ready(Ok(()))
     }
 
-    /// Adds to an answer what is not in the document; `reusable` are the policies of the account.
+    /// Adds to an answer what is not in the document.
     ///
     /// # Errors
     /// When what is stored can't be read.
-    fn show(_: &mut Value, _: &Document, _: &BTreeMap<CaId, Document>) -> Result<(), ApiError> {
+    fn show(_: &mut Value, _: &Document, _: &Parts) -> Result<(), ApiError> {
         Ok(())
     }
 }

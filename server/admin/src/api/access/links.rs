@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use super::documents::{find, list_all};
-use super::{PARTS_MAX, Policy};
+use super::{App, PARTS_MAX, Parts, Policy};
 use crate::Api;
 use crate::error::ApiError;
 
@@ -147,6 +147,22 @@ pub(super) async fn reusable(
 ) -> Result<BTreeMap<CaId, Document>, ApiError> {
     let found = list_all(api, AssociationScope::Account(scope.account()), DocumentKind::AccessPolicy).await?;
     Ok(found.into_iter().map(|document| (document.id, document)).collect())
+}
+
+/// The same, and how many applications name each.
+pub(super) async fn parts(api: &Api, scope: AssociationScope) -> Result<Parts, ApiError> {
+    let account = AssociationScope::Account(scope.account());
+    let mut app_counts = BTreeMap::new();
+    for app in list_all(api, account, DocumentKind::AccessApp).await? {
+        let app: App = serde_json::from_str(&app.text).map_err(ApiError::internal)?;
+        for link in &app.policies {
+            if let Link::Named(named) = link {
+                let count: &mut u32 = app_counts.entry(named.id).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
+    }
+    Ok(Parts { policies: reusable(api, scope).await?, app_counts })
 }
 
 /// The policies of an application, whole and in their order.
