@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use muster::config::ConfigWritten;
 use muster::datadir::DataDir;
-use muster::init::{InitPlan, init};
+use muster::init::{InitPlan, Initialised, init};
 use muster_enroll::{CaAlgorithm, Clock, Csr, Identified, KeySource, Order, Outcome, Registrar};
 use muster_policy::name::DeviceId;
 use muster_store::record::{Actor, Certificate};
@@ -44,7 +44,7 @@ fn request(name: &str, key: &KeyPair) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Makes an account in `dir`.
-pub(crate) async fn found(dir: &Path) -> anyhow::Result<()> {
+pub(crate) async fn found(dir: &Path) -> anyhow::Result<Initialised> {
     let plan = InitPlan {
         dir: dir.to_owned(),
         account: "bench".parse()?,
@@ -55,7 +55,7 @@ pub(crate) async fn found(dir: &Path) -> anyhow::Result<()> {
         passphrase: None,
         config: ConfigWritten::default(),
     };
-    init(plan, &Clock::system()).await.map(drop)
+    init(plan, &Clock::system()).await
 }
 
 /// Opens the account of `dir`; no server may run.

@@ -1,10 +1,11 @@
-//! Benches of the server: what a certificate costs, how commits are shared, how a start grows, what a
-//! connection at the edge costs, and how soon a revoked one ends.
+//! Benches of the server: what a certificate costs, how commits are shared, how a start and a list grow,
+//! what a connection at the edge costs, and how soon a revoked one ends.
 //!
 //! Each claim is a figure of CPU time or a count, and a ratio taken in the same run, because wall
 //! times of a shared machine say little. A goal that is missed makes the exit code 1.
 //! See `README.md` beside this file for the commands and the figures.
 
+mod api;
 mod bound;
 mod cfssl;
 mod client;
@@ -26,6 +27,8 @@ enum Bench {
     Enroll(enroll::Arguments),
     /// Commits and fsyncs per certificate with many writers at once.
     Commits(commits::Arguments),
+    /// Pages of lists and requests per second of CPU with many stored certificates.
+    Api(api::Arguments),
     /// Start and first answers with many stored certificates, beside an empty ledger.
     Start(start::Arguments),
     /// CPU and memory of the edge per connection, beside nginx, mosquitto and the cryptographic bound.
@@ -71,6 +74,7 @@ fn main() -> anyhow::Result<ExitCode> {
         match bench {
             Bench::Enroll(arguments) => enroll::run(arguments).await,
             Bench::Commits(arguments) => commits::run(arguments).await,
+            Bench::Api(arguments) => api::run(arguments).await,
             Bench::Start(arguments) => start::run(arguments).await,
             Bench::Edge(arguments) => edge::run(arguments).await,
             Bench::Revoke(arguments) => edge::revoke::run(arguments).await,

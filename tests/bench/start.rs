@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use clap::Args;
 use muster_enroll::{Registrar, random};
 use muster_policy::identity::{CertificateId, Fingerprint, KeyFingerprint, RequestKey, Serial};
+use muster_policy::name::DeviceId;
 use muster_policy::profile::Approval;
 use muster_store::act::{BeginIssue, Begun, By, CompleteIssue};
 use muster_store::record::{Actor, Certificate};
@@ -62,7 +63,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Goals> {
     drop(registrar);
     copy(&small, &large)?;
     let begin = Instant::now();
-    fill(&large, &device.certificate, arguments.certificates).await?;
+    fill(&fleet::open(&large)?, &device.certificate, arguments.certificates, |_, model| model).await?;
     let mib = std::fs::metadata(large.join("ledger.redb"))?.len() / (1 << 20);
     println!(
         "{} certificates stored in {:.0} s, {mib} MiB",
@@ -130,14 +131,19 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn fill(dir: &Path, model: &Certificate, count: usize) -> anyhow::Result<()> {
-    let registrar = fleet::open(dir)?;
+/// Stores certificates like the model, each of another device, and varied by its number.
+pub(crate) async fn fill(
+    registrar: &Arc<Registrar>,
+    model: &Certificate,
+    count: usize,
+    varied: impl Fn(usize, Certificate) -> Certificate + Clone + Send + 'static,
+) -> anyhow::Result<()> {
     let mut working = JoinSet::new();
     for filler in 0..FILLERS {
-        let (registrar, model) = (Arc::clone(&registrar), model.clone());
+        let (registrar, model, varied) = (Arc::clone(registrar), model.clone(), varied.clone());
         working.spawn(async move {
             for number in (filler..count).step_by(FILLERS) {
-                store(&registrar, &model, number).await?;
+                store(&registrar, varied(number, model.clone()), number).await?;
             }
             anyhow::Ok(())
         });
@@ -148,18 +154,23 @@ async fn fill(dir: &Path, model: &Certificate, count: usize) -> anyhow::Result<(
     Ok(())
 }
 
+/// The device with a number.
+pub(crate) fn device(number: usize) -> anyhow::Result<DeviceId> {
+    Ok(format!("meter-{number:07}").parse()?)
+}
+
 /// Stores a certificate like the model, of another device.
-async fn store(registrar: &Registrar, model: &Certificate, number: usize) -> anyhow::Result<()> {
+async fn store(registrar: &Registrar, model: Certificate, number: usize) -> anyhow::Result<()> {
     let bytes = random::<32>().context("random numbers")?;
     let (clock, request) = (registrar.clock(), RequestKey::from_bytes(bytes));
     let by = By { actor: Actor::Local, at: clock.now() };
     let certificate = Certificate {
         id: CertificateId::new(clock.unix_millis(), random().context("random numbers")?),
         serial: Serial::new(by.at, random().context("random numbers")?),
-        device: format!("meter-{number:07}").parse()?,
+        device: device(number)?,
         fingerprint: Fingerprint::from_bytes(bytes),
         key_fingerprint: KeyFingerprint::from_bytes(bytes),
-        ..model.clone()
+        ..model
     };
     let begin = BeginIssue {
         request,

@@ -267,6 +267,9 @@ fn a_backup_made_while_serving_is_restored_elsewhere_and_a_broken_one_is_not() {
     for file in placed {
         assert_eq!(std::fs::read_to_string(target.join(file)).expect(file), file);
     }
+    // Receivers of webhooks go on accepting what is signed.
+    let signing = |dir: &std::path::Path| std::fs::read(dir.join("keys/webhooks.key")).expect("a key");
+    assert_eq!(signing(&target), signing(&server.dir()));
     let listed = std::process::Command::new(muster_tests::server::program())
         .args(["-C", &target.display().to_string(), "device", "list", "--json"])
         .output()

@@ -63,8 +63,10 @@ pub(super) async fn doctor(dir: &DataDir, out: &mut Printer<'_>) -> anyhow::Resu
         Ok(_) => findings.add("configuration", State::Ok, "can be used"),
         Err(error) => findings.add("configuration", State::Fail, format!("{error:#}")),
     }
+    // A client that opens the ledger itself makes the key anew.
+    let signs = dir.webhooks_key().exists();
     match Client::connect(dir).await {
-        Ok(client) => account(&client, dir, &mut findings).await,
+        Ok(client) => account(&client, dir, signs, &mut findings).await,
         Err(error) => findings.add("ledger", State::Fail, format!("{error:#}")),
     }
     tell(&findings.0, out)
@@ -137,7 +139,7 @@ fn space(dir: &DataDir, findings: &mut Findings) {
 }
 
 /// What only the ledger knows.
-async fn account(client: &Client, dir: &DataDir, findings: &mut Findings) {
+async fn account(client: &Client, dir: &DataDir, signs: bool, findings: &mut Findings) {
     let reached = client
         .server()
         .map_or_else(|| "opens; no server runs".to_owned(), |address| format!("served at {address}"));
@@ -147,11 +149,32 @@ async fn account(client: &Client, dir: &DataDir, findings: &mut Findings) {
         clock(client, now, findings).await?;
         cas(client, now, findings).await?;
         profiles(client, findings).await?;
+        webhooks(client, dir, signs, findings).await?;
         trust(client, dir, findings).await
     };
     if let Err(error) = asked.await {
         findings.add("API", State::Fail, format!("{error:#}"));
     }
+}
+
+/// Receivers hold what was made of the key, so that one made anew signs nothing that they accept.
+async fn webhooks(
+    client: &Client,
+    dir: &DataDir,
+    signs: bool,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    let webhooks = client.list(&client.own("/webhooks"), "", PageArgs::default()).await?;
+    if !webhooks.is_empty() && !signs {
+        let message = format!(
+            "{} was missing, and {} webhooks sign with what is made of it; restore it from a backup, or make \
+             the webhooks anew",
+            dir.webhooks_key().display(),
+            webhooks.len()
+        );
+        findings.add("webhooks", State::Fail, message);
+    }
+    Ok(())
 }
 
 async fn clock(client: &Client, now: UnixTime, findings: &mut Findings) -> anyhow::Result<()> {

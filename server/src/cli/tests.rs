@@ -518,6 +518,28 @@ async fn webhooks_are_made_listed_shown_and_removed_and_nothing_is_sent_without_
 }
 
 #[tokio::test]
+async fn doctor_finds_that_the_key_of_webhooks_was_lost() {
+    let Rig { temp, client, .. } = Rig::new().await;
+    let hook = serde_json::json!({ "name": "ops", "url": "https://hooks.example.com/muster" });
+    client.call(http::Method::POST, &client.own("/webhooks"), Some(&hook)).await.expect("made");
+    drop(client);
+    let dir = DataDir::new(temp.path().join("data"));
+    let run = async || {
+        let mut out = Vec::new();
+        let healthy = doctor::doctor(&dir, &mut Printer::new(&mut out, false)).await.is_ok();
+        (healthy, String::from_utf8(out).expect("text"))
+    };
+    let (healthy, text) = run().await;
+    assert!(healthy, "{text}");
+    std::fs::remove_file(dir.webhooks_key()).expect("removed");
+    let (healthy, text) = run().await;
+    assert!(
+        !healthy && text.contains("fail  webhooks: ") && text.contains("webhooks.key was missing"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn doctor_finds_a_readable_key() {
     use std::os::unix::fs::PermissionsExt as _;
     let Rig { temp, client, .. } = Rig::new().await;

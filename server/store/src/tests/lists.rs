@@ -148,7 +148,7 @@ fn devices_are_filtered_by_status_with_exact_lengths_and_through_cursors() {
         assert!(walked.is_sorted_by(|before, after| before.id < after.id));
         assert_eq!(u64::try_from(walked.len()).expect("fits"), expected);
         let last = page(Paging::Numbered { page: 2, per_page: 3 });
-        assert_eq!(last.items, walked.get(3..6).or(walked.get(3..)).unwrap_or_default());
+        assert_eq!(last.items, walked.get(3..6).or_else(|| walked.get(3..)).unwrap_or_default());
     }
     let group = DeviceFilter {
         status: Some(DeviceStatus::Suspended),
