@@ -90,7 +90,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Goals> {
         goals.check("p99 ms", p99, if deep { DEEP_PAGE_MS } else { PAGE_MS });
     }
 
-    let account = format!("/client/v4/accounts/{}", made.account_id);
+    let account = format!("/client/v4/accounts/{}/muster", made.account_id);
     for (name, path, at_most) in [
         ("token verified", "/client/v4/user/tokens/verify".to_owned(), RECORD_CPU_MS),
         ("certificate", format!("{account}/certificates/{}", known.certificate), RECORD_CPU_MS),
@@ -117,7 +117,7 @@ struct Listed {
 
 fn pages(made: &Initialised, count: usize) -> anyhow::Result<Vec<Listed>> {
     let zone = made.zones.first().context("a zone")?.id;
-    let account = format!("/client/v4/accounts/{}", made.account_id);
+    let account = format!("/client/v4/accounts/{}/muster", made.account_id);
     // The middle, and the end, of what each list holds.
     let middle = count / 2 / 50;
     let near = [
