@@ -78,7 +78,7 @@ pub struct EstWritten {
     pub connections: Option<usize>,
     /// Connections open at once from one address. Default 4096.
     pub connections_per_source: Option<usize>,
-    /// TLS handshakes in progress at once. Default 512.
+    /// TLS handshakes in progress at once; one address has a quarter of them. Default 512.
     pub handshakes: Option<usize>,
     /// Requests from one address. Default burst 20,000, then 1,000 a second.
     pub source_rate: Option<RateWritten>,

@@ -94,7 +94,7 @@ fn a_silent_peer_is_cut_off_before_it_takes_the_place_of_a_handshake() {
 }
 
 #[test]
-fn peers_that_stall_after_an_octet_and_idle_ones_keep_nobody_else_out() {
+fn peers_that_stall_after_an_octet_keep_nobody_else_out() {
     let server =
         Server::with_config("[est]\nconnections = 24\nconnections_per_source = 16\nhandshakes = 4\n");
     let (_, der) = request("meter-1");
@@ -113,6 +113,23 @@ fn peers_that_stall_after_an_octet_and_idle_ones_keep_nobody_else_out() {
     assert!(began_at.elapsed() < Duration::from_secs(4), "it waits for none of them");
     assert!(server.metrics().contains("reason=\"connection_limit\""), "{}", server.metrics());
     drop(crowd);
+}
+
+#[test]
+fn an_idle_connection_gives_way_when_another_address_has_none() {
+    let server = Server::with_config("[est]\nconnections = 4\nconnections_per_source = 4\n");
+    let mut idle: Vec<_> = (0..4).map(|_| server.est().connect().expect("connects")).collect();
+    let oldest = idle.first_mut().expect("one");
+    oldest.sock.set_read_timeout(Some(PATIENCE)).expect("set");
+    let came_at = Instant::now();
+    let other = connect_from([127, 0, 0, 2], server.est_address());
+    // It ends, by itself it would only after the idle time.
+    let ended = oldest.read(&mut [0]);
+    assert!(!matches!(ended, Ok(1..)), "{ended:?}");
+    assert!(came_at.elapsed() < Duration::from_secs(4), "at once");
+    other.set_nonblocking(true).expect("set");
+    let still = (&other).read(&mut [0]);
+    assert!(still.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "the newcomer stays");
 }
 
 /// Connects from an address of this machine.
