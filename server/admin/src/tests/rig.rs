@@ -48,6 +48,8 @@ const START: Duration = Duration::from_secs(1_795_600_000);
 pub(super) struct Rig {
     pub(super) account: String,
     api: Arc<Api>,
+    /// Made once: the description of the API, which is a part of it, takes long.
+    router: Router,
     registrar: Arc<Registrar>,
     seconds: Arc<AtomicU64>,
     zones_changed: Arc<AtomicUsize>,
@@ -134,8 +136,9 @@ impl Rig {
         };
         let secret = Zeroizing::new(SECRET.to_owned());
         let api = Api::new(Arc::clone(&registrar), registry, secret, Duration::from_secs(86_400), hooks);
-        let account = account.to_string();
-        Self { account, api: Arc::new(api), registrar, seconds, zones_changed, temp }
+        let (account, api) = (account.to_string(), Arc::new(api));
+        let router = router(Arc::clone(&api));
+        Self { account, api, router, registrar, seconds, zones_changed, temp }
     }
 
     /// Turns the clock on.
@@ -170,7 +173,7 @@ impl Rig {
     }
 
     pub(super) fn router(&self) -> Router {
-        router(Arc::clone(&self.api))
+        self.router.clone()
     }
 
     pub(super) async fn raw(
