@@ -108,7 +108,8 @@ part_deny() {
     cargo deny --config .deny.toml check bans licenses sources
     cargo deny --manifest-path "$firmware" --config .deny.toml check bans licenses sources
 }
-part_test() { cargo test --workspace; }
+# With the engine that is not in every build.
+part_test() { cargo test --workspace --features muster-broker/rumqttd; }
 part_interop() {
     find_node
     MUSTER_TEST_PYTHON=$venv/bin/python MUSTER_TEST_NODE_FOLDER=$clients cargo test -p muster-tests -p muster-ca -p muster-edge \

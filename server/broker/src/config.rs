@@ -28,6 +28,9 @@ pub enum ConfigError {
     /// The engine `upstream` needs a place to connect to.
     #[error("the engine `upstream` needs [broker.upstream] with exactly one of `tcp` and `unix`")]
     UpstreamMissing,
+    /// This build has no such engine.
+    #[error("this build has no engine `rumqttd`: build it with `--features rumqttd`")]
+    EngineMissing,
 }
 
 /// The broker's settings as written.
@@ -61,6 +64,8 @@ pub enum EngineKind {
     Embedded,
     /// Another broker over TCP or a unix socket.
     Upstream,
+    /// rumqttd's router in this process; only in builds with the feature `rumqttd`.
+    Rumqttd,
 }
 
 /// One topic rule.

@@ -28,6 +28,8 @@ mod gate;
 mod metrics;
 mod probe;
 mod rules;
+#[cfg(feature = "rumqttd")]
+mod rumqttd;
 mod serve;
 mod store;
 mod stream;

@@ -112,6 +112,8 @@ struct Inner {
 enum AnyEngine {
     Embedded(Embedded),
     Upstream(Upstream),
+    #[cfg(feature = "rumqttd")]
+    Rumqttd(crate::rumqttd::Rumqttd),
 }
 
 impl Drop for Inner {
@@ -146,6 +148,13 @@ impl Broker {
                 let upstream = Upstream::new(config, Arc::clone(&settings), Arc::clone(&metrics))?;
                 (AnyEngine::Upstream(upstream), None)
             }
+            #[cfg(feature = "rumqttd")]
+            EngineKind::Rumqttd => {
+                let engine = crate::rumqttd::Rumqttd::new(Arc::clone(&settings), Arc::clone(&metrics));
+                (AnyEngine::Rumqttd(engine), None)
+            }
+            #[cfg(not(feature = "rumqttd"))]
+            EngineKind::Rumqttd => return Err(ConfigError::EngineMissing.into()),
         };
         let assigned = AtomicU64::new(1);
         Ok(Self(Arc::new(Inner { settings, metrics, engine, started_at: now, assigned, keeper })))
@@ -160,6 +169,8 @@ impl Broker {
             Ok(client) => match &self.0.engine {
                 AnyEngine::Embedded(engine) => Box::pin(engine.serve(*client)).await,
                 AnyEngine::Upstream(engine) => Box::pin(engine.serve(*client)).await,
+                #[cfg(feature = "rumqttd")]
+                AnyEngine::Rumqttd(engine) => Box::pin(engine.serve(*client)).await,
             },
             Err(ended) => ended,
         };
@@ -189,6 +200,8 @@ impl Broker {
         match &self.0.engine {
             AnyEngine::Embedded(engine) => engine.drain(),
             AnyEngine::Upstream(engine) => engine.drain(),
+            #[cfg(feature = "rumqttd")]
+            AnyEngine::Rumqttd(engine) => engine.drain(),
         }
     }
 
@@ -198,6 +211,8 @@ impl Broker {
         match &self.0.engine {
             AnyEngine::Embedded(engine) => engine.close().await,
             AnyEngine::Upstream(engine) => engine.close().await,
+            #[cfg(feature = "rumqttd")]
+            AnyEngine::Rumqttd(engine) => engine.close().await,
         }
     }
 

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, timeout};
 use tracing::warn;
 
-use self::relay::Relay;
+pub(crate) use self::relay::Relay;
 use crate::config::{BrokerConfig, ConfigError, Settings};
 use crate::engine::{Client, Engine, PeerNames};
 use crate::metrics::Metrics;
@@ -118,7 +118,8 @@ impl Engine for Upstream {
     async fn close(&self) {}
 }
 
-async fn refuse<S: Stream>(mut client: Client<S>, code: Code) -> Ended {
+/// Refuses a client that was let in by the gate.
+pub(crate) async fn refuse<S: Stream>(mut client: Client<S>, code: Code) -> Ended {
     write_refused(client.packets.output(), client.connect.version, code);
     client.packets.finish().await;
     Ended::Refused(code)

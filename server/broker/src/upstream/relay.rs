@@ -22,7 +22,7 @@ use crate::wire::{Broken, Code, Frame, Packet, Qos, Version, kind, properties, w
 /// SUBSCRIBE and UNSUBSCRIBE packets with refused filters that may wait for the broker's answer.
 const PARTIAL_MAX: usize = 64;
 
-pub(super) struct Relay<'a, S, U> {
+pub(crate) struct Relay<'a, S, U> {
     client: Packets<S>,
     upstream: Packets<U>,
     gate: Gate,
@@ -59,7 +59,7 @@ impl From<Broken> for Over {
 }
 
 impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
-    pub(super) fn new(
+    pub(crate) fn new(
         client: Client<S>,
         upstream: Packets<U>,
         settings: &'a Settings,
@@ -83,7 +83,7 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
         }
     }
 
-    pub(super) async fn run(mut self, mut draining: watch::Receiver<bool>) -> Ended {
+    pub(crate) async fn run(mut self, mut draining: watch::Receiver<bool>) -> Ended {
         let over = loop {
             // Each side is read only while the other takes what it gets.
             let from_client = self.reading(self.is_connected && self.resumes_at.is_none(), &self.upstream);

@@ -50,6 +50,8 @@ codes! {
     QUOTA_EXCEEDED = 0x97, "quota_exceeded";
     ADMINISTRATIVE_ACTION = 0x98, "administrative_action";
     PAYLOAD_FORMAT_INVALID = 0x99, "payload_format_invalid";
+    QOS_NOT_SUPPORTED = 0x9b, "qos_not_supported";
+    SHARED_NOT_SUPPORTED = 0x9e, "shared_not_supported";
 }
 
 impl Code {
