@@ -12,7 +12,8 @@ use crate::config::LogFormat;
 /// # Errors
 /// When `level` is no filter.
 pub fn start(format: LogFormat, level: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::builder().parse(level)?;
+    // The router of the engine `rumqttd` tells of every connection; a level for it may be named like any other.
+    let filter = EnvFilter::builder().parse(format!("rumqttd=error,{level}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_span_events(FmtSpan::NONE)

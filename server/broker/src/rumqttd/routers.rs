@@ -194,14 +194,6 @@ impl Routers {
             tracing::error!("no new rumqttd router could be started");
         }
     }
-
-    /// Ends the router for good.
-    pub(super) async fn end(&self) {
-        let door = Arc::clone(&lock(&self.current).door);
-        if aside(move || door.end()).await.is_none() {
-            tracing::error!("the rumqttd router does not end");
-        }
-    }
 }
 
 /// Runs what waits for a router in a thread of its own: of the runtime's threads none may be lost, if the router dies.
@@ -323,7 +315,8 @@ mod tests {
     async fn a_dead_router_is_replaced() {
         let routers = Arc::new(Routers::start());
         let mut old = routers.link().await.expect("a link");
-        routers.end().await;
+        let door = Arc::clone(&lock(&routers.current).door);
+        aside(move || door.end()).await.expect("it ends");
         assert!(
             timeout(Duration::from_secs(20), async { while old.rx.next().await.is_ok() {} }).await.is_ok()
         );
