@@ -135,10 +135,12 @@ async fn kill_9_keep_alive_zero_is_a_keep_alive() {
 #[tokio::test]
 async fn kill_10_filters_and_names_that_are_none_are_refused() {
     let broker = broker(OPEN);
-    for packet in [rig::subscribe(5, 1, "a/#/b", 1), publish(5, 2, "a/+", 1, &[], b"x")] {
+    for (packet, code) in
+        [(rig::subscribe(5, 1, "a/#/b", 1), 0x81), (publish(5, 2, "a/+", 1, &[], b"x"), 0x82)]
+    {
         let mut client = connected(&broker, connect(5, "one")).await;
         client.send(&packet).await;
-        client.is_disconnected(0x81).await;
+        client.is_disconnected(code).await;
     }
     is_alive(&broker).await;
 }
