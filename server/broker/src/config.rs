@@ -201,7 +201,7 @@ impl Default for Quotas {
             payload_bytes: 0,
             max_qos: 2,
             connect_timeout_s: 10,
-            filters: 100,
+            filters: 1000,
             inflight: 32,
             queued: 1000,
             queued_bytes: 4 * 1024 * 1024,
