@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use muster_tests::Server;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::python::python;
 use crate::{run, shell};
@@ -26,7 +26,12 @@ impl Door {
     fn open() -> Self {
         let (server, stranger) = (Server::start(), Server::start());
         bring_own_ca(&server);
-        server.muster(&["host", "set", HOST, "--mode", "require", "--protocol", "mqtt"]);
+        let listed = server.muster_json(&["ca", "list"]);
+        let of_devices = |ca: &&Value| ca["role"] == "devices" || ca["kind"] == "byo";
+        let cas = listed.as_array().expect("a list").iter().filter(of_devices);
+        let cas = cas.flat_map(|ca| ["--ca", ca["id"].as_str().expect("an id")]);
+        let host = ["host", "set", HOST, "--mode", "require", "--protocol", "mqtt"];
+        server.muster(&host.into_iter().chain(cas).collect::<Vec<_>>());
         std::fs::copy(server.ca_file(), server.scratch().join("ca.pem")).expect("copied");
         for device in ["meter-1", "revoked"] {
             enroll(&server, device);
@@ -69,7 +74,8 @@ fn bring_own_ca(server: &Server) {
     params.distinguished_name.push(DnType::CommonName, "Own devices CA");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     write("own-ca.pem", params.self_signed(&key).expect("a CA").pem());
-    server.muster(&["ca", "import", &server.scratch().join("own-ca.pem").display().to_string()]);
+    let file = server.scratch().join("own-ca.pem").display().to_string();
+    server.muster(&["ca", "import", &file]);
     let issuer = Issuer::new(params, key);
     for (name, last_year) in [("own", 2100), ("expired", 2025)] {
         let key = KeyPair::generate().expect("a key");
