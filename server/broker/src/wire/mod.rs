@@ -1,4 +1,4 @@
-//! The bytes of MQTT 3.1.1 and 5, server side: parsing and writing, no state and no IO.
+//! The bytes of MQTT 3.1, 3.1.1 and 5, server side: parsing and writing, no state and no IO.
 //!
 //! A [`Frame`] is one whole packet, cut by its fixed header. Parsing takes frames to checked packets
 //! or to [`Broken`], which carries the reason code of the answer. Nothing here allocates by a length
