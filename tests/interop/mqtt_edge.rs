@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use muster_tests::Server;
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use serde_json::json;
 
 use crate::python::python;
@@ -24,7 +25,9 @@ struct Door {
 impl Door {
     fn open() -> Self {
         let (server, stranger) = (Server::start(), Server::start());
-        server.muster(&["host", "set", HOST, "--mode", "require", "--protocol", "mqtt"]);
+        let own = bring_own_ca(&server);
+        let host = ["host", "set", HOST, "--mode", "require", "--protocol", "mqtt"];
+        server.muster(&[&host[..], &["--ca", "devices", "--ca", &own]].concat());
         std::fs::copy(server.ca_file(), server.scratch().join("ca.pem")).expect("copied");
         for device in ["meter-1", "revoked"] {
             enroll(&server, device);
@@ -58,6 +61,31 @@ fn enroll(server: &Server, device: &str) {
     shell(server, &line);
 }
 
+/// The id of a CA of the account's own, which issued a certificate that ended and one that did not to one device.
+fn bring_own_ca(server: &Server) -> String {
+    let write =
+        |name: &str, text: String| std::fs::write(server.scratch().join(name), text).expect("written");
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "Own devices CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    write("own-ca.pem", params.self_signed(&key).expect("a CA").pem());
+    let file = server.scratch().join("own-ca.pem").display().to_string();
+    let imported = server.muster_json(&["ca", "import", &file]);
+    let issuer = Issuer::new(params, key);
+    for (name, last_year) in [("own", 2100), ("expired", 2025)] {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "meter-1");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = rcgen::date_time_ymd(2024, 1, 1);
+        params.not_after = rcgen::date_time_ymd(last_year, 1, 1);
+        write(&format!("{name}.pem"), params.signed_by(&key, &issuer).expect("a leaf").pem());
+        write(&format!("{name}.key"), key.serialize_pem());
+    }
+    imported["id"].as_str().expect("an id").to_owned()
+}
+
 /// What a client says, by certificate, client id and topic.
 type Said<'a> = &'a dyn Fn(Option<&str>, &str, &str) -> String;
 
@@ -65,8 +93,10 @@ const TOPIC: &str = "devices/meter-1/state";
 
 /// A device is served, and nobody who is not that device.
 fn only_the_device_is_served(said: Said<'_>, what: &str) {
-    assert_eq!(said(Some("meter-1"), "meter-1", TOPIC), "done", "{what}");
-    for certificate in [None, Some("revoked"), Some("foreign-meter-1")] {
+    for certificate in ["meter-1", "own"] {
+        assert_eq!(said(Some(certificate), "meter-1", TOPIC), "done", "{what} {certificate}");
+    }
+    for certificate in [None, Some("expired"), Some("revoked"), Some("foreign-meter-1")] {
         let text = said(certificate, "meter-1", TOPIC);
         assert!(text.starts_with("refused"), "{what} {certificate:?}: {text}");
     }

@@ -12,6 +12,8 @@ use muster_policy::identity::AccountId;
 use muster_policy::mqtt::Unjudged;
 use muster_policy::time::UnixTime;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::task::TaskTracker;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn core::error::Error>> {
@@ -27,11 +29,16 @@ async fn main() -> Result<(), Box<dyn core::error::Error>> {
     #[expect(clippy::disallowed_methods, reason = "this program is the shell that owns the clock")]
     let now = std::time::SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let broker = Broker::start(&config, UnixTime::from_secs(i64::try_from(now)?))?;
+    let connections = TaskTracker::new();
     let listener = TcpListener::bind(address).await?;
+    let mut stop = signal(SignalKind::terminate())?;
     loop {
-        let (stream, source) = listener.accept().await?;
+        let (stream, source) = tokio::select! {
+            accepted = listener.accept() => accepted?,
+            _ = stop.recv() => break,
+        };
         stream.set_nodelay(true)?;
-        let broker = broker.clone();
+        let serving = broker.clone();
         let peer = Peer {
             account: AccountId::from_bytes([1; 16]),
             holder: None,
@@ -40,8 +47,13 @@ async fn main() -> Result<(), Box<dyn core::error::Error>> {
             cut: Cut::never(),
             judge: Arc::new(Unjudged),
         };
-        tokio::spawn(async move { broker.serve(stream, peer).await });
+        connections.spawn(async move { serving.serve(stream, peer).await });
     }
+    broker.drain();
+    connections.close();
+    connections.wait().await;
+    broker.close().await;
+    Ok(())
 }
 
 fn open_to_all() -> BrokerConfig {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::topic::{TopicError, TopicFilter};
+use crate::wire::connect::PACKET_BYTES_MAX;
 
 /// Settings that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -156,6 +157,11 @@ pub enum OnCutSession {
 pub struct Quotas {
     /// Largest packet taken from a client, 256 KiB as in most hosted brokers.
     pub packet_bytes: u32,
+    /// Largest payload of a message; zero for whatever a packet holds. One that is larger is dropped, and the client
+    /// told so where its version can: 0x95. A will that is larger is refused with its CONNECT.
+    pub payload_bytes: u32,
+    /// Highest QoS of a publication, 0 to 2. A subscription may ask for more, and gets this.
+    pub max_qos: u8,
     /// How long a client has from its connection to a whole CONNECT.
     pub connect_timeout_s: u16,
     /// Subscriptions of one session.
@@ -175,7 +181,7 @@ pub struct Quotas {
     pub sessions: usize,
     /// Sessions of one device, under as many client ids.
     pub sessions_per_device: usize,
-    /// Retained messages.
+    /// Retained messages. With zero there are none: clients are told so, and one that sends one goes.
     pub retained: usize,
     /// Octets of topics and payloads of retained messages.
     pub retained_bytes: usize,
@@ -197,8 +203,10 @@ impl Default for Quotas {
     fn default() -> Self {
         Self {
             packet_bytes: 256 * 1024,
+            payload_bytes: 0,
+            max_qos: 2,
             connect_timeout_s: 10,
-            filters: 100,
+            filters: 1000,
             inflight: 32,
             queued: 1000,
             queued_bytes: 4 * 1024 * 1024,
@@ -213,7 +221,7 @@ impl Default for Quotas {
             publish_rate_per_s: 0,
             publish_burst: 100,
             when_too_fast: WhenTooFast::Slow,
-            topic_aliases: 16,
+            topic_aliases: 10,
         }
     }
 }
@@ -274,14 +282,20 @@ pub(crate) struct CheckedRule {
     pub(crate) client_id: ClientIdRule,
 }
 
+/// A CONNECT with a short client id, as the least that mosquitto can be set to.
+const PACKET_BYTES_MIN: u32 = 20;
+
 /// What stands for the device id in a pattern.
 pub(crate) const DEVICE_PLACE: &str = "%i";
 
 impl Settings {
     pub(crate) fn check(config: &BrokerConfig) -> Result<Self, ConfigError> {
         let quotas = config.quotas;
-        if quotas.packet_bytes < 128 || quotas.packet_bytes > 268_435_455 {
-            return Err(ConfigError::Range("quotas.packet_bytes is 128 to 268435455 (MQTT 5 §1.5.5)"));
+        if quotas.packet_bytes < PACKET_BYTES_MIN || quotas.packet_bytes > PACKET_BYTES_MAX {
+            return Err(ConfigError::Range("quotas.packet_bytes is 20 to 268435455 (MQTT 5 §1.5.5)"));
+        }
+        if quotas.max_qos > 2 {
+            return Err(ConfigError::Range("quotas.max_qos is 0, 1 or 2"));
         }
         if quotas.inflight == 0 || quotas.connect_timeout_s == 0 || quotas.sessions_per_device == 0 {
             return Err(ConfigError::Range(
@@ -370,8 +384,10 @@ mod tests {
     #[test]
     fn quotas_have_a_range() {
         for (quota, is_good) in [
-            ("packet_bytes = 127", false),
-            ("packet_bytes = 128", true),
+            ("packet_bytes = 19", false),
+            ("packet_bytes = 20", true),
+            ("max_qos = 0", true),
+            ("max_qos = 3", false),
             ("packet_bytes = 268435455", true),
             ("packet_bytes = 268435456", false),
             ("inflight = 0", false),

@@ -17,7 +17,7 @@ use muster_policy::mqtt::{self, Asked, Judge};
 use tokio::time::{Duration, Instant};
 
 use crate::config::{ClientIdRule, Quotas, Settings, UsernameRule, WhenTooFast};
-use crate::rules::Rules;
+use crate::rules::{Reading, Rules};
 use crate::topic::{SHARE_PREFIX, Subscribed, TopicError, TopicName};
 use crate::wire::connect::Connect;
 use crate::wire::publish::Publish;
@@ -39,6 +39,7 @@ pub(crate) struct Gate {
     pub(crate) rules: Arc<Rules>,
     judge: Arc<dyn Judge>,
     aliases: Aliases,
+    limits: Limits,
     rate: Rate,
 }
 
@@ -87,7 +88,10 @@ pub(crate) fn admit(
     check_username(connect, holder, settings.username)?;
     let is_assigned = connect.client_id.is_empty();
     bind_client_id(connect, &owner, rules.client_id, assigned)?;
+    let limits = Limits::of(&settings.quotas);
     if let Some(will) = &connect.will {
+        limits.check(will.qos, will.retain).map_err(|broken| broken.code)?;
+        limits.check_payload(&will.payload)?;
         let topic = TopicName::parse(&will.topic).map_err(|_| Code::TOPIC_NAME_INVALID)?;
         if !rules.may_publish(topic) {
             return Err(Code::NOT_AUTHORIZED);
@@ -98,6 +102,7 @@ pub(crate) fn admit(
         rules: Arc::new(rules),
         judge,
         aliases: Aliases::new(settings.quotas.topic_aliases),
+        limits,
         rate: Rate::new(&settings.quotas),
     };
     Ok(Admission { owner, gate, is_assigned })
@@ -114,7 +119,7 @@ fn as_judged(connect: &Connect) -> mqtt::Connect {
         client_id: connect.client_id.as_str().into(),
         username: connect.username.as_deref().unwrap_or_default().into(),
         version: match connect.version {
-            Version::V311 => mqtt::Version::V311,
+            Version::V31 | Version::V311 => mqtt::Version::V311,
             Version::V5 => mqtt::Version::V5,
         },
         will,
@@ -137,18 +142,22 @@ fn bind_client_id(
     assigned: impl FnOnce() -> String,
 ) -> Result<(), Code> {
     if connect.client_id.is_empty() {
-        // MQTT 3.1.1 §3.1.3.1: an empty id can't have a session that stays, for it can't be told.
-        if connect.version == Version::V311 && !connect.clean_start {
+        // MQTT 3.1.1 §3.1.3.1: an empty id can't have a session that stays, for it can't be told. 3.1 has no empty id.
+        let may_be_empty = match connect.version {
+            Version::V31 => false,
+            Version::V311 => connect.clean_start,
+            Version::V5 => true,
+        };
+        if !may_be_empty {
             return Err(Code::CLIENT_ID_NOT_VALID);
         }
         connect.client_id = match owner {
-            Owner::Anonymous => assigned(),
-            Owner::Device(device) => format!("{device}/{}", assigned()),
+            Owner::Device(device) if rule == ClientIdRule::Bound => format!("{device}/{}", assigned()),
+            Owner::Anonymous | Owner::Device(_) => assigned(),
         };
         return Ok(());
     }
-    let is_odd = connect.client_id.chars().any(char::is_control);
-    if is_odd || connect.client_id.len() > CLIENT_ID_MAX_BYTES {
+    if connect.client_id.chars().any(char::is_control) {
         return Err(Code::CLIENT_ID_NOT_VALID);
     }
     let bound = match owner {
@@ -161,29 +170,34 @@ fn bind_client_id(
     if bound || rule == ClientIdRule::Any { Ok(()) } else { Err(Code::CLIENT_ID_NOT_VALID) }
 }
 
-/// Longest client id: a device id, a slash and as much again as most brokers take.
-const CLIENT_ID_MAX_BYTES: usize = 256;
-
 /// Whether a client may go on after its publication was refused.
 ///
 /// MQTT 3.1.1 has no code for it: the publication is acknowledged and dropped, or the connection ends (§3.3.5). It
 /// ends, so that nobody takes the message for delivered. Topics with `$` are the server's own (§4.7.2): other
-/// brokers take and drop what clients send there, and so do we.
-pub(crate) fn may_go_on(version: Version, topic: &str) -> bool {
-    version == Version::V5 || topic.starts_with('$')
+/// brokers take and drop what clients send there, and so do we. So is a payload above a limit that was set for it.
+pub(crate) fn may_go_on(version: Version, code: Code, topic: &str) -> bool {
+    version == Version::V5 || code == Code::PACKET_TOO_LARGE || topic.starts_with('$')
 }
 
 impl Gate {
     /// Resolves the alias, and says whether the topic may be published to.
     ///
     /// # Errors
-    /// When the alias or the name is not valid, which ends the connection.
+    /// When the alias or the name is not valid, or the message needs what there is not, which ends the connection.
     pub(crate) fn check_publish(&mut self, publish: &mut Publish) -> Result<Verdict<()>, Broken> {
         if let Some(alias) = publish.alias {
             self.aliases.resolve(alias, &mut publish.topic)?;
         }
-        let topic =
-            TopicName::parse(&publish.topic).map_err(|error| error.broken(Code::TOPIC_NAME_INVALID))?;
+        self.limits.check(publish.qos, publish.retain)?;
+        let topic = match TopicName::parse(&publish.topic) {
+            Ok(topic) => topic,
+            // A share is nobody's to publish to.
+            Err(TopicError::Refused(_)) => return Ok(Err(Code::NOT_AUTHORIZED)),
+            Err(TopicError::Malformed(what)) => return Err(Broken::protocol(what)),
+        };
+        if let Err(code) = self.limits.check_payload(&publish.payload) {
+            return Ok(Err(code));
+        }
         if !self.rules.may_publish(topic) {
             return Ok(Err(Code::NOT_AUTHORIZED));
         }
@@ -219,6 +233,7 @@ impl Gate {
                     return Err(Broken::protocol("no local on a shared subscription"));
                 }
                 Ok(checked.and_then(|filter| {
+                    let options = Options { qos: options.qos.min(self.limits.max_qos), ..options };
                     let asked = filter.filter.as_str();
                     self.judged(&Asked::Subscribe { filter: asked, qos: options.qos.bits() })?;
                     Ok((filter, options))
@@ -249,12 +264,47 @@ impl Gate {
     /// A malformed filter breaks the protocol, and has no code of its own in a SUBACK: 0x8f is for one that is well
     /// formed and not accepted (MQTT 5 §3.9.3, §4.13.1; 3.1.1 §4.8).
     fn check_filter(&self, filter: &str) -> Result<Verdict<Subscribed>, Broken> {
-        let filter = match Subscribed::parse(filter) {
-            Ok(filter) => filter,
-            Err(TopicError::Refused(_)) => return Ok(Err(Code::TOPIC_FILTER_INVALID)),
-            Err(error) => return Err(error.broken(Code::TOPIC_FILTER_INVALID)),
-        };
-        Ok(if self.rules.may_subscribe(&filter.filter) { Ok(filter) } else { Err(Code::NOT_AUTHORIZED) })
+        let filter = Subscribed::parse(filter).map_err(|error| error.broken(Code::TOPIC_FILTER_INVALID))?;
+        Ok(match self.rules.judge_filter(&filter.filter) {
+            Reading::Allowed => Ok(filter),
+            Reading::Beyond => Err(Code::NOT_AUTHORIZED),
+            Reading::Excepted => Err(Code::UNSPECIFIED),
+        })
+    }
+}
+
+/// What a message may be at most, whoever sends it.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    max_qos: Qos,
+    has_retained: bool,
+    /// Zero for any.
+    payload_bytes: u32,
+}
+
+impl Limits {
+    fn of(quotas: &Quotas) -> Self {
+        Self {
+            max_qos: Qos::from_bits(quotas.max_qos).unwrap_or(Qos::Two),
+            has_retained: quotas.retained > 0,
+            payload_bytes: quotas.payload_bytes,
+        }
+    }
+
+    /// MQTT 5 §3.2.2.3.4 and §3.2.2.3.5: clients are told in CONNACK.
+    fn check(self, qos: Qos, retain: bool) -> Result<(), Broken> {
+        if qos > self.max_qos {
+            return Err(Broken::new(Code::QOS_NOT_SUPPORTED, "a QoS above the highest"));
+        }
+        if retain && !self.has_retained {
+            return Err(Broken::new(Code::RETAIN_NOT_SUPPORTED, "a retained message where there are none"));
+        }
+        Ok(())
+    }
+
+    fn check_payload(self, payload: &[u8]) -> Verdict<()> {
+        let most = usize::try_from(self.payload_bytes).unwrap_or(usize::MAX);
+        if most > 0 && payload.len() > most { Err(Code::PACKET_TOO_LARGE) } else { Ok(()) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The MQTT broker of the edge.
 //!
 //! The edge ends TLS, verifies the client certificate and hands over a byte stream with its holder.
-//! This crate speaks MQTT 3.1.1 and 5 on it: [`Broker::serve`] runs one connection. A *gate* stands
+//! This crate speaks MQTT 3.1, 3.1.1 and 5 on it: [`Broker::serve`] runs one connection. A *gate* stands
 //! first: it binds the client id to the certificate and holds every topic against the rules of the
 //! holder. Behind it an *engine* carries the messages.
 //!

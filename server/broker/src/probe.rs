@@ -32,7 +32,7 @@ pub fn read_packets(octets: &[u8]) -> Option<usize> {
 }
 
 fn pass(gate: &mut Gate, version: Version, first: u8, body: Bytes) -> Option<()> {
-    let frame = crate::wire::Frame { first, body, is_padded: false };
+    let frame = crate::wire::Frame { first, body, is_padded: false }.unmarked(version);
     match Packet::parse(&frame, version).ok()? {
         Packet::Publish(mut publish) => drop(gate.check_publish(&mut publish).ok()?),
         Packet::Subscribe(subscribe) => drop(gate.check_subscribe(subscribe).ok()?),
@@ -51,13 +51,16 @@ mod tests {
 
     use super::*;
 
-    const CONNECT: [&[u8]; 2] =
-        [b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01m", b"\x10\x0e\0\x04MQTT\x05\x02\0\0\0\0\x01m"];
+    const CONNECT: [&[u8]; 3] = [
+        b"\x10\x0f\0\x06MQIsdp\x03\x02\0\0\0\x01m",
+        b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01m",
+        b"\x10\x0e\0\x04MQTT\x05\x02\0\0\0\0\x01m",
+    ];
 
     proptest! {
         #[test]
         fn no_octets_after_a_connect_make_it_panic(
-            version in 0..2_usize,
+            version in 0..3_usize,
             first in any::<u8>(),
             body in prop::collection::vec(any::<u8>(), 0..100),
         ) {

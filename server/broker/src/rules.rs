@@ -16,6 +16,18 @@ pub(crate) struct Rules {
     pub(crate) client_id: ClientIdRule,
 }
 
+/// Where a filter lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Within what may be read.
+    Allowed,
+    /// Outside of it.
+    Beyond,
+    /// Within it, and among the exceptions. Whoever made one may not want to say so: the code of the answer is the one
+    /// for no reason given (MQTT 5 §3.9.3).
+    Excepted,
+}
+
 /// An identity that can't stand in a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct UnfitIdentity;
@@ -57,8 +69,18 @@ impl Rules {
 
     /// Whether the filter lies within what may be read.
     pub(crate) fn may_subscribe(&self, filter: &TopicFilter) -> bool {
-        self.subscribe.iter().any(|rule| rule.contains(filter))
-            && !self.deny.iter().any(|rule| rule.contains(filter))
+        self.judge_filter(filter) == Reading::Allowed
+    }
+
+    /// Where the filter lies.
+    pub(crate) fn judge_filter(&self, filter: &TopicFilter) -> Reading {
+        if !self.subscribe.iter().any(|rule| rule.contains(filter)) {
+            Reading::Beyond
+        } else if self.deny.iter().any(|rule| rule.contains(filter)) {
+            Reading::Excepted
+        } else {
+            Reading::Allowed
+        }
     }
 
     /// Whether a message with the topic may be read at all.

@@ -1,6 +1,8 @@
 //! The broker as its users see it: start, serve a connection, drain.
 
+use core::hash::BuildHasher;
 use core::net::SocketAddr;
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +14,7 @@ use muster_policy::time::UnixTime;
 use tokio::task::JoinHandle;
 use tokio::time::Duration;
 use tracing::debug;
+use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::config::{BrokerConfig, ConfigError, EngineKind, Settings};
@@ -102,9 +105,10 @@ struct Inner {
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
     engine: AnyEngine,
-    /// What makes the ids given to clients without one unlike those of the last process.
-    started_at: UnixTime,
+    /// How many clients without an id were given one.
     assigned: AtomicU64,
+    /// What makes those ids unlike those of any other process: it is keyed at random.
+    assigned_by: RandomState,
     keeper: Option<JoinHandle<()>>,
 }
 
@@ -157,7 +161,8 @@ impl Broker {
             EngineKind::Rumqttd => return Err(ConfigError::EngineMissing.into()),
         };
         let assigned = AtomicU64::new(1);
-        Ok(Self(Arc::new(Inner { settings, metrics, engine, started_at: now, assigned, keeper })))
+        let assigned_by = RandomState::new();
+        Ok(Self(Arc::new(Inner { settings, metrics, engine, assigned, assigned_by, keeper })))
     }
 
     /// Serves one connection until it ends. Dropping the future ends it without a goodbye.
@@ -273,7 +278,12 @@ impl Broker {
     /// A client id that no other client of this broker has.
     fn assigned_id(&self) -> String {
         let number = self.0.assigned.fetch_add(1, Ordering::Relaxed);
-        format!("auto-{:x}-{number:x}", self.0.started_at.as_secs())
+        let half = |part: u8| self.0.assigned_by.hash_one((part, number)).to_be_bytes();
+        let mut octets = [0; 16];
+        for (octet, value) in octets.iter_mut().zip(half(0).into_iter().chain(half(1))) {
+            *octet = value;
+        }
+        format!("auto-{}", Uuid::new_v8(octets))
     }
 }
 

@@ -183,3 +183,34 @@ async fn a_clean_start_and_a_session_without_expiry_leave_nothing_in_the_file() 
     let broker = kept.start_at(1);
     assert_eq!((broker.metrics().sessions, broker.metrics().subscriptions), (0, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packet_ids_go_on_and_a_release_that_comes_again_is_no_error() {
+    let kept = Kept::new();
+    let persistent = || connect(5, "both").unclean().expiry(100);
+    let broker = kept.start_at(0);
+    let mut client = connected(&broker, persistent()).await;
+    client.subscribe(5, "t", 1).await;
+    client.send(&publish(5, 4, "t", 9, &[], b"x")).await;
+    let mut answers = [client.receive().await, client.receive().await];
+    answers.sort_by_key(|(first, _)| *first);
+    assert_eq!((answers[0].1[3..5].to_vec(), &answers[1]), (vec![0, 1], &(PUBREC, vec![0, 9])));
+    client.send(&ack(PUBACK, 1)).await;
+    client.send(&ack(PUBREL, 9)).await;
+    assert_eq!(client.receive().await, (PUBCOMP, vec![0, 9]));
+    // Nothing of the kind was there in this session's first connection.
+    client.send(&ack(PUBREL, 8)).await;
+    assert_eq!(client.receive().await, (PUBCOMP, vec![0, 8, 0x92]));
+    gone(client).await;
+    broker.close().await;
+    drop(broker);
+
+    let broker = kept.start_at(10);
+    let mut client = connected(&broker, persistent()).await;
+    client.send(&ack(PUBREL, 9)).await;
+    assert_eq!(client.receive().await, (PUBCOMP, vec![0, 9]));
+    client.send(&publish(5, 2, "t", 10, &[], b"x")).await;
+    let mut answers = [client.receive().await, client.receive().await];
+    answers.sort_by_key(|(first, _)| *first);
+    assert_eq!((answers[0].0, answers[0].1[3..5].to_vec(), answers[1].0), (0x32, vec![0, 2], PUBACK));
+}

@@ -152,7 +152,7 @@ async fn kill_10_what_is_no_filter_or_no_name_ends_the_connection() {
     client.is_disconnected(0x81).await;
     let mut client = connected(&broker, connect(5, "one")).await;
     client.send(&publish(5, 0, "a/+", 0, &[], b"x")).await;
-    client.is_disconnected(0x81).await;
+    client.is_disconnected(0x82).await;
     is_alive(&broker).await;
 }
 

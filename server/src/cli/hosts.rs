@@ -53,8 +53,12 @@ fn wish(args: HostSetArgs) -> anyhow::Result<Value> {
     ] {
         wish.extend(value.map(|value| (field.to_owned(), Value::from(value))));
     }
-    let (names_cas, mut cas) = (!args.cas.is_empty(), args.cas);
-    cas.retain(|ca| ca != DEVICES);
+    let (names_cas, names_devices) = (!args.cas.is_empty(), args.cas.iter().any(|ca| ca == DEVICES));
+    let cas: Vec<_> = args.cas.into_iter().filter(|ca| ca != DEVICES).collect();
+    if names_devices && !cas.is_empty() {
+        // Without a word they would be accepted only where no other is named.
+        wish.insert("default_cas".to_owned(), Value::from("always"));
+    }
     for (field, given, values) in [
         ("protocols", !args.protocols.is_empty(), args.protocols),
         ("cas", names_cas, cas),

@@ -104,6 +104,7 @@ async fn begin<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Result<(Connecti
         resumes_at: None,
         brake: None,
         hearer: None,
+        repeated: None,
     };
     if is_tiny {
         return Err(connection.end(Over::Stalled).await);
@@ -123,6 +124,17 @@ pub(super) enum Over {
     /// We end it, with this code.
     Ours(Code),
     Stalled,
+    /// We end it without a word, for the reason in this code.
+    Unanswered(Code),
+}
+
+impl Over {
+    /// The client answers what was not asked, or begins anew: it is in another state than it should be, and what it
+    /// would make of a DISCONNECT is unknown (MQTT 5 §3.1.0 and §4.13.1 demand the close alone).
+    pub(super) fn unanswered(broken: Broken) -> Self {
+        tracing::debug!(%broken, "a client is in another state than it should be");
+        Self::Unanswered(broken.code)
+    }
 }
 
 impl From<Broken> for Over {
@@ -167,6 +179,8 @@ pub(super) struct Connection<'a, S> {
     pub(super) brake: Option<Ticket>,
     /// Who waits until what the client has sent is handled.
     hearer: Option<oneshot::Sender<()>>,
+    /// The last QoS 2 publication that came again on this connection.
+    pub(super) repeated: Option<u16>,
 }
 
 impl<S: Stream> Connection<'_, S> {
@@ -225,9 +239,11 @@ impl<S: Stream> Connection<'_, S> {
             let handled = match event {
                 Ok(Event::Frame(frame)) => {
                     self.heard_at = Instant::now();
+                    let frame = frame.unmarked(self.terms.version);
                     match Packet::parse(&frame, self.terms.version) {
                         // Rarely awaits for long, and is large: not part of what an idle connection holds.
                         Ok(packet) => Box::pin(self.handle(packet)).await,
+                        Err(broken) if frame.kind() == kind::CONNECT => Err(Over::unanswered(broken)),
                         Err(broken) => Err(broken.into()),
                     }
                 }
@@ -267,6 +283,7 @@ impl<S: Stream> Connection<'_, S> {
                 goodbye = Some(code);
                 Ended::Ours(code)
             }
+            Over::Unanswered(code) => Ended::Ours(code),
         };
         self.seat.leave(departure).await;
         self.hearer = None;

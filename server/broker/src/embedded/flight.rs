@@ -120,9 +120,9 @@ impl Session {
     pub(super) fn fly(&self, state: &mut State, queued: &Queued, store: &Store) -> u16 {
         // The window is at most 65535 and was checked, so that an id is free.
         let packet_id = loop {
-            state.next_packet_id = state.next_packet_id.checked_add(1).unwrap_or(1);
-            if !state.in_flight.contains_key(&state.next_packet_id) {
-                break state.next_packet_id;
+            state.pass_packet_id();
+            if !state.in_flight.contains_key(&state.last_packet_id) {
+                break state.last_packet_id;
             }
         };
         if state.expiry_s > 0 && store.keeps() {
@@ -132,5 +132,13 @@ impl Session {
         state.in_flight.insert(packet_id, flight);
         state.occupy();
         packet_id
+    }
+}
+
+impl State {
+    /// Goes on to the next packet id. A message that expired in the queue uses one up, so that the ids tell a client
+    /// that there was something, and which of two messages came first.
+    pub(super) fn pass_packet_id(&mut self) {
+        self.last_packet_id = self.last_packet_id.checked_add(1).unwrap_or(1);
     }
 }

@@ -40,13 +40,13 @@ impl<S: Stream> Connection<'_, S> {
         Over::Disconnected(disconnect)
     }
 
-    fn handle_ack(&mut self, ack: Ack) -> Result<(), Broken> {
+    fn handle_ack(&mut self, ack: Ack) -> Result<(), Over> {
         let session = &self.seat.session;
         let store = &self.hub.store;
         let (kind, code) = match ack.kind {
-            kind::PUBACK => return session.acknowledge(ack.packet_id, store),
+            kind::PUBACK => return session.acknowledge(ack.packet_id, store).map_err(Over::unanswered),
             kind::PUBREC => {
-                let code = session.receive(ack.packet_id, ack.code, store)?;
+                let code = session.receive(ack.packet_id, ack.code, store).map_err(Over::unanswered)?;
                 if ack.code.is_failure() {
                     return Ok(());
                 }
@@ -54,9 +54,11 @@ impl<S: Stream> Connection<'_, S> {
             }
             kind::PUBREL => {
                 let was_known = session.end_receiving(ack.packet_id, store);
-                (kind::PUBCOMP, if was_known { Code::SUCCESS } else { Code::PACKET_ID_NOT_FOUND })
+                // A PUBCOMP may have been lost with the connection before: that is no error (MQTT 5 §3.7.2.1).
+                let is_fine = was_known || self.seat.session_present;
+                (kind::PUBCOMP, if is_fine { Code::SUCCESS } else { Code::PACKET_ID_NOT_FOUND })
             }
-            _ => return session.conclude(ack.packet_id, store),
+            _ => return session.conclude(ack.packet_id, store).map_err(Over::unanswered),
         };
         let answer = Ack { kind, packet_id: ack.packet_id, code };
         let version = self.terms.version;
@@ -71,7 +73,7 @@ impl<S: Stream> Connection<'_, S> {
         self.check_receive_maximum(qos, packet_id)?;
         if let Err(code) = verdict {
             self.hub.metrics.publish_refused.up();
-            if !gate::may_go_on(self.terms.version, &publish.topic) {
+            if !gate::may_go_on(self.terms.version, code, &publish.topic) {
                 return Err(Over::Ours(code));
             }
             self.acknowledge(qos, packet_id, code, None);
@@ -79,6 +81,7 @@ impl<S: Stream> Connection<'_, S> {
         }
         let session = Arc::clone(&self.seat.session);
         let is_again = qos == Qos::Two && !session.begin_receiving(packet_id, &self.hub.store);
+        self.check_repeats(packet_id, is_again)?;
         if is_again {
             self.acknowledge(qos, packet_id, Code::SUCCESS, None);
             return Ok(());
@@ -101,9 +104,22 @@ impl<S: Stream> Connection<'_, S> {
         Ok(())
     }
 
+    /// A client sends a publication again when it has connected again (MQTT 5 §4.4). One that does so a second time
+    /// on the same connection, acknowledgement or not, would do it for ever.
+    fn check_repeats(&mut self, packet_id: u16, is_again: bool) -> Result<(), Broken> {
+        if !is_again {
+            self.repeated.take_if(|repeated| *repeated == packet_id);
+            return Ok(());
+        }
+        if self.repeated.replace(packet_id) == Some(packet_id) {
+            return Err(Broken::protocol("the same publication a third time"));
+        }
+        Ok(())
+    }
+
     /// MQTT 5 §3.3.4; MQTT 3.1.1 has no such limit.
     fn check_receive_maximum(&self, qos: Qos, packet_id: u16) -> Result<(), Broken> {
-        if qos == Qos::Zero || self.terms.version == Version::V311 {
+        if qos == Qos::Zero || self.terms.version != Version::V5 {
             return Ok(());
         }
         let session = &self.seat.session;

@@ -32,6 +32,9 @@ pub(super) struct SessionRecord {
     expires_at: Option<Millis>,
     /// Filter, options and identifier.
     subscriptions: Vec<(String, u8, Option<u32>)>,
+    /// Packet ids go on from here. Files of before it was kept have none.
+    #[serde(default)]
+    last_packet_id: u16,
 }
 
 impl SessionRecord {
@@ -49,6 +52,7 @@ impl SessionRecord {
                     (filter.to_string(), subscription.options.octet(), subscription.id)
                 })
                 .collect(),
+            last_packet_id: state.last_packet_id,
         }
     }
 }
@@ -103,6 +107,7 @@ impl Hub {
         {
             let mut state = session.state();
             state.expiry_s = record.expiry_s;
+            state.last_packet_id = record.last_packet_id;
             let due =
                 Due { space: Arc::clone(&space), session: Arc::clone(&session), event: Event::SessionEnds };
             state.expires = Some(self.timers.add(ends_at, due));

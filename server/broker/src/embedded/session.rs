@@ -67,7 +67,7 @@ pub(crate) struct State {
     pub(super) in_flight: BTreeMap<u16, InFlight>,
     resend: VecDeque<u16>,
     pub(super) received: BTreeSet<u16>,
-    pub(super) next_packet_id: u16,
+    pub(super) last_packet_id: u16,
     pub(super) next_place: u64,
     /// Who takes over what still comes, once the session is over.
     pub(super) heir: Option<Heir>,
@@ -326,6 +326,9 @@ impl Session {
             if queued.message.is_expired(now) {
                 around.metrics.dropped_expired.up();
                 self.forget(state, queued.place, around.store);
+                if !is_fleeting {
+                    state.pass_packet_id();
+                }
                 continue;
             }
             let packet_id = if is_fleeting { 0 } else { self.fly(state, &queued, around.store) };

@@ -23,8 +23,8 @@ impl Terms {
     pub(super) fn of(connect: &Connect, quotas: &Quotas) -> Self {
         let asked_s = match connect.version {
             Version::V5 => connect.session_expiry_s,
-            Version::V311 if connect.clean_start => 0,
-            Version::V311 => u32::MAX,
+            Version::V31 | Version::V311 if connect.clean_start => 0,
+            Version::V31 | Version::V311 => u32::MAX,
         };
         let keep_alive_s = match (quotas.keep_alive_s, connect.keep_alive_s, connect.version) {
             (most, asked, Version::V5) if most > 0 && (asked == 0 || asked > most) => most,
@@ -51,6 +51,9 @@ impl Terms {
             maximum_packet_size: quotas.packet_bytes,
             topic_alias_maximum: quotas.topic_aliases,
             assigned_client_id: None,
+            max_qos: (quotas.max_qos < 2).then_some(quotas.max_qos),
+            has_no_retained: quotas.retained == 0,
+            has_no_shared: false,
             server_keep_alive_s: (self.keep_alive_s != connect.keep_alive_s).then_some(self.keep_alive_s),
         }
     }

@@ -24,10 +24,10 @@ use crate::engine::Client;
 use crate::stream::{Event, OUTPUT_HIGH_BYTES, Packets, Reading, StreamError};
 use crate::topic::Subscribed;
 use crate::wire::acks::{Ack, write_disconnect, write_pingresp};
-use crate::wire::connect::{Connect, Will};
+use crate::wire::connect::{Connect, Granted, Will};
 use crate::wire::publish::{Outgoing, Publish};
 use crate::wire::subscribe::{Options, RetainHandling, Subscribe, Unsubscribe, write_suback, write_unsuback};
-use crate::wire::{Broken, Code, Packet, Qos, Version, kind, properties, write};
+use crate::wire::{Broken, Code, Packet, Qos, Version, kind};
 
 /// One client's attendant.
 #[derive(Debug)]
@@ -408,23 +408,17 @@ fn keep_alive(connect: &Connect, quotas: &Quotas) -> u16 {
 
 /// CONNACK, with what is not offered. The gate adds its own bounds.
 fn connack(out: &mut Vec<u8>, connect: &Connect, keep_alive_s: u16, quotas: &Quotas) {
-    write::packet(out, kind::CONNACK << 4, |body| {
-        body.extend([0, 0]);
-        if connect.version == Version::V5 {
-            let mut granted = vec![properties::id::MAXIMUM_QOS, 1, properties::id::SHARED_AVAILABLE, 0];
-            granted.push(properties::id::RECEIVE_MAXIMUM);
-            write::u16(&mut granted, quotas.inflight);
-            if connect.session_expiry_s > 0 {
-                granted.push(properties::id::SESSION_EXPIRY);
-                write::u32(&mut granted, 0);
-            }
-            if keep_alive_s != connect.keep_alive_s {
-                granted.push(properties::id::SERVER_KEEP_ALIVE);
-                write::u16(&mut granted, keep_alive_s);
-            }
-            write::properties(body, &granted);
-        }
-    });
+    let granted = Granted {
+        session_expiry_s: (connect.session_expiry_s > 0).then_some(0),
+        receive_maximum: quotas.inflight,
+        maximum_packet_size: quotas.packet_bytes,
+        server_keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
+        max_qos: Some(quotas.max_qos.min(1)),
+        has_no_retained: quotas.retained == 0,
+        has_no_shared: true,
+        ..Granted::default()
+    };
+    granted.write(out, connect.version);
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -129,7 +129,7 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
 
     fn handle_client(&mut self, event: Result<Event, StreamError>) -> Result<(), Over> {
         let frame = match event {
-            Ok(Event::Frame(frame)) => frame,
+            Ok(Event::Frame(frame)) => frame.unmarked(self.version),
             Ok(Event::Drained) => return Ok(()),
             Ok(Event::Closed) | Err(StreamError::Io(_)) => return Err(Over::ClientGone),
             Err(StreamError::Broken(broken)) => return Err(broken.into()),
@@ -155,7 +155,7 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
             return Ok(());
         };
         self.metrics.publish_refused.up();
-        if !gate::may_go_on(self.version, &publish.topic) {
+        if !gate::may_go_on(self.version, code, &publish.topic) {
             return Err(Over::Ours(code));
         }
         let kind = match publish.qos {
@@ -242,6 +242,8 @@ impl<'a, S: Stream, U: Stream> Relay<'a, S, U> {
         let bounds = Bounds {
             packet_bytes: self.settings.quotas.packet_bytes,
             topic_aliases: self.settings.quotas.topic_aliases,
+            max_qos: self.settings.quotas.max_qos,
+            has_no_retained: self.settings.quotas.retained == 0,
             assigned_client_id: self.assigned_client_id.as_deref(),
         };
         self.is_connected = rewrite::connack(frame, self.version, &bounds, self.client.output())?;

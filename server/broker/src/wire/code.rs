@@ -50,6 +50,7 @@ codes! {
     QUOTA_EXCEEDED = 0x97, "quota_exceeded";
     ADMINISTRATIVE_ACTION = 0x98, "administrative_action";
     PAYLOAD_FORMAT_INVALID = 0x99, "payload_format_invalid";
+    RETAIN_NOT_SUPPORTED = 0x9a, "retain_not_supported";
     QOS_NOT_SUPPORTED = 0x9b, "qos_not_supported";
     SHARED_NOT_SUPPORTED = 0x9e, "shared_not_supported";
 }
@@ -67,7 +68,11 @@ impl Code {
             Self::UNSUPPORTED_PROTOCOL_VERSION => 1,
             Self::CLIENT_ID_NOT_VALID => 2,
             Self::BAD_USERNAME_OR_PASSWORD => 4,
-            Self::NOT_AUTHORIZED => 5,
+            // A will that is never taken; 3 would have the client try again.
+            Self::NOT_AUTHORIZED
+            | Self::PACKET_TOO_LARGE
+            | Self::QOS_NOT_SUPPORTED
+            | Self::RETAIN_NOT_SUPPORTED => 5,
             _ => 3,
         }
     }

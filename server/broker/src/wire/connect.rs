@@ -62,6 +62,8 @@ const WILL_PROPERTIES: [u8; 7] = [
     id::CORRELATION_DATA,
     id::USER_PROPERTY,
 ];
+/// The longest remaining length (MQTT 5 §1.5.5): as a limit it is none.
+pub(crate) const PACKET_BYTES_MAX: u32 = 268_435_455;
 const FLAG_CLEAN_START: u8 = 0x02;
 const FLAG_WILL: u8 = 0x04;
 const FLAG_WILL_RETAIN: u8 = 0x20;
@@ -89,11 +91,13 @@ impl Connect {
         let name = reader.binary().map_err(silent)?;
         let level = reader.u8().map_err(silent)?;
         let version = match (name.as_ref(), level) {
+            (b"MQIsdp", 3) => Version::V31,
             (b"MQTT", 4) => Version::V311,
             (b"MQTT", 5) => Version::V5,
             (b"MQTT" | b"MQIsdp", _) => {
                 // MQTT 5 §3.1.2.2: the answer is in a version that the peer may understand.
-                let version = if level > 5 { Version::V5 } else { Version::V311 };
+                // A bridge of mosquitto first tries its level with the high bit set, and takes code 1 for a no.
+                let version = if matches!(level, 6..=127) { Version::V5 } else { Version::V311 };
                 let broken = Broken::new(Code::UNSUPPORTED_PROTOCOL_VERSION, "protocol level");
                 return Err(Unconnectable { version: Some(version), broken });
             }
@@ -236,7 +240,7 @@ fn check_flags(flags: u8, version: Version) -> Result<(), Broken> {
         return Err(Broken::malformed("will flags without a will"));
     }
     // MQTT 5 §3.1.2.9 allows a password alone; 3.1.1 §3.1.2.9 does not.
-    if version == Version::V311 && flags & FLAG_USERNAME == 0 && flags & FLAG_PASSWORD != 0 {
+    if version != Version::V5 && flags & FLAG_USERNAME == 0 && flags & FLAG_PASSWORD != 0 {
         return Err(Broken::malformed("a password without a user name"));
     }
     Ok(())
@@ -303,37 +307,52 @@ pub(crate) struct Granted {
     pub(crate) topic_alias_maximum: u16,
     pub(crate) assigned_client_id: Option<String>,
     pub(crate) server_keep_alive_s: Option<u16>,
+    /// When it is not 2.
+    pub(crate) max_qos: Option<u8>,
+    pub(crate) has_no_retained: bool,
+    pub(crate) has_no_shared: bool,
 }
 
 impl Granted {
     pub(crate) fn write(&self, out: &mut Vec<u8>, version: Version) {
         write::packet(out, kind::CONNACK << 4, |body| {
-            body.extend([u8::from(self.session_present), 0]);
+            body.extend([u8::from(self.session_present && version != Version::V31), 0]);
             if version == Version::V5 {
                 write::properties(body, &self.properties());
             }
         });
     }
 
+    /// In mosquitto's order: there are clients that were tried with no other.
     fn properties(&self) -> Vec<u8> {
-        let mut properties = Vec::new();
-        if let Some(seconds) = self.session_expiry_s {
-            properties.push(id::SESSION_EXPIRY);
-            write::u32(&mut properties, seconds);
-        }
-        properties.push(id::RECEIVE_MAXIMUM);
-        write::u16(&mut properties, self.receive_maximum);
-        properties.push(id::MAXIMUM_PACKET_SIZE);
-        write::u32(&mut properties, self.maximum_packet_size);
-        properties.push(id::TOPIC_ALIAS_MAXIMUM);
+        let mut properties = vec![id::TOPIC_ALIAS_MAXIMUM];
         write::u16(&mut properties, self.topic_alias_maximum);
         if let Some(client_id) = &self.assigned_client_id {
             properties.push(id::ASSIGNED_CLIENT_ID);
             write::binary(&mut properties, client_id.as_bytes());
         }
+        if let Some(seconds) = self.session_expiry_s {
+            properties.push(id::SESSION_EXPIRY);
+            write::u32(&mut properties, seconds);
+        }
         if let Some(seconds) = self.server_keep_alive_s {
             properties.push(id::SERVER_KEEP_ALIVE);
             write::u16(&mut properties, seconds);
+        }
+        if self.has_no_retained {
+            properties.extend([id::RETAIN_AVAILABLE, 0]);
+        }
+        if self.maximum_packet_size < PACKET_BYTES_MAX {
+            properties.push(id::MAXIMUM_PACKET_SIZE);
+            write::u32(&mut properties, self.maximum_packet_size);
+        }
+        properties.push(id::RECEIVE_MAXIMUM);
+        write::u16(&mut properties, self.receive_maximum);
+        if self.has_no_shared {
+            properties.extend([id::SHARED_AVAILABLE, 0]);
+        }
+        if let Some(qos) = self.max_qos {
+            properties.extend([id::MAXIMUM_QOS, qos]);
         }
         properties
     }
@@ -342,7 +361,7 @@ impl Granted {
 /// Appends a CONNACK of refusal.
 pub(crate) fn write_refused(out: &mut Vec<u8>, version: Version, code: Code) {
     write::packet(out, kind::CONNACK << 4, |body| match version {
-        Version::V311 => body.extend([0, code.as_connect_return_code()]),
+        Version::V31 | Version::V311 => body.extend([0, code.as_connect_return_code()]),
         Version::V5 => body.extend([0, code.0, 0]),
     });
 }

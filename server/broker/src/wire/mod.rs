@@ -1,4 +1,4 @@
-//! The bytes of MQTT 3.1.1 and 5, server side: parsing and writing, no state and no IO.
+//! The bytes of MQTT 3.1, 3.1.1 and 5, server side: parsing and writing, no state and no IO.
 //!
 //! A [`Frame`] is one whole packet, cut by its fixed header. Parsing takes frames to checked packets
 //! or to [`Broken`], which carries the reason code of the answer. Nothing here allocates by a length
@@ -23,6 +23,9 @@ pub use self::code::Code;
 /// Which MQTT a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
+    /// MQTT 3.1, protocol level 3: as 3.1.1, but for an empty client id, which it has not, the session-present flag,
+    /// which it does not know, and a mark on requests that are sent again.
+    V31,
     /// MQTT 3.1.1, protocol level 4.
     V311,
     /// MQTT 5, protocol level 5.
@@ -59,6 +62,9 @@ impl Qos {
         }
     }
 }
+
+/// The flag of a packet that is sent again.
+const DUP: u8 = 8;
 
 /// Packet types, MQTT 5 §2.1.2.
 pub(crate) mod kind {
@@ -97,6 +103,16 @@ impl Frame {
 
     pub(crate) const fn flags(&self) -> u8 {
         self.first & 0x0f
+    }
+
+    /// Without the mark that 3.1 has on a request that is sent again. It changes nothing for a server.
+    pub(crate) fn unmarked(mut self, version: Version) -> Self {
+        if version == Version::V31
+            && matches!(self.kind(), kind::PUBREL | kind::SUBSCRIBE | kind::UNSUBSCRIBE)
+        {
+            self.first &= !DUP;
+        }
+        self
     }
 }
 

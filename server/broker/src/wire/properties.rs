@@ -77,8 +77,9 @@ pub(crate) fn parse(
 
 fn value(property: u8, reader: &mut Reader) -> Result<Value, Broken> {
     Ok(match property {
-        id::PAYLOAD_FORMAT
-        | id::REQUEST_PROBLEM_INFORMATION
+        // Goes on as it is (MQTT 5 §3.3.2.3.2), and the standard calls no value of it an error.
+        id::PAYLOAD_FORMAT => Value::Number(u32::from(reader.u8()?)),
+        id::REQUEST_PROBLEM_INFORMATION
         | id::REQUEST_RESPONSE_INFORMATION
         | id::MAXIMUM_QOS
         | id::RETAIN_AVAILABLE

@@ -39,6 +39,12 @@ impl Reader {
         }
     }
 
+    /// A packet id of SUBSCRIBE or UNSUBSCRIBE. One that is zero makes the packet malformed, in mosquitto's words
+    /// too; the standard names no code.
+    pub(crate) fn request_id(&mut self) -> Result<u16, Broken> {
+        self.packet_id().map_err(|broken| Broken::malformed(broken.what))
+    }
+
     /// A variable byte integer (MQTT 5 §1.5.5): at most four octets, and no more than needed.
     pub(crate) fn variable(&mut self) -> Result<u32, Broken> {
         let mut value = 0;

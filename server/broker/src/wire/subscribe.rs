@@ -32,7 +32,7 @@ impl Options {
             0 => RetainHandling::Always,
             1 => RetainHandling::IfNew,
             2 => RetainHandling::Never,
-            _ => return Err(Broken::protocol("retain handling 3")),
+            _ => return Err(Broken::malformed("retain handling 3")),
         };
         if octet & 0xc0 != 0 {
             return Err(Broken::malformed("reserved bits of subscription options"));
@@ -71,7 +71,7 @@ pub(crate) struct Subscribe {
 impl Subscribe {
     pub(crate) fn parse(frame: &Frame, version: Version) -> Result<Self, Broken> {
         let mut reader = Reader::new(frame.body.clone());
-        let packet_id = reader.packet_id()?;
+        let packet_id = reader.request_id()?;
         let mut subscription_id = None;
         if version == Version::V5 {
             let allowed = [id::SUBSCRIPTION_ID, id::USER_PROPERTY];
@@ -79,7 +79,7 @@ impl Subscribe {
                 if let (id::SUBSCRIPTION_ID, Value::Number(number)) = (property, value)
                     && (number == 0 || subscription_id.replace(number).is_some())
                 {
-                    return Err(Broken::protocol("a subscription identifier that is zero or there twice"));
+                    return Err(Broken::malformed("a subscription identifier that is zero or there twice"));
                 }
                 Ok(())
             })?;
@@ -88,13 +88,13 @@ impl Subscribe {
         while !reader.is_empty() {
             let filter = reader.text()?;
             let octet = reader.u8()?;
-            if version == Version::V311 && octet & 0xfc != 0 {
+            if version != Version::V5 && octet & 0xfc != 0 {
                 return Err(Broken::malformed("reserved bits of a requested QoS"));
             }
             filters.push((filter, Options::from_octet(octet)?));
         }
         if filters.is_empty() {
-            return Err(Broken::protocol("a SUBSCRIBE without a filter"));
+            return Err(Broken::malformed("a SUBSCRIBE without a filter"));
         }
         Ok(Self { packet_id, subscription_id, filters })
     }
@@ -129,7 +129,7 @@ pub(crate) struct Unsubscribe {
 impl Unsubscribe {
     pub(crate) fn parse(frame: &Frame, version: Version) -> Result<Self, Broken> {
         let mut reader = Reader::new(frame.body.clone());
-        let packet_id = reader.packet_id()?;
+        let packet_id = reader.request_id()?;
         if version == Version::V5 {
             properties::parse(&mut reader, &[id::USER_PROPERTY], |_, _, _| Ok(()))?;
         }
@@ -138,7 +138,7 @@ impl Unsubscribe {
             filters.push(reader.text()?);
         }
         if filters.is_empty() {
-            return Err(Broken::protocol("an UNSUBSCRIBE without a filter"));
+            return Err(Broken::malformed("an UNSUBSCRIBE without a filter"));
         }
         Ok(Self { packet_id, filters })
     }
@@ -165,7 +165,7 @@ pub(crate) fn write_suback(out: &mut Vec<u8>, version: Version, packet_id: u16, 
             write::properties(body, &[]);
         }
         body.extend(codes.iter().map(|code| match version {
-            Version::V311 if code.is_failure() => Code::UNSPECIFIED.0,
+            Version::V31 | Version::V311 if code.is_failure() => Code::UNSPECIFIED.0,
             _ => code.0,
         }));
     });

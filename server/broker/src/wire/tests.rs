@@ -132,12 +132,15 @@ fn our_connack_reads_for_them() {
         topic_alias_maximum: 16,
         assigned_client_id: Some("meter/auto-1".to_owned()),
         server_keep_alive_s: Some(60),
+        max_qos: Some(1),
+        has_no_retained: true,
+        has_no_shared: false,
     };
     let mut octets = Vec::new();
     granted.write(&mut octets, Version::V5);
     let (connack, _) = v5_0::Connack::parse(&frame(&octets).body).expect("read");
     assert!(connack.session_present());
-    assert_eq!(connack.props().len(), 6);
+    assert_eq!(connack.props().len(), 8);
     let mut octets = Vec::new();
     granted.write(&mut octets, Version::V311);
     assert_eq!(octets, [0x20, 2, 1, 0]);
