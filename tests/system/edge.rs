@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use muster_tests::est::certificates_of;
 use muster_tests::request::request;
 use muster_tests::{Est, Identity, Server};
 use rcgen::KeyPair;
@@ -124,6 +125,32 @@ fn what_an_operator_changes_is_in_force_when_the_command_returns() {
     server.muster(&["ca", "rotate"]);
     let second = enrolled(&server, "meter-2");
     assert_eq!((visits(), second.visits(&server, "api.example.test")), (Some(200), Some(200)));
+}
+
+/// The account's own root, associated with a hostname as if it were another CA, vouches for the same
+/// certificates: those that are revoked are refused, and gone from it at once.
+#[test]
+fn a_revoked_certificate_does_not_come_in_by_the_root_above_its_ca() {
+    let server = Server::start();
+    let to = format!("http://{}", origin());
+    server.muster(&["ca", "import", &server.ca_file().display().to_string()]);
+    let cas = server.muster_json(&["ca", "list"]);
+    let imported = cas.as_array().expect("a list").iter().find(|ca| ca["role"] == "verify_only");
+    let imported = imported.unwrap_or_else(|| panic!("not imported: {cas}"))["id"].clone();
+    set(&server, "api.example.test", &["--origin", &to, "--ca", imported.as_str().expect("an id")]);
+    let device = enrolled(&server, "meter-1");
+    let chain = certificates_of(&server.est().get("cacerts").decoded());
+    let visits = || {
+        let key = KeyPair::try_from(device.key.as_slice()).expect("a key");
+        let chain = [vec![device.leaf.clone()], chain.clone()].concat();
+        let door = server.door("api.example.test").with(Identity { chain, key });
+        door.visit("/").ok().map(|reply| reply.status)
+    };
+    assert_eq!(visits(), Some(200));
+    server.muster(&["cert", "revoke", "--device", "meter-1"]);
+    assert_eq!(visits(), None);
+    server.muster(&["cert", "reactivate", "--device", "meter-1"]);
+    assert_eq!(visits(), Some(200));
 }
 
 #[test]

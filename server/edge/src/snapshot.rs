@@ -54,9 +54,9 @@ pub struct Delta {
 pub enum Event {
     /// An account is new or has other settings.
     Account(AccountEntry),
-    /// A CA is new or has other certificates.
+    /// A CA is new, has other certificates, or vouches for nobody any more.
     Ca(CaEntry),
-    /// A CA accepts nobody any more.
+    /// A CA is not known any more.
     CaRemoved(CaId),
     /// A device has another state or other groups.
     Device(DeviceEntry),
@@ -84,7 +84,7 @@ pub struct AccountEntry {
     pub gate: GateWritten,
 }
 
-/// A CA whose client certificates may be accepted.
+/// A CA whose client certificates may be accepted, or once were.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaEntry {
     /// The CA.
@@ -97,6 +97,15 @@ pub struct CaEntry {
     pub certificates: Vec<ByteBuf>,
     /// Whether hostnames that name no CA accept this one.
     pub is_default: bool,
+    /// Whether it vouches for anybody. One that does no more is known all the same: its leaves are then refused
+    /// also where a CA above it is accepted.
+    #[serde(default = "vouches")]
+    pub vouches: bool,
+}
+
+/// What was kept before there were others.
+const fn vouches() -> bool {
+    true
 }
 
 /// A hostname with all that its door needs.

@@ -158,6 +158,7 @@ fn a_ca_that_cannot_be_read_accepts_nobody() {
         account: ACCOUNT,
         certificates: vec![ByteBuf::from(b"no certificate".to_vec())],
         is_default: true,
+        vouches: true,
     };
     let after = doors(&["a.example.com"]).after(&maker(), &[Event::Ca(ca)]);
     assert!(matches!(after.faults(), [Fault::Ca { ca, .. }] if *ca == id));
