@@ -135,7 +135,7 @@ fn a_revoked_certificate_does_not_come_in_by_the_root_above_its_ca() {
     let to = format!("http://{}", origin());
     server.muster(&["ca", "import", &server.ca_file().display().to_string()]);
     let cas = server.muster_json(&["ca", "list"]);
-    let imported = cas.as_array().expect("a list").iter().find(|ca| ca["role"] == "verify_only");
+    let imported = cas.as_array().expect("a list").iter().find(|ca| ca["role"] == "verify-only");
     let imported = imported.unwrap_or_else(|| panic!("not imported: {cas}"))["id"].clone();
     set(&server, "api.example.test", &["--origin", &to, "--ca", imported.as_str().expect("an id")]);
     let device = enrolled(&server, "meter-1");

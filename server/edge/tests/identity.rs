@@ -365,6 +365,58 @@ async fn a_path_that_breaks_a_rule_of_its_cas_leads_nowhere() {
     assert_eq!(rig.get("open.example.com", Some(&good)).await.expect("served").status, 200);
 }
 
+/// RFC 8446 §4.4.3: who shows a certificate has to have its key, also when its chain was verified before.
+#[tokio::test]
+async fn a_certificate_without_its_key_is_worth_nothing() {
+    let rig = Rig::start().await;
+    let mut stolen = rig.ca.device("meter-1", 7);
+    assert_eq!(rig.get("api.example.com", Some(&stolen)).await.expect("served").status, 200);
+    stolen.key = rig.ca.device("meter-2", 8).key;
+    for host in ["api.example.com", "open.example.com"] {
+        let refused = rig.get(host, Some(&stolen)).await.map(|answer| answer.status);
+        assert!(refused.expect_err("not its own").contains("DecryptError"));
+    }
+}
+
+/// What stands first is what is shown; the rest is there to lead from it to a CA, if it does.
+#[tokio::test]
+async fn certificates_beside_the_leaf_are_no_identity() {
+    let rig = Rig::start().await;
+    let (mine, stranger) = (rig.ca.device("meter-1", 7), TestCa::new(5, ACCOUNT, "devices"));
+    let (first, second) = (stranger.below("first"), stranger.below("second"));
+    // Each vouches for the other, and none of our CAs for either.
+    let circle = |of: &TestCa, by: &TestCa, name: &str| {
+        let mut params = ca(name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.signed_by(of.issuer.key(), &by.issuer).expect("a certificate").der().clone()
+    };
+    let (one, other) = (circle(&first.0, &second.0, "first"), circle(&second.0, &first.0, "second"));
+    let round = first.0.device("meter-1", 9);
+    let foreign = stranger.device("meter-2", 7);
+    for (name, pair) in [
+        (
+            "ours behind a stranger's",
+            Pair { chain: [foreign.chain.clone(), mine.chain.clone()].concat(), ..foreign },
+        ),
+        (
+            "our CA first",
+            Pair { chain: [vec![rig.ca.der.clone().into()], mine.chain.clone()].concat(), ..mine.clone() },
+        ),
+        (
+            "a circle",
+            Pair { chain: [round.chain.clone(), vec![one.clone(), other.clone(), one]].concat(), ..round },
+        ),
+        ("without end", Pair { chain: vec![mine.chain[0].clone(); 400], ..mine.clone() }),
+    ] {
+        let refused = rig.get("open.example.com", Some(&pair)).await.map(|answer| answer.status);
+        assert!(refused.is_err(), "{name}: {refused:?}");
+    }
+    let twice = Pair { chain: vec![mine.chain[0].clone(); 2], ..mine };
+    let answer = rig.get("open.example.com", Some(&twice)).await.expect("served");
+    assert_eq!(answer.seen("cf-cert-subject-dn").as_deref(), Some("CN=meter-1"));
+    assert_eq!(answer.seen("client-cert-chain"), None, "only what was verified is told");
+}
+
 fn ca(name: &str) -> CertificateParams {
     let mut params = device_params(name, 1);
     params.subject_alt_names.clear();

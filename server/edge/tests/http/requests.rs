@@ -259,6 +259,38 @@ async fn each_of_several_requests_at_once_is_for_its_own_host() {
     assert_eq!(statuses, ["200", "421", "200", "421", "200"], "{answer}");
 }
 
+/// Time is turned forward once everything is on its way.
+#[tokio::test]
+async fn a_client_that_does_not_go_on_is_given_up() {
+    let rig = Rig::start().await;
+    let origin = Script::by(|_, _| (Vec::new(), Then::Stay)).await;
+    let entry = host(&rig.server_ca, "raw.example.com", HostMode::Off, Protocol::Https, origin.address);
+    rig.tell(vec![Event::Host(Box::new(entry))]);
+    for (begun, reaches_origin) in [
+        ("", false),
+        ("GET / HTTP/1.1\r\nHost: raw.example.com\r\n", false),
+        ("POST / HTTP/1.1\r\nHost: raw.example.com\r\nContent-Length: 9\r\n\r\nhalf", true),
+    ] {
+        let config = rig.client(None, &[b"http/1.1"]);
+        let mut stream = rig.tls(rig.https, "raw.example.com", config).await.expect("connected");
+        stream.write_all(begun.as_bytes()).await.expect("written");
+        rig.until(|counters| counters.connections_https == 1).await;
+        if reaches_origin {
+            origin.until(|heard| heard.concat().contains("half")).await;
+        }
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(61)).await;
+        tokio::time::resume();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+        assert!(read.is_ok(), "{begun:?} is waited for");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(!answer.contains(" 200 "), "{begun:?}: {answer}");
+        rig.until(|counters| counters.connections_https == 0).await;
+    }
+    assert!(!origin.heard().concat().ends_with("0\r\n\r\n"));
+}
+
 /// What servers behind could take for the end of one request and the beginning of another.
 #[tokio::test]
 async fn a_request_that_is_not_framed_as_the_rfc_says_reaches_no_origin() {
