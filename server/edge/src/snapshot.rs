@@ -209,13 +209,36 @@ impl DeviceEntry {
 }
 
 /// Something to make the edge's own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Update {
     /// Everything anew.
     Snapshot(Box<Snapshot>),
     /// What changed.
     Delta(Delta),
 }
+
+impl Update {
+    /// As octets, for an edge in another process. Keys are in them.
+    ///
+    /// # Errors
+    /// [`NoUpdate`] for what can't be written.
+    pub fn to_octets(&self) -> Result<Zeroizing<Vec<u8>>, NoUpdate> {
+        rmp_serde::to_vec_named(self).map(Zeroizing::new).map_err(|_| NoUpdate)
+    }
+
+    /// From such octets.
+    ///
+    /// # Errors
+    /// [`NoUpdate`].
+    pub fn from_octets(octets: &[u8]) -> Result<Self, NoUpdate> {
+        rmp_serde::from_slice(octets).map_err(|_| NoUpdate)
+    }
+}
+
+/// Octets that are no update, or an update that can't be made into octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no update of an edge")]
+pub struct NoUpdate;
 
 /// What an update did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -267,6 +290,13 @@ mod tests {
     fn a_key_is_never_shown() {
         let identity = TlsIdentity { chain: Vec::new(), key: SecretKey::new(b"secret".to_vec()) };
         assert!(!format!("{identity:?}").contains("115"), "{identity:?}");
+    }
+
+    #[test]
+    fn a_ca_that_was_kept_before_some_were_retired_vouches() {
+        let (ca, account) = (CaId::from_bytes([1; 16]), AccountId::from_bytes([2; 16]));
+        let bytes = rmp_serde::to_vec(&(ca, account, Vec::<ByteBuf>::new(), true)).expect("written");
+        assert!(rmp_serde::from_slice::<CaEntry>(&bytes).expect("read").vouches);
     }
 
     #[test]

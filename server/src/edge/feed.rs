@@ -27,7 +27,7 @@ const CHANGES_MAX: usize = 1_000;
 const CLOCK_BEHIND_MAX: Duration = Duration::from_secs(86_400);
 
 /// Reads the ledger for the edge; blocks the thread.
-pub(super) struct Feed {
+pub(crate) struct Feed {
     ledger: Ledger,
     account: AccountId,
     clock: Clock,
@@ -40,6 +40,17 @@ impl Feed {
     pub(super) fn new(registrar: &Arc<Registrar>, certificates: Certificates) -> Self {
         let (ledger, clock) = (registrar.ledger().clone(), registrar.clock().clone());
         Self { ledger, account: registrar.account(), clock, certificates, last_gate: Mutex::default() }
+    }
+
+    /// The same for another edge, with certificates of its own.
+    pub(super) fn another(&self) -> Self {
+        Self {
+            ledger: self.ledger.clone(),
+            account: self.account,
+            clock: self.clock.clone(),
+            certificates: self.certificates.another(),
+            last_gate: Mutex::default(),
+        }
     }
 
     /// Everything as it is now.
