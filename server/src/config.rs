@@ -52,6 +52,8 @@ pub struct ListenWritten {
     pub mqtt: Option<SocketAddr>,
     /// CRLs over plain HTTP for the world; off by default (they are also served with the admin API).
     pub crl: Option<SocketAddr>,
+    /// A Unix socket, for this user alone, at which edges in other processes hear of changes; off by default.
+    pub edges: Option<PathBuf>,
 }
 
 /// The EST front.
@@ -107,6 +109,8 @@ pub struct EdgeWritten {
     /// How old the news of revocations may be, in seconds, before hostnames that say so let nobody in.
     /// Default one hour.
     pub stale_after_s: Option<u64>,
+    /// The Unix socket of a server that this edge follows, in a process of its own; it has no ledger then.
+    pub follow: Option<PathBuf>,
 }
 
 /// One rate limit.
@@ -187,6 +191,10 @@ pub struct Config {
     pub edge: EdgeLimits,
     /// How old the news of revocations may be at the edge.
     pub stale_after: Duration,
+    /// The socket of the server that this edge follows.
+    pub edge_follows: Option<PathBuf>,
+    /// Where edges in other processes hear of changes.
+    pub listen_edges: Option<PathBuf>,
     /// The MQTT broker.
     pub broker: BrokerConfig,
     /// CRLs over plain HTTP.
@@ -297,6 +305,8 @@ impl ConfigWritten {
             listen_mqtt: self.listen.mqtt.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 8883))),
             edge: self.check_edge()?,
             stale_after: self.check_staleness()?,
+            edge_follows: self.edge.follow.as_ref().map(|path| base.join(path)),
+            listen_edges: self.listen.edges.as_ref().map(|path| base.join(path)),
             broker: self.broker.clone(),
             listen_crl: self.listen.crl,
             est_tls_files,

@@ -8,7 +8,7 @@
 //!   server use [`serve::Server`], and hand it a [`Clock`].
 //! * [`cli`]: the command line. Commands other than these three are a client of the admin API, over
 //!   HTTP while a server runs and in process otherwise, so both ways are one implementation.
-//! * `edge`: the edge and the broker in this process, and how they follow the ledger.
+//! * `edge`: the edge and the broker in this process, how they follow the ledger, and how edges in others do.
 //! * [`server_tls`], [`est_tls`], [`serving`], [`telemetry`]: the server's own certificate, note and log.
 
 pub mod backup;

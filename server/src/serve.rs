@@ -4,6 +4,7 @@
 //! until told to stop, then drains. Programs that embed a server use the same two.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use muster_store::act::{Retention, Tidy};
 use muster_store::{Ledger, Options};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::backup;
 use crate::config::Config;
 use crate::datadir::{DataDir, Readers, write_file};
-use crate::edge::{EdgeRole, machine_roots};
+use crate::edge::{self, EdgeRole, Edges, Follower, Teller, machine_roots};
 use crate::est_tls::EstTls;
 use crate::init::{pem_of, reachable};
 use crate::passphrase;
@@ -81,6 +82,7 @@ pub struct Server {
     api: Arc<Api>,
     est_tls: Arc<EstTls>,
     edge: Option<EdgeRole>,
+    teller: Teller,
     sockets: Sockets,
     ready: Ready,
     upkeep_now: Arc<Notify>,
@@ -92,6 +94,7 @@ struct Sockets {
     https: Option<TcpListener>,
     mqtt: Option<TcpListener>,
     crl: Option<TcpListener>,
+    edges: Option<UnixListener>,
 }
 
 /// Opens the account of a data directory: ledger, CAs, pipeline.
@@ -161,12 +164,7 @@ impl Server {
     /// # Errors
     /// In words, when something can't be opened or bound.
     pub async fn start(dir: DataDir, config: Config, roles: Roles, clock: Clock) -> anyhow::Result<Self> {
-        let files = raise_file_limit();
-        let mut config = config;
-        // Of the descriptors a quarter is for EST, and most of the rest for the edge, which needs a second
-        // one for the origin of each HTTP connection; some stay for the ledger and the system.
-        config.listener.connections = config.listener.connections.min(files / 4).max(1);
-        config.edge.connections = config.edge.connections.min(files / 3 * 2).max(1);
+        let config = within_file_limit(config);
         let mut registry = Registry::with_prefix("muster");
         let registrar = open(&dir, &config, &clock, &mut registry)?;
         let est_tls = Arc::new(EstTls::start(
@@ -178,8 +176,10 @@ impl Server {
             &zones(&registrar)?,
         )?);
         write_ca_file(&dir, &registrar)?;
+        let (feed, edges) = (edge::feed(&dir, &registrar)?, Edges::new());
         let edge = if roles.edge {
-            Some(EdgeRole::start(&dir, &config, &registrar, &mut registry).await?)
+            let feed = Arc::clone(&feed);
+            Some(EdgeRole::start(&dir, &config, &registrar, feed, &edges, &mut registry).await?)
         } else {
             None
         };
@@ -189,10 +189,11 @@ impl Server {
             https: bind(roles.edge.then_some(config.listen_https), "listen.https")?,
             mqtt: bind(roles.edge.then_some(config.listen_mqtt), "listen.mqtt")?,
             crl: bind(config.listen_crl.filter(|_| roles.enroll), "listen.crl")?,
+            edges: config.listen_edges.as_deref().map(edge::listen).transpose()?,
         };
         let secret = new_secret("msl_")?;
         let hooks = muster_admin::Hooks {
-            edge_is_at: edge.as_ref().map(EdgeRole::is_at),
+            edge_is_at: Some(edges.slowest()),
             edge_figures: edge.as_ref().map(EdgeRole::figures),
             edge_connections: edge.as_ref().map(EdgeRole::connections),
             webhooks: webhooks::settings(&dir, &config, machine_roots())?,
@@ -211,7 +212,19 @@ impl Server {
             crl: address(&sockets.crl)?.map(|address| format!("http://{}", reachable(address))),
         };
         let upkeep_now = Arc::new(Notify::new());
-        Ok(Self { dir, config, registrar, api: Arc::new(api), est_tls, edge, sockets, ready, upkeep_now })
+        let teller = Teller::new(feed, registrar.ledger().newest_change(), edges);
+        Ok(Self {
+            dir,
+            config,
+            registrar,
+            api: Arc::new(api),
+            est_tls,
+            edge,
+            teller,
+            sockets,
+            ready,
+            upkeep_now,
+        })
     }
 
     /// Wakes the upkeep: TLS files are read again, due CRLs made, at once.
@@ -242,7 +255,7 @@ impl Server {
             write_file(&note, &serving.to_json()?, Readers::Owner)?;
         }
         let tasks = TaskTracker::new();
-        let Self { dir, registrar, api, est_tls, edge, config, sockets, upkeep_now, .. } = self;
+        let Self { dir, registrar, api, est_tls, edge, teller, config, sockets, upkeep_now, .. } = self;
         if let Some(socket) = sockets.est {
             let tls = est_tls.source().clone();
             tasks.spawn(serve_est(socket, Arc::clone(&registrar), tls, config.listener, stop.clone()));
@@ -250,6 +263,9 @@ impl Server {
         if let Some(edge) = edge {
             let (https, mqtt, stop) = (sockets.https, sockets.mqtt, stop.clone());
             tasks.spawn(async move { edge.run(https, mqtt, stop).await });
+        }
+        if let Some(socket) = sockets.edges {
+            tasks.spawn(teller.serve(socket, stop.clone()));
         }
         let (ending, stopped) = (Arc::clone(&api), stop.clone());
         tasks.spawn(async move {
@@ -282,6 +298,84 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// An edge in a process of its own, whose listeners accept.
+pub struct EdgeServer {
+    follower: Follower,
+    https: Option<TcpListener>,
+    mqtt: Option<TcpListener>,
+    metrics: Option<TcpListener>,
+    registry: Arc<Registry>,
+    ready: Ready,
+}
+
+impl EdgeServer {
+    /// Opens what it knew last, and binds the listeners. `socket` is where a server tells of changes; metrics and
+    /// health are at the admin address, if that role is among them.
+    ///
+    /// # Errors
+    /// In words, when something can't be opened or bound.
+    pub fn start(
+        dir: &DataDir,
+        config: Config,
+        socket: PathBuf,
+        roles: Roles,
+        clock: &Clock,
+    ) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            !roles.enroll && roles.edge,
+            "an edge that follows a server runs with `--roles edge`"
+        );
+        let config = within_file_limit(config);
+        let mut registry = Registry::with_prefix("muster");
+        let follower = Follower::open(dir, &config, socket, clock, &mut registry)?;
+        let https = bind(Some(config.listen_https), "listen.https")?;
+        let mqtt = bind(Some(config.listen_mqtt), "listen.mqtt")?;
+        let metrics = bind(roles.admin.then_some(config.listen_admin), "listen.admin")?;
+        let ready = Ready {
+            event: "ready",
+            admin: address(&metrics)?.map(|address| format!("http://{address}")),
+            est: None,
+            edge_https: address(&https)?.map(reachable),
+            edge_mqtt: address(&mqtt)?.map(reachable),
+            crl: None,
+        };
+        Ok(Self { follower, https, mqtt, metrics, registry: Arc::new(registry), ready })
+    }
+
+    /// Where the listeners are.
+    pub const fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Serves until `stop`, then drains. `ready` is called once.
+    ///
+    /// # Errors
+    /// When `ready` fails.
+    pub async fn run(
+        self,
+        stop: CancellationToken,
+        ready: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let tasks = TaskTracker::new();
+        if let Some(socket) = self.metrics {
+            tasks.spawn(serve_http(socket, muster_admin::figures_router(self.registry), stop.clone()));
+        }
+        self.follower.run(self.https, self.mqtt, stop, ready).await?;
+        tasks.close();
+        tasks.wait().await;
+        Ok(())
+    }
+}
+
+/// Of the descriptors a quarter is for EST, and most of the rest for the edge, which needs a second
+/// one for the origin of each HTTP connection; some stay for the ledger and the system.
+fn within_file_limit(mut config: Config) -> Config {
+    let files = raise_file_limit();
+    config.listener.connections = config.listener.connections.min(files / 4).max(1);
+    config.edge.connections = config.edge.connections.min(files / 3 * 2).max(1);
+    config
 }
 
 async fn serve_est(

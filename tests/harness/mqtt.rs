@@ -68,6 +68,7 @@ fn holder(device: &str) -> Arc<Holder> {
     Arc::new(Holder {
         account: AccountId::from_bytes([1; 16]),
         ca: CaId::from_bytes([2; 16]),
+        anchor: CaId::from_bytes([2; 16]),
         serial: Serial::from_bytes(&[1]).expect("a serial"),
         fingerprint: Fingerprint::from_bytes([3; 32]),
         device: device.parse().expect("a device id"),

@@ -3,12 +3,13 @@
 //! The attacks and the reasons of refusal have their tests with the edge itself (`server/edge/tests`);
 //! here the ledger, the API, EST and the edge work together.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use muster_tests::est::certificates_of;
 use muster_tests::request::request;
 use muster_tests::{Est, Identity, Server};
 use rcgen::KeyPair;
@@ -126,6 +127,32 @@ fn what_an_operator_changes_is_in_force_when_the_command_returns() {
     assert_eq!((visits(), second.visits(&server, "api.example.test")), (Some(200), Some(200)));
 }
 
+/// The account's own root, associated with a hostname as if it were another CA, vouches for the same
+/// certificates: those that are revoked are refused, and gone from it at once.
+#[test]
+fn a_revoked_certificate_does_not_come_in_by_the_root_above_its_ca() {
+    let server = Server::start();
+    let to = format!("http://{}", origin());
+    server.muster(&["ca", "import", &server.ca_file().display().to_string()]);
+    let cas = server.muster_json(&["ca", "list"]);
+    let imported = cas.as_array().expect("a list").iter().find(|ca| ca["role"] == "verify-only");
+    let imported = imported.unwrap_or_else(|| panic!("not imported: {cas}"))["id"].clone();
+    set(&server, "api.example.test", &["--origin", &to, "--ca", imported.as_str().expect("an id")]);
+    let device = enrolled(&server, "meter-1");
+    let chain = certificates_of(&server.est().get("cacerts").decoded());
+    let visits = || {
+        let key = KeyPair::try_from(device.key.as_slice()).expect("a key");
+        let chain = [vec![device.leaf.clone()], chain.clone()].concat();
+        let door = server.door("api.example.test").with(Identity { chain, key });
+        door.visit("/").ok().map(|reply| reply.status)
+    };
+    assert_eq!(visits(), Some(200));
+    server.muster(&["cert", "revoke", "--device", "meter-1"]);
+    assert_eq!(visits(), None);
+    server.muster(&["cert", "reactivate", "--device", "meter-1"]);
+    assert_eq!(visits(), Some(200));
+}
+
 #[test]
 fn rules_and_revocations_outlive_a_restart() {
     let mut server = Server::start();
@@ -137,6 +164,122 @@ fn rules_and_revocations_outlive_a_restart() {
     server.serve();
     assert_eq!(good.visits(&server, "api.example.test"), Some(200));
     assert_eq!(bad.visits(&server, "api.example.test"), None);
+}
+
+/// An edge in a process of its own, ended with its value.
+struct OtherEdge {
+    folder: tempfile::TempDir,
+    child: std::process::Child,
+    address: SocketAddr,
+    figures: SocketAddr,
+}
+
+impl OtherEdge {
+    fn start(folder: tempfile::TempDir) -> Self {
+        let anywhere = "127.0.0.1:0";
+        let mut child = std::process::Command::new(muster_tests::server::program())
+            .args(["serve", &folder.path().display().to_string(), "--roles", "edge,admin"])
+            .args(["--listen-https", anywhere, "--listen-mqtt", anywhere, "--listen-admin", anywhere])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::fs::File::create(folder.path().join("log")).expect("a log"))
+            .spawn()
+            .expect("muster runs");
+        let mut line = String::new();
+        std::io::BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+        let ready: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| {
+            panic!("not ready: {}", std::fs::read_to_string(folder.path().join("log")).unwrap_or_default())
+        });
+        assert!(ready["event"] == "ready" && ready["est"].is_null(), "{ready}");
+        let text = |name: &str| ready[name].as_str().expect(name).trim_start_matches("http://").to_owned();
+        let [address, figures] = ["edge_https", "admin"].map(|name| text(name).parse().expect(name));
+        Self { folder, child, address, figures }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// The same again, with what it has kept.
+    fn again(mut self) -> Self {
+        self.kill();
+        let kept = tempfile::tempdir().expect("a folder");
+        let copied = std::process::Command::new("cp")
+            .args(["-a", &format!("{}/.", self.folder.path().display()), &kept.path().display().to_string()])
+            .status();
+        assert!(copied.expect("cp runs").success());
+        Self::start(kept)
+    }
+}
+
+impl Drop for OtherEdge {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// It has no ledger and no CA key. What an operator changes is in force there too when the command returns; while the
+/// server is away it goes on and starts by what it knew, and for too long only where the hostname says so.
+#[test]
+fn an_edge_of_its_own_process_follows_and_outlives_its_server() {
+    let mut server = Server::with_config("[listen]\nedges = \"edges.sock\"\n");
+    let to = format!("http://{}", origin());
+    set(&server, "api.example.test", &["--origin", &to]);
+    set(&server, "open.example.test", &["--origin", &to, "--when-stale", "open"]);
+    let (good, bad) = (enrolled(&server, "meter-1"), enrolled(&server, "meter-2"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = server.dir().join("edges.sock");
+    let config = format!("[edge]\nfollow = {:?}\nstale_after_s = 30\n", socket.display().to_string());
+    std::fs::write(folder.path().join("muster.toml"), config).expect("written");
+    let mut edge = OtherEdge::start(folder);
+    let ca = server.ca_file();
+    let visits = |edge: &OtherEdge, holder: &Holder, host: &'static str| {
+        holder.at(Est::new(edge.address, &ca).named(host)).visit("/").ok().map(|reply| reply.status)
+    };
+    let both = |edge: &OtherEdge| [&good, &bad].map(|holder| visits(edge, holder, "api.example.test"));
+    assert_eq!(both(&edge), [Some(200), Some(200)]);
+    let open = || Est::new(edge.address, &ca).named("api.example.test");
+    assert!(open().visit("/").is_err(), "without a certificate");
+    server.muster(&["cert", "revoke", "--device", "meter-2"]);
+    assert_eq!(both(&edge), [Some(200), None]);
+    set(&server, "www.example.test", &["--mode", "off", "--origin", &to]);
+    assert_eq!(visits(&edge, &good, "www.example.test"), Some(200));
+    assert!(plain(edge.figures, "/metrics").contains("muster_edge_"), "its own figures");
+
+    server.kill();
+    assert_eq!(both(&edge), [Some(200), None]);
+    edge = edge.again();
+    assert_eq!(both(&edge), [Some(200), None], "by what it knew last: {}", edge.log());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while visits(&edge, &good, "api.example.test") == Some(200) {
+        assert!(Instant::now() < deadline, "its news is too old");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(visits(&edge, &good, "open.example.test"), Some(200));
+    assert_eq!(visits(&edge, &bad, "open.example.test"), None, "what it knew, it knows");
+
+    server.serve();
+    while visits(&edge, &good, "api.example.test") != Some(200) {
+        assert!(Instant::now() < deadline + Duration::from_secs(60), "it does not come back");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    server.muster(&["cert", "reactivate", "--device", "meter-2"]);
+    assert_eq!(both(&edge), [Some(200), Some(200)]);
+    let kept = edge.folder.path();
+    assert!(!kept.join("ledger.redb").exists() && !kept.join("keys").exists(), "neither ledger nor CA keys");
+}
+
+/// What plain HTTP answers at an address.
+fn plain(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("connected");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    text
 }
 
 #[test]

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use muster_policy::identity::CaId;
 use muster_policy::time::UnixTime;
 use muster_store::record::CrlState;
+use prometheus_client::registry::Registry;
 
 use crate::Api;
 use crate::error::{ApiError, CODE_ROUTE};
@@ -43,8 +44,13 @@ pub(crate) async fn readyz(State(api): State<Arc<Api>>) -> Response {
 
 /// Every figure of the process.
 pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
+    figures(api.registry())
+}
+
+/// The same of a process without an API.
+pub(crate) fn figures(registry: &Registry) -> Result<Response, ApiError> {
     let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, api.registry()).map_err(ApiError::internal)?;
+    prometheus_client::encoding::text::encode(&mut text, registry).map_err(ApiError::internal)?;
     Ok(([(CONTENT_TYPE, METRICS_MEDIA_TYPE)], text).into_response())
 }
 

@@ -37,7 +37,7 @@ mod webhooks;
 mod x509;
 
 pub use api::access::gate;
-pub use routes::{crl_router, router};
+pub use routes::{crl_router, figures_router, router};
 pub use service::{
     Api, Backup, Connection, ConnectionFilter, EdgeFigures, Hooks, ReadConnections, ReadEdge, Rehearse,
     ZonesChanged,

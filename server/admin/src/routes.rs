@@ -13,6 +13,7 @@ use axum::routing;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use muster_policy::profile::ProfileWritten;
+use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
@@ -53,6 +54,13 @@ pub fn router(api: Arc<Api>) -> Router {
 /// The CRLs alone: for a listener that everybody can reach.
 pub fn crl_router(api: Arc<Api>) -> Router {
     surround(Router::new().route("/crl/{file}", routing::get(health::crl)), api)
+}
+
+/// Health and metrics alone: for a process without a ledger.
+pub fn figures_router(registry: Arc<Registry>) -> Router {
+    Router::new()
+        .route("/healthz", routing::get(health::healthz))
+        .route("/metrics", routing::get(async move || health::figures(&registry)))
 }
 
 /// The JSON API, and its description.

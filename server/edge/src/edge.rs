@@ -26,7 +26,7 @@ use crate::listener::{self, ListenerLimits, Shared};
 use crate::live::{Connections, Guest, Sought};
 use crate::lkg::{LastKnownGood, LastKnownGoodError};
 use crate::metrics::{Counters, Metrics};
-use crate::snapshot::{Applied, Event, Gap, Update};
+use crate::snapshot::{Applied, CertificateKey, Event, Gap, Update};
 use crate::sources::Sources;
 use crate::standing::Standing;
 use crate::state::{State, concerns_doors};
@@ -273,7 +273,12 @@ impl Edge {
     fn concerned(&self, events: &[Event]) -> Vec<Arc<Guest>> {
         let live = &self.shared.live;
         let of = |event: &Event| match event {
-            Event::Revoked(key) => live.of_certificate(key),
+            Event::Revoked(key) => {
+                let twins = self.shared.state.doors().twins(key.ca);
+                let others = twins.into_iter().filter(|ca| *ca != key.ca);
+                let keys = std::iter::once(*key).chain(others.map(|ca| CertificateKey { ca, ..*key }));
+                keys.flat_map(|key| live.of_certificate(&key)).collect()
+            }
             Event::Device(entry) => live.of_device(entry.account, &entry.device),
             _ => Vec::new(),
         };

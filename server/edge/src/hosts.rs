@@ -18,6 +18,7 @@ use crate::http::origin::{OriginMaker, Origins};
 use crate::snapshot::{AccountEntry, CaEntry, Event, Fault, HostEntry};
 use crate::tls::anchors::{AnchorSet, Ca};
 use crate::tls::config::{ConfigMaker, ListenerKind};
+use crate::tls::issuers::Issuers;
 
 /// Everything behind one hostname rule.
 pub(crate) struct Door {
@@ -64,6 +65,7 @@ pub(crate) struct Doors {
     shut: HashSet<Hostname>,
     accounts: BTreeMap<AccountId, Arc<Account>>,
     cas: BTreeMap<CaId, Arc<Ca>>,
+    issuers: BTreeMap<AccountId, Arc<Issuers>>,
     ask_packets: bool,
     /// What could not be used of the update that these doors come from.
     faults: Vec<Fault>,
@@ -84,6 +86,7 @@ impl Doors {
         for ca in cas {
             doors.set_ca(ca);
         }
+        doors.issuers = Issuers::by_account(&doors.cas);
         let mut sets = AnchorSets::default();
         for host in hosts {
             let door = doors.open(maker, host, &mut sets);
@@ -100,6 +103,7 @@ impl Doors {
             shut: self.shut.clone(),
             accounts: self.accounts.clone(),
             cas: self.cas.clone(),
+            issuers: BTreeMap::new(),
             ask_packets: self.ask_packets,
             faults: Vec::new(),
         };
@@ -125,6 +129,7 @@ impl Doors {
                 Event::Device(_) | Event::Reactivated(_) | Event::Revoked(_) => {}
             }
         }
+        doors.issuers = Issuers::by_account(&doors.cas);
         // Sets are shared with the doors that stay, where their CAs are the same as before.
         let mut sets = AnchorSets::of(self.doors().filter(|door| !touched.contains(&door.rule.account)));
         let of_touched: Vec<_> =
@@ -158,6 +163,13 @@ impl Doors {
     /// Whether rules of any account ask what each packet of MQTT has of its own.
     pub(crate) const fn ask_packets(&self) -> bool {
         self.ask_packets
+    }
+
+    /// All CAs that share name and key with this one; none when it has them for itself.
+    pub(crate) fn twins(&self, ca: CaId) -> Vec<CaId> {
+        let account = self.cas.get(&ca).map(|ca| ca.entry.account);
+        let issuers = account.and_then(|account| self.issuers.get(&account));
+        issuers.map(|issuers| issuers.twins(ca).to_vec()).unwrap_or_default()
     }
 
     /// What could not be used of the update that these doors come from.
@@ -300,13 +312,15 @@ impl AnchorSets {
 
     fn get(&mut self, doors: &Doors, rule: &HostRule, account: &Account) -> Arc<AnchorSet> {
         let mut wanted = doors.wanted(rule);
-        wanted.retain(|id| doors.cas.get(id).is_some_and(|ca| ca.entry.account == rule.account));
+        let counts = |ca: &Arc<Ca>| ca.entry.account == rule.account && ca.entry.vouches;
+        wanted.retain(|id| doors.cas.get(id).is_some_and(counts));
         let key = (rule.account, wanted);
         if let Some(set) = self.0.get(&key) {
             return Arc::clone(set);
         }
         let domain = account.entry.trust_domain.clone();
-        let set = Arc::new(AnchorSet::new(rule.account, domain, &key.1, &doors.cas));
+        let issuers = doors.issuers.get(&rule.account).cloned().unwrap_or_default();
+        let set = Arc::new(AnchorSet::new(rule.account, domain, &key.1, &doors.cas, issuers));
         self.0.insert(key, Arc::clone(&set));
         set
     }

@@ -142,12 +142,15 @@ fn is_spiffe(uri: &str) -> bool {
     uri.get(..SPIFFE_SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SPIFFE_SCHEME))
 }
 
-/// Whether an id of the account's trust domain names anything but the device. The ids of other trust
-/// domains are a matter of who put them there.
+/// Whether an id of the account's trust domain names anything but the device, or an id could be taken for one:
+/// SPIFFE-ID §2.1 has no user, port or escapes, which others may read past. The ids of other trust domains are
+/// a matter of who put them there.
 fn contradicts(uri: &str, device: &DeviceId, trust_domain: &TrustDomain) -> bool {
     let authority =
         uri.get(SPIFFE_SCHEME.len()..).and_then(|rest| rest.split('/').next()).unwrap_or_default();
-    authority.eq_ignore_ascii_case(trust_domain.as_str()) && uri != trust_domain.spiffe_id(device)
+    let authority = authority.trim_end_matches('.').to_ascii_lowercase();
+    let other = authority.parse().ok().filter(|domain: &TrustDomain| domain != trust_domain);
+    other.is_none() && uri != trust_domain.spiffe_id(device)
 }
 
 #[cfg(test)]
@@ -203,6 +206,16 @@ mod tests {
             "spiffe://fleet.example",
             "SPIFFE://fleet.example/device/meter-2",
             "spiffe://FLEET.example/device/meter-2",
+            "spiffe://fleet.example:443/device/meter-2",
+            "spiffe://x@fleet.example/device/meter-2",
+            "spiffe://fleet%2Eexample/device/meter-2",
+            "spiffe://fleet.example?/device/meter-2",
+            "spiffe://fleet.example#/device/meter-2",
+            "spiffe://fleet.example./device/meter-2",
+            "spiffe://fleet.example\0/device/meter-2",
+            "spiffe://fleet.example/device/meter-1\0",
+            "spiffe://fleet.example/device/meter-1?x",
+            "spiffe:///device/meter-2",
         ] {
             let mut params = wish("meter-1");
             params.subject_alt_names = vec![uri(other)];
@@ -242,6 +255,28 @@ mod tests {
         assert_eq!(read(&params), Err(Reason::CertificateUnfit));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         assert!(read(&params).is_ok());
+    }
+
+    #[test]
+    fn names_are_said_once_and_readably() {
+        let with = |names: &[&[u8]]| {
+            let mut params = wish("meter-1");
+            for name in names {
+                // SEQUENCE of one uniformResourceIdentifier.
+                let length = u8::try_from(name.len()).expect("short");
+                let content = [&[0x30, length + 2, 0x86, length][..], name].concat();
+                // RFC 5280 §4.2.1.6.
+                params
+                    .custom_extensions
+                    .push(rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 17], content));
+            }
+            read(&params)
+        };
+        assert!(with(&[b"spiffe://fleet.example/device/meter-1"]).is_ok());
+        let twice: [&[u8]; 2] =
+            [b"spiffe://fleet.example/device/meter-1", b"spiffe://fleet.example/device/meter-2"];
+        assert_eq!(with(&twice), Err(Reason::IdentityMalformed));
+        assert_eq!(with(&[b"spiffe://fleet.example/device/\xff"]), Err(Reason::IdentityMalformed));
     }
 
     #[test]

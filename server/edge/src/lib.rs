@@ -48,6 +48,6 @@ pub use lkg::LastKnownGoodError;
 pub use metrics::Counters;
 pub use snapshot::{
     AccountEntry, Applied, CaEntry, CertificateKey, Delta, DeviceEntry, Event, Fault, Gap, HostEntry,
-    OriginTls, SecretKey, Snapshot, TlsIdentity, Update,
+    NoUpdate, OriginTls, SecretKey, Snapshot, TlsIdentity, Update,
 };
 pub use tls::config::ListenerKind;

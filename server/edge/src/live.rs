@@ -278,6 +278,7 @@ mod tests {
         Arc::new(Holder {
             account: AccountId::from_bytes([1; 16]),
             ca: CaId::from_bytes([2; 16]),
+            anchor: CaId::from_bytes([2; 16]),
             serial: Serial::from_bytes(&[serial]).expect("a serial"),
             fingerprint: muster_policy::identity::Fingerprint::from_bytes([serial; 32]),
             device: device.parse().expect("an id"),

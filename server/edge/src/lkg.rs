@@ -103,6 +103,13 @@ impl LastKnownGood {
     /// snapshot: what it lacks is not made up for by later changes, which are
     /// [`LastKnownGoodError::Behind`].
     pub(crate) fn keep(&self, update: &Update) -> Outcome<()> {
+        let is_heartbeat = matches!(update, Update::Delta(delta) if delta.events.is_empty());
+        self.put(update)?;
+        // sled keeps in this process what it was given a while before, and a process that is killed loses it.
+        if is_heartbeat { Ok(()) } else { Ok(self.database.flush().map(drop)?) }
+    }
+
+    fn put(&self, update: &Update) -> Outcome<()> {
         match update {
             Update::Snapshot(snapshot) => self.keep_snapshot(snapshot),
             Update::Delta(delta) => {

@@ -54,9 +54,9 @@ pub struct Delta {
 pub enum Event {
     /// An account is new or has other settings.
     Account(AccountEntry),
-    /// A CA is new or has other certificates.
+    /// A CA is new, has other certificates, or vouches for nobody any more.
     Ca(CaEntry),
-    /// A CA accepts nobody any more.
+    /// A CA is not known any more.
     CaRemoved(CaId),
     /// A device has another state or other groups.
     Device(DeviceEntry),
@@ -84,7 +84,7 @@ pub struct AccountEntry {
     pub gate: GateWritten,
 }
 
-/// A CA whose client certificates may be accepted.
+/// A CA whose client certificates may be accepted, or once were.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaEntry {
     /// The CA.
@@ -97,6 +97,15 @@ pub struct CaEntry {
     pub certificates: Vec<ByteBuf>,
     /// Whether hostnames that name no CA accept this one.
     pub is_default: bool,
+    /// Whether it vouches for anybody. One that does no more is known all the same: its leaves are then refused
+    /// also where a CA above it is accepted.
+    #[serde(default = "vouches")]
+    pub vouches: bool,
+}
+
+/// What was kept before there were others.
+const fn vouches() -> bool {
+    true
 }
 
 /// A hostname with all that its door needs.
@@ -200,13 +209,36 @@ impl DeviceEntry {
 }
 
 /// Something to make the edge's own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Update {
     /// Everything anew.
     Snapshot(Box<Snapshot>),
     /// What changed.
     Delta(Delta),
 }
+
+impl Update {
+    /// As octets, for an edge in another process. Keys are in them.
+    ///
+    /// # Errors
+    /// [`NoUpdate`] for what can't be written.
+    pub fn to_octets(&self) -> Result<Zeroizing<Vec<u8>>, NoUpdate> {
+        rmp_serde::to_vec_named(self).map(Zeroizing::new).map_err(|_| NoUpdate)
+    }
+
+    /// From such octets.
+    ///
+    /// # Errors
+    /// [`NoUpdate`].
+    pub fn from_octets(octets: &[u8]) -> Result<Self, NoUpdate> {
+        rmp_serde::from_slice(octets).map_err(|_| NoUpdate)
+    }
+}
+
+/// Octets that are no update, or an update that can't be made into octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no update of an edge")]
+pub struct NoUpdate;
 
 /// What an update did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -258,6 +290,13 @@ mod tests {
     fn a_key_is_never_shown() {
         let identity = TlsIdentity { chain: Vec::new(), key: SecretKey::new(b"secret".to_vec()) };
         assert!(!format!("{identity:?}").contains("115"), "{identity:?}");
+    }
+
+    #[test]
+    fn a_ca_that_was_kept_before_some_were_retired_vouches() {
+        let (ca, account) = (CaId::from_bytes([1; 16]), AccountId::from_bytes([2; 16]));
+        let bytes = rmp_serde::to_vec(&(ca, account, Vec::<ByteBuf>::new(), true)).expect("written");
+        assert!(rmp_serde::from_slice::<CaEntry>(&bytes).expect("read").vouches);
     }
 
     #[test]

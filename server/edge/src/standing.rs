@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dashmap::{DashMap, DashSet};
 use muster_policy::enrol::DeviceStatus;
-use muster_policy::identity::AccountId;
+use muster_policy::identity::{AccountId, CaId};
 use muster_policy::name::DeviceId;
 
 use crate::snapshot::{CertificateKey, DeviceEntry};
@@ -62,8 +62,10 @@ impl Standing {
         }
     }
 
-    pub(crate) fn is_revoked(&self, key: &CertificateKey) -> bool {
-        self.revoked.contains(&digest(key))
+    /// Whether it is revoked, by its CA or by one of those that share its name and key.
+    pub(crate) fn is_revoked(&self, key: &CertificateKey, twins: &[CaId]) -> bool {
+        let of_twin = |ca: &CaId| self.revoked.contains(&digest(&CertificateKey { ca: *ca, ..*key }));
+        self.revoked.contains(&digest(key)) || twins.iter().any(of_twin)
     }
 
     pub(crate) fn device(&self, account: AccountId, device: &DeviceId) -> DeviceFacts {
@@ -87,7 +89,7 @@ fn digest(key: &CertificateKey) -> Digest {
 
 #[cfg(test)]
 mod tests {
-    use muster_policy::identity::{CaId, Serial};
+    use muster_policy::identity::Serial;
 
     use super::*;
 
@@ -99,11 +101,12 @@ mod tests {
     #[test]
     fn a_serial_is_revoked_in_its_own_ca_alone_and_until_taken_back() {
         let standing = Standing::new(&[key(1, 7)], &[]);
-        assert!(standing.is_revoked(&key(1, 7)));
-        assert!(!standing.is_revoked(&key(2, 7)) && !standing.is_revoked(&key(1, 8)));
+        assert!(standing.is_revoked(&key(1, 7), &[]));
+        assert!(!standing.is_revoked(&key(2, 7), &[]) && !standing.is_revoked(&key(1, 8), &[]));
+        assert!(standing.is_revoked(&key(2, 7), &[CaId::from_bytes([1; 16])]));
         standing.reactivate(&key(1, 7));
         standing.revoke(&key(1, 8));
-        assert!(!standing.is_revoked(&key(1, 7)) && standing.is_revoked(&key(1, 8)));
+        assert!(!standing.is_revoked(&key(1, 7), &[]) && standing.is_revoked(&key(1, 8), &[]));
     }
 
     #[test]

@@ -125,13 +125,16 @@ impl State {
         protocol: Protocol,
     ) -> Result<Permit<'a>, Reason> {
         let standing = self.standing();
-        let key = holder.map(|holder| CertificateKey { ca: holder.ca, serial: holder.serial });
+        let is_revoked = |holder: &Holder| {
+            let key = CertificateKey { ca: holder.ca, serial: holder.serial };
+            standing.is_revoked(&key, door.anchors.issuers.twins(holder.ca))
+        };
         let circumstances = Circumstances {
             protocol,
             now: self.clock.now(),
             news: if self.is_stale() { News::Stale } else { News::Fresh },
-            ca_accepted: holder.is_some_and(|holder| door.anchors.cas.contains(&holder.ca)),
-            revoked: key.is_some_and(|key| standing.is_revoked(&key)),
+            ca_accepted: holder.is_some_and(|holder| door.anchors.cas.contains(&holder.anchor)),
+            revoked: holder.is_some_and(is_revoked),
             device: holder
                 .map(|holder| standing.device(holder.account, &holder.device).status)
                 .unwrap_or_default(),

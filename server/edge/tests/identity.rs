@@ -11,8 +11,9 @@ mod rig;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use muster_edge::Event;
+use muster_edge::{CaEntry, CertificateKey, Event};
 use muster_policy::host::{HostMode, Protocol};
+use muster_policy::identity::CaId;
 use muster_policy::reason::Reason;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
 use rig::{ACCOUNT, NOW, OTHER_ACCOUNT, Pair, Rig, TestCa, at, device_params, host};
@@ -187,6 +188,95 @@ async fn a_leaf_alone_passes_at_its_issuing_ca_and_a_whole_chain_at_the_root() {
     assert!(rig.get("api.example.com", Some(&alone)).await.is_ok());
 }
 
+/// An association with a CA above the one that issued, or with a second copy of it, is another way to the same
+/// certificates; what is revoked is so by each.
+#[tokio::test]
+async fn what_is_revoked_is_so_by_whichever_ca_it_is_verified_with() {
+    let root = TestCa::new(5, ACCOUNT, "root");
+    let (issuing, issuing_der) = root.below("issuing");
+    let with = |id: u8, der: &[u8]| CaEntry {
+        id: CaId::from_bytes([id; 16]),
+        is_default: false,
+        certificates: vec![serde_bytes::ByteBuf::from(der.to_vec())],
+        ..root.entry()
+    };
+    // The CA that issues is in the middle, as its id says nothing of which one is found first.
+    let above = with(7, &root.der);
+    let copies = [with(4, &issuing_der), with(8, &issuing_der)];
+    let issues = CaEntry { is_default: true, ..with(6, &issuing_der) };
+    let mut whole = issuing.device("meter-1", 7);
+    whole.chain.push(issuing_der.clone());
+    let key = CertificateKey { ca: issues.id, serial: root.key(7).serial };
+    for associated in [&above, &copies[0], &copies[1], &issues] {
+        let cas = [vec![above.clone(), issues.clone()], copies.to_vec()].concat();
+        let rig = Rig::with(
+            |snapshot| {
+                snapshot.cas = cas;
+                snapshot.hosts[1].rule.cas = [associated.id].into();
+            },
+            |_| {},
+        )
+        .await;
+        let mut open = rig.h1("open.example.com", Some(&whole)).await.expect("connected");
+        assert_eq!(open.get("open.example.com", &[]).await.expect("served").status, 200);
+        assert_eq!(rig.tell(vec![Event::Revoked(key)]), 1, "{:?}", associated.id);
+        let refused = rig.get("open.example.com", Some(&whole)).await.map(|answer| answer.status);
+        assert!(refused.expect_err("revoked").contains("CertificateRevoked"));
+        rig.tell(vec![Event::Reactivated(key)]);
+        assert_eq!(rig.get("open.example.com", Some(&whole)).await.expect("served").status, 200);
+    }
+}
+
+/// A CA that neither issues nor vouches any more does not come back by the root above it.
+#[tokio::test]
+async fn a_ca_that_is_retired_is_so_below_its_root_too() {
+    let root = TestCa::new(5, ACCOUNT, "root");
+    let (issuing, issuing_der) = root.below("issuing");
+    let mut retired = CaEntry { id: CaId::from_bytes([6; 16]), ..root.entry() };
+    retired.certificates = vec![serde_bytes::ByteBuf::from(issuing_der.to_vec())];
+    let mut whole = issuing.device("meter-1", 7);
+    whole.chain.push(issuing_der);
+    let (above, before) = (root.entry(), retired.clone());
+    let rig = Rig::with(|snapshot| snapshot.cas = vec![above, before], |_| {}).await;
+    assert_eq!(rig.get("api.example.com", Some(&whole)).await.expect("served").status, 200);
+    (retired.vouches, retired.is_default) = (false, false);
+    rig.tell(vec![Event::Ca(retired)]);
+    let refused = rig.get("api.example.com", Some(&whole)).await.map(|answer| answer.status);
+    assert!(refused.expect_err("retired").contains("UnknownCA"));
+}
+
+/// A CA certificate that was renewed has the same name and key as the one before it, which may have ended.
+#[tokio::test]
+async fn a_ca_certificate_that_was_renewed_takes_over_from_the_one_that_ended() {
+    let issuer = TestCa::new(5, ACCOUNT, "devices");
+    let renewed = |not_before: i64, not_after: i64| {
+        let mut params = ca("devices");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        (params.not_before, params.not_after) = (at(not_before), at(not_after));
+        params.self_signed(issuer.issuer.key()).expect("a certificate").der().to_vec()
+    };
+    let entry = |id: u8, der: &[u8]| CaEntry {
+        id: CaId::from_bytes([id; 16]),
+        certificates: vec![serde_bytes::ByteBuf::from(der.to_vec())],
+        ..issuer.entry()
+    };
+    let (past, present) = (renewed(NOW - 900, NOW - 100), renewed(NOW - 900, NOW + 900));
+    let future = renewed(NOW + 100, NOW + 900);
+    for [first, second, third] in
+        [[&past, &present, &future], [&future, &present, &past], [&present, &past, &future]]
+    {
+        let cas = vec![entry(4, first), entry(6, second), entry(8, third)];
+        let rig = Rig::with(|snapshot| snapshot.cas = cas, |_| {}).await;
+        let answer = rig.get("api.example.com", Some(&issuer.device("meter-1", 7))).await;
+        assert_eq!(answer.expect("served").status, 200);
+    }
+    let rig = Rig::with(|snapshot| snapshot.cas = vec![entry(4, &past), entry(6, &future)], |_| {}).await;
+    let refused = rig.get("api.example.com", Some(&issuer.device("meter-1", 7))).await;
+    assert!(
+        refused.map(|answer| answer.status).expect_err("none is good now").contains("CertificateExpired")
+    );
+}
+
 #[tokio::test]
 async fn a_ca_that_has_ended_vouches_for_nobody() {
     let rig = Rig::start().await;
@@ -273,6 +363,58 @@ async fn a_path_that_breaks_a_rule_of_its_cas_leads_nowhere() {
         assert!(refused.is_err(), "{name}: {refused:?}");
     }
     assert_eq!(rig.get("open.example.com", Some(&good)).await.expect("served").status, 200);
+}
+
+/// RFC 8446 §4.4.3: who shows a certificate has to have its key, also when its chain was verified before.
+#[tokio::test]
+async fn a_certificate_without_its_key_is_worth_nothing() {
+    let rig = Rig::start().await;
+    let mut stolen = rig.ca.device("meter-1", 7);
+    assert_eq!(rig.get("api.example.com", Some(&stolen)).await.expect("served").status, 200);
+    stolen.key = rig.ca.device("meter-2", 8).key;
+    for host in ["api.example.com", "open.example.com"] {
+        let refused = rig.get(host, Some(&stolen)).await.map(|answer| answer.status);
+        assert!(refused.expect_err("not its own").contains("DecryptError"));
+    }
+}
+
+/// What stands first is what is shown; the rest is there to lead from it to a CA, if it does.
+#[tokio::test]
+async fn certificates_beside_the_leaf_are_no_identity() {
+    let rig = Rig::start().await;
+    let (mine, stranger) = (rig.ca.device("meter-1", 7), TestCa::new(5, ACCOUNT, "devices"));
+    let (first, second) = (stranger.below("first"), stranger.below("second"));
+    // Each vouches for the other, and none of our CAs for either.
+    let circle = |of: &TestCa, by: &TestCa, name: &str| {
+        let mut params = ca(name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.signed_by(of.issuer.key(), &by.issuer).expect("a certificate").der().clone()
+    };
+    let (one, other) = (circle(&first.0, &second.0, "first"), circle(&second.0, &first.0, "second"));
+    let round = first.0.device("meter-1", 9);
+    let foreign = stranger.device("meter-2", 7);
+    for (name, pair) in [
+        (
+            "ours behind a stranger's",
+            Pair { chain: [foreign.chain.clone(), mine.chain.clone()].concat(), ..foreign },
+        ),
+        (
+            "our CA first",
+            Pair { chain: [vec![rig.ca.der.clone().into()], mine.chain.clone()].concat(), ..mine.clone() },
+        ),
+        (
+            "a circle",
+            Pair { chain: [round.chain.clone(), vec![one.clone(), other.clone(), one]].concat(), ..round },
+        ),
+        ("without end", Pair { chain: vec![mine.chain[0].clone(); 400], ..mine.clone() }),
+    ] {
+        let refused = rig.get("open.example.com", Some(&pair)).await.map(|answer| answer.status);
+        assert!(refused.is_err(), "{name}: {refused:?}");
+    }
+    let twice = Pair { chain: vec![mine.chain[0].clone(); 2], ..mine };
+    let answer = rig.get("open.example.com", Some(&twice)).await.expect("served");
+    assert_eq!(answer.seen("cf-cert-subject-dn").as_deref(), Some("CN=meter-1"));
+    assert_eq!(answer.seen("client-cert-chain"), None, "only what was verified is told");
 }
 
 fn ca(name: &str) -> CertificateParams {

@@ -21,8 +21,11 @@ use crate::time::UnixTime;
 pub struct Holder {
     /// The owner of the CA.
     pub account: AccountId,
-    /// The CA that the certificate was verified with; never a name that could be another's.
+    /// The CA that issued the certificate, as far as it is known here; else the one below.
     pub ca: CaId,
+    /// The CA that the certificate was verified with; never a name that could be another's. It may be above the
+    /// one that issued.
+    pub anchor: CaId,
     /// The certificate's serial, unique within the CA.
     pub serial: Serial,
     /// SHA-256 of the certificate.
@@ -143,6 +146,7 @@ mod tests {
         Holder {
             account: ACCOUNT,
             ca: CaId::from_bytes([3; 16]),
+            anchor: CaId::from_bytes([3; 16]),
             serial: Serial::from_bytes(&[4]).expect("a serial"),
             fingerprint: Fingerprint::from_bytes([5; 32]),
             device: "meter-1".parse().expect("an id"),

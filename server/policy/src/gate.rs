@@ -423,6 +423,7 @@ mod tests {
         Holder {
             account: AccountId::from_bytes([1; 16]),
             ca: CaId::from_bytes([3; 16]),
+            anchor: CaId::from_bytes([3; 16]),
             serial: Serial::from_bytes(&[4]).expect("a serial"),
             fingerprint: Fingerprint::from_bytes([5; 32]),
             device: name.parse().expect("an id"),

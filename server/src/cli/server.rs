@@ -16,7 +16,7 @@ use crate::config::{Config, ConfigWritten};
 use crate::datadir::DataDir;
 use crate::init::{InitPlan, Initialised, init as make};
 use crate::passphrase;
-use crate::serve::{Roles, Server};
+use crate::serve::{EdgeServer, Roles, Server};
 use crate::telemetry;
 
 /// `muster init`.
@@ -83,20 +83,34 @@ pub(super) async fn serve(args: ServeArgs, default_dir: &Path) -> anyhow::Result
     anyhow::ensure!(config.listen_admin.ip().is_loopback(), "--listen-admin must be a loopback address");
     let runs = |role| args.roles.contains(&role);
     let roles = Roles { admin: runs(Role::Admin), edge: runs(Role::Edge), enroll: runs(Role::Enroll) };
-    let server = Server::start(dir, config, roles, Clock::system()).await?;
     let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut reload = signal(SignalKind::hangup())?;
+    if let Some(socket) = config.edge_follows.clone() {
+        let edge = EdgeServer::start(&dir, config, socket, roles, &Clock::system())?;
+        let ready = edge.ready().clone();
+        return until_told(edge.run(stop.clone(), move || print_json(&ready)), &stop, || {}).await;
+    }
+    let server = Server::start(dir, config, roles, Clock::system()).await?;
     let ready = server.ready().clone();
     let upkeep_now = server.upkeep_now();
     let running = server.run(stop.clone(), move || print_json(&ready));
+    until_told(running, &stop, || upkeep_now.notify_one()).await
+}
+
+/// Runs until a signal says to stop, and what then is under way has ended.
+async fn until_told(
+    running: impl Future<Output = anyhow::Result<()>>,
+    stop: &CancellationToken,
+    reloads: impl Fn(),
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut reload = signal(SignalKind::hangup())?;
     tokio::pin!(running);
     loop {
         tokio::select! {
             ended = &mut running => return ended,
             _ = terminate.recv() => stop.cancel(),
             _ = tokio::signal::ctrl_c() => stop.cancel(),
-            _ = reload.recv() => upkeep_now.notify_one(),
+            _ = reload.recv() => reloads(),
         }
     }
 }

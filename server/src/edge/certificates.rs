@@ -34,6 +34,8 @@ pub(super) struct Certificates {
     clock: Clock,
     used: Mutex<HashMap<HostPattern, Used>>,
     outbound: Mutex<Outbound>,
+    /// Held while one is made: all that are made of one folder share it.
+    making: Arc<Mutex<()>>,
 }
 
 /// What origins were last shown, and the files that it was looked for in.
@@ -77,8 +79,21 @@ impl Certificates {
         // A directory made by an older version has no such folder.
         std::fs::create_dir_all(&folder)?;
         let outbound_files = dir.outbound_tls();
-        let (used, outbound) = (Mutex::default(), Mutex::default());
-        Ok(Self { folder, outbound_files, authority, clock, used, outbound })
+        let (used, outbound, making) = (Mutex::default(), Mutex::default(), Arc::default());
+        Ok(Self { folder, outbound_files, authority, clock, used, outbound, making })
+    }
+
+    /// The same folder for another edge, that was given nothing yet.
+    pub(super) fn another(&self) -> Self {
+        Self {
+            folder: self.folder.clone(),
+            outbound_files: self.outbound_files.clone(),
+            authority: Arc::clone(&self.authority),
+            clock: self.clock.clone(),
+            used: Mutex::default(),
+            outbound: Mutex::default(),
+            making: Arc::clone(&self.making),
+        }
     }
 
     /// The certificate of a hostname as it should be now, or the one before while that can't be had.
@@ -107,6 +122,7 @@ impl Certificates {
             return (due, of_files(&chain, &key));
         }
         let path = self.folder.join(format!("{}.pem", file_stem(host)));
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         match Made::kept_or_new(&path, &self.authority, &self.clock, std::slice::from_ref(host), &[]) {
             Ok(made) => {
                 let found = identity(&made.chain, &made.key, &path);

@@ -27,7 +27,7 @@ const CHANGES_MAX: usize = 1_000;
 const CLOCK_BEHIND_MAX: Duration = Duration::from_secs(86_400);
 
 /// Reads the ledger for the edge; blocks the thread.
-pub(super) struct Feed {
+pub(crate) struct Feed {
     ledger: Ledger,
     account: AccountId,
     clock: Clock,
@@ -40,6 +40,17 @@ impl Feed {
     pub(super) fn new(registrar: &Arc<Registrar>, certificates: Certificates) -> Self {
         let (ledger, clock) = (registrar.ledger().clone(), registrar.clock().clone());
         Self { ledger, account: registrar.account(), clock, certificates, last_gate: Mutex::default() }
+    }
+
+    /// The same for another edge, with certificates of its own.
+    pub(super) fn another(&self) -> Self {
+        Self {
+            ledger: self.ledger.clone(),
+            account: self.account,
+            clock: self.clock.clone(),
+            certificates: self.certificates.another(),
+            last_gate: Mutex::default(),
+        }
     }
 
     /// Everything as it is now.
@@ -91,7 +102,7 @@ impl Feed {
             match entry.kind {
                 ChangeKind::DevicesImported(_) => return Ok(Update::Snapshot(Box::new(self.snapshot()?))),
                 ChangeKind::CaAdded(id) | ChangeKind::CaStateSet(id, _) => {
-                    events.extend(reader.ca(id)?.and_then(|ca| ca_event(&ca)));
+                    events.extend(reader.ca(id)?.as_ref().and_then(ca_entry).map(Event::Ca));
                 }
                 ChangeKind::DocumentSet(..) => account_changed = true,
                 ChangeKind::CaRemoved(id) => events.push(Event::CaRemoved(id)),
@@ -224,25 +235,19 @@ fn standing(certificate: &Certificate) -> Event {
     if certificate.revoked.is_some() { Event::Revoked(key) } else { Event::Reactivated(key) }
 }
 
-/// What the edge is told of a CA; nothing of those that vouch for no client.
-fn ca_event(ca: &Ca) -> Option<Event> {
-    match (ca.role, ca_entry(ca)) {
-        (_, Some(entry)) => Some(Event::Ca(entry)),
-        (CaRole::Devices | CaRole::VerifyOnly, None) => Some(Event::CaRemoved(ca.id)),
-        (CaRole::Manufacturer | CaRole::Root | CaRole::Services, None) => None,
-    }
-}
-
+/// What the edge is told of a CA; nothing of those that never vouch for a client.
 fn ca_entry(ca: &Ca) -> Option<CaEntry> {
     let is_default = match ca.role {
         CaRole::Devices => true,
         CaRole::VerifyOnly => false,
         CaRole::Manufacturer | CaRole::Root | CaRole::Services => return None,
     };
-    (ca.state != CaState::Retired).then(|| CaEntry {
+    let vouches = ca.state != CaState::Retired;
+    Some(CaEntry {
         id: ca.id,
         account: ca.account,
         certificates: vec![ca.certificate_der.clone()],
-        is_default,
+        is_default: is_default && vouches,
+        vouches,
     })
 }

@@ -1,11 +1,15 @@
 //! The edge and the broker in this process: what the ledger says is told to the edge, and MQTT that
-//! the edge let in is handed to the broker.
+//! the edge let in is handed to the broker. Edges in other processes are told the same.
 
 mod certificates;
+mod edges;
 mod feed;
+mod follower;
 mod handover;
+mod teller;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +22,17 @@ use muster_enroll::{Clock, Registrar};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::certificates::Certificates;
-use self::feed::Feed;
+pub(crate) use self::edges::Edges;
+use self::edges::Seat;
+pub(crate) use self::feed::Feed;
+pub(crate) use self::follower::Follower;
 use self::handover::Gate;
+pub(crate) use self::teller::{Teller, listen};
 use crate::config::Config;
 use crate::datadir::DataDir;
 
@@ -32,13 +41,74 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often certificates of hostnames are looked at: a look asks the file system once per hostname.
 const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The edge, its broker, and how far it follows the ledger.
-pub(crate) struct EdgeRole {
+/// The edge and its broker.
+pub(crate) struct Doors {
     edge: Edge,
     broker: Broker,
+}
+
+impl Doors {
+    /// Opens both, with what they knew last.
+    ///
+    /// # Errors
+    /// In words, when something can't be opened.
+    fn open(dir: &DataDir, config: &Config, clock: &Clock, registry: &mut Registry) -> anyhow::Result<Self> {
+        let mut settings = config.broker.clone();
+        settings.file = Some(settings.file.map_or_else(|| dir.broker(), |file| dir.path().join(file)));
+        let broker = Broker::start(&settings, clock.now()).context("the MQTT broker")?;
+        handover::register(&broker, registry);
+        let edge_config = EdgeConfig {
+            limits: config.edge,
+            staleness_allowed_for: config.stale_after,
+            machine_roots: Arc::new(machine_roots()),
+            last_known_good: Some(dir.edge_snapshot()),
+            clock: edge_clock(clock),
+            ..EdgeConfig::default()
+        };
+        let edge = Edge::start(edge_config, Arc::new(Gate::new(broker.clone())), registry)?;
+        Ok(Self { edge, broker })
+    }
+
+    /// Serves while it follows what changes, then drains. `following` ends with `stop`.
+    async fn serve(
+        &self,
+        https: Option<TcpListener>,
+        mqtt: Option<TcpListener>,
+        stop: CancellationToken,
+        following: impl Future<Output = ()>,
+    ) {
+        let tasks = TaskTracker::new();
+        for (socket, kind) in [(https, ListenerKind::Https), (mqtt, ListenerKind::Mqtt)] {
+            let Some(socket) = socket else { continue };
+            let (edge, stop) = (self.edge.clone(), stop.clone());
+            tasks.spawn(async move { edge.serve(socket, kind, stop).await });
+        }
+        following.await;
+        self.broker.drain();
+        self.edge.drain().await;
+        tasks.close();
+        tasks.wait().await;
+        self.broker.close().await;
+    }
+}
+
+/// What edges are told of the account of this directory.
+///
+/// # Errors
+/// In words, when a folder can't be made.
+pub(crate) fn feed(dir: &DataDir, registrar: &Arc<Registrar>) -> anyhow::Result<Arc<Feed>> {
+    let clock = registrar.clock().clone();
+    let certificates = Certificates::new(dir, Arc::clone(registrar.authority()), clock)
+        .context("the folder of the hostnames' certificates")?;
+    Ok(Arc::new(Feed::new(registrar, certificates)))
+}
+
+/// The edge of this process, its broker, and how far it follows the ledger.
+pub(crate) struct EdgeRole {
+    doors: Doors,
     feed: Arc<Feed>,
     changes: watch::Receiver<u64>,
-    is_at: watch::Sender<u64>,
+    seat: Seat,
 }
 
 impl EdgeRole {
@@ -50,45 +120,26 @@ impl EdgeRole {
         dir: &DataDir,
         config: &Config,
         registrar: &Arc<Registrar>,
+        feed: Arc<Feed>,
+        edges: &Arc<Edges>,
         registry: &mut Registry,
     ) -> anyhow::Result<Self> {
-        let clock = registrar.clock().clone();
-        let mut settings = config.broker.clone();
-        settings.file = Some(settings.file.map_or_else(|| dir.broker(), |file| dir.path().join(file)));
-        let broker = Broker::start(&settings, clock.now()).context("the MQTT broker")?;
-        handover::register(&broker, registry);
-        let edge_config = EdgeConfig {
-            limits: config.edge,
-            staleness_allowed_for: config.stale_after,
-            machine_roots: Arc::new(machine_roots()),
-            last_known_good: Some(dir.edge_snapshot()),
-            clock: edge_clock(&clock),
-            ..EdgeConfig::default()
-        };
-        let edge = Edge::start(edge_config, Arc::new(Gate::new(broker.clone())), registry)?;
-        let certificates = Certificates::new(dir, Arc::clone(registrar.authority()), clock)
-            .context("the folder of the hostnames' certificates")?;
-        let feed = Arc::new(Feed::new(registrar, certificates));
+        let doors = Doors::open(dir, config, registrar.clock(), registry)?;
         let changes = registrar.ledger().newest_change();
-        let role = Self { edge, broker, feed, changes, is_at: watch::Sender::new(0) };
+        let role = Self { doors, feed, changes, seat: edges.seat(0) };
         role.take_snapshot().await?;
         Ok(role)
     }
 
-    /// Up to which change the edge goes by the ledger.
-    pub(crate) fn is_at(&self) -> watch::Receiver<u64> {
-        self.is_at.subscribe()
-    }
-
     /// Asks the edge what would become of a visit.
     pub(crate) fn rehearse(&self) -> Rehearse {
-        let edge = self.edge.clone();
+        let edge = self.doors.edge.clone();
         Arc::new(move |rehearsal| edge.rehearse(rehearsal))
     }
 
     /// Reads what the edge counts.
     pub(crate) fn figures(&self) -> ReadEdge {
-        let edge = self.edge.clone();
+        let edge = self.doors.edge.clone();
         Arc::new(move || {
             let counted = edge.counters();
             let by_reason = counted.refused_by_reason.into_iter();
@@ -107,7 +158,7 @@ impl EdgeRole {
 
     /// Finds who is connected.
     pub(crate) fn connections(&self) -> ReadConnections {
-        let edge = self.edge.clone();
+        let edge = self.doors.edge.clone();
         Arc::new(move |filter| {
             let sought = Sought {
                 certificate: filter.certificate.map(|(ca, serial)| CertificateKey { ca, serial }),
@@ -136,28 +187,13 @@ impl EdgeRole {
         mqtt: Option<TcpListener>,
         stop: CancellationToken,
     ) {
-        let tasks = TaskTracker::new();
-        for (socket, kind) in [(https, ListenerKind::Https), (mqtt, ListenerKind::Mqtt)] {
-            let Some(socket) = socket else { continue };
-            let (edge, stop) = (self.edge.clone(), stop.clone());
-            tasks.spawn(async move { edge.serve(socket, kind, stop).await });
-        }
-        self.follow(&stop).await;
-        self.broker.drain();
-        self.edge.drain().await;
-        tasks.close();
-        tasks.wait().await;
-        self.broker.close().await;
+        self.doors.serve(https, mqtt, stop.clone(), self.follow(&stop)).await;
     }
 
     /// Tells the edge of every change as it is committed.
     async fn follow(&self, stop: &CancellationToken) {
         let mut changes = self.changes.clone();
-        let [mut heartbeat, mut looks] = [HEARTBEAT_INTERVAL, CERTIFICATES_INTERVAL].map(|period| {
-            let mut interval = tokio::time::interval(period);
-            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            interval
-        });
+        let [mut heartbeat, mut looks] = [HEARTBEAT_INTERVAL, CERTIFICATES_INTERVAL].map(ticks);
         loop {
             let done = tokio::select! {
                 () = stop.cancelled() => return,
@@ -179,7 +215,7 @@ impl EdgeRole {
 
     /// Gives the edge the certificates that have to change.
     async fn renew_certificates(&self) -> anyhow::Result<()> {
-        let at = self.edge.change();
+        let at = self.doors.edge.change();
         match self.blocking(move |feed| feed.due_certificates(at)).await? {
             Some(update) => self.apply(update).await,
             None => Ok(()),
@@ -189,10 +225,10 @@ impl EdgeRole {
     /// Applies what there is to apply.
     async fn catch_up(&self) -> anyhow::Result<()> {
         loop {
-            let at = self.edge.change();
+            let at = self.doors.edge.change();
             let update = self.blocking(move |feed| feed.since(at)).await?;
             self.apply(update).await?;
-            if self.edge.change() == at {
+            if self.doors.edge.change() == at {
                 return Ok(());
             }
         }
@@ -214,13 +250,13 @@ impl EdgeRole {
     /// Applies an update. What of it can't be used is in the log, and all the rest is in force.
     async fn apply(&self, mut update: Update) -> anyhow::Result<()> {
         loop {
-            let edge = self.edge.clone();
+            let edge = self.doors.edge.clone();
             match tokio::task::spawn_blocking(move || edge.apply(&update)).await? {
                 Ok(applied) => {
                     if applied.cut > 0 {
                         tracing::info!(connections = applied.cut, "connections were cut");
                     }
-                    self.is_at.send_replace(self.edge.change());
+                    self.seat.is_at(self.doors.edge.change());
                     return Ok(());
                 }
                 Err(gap) => {
@@ -230,6 +266,13 @@ impl EdgeRole {
             }
         }
     }
+}
+
+/// Ticks that are not made up for.
+fn ticks(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 /// The edge judges certificates by the same clock as everything else here.

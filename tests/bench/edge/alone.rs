@@ -105,6 +105,7 @@ fn snapshot(arguments: &Arguments) -> anyhow::Result<Snapshot> {
             account: ACCOUNT,
             certificates: vec![std::fs::read(&arguments.devices)?.into()],
             is_default: true,
+            vouches: true,
         }],
         hosts: (0..arguments.hosts).map(|number| host_entry(&issuer, number)).collect::<Result<_, _>>()?,
         revoked: (0..arguments.revoked).map(revoked).collect::<anyhow::Result<_>>()?,

@@ -121,6 +121,7 @@ fn decide(found: &Found, protocol: Protocol, now: UnixTime) -> ProtocolView {
     let holder = Holder {
         account: certificate.account,
         ca: certificate.ca,
+        anchor: certificate.ca,
         serial: certificate.serial,
         fingerprint: certificate.fingerprint,
         device: certificate.device.clone(),

@@ -36,6 +36,7 @@ pub fn holder(device: &str, groups: &[&str]) -> Arc<Holder> {
     Arc::new(Holder {
         account: AccountId::from_bytes([1; 16]),
         ca: CaId::from_bytes([2; 16]),
+        anchor: CaId::from_bytes([2; 16]),
         serial: Serial::from_bytes(&[1, 2, 3]).expect("a serial"),
         fingerprint: Fingerprint::from_bytes([3; 32]),
         device: device.parse().expect("a device id"),

@@ -150,6 +150,17 @@ fn a_hostname_that_cannot_be_served_is_closed_and_spoils_no_other() {
     }
 }
 
+/// Nothing of a session outlives it, and no octets of a client are unpacked (RFC 8879).
+#[test]
+fn no_configuration_resumes_or_unpacks() {
+    let doors = doors(&["a.example.com"]);
+    let config =
+        doors.resolve("a.example.com").and_then(|door| door.config(ListenerKind::Https)).expect("one");
+    assert!(!config.session_storage.can_cache() && !config.ticketer.enabled());
+    assert_eq!((config.send_tls13_tickets, config.max_early_data_size), (0, 0));
+    assert!(config.cert_decompressors.is_empty() && config.cert_compressors.is_empty());
+}
+
 #[test]
 fn a_ca_that_cannot_be_read_accepts_nobody() {
     let id = CaId::from_bytes([7; 16]);
@@ -158,6 +169,7 @@ fn a_ca_that_cannot_be_read_accepts_nobody() {
         account: ACCOUNT,
         certificates: vec![ByteBuf::from(b"no certificate".to_vec())],
         is_default: true,
+        vouches: true,
     };
     let after = doors(&["a.example.com"]).after(&maker(), &[Event::Ca(ca)]);
     assert!(matches!(after.faults(), [Fault::Ca { ca, .. }] if *ca == id));

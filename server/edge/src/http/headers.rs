@@ -61,19 +61,30 @@ const CERTIFICATE_MAX_BYTES: usize = 10 * 1024;
 /// The contract: above this size the header stays away (16 KiB of base64).
 const PATH_MAX_BYTES: usize = 16 * 1024;
 
-/// Removes what only the edge may say.
+/// Removes what only the edge may say, and what would be misread.
 pub(crate) fn strip(headers: &mut HeaderMap) {
-    let own: Vec<_> = headers.keys().filter(|name| is_own(name)).cloned().collect();
-    for name in own {
+    let wrong: Vec<_> = headers.keys().filter(|name| is_own(name) || is_misread(name)).cloned().collect();
+    for name in wrong {
         headers.remove(name);
     }
 }
 
 fn is_own(name: &HeaderName) -> bool {
-    // Names in a HeaderMap are lower case already. Servers behind us may read `_` as `-`.
-    let spelled = name.as_str();
-    let name = if spelled.contains('_') { Cow::from(spelled.replace('_', "-")) } else { Cow::from(spelled) };
+    let name = as_read(name);
     OWN_NAMES.contains(&&*name) || OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether servers behind could take it for one that speaks of the request's end or of the connection.
+fn is_misread(name: &HeaderName) -> bool {
+    let read = as_read(name);
+    let is_another = || HOP_BY_HOP.iter().chain([&header::CONTENT_LENGTH]).any(|other| *other == *read);
+    *read != *name.as_str() && is_another()
+}
+
+/// Servers behind us may read `_` as `-`. Names in a HeaderMap are lower case already.
+fn as_read(name: &HeaderName) -> Cow<'_, str> {
+    let spelled = name.as_str();
+    if spelled.contains('_') { spelled.replace('_', "-").into() } else { spelled.into() }
 }
 
 /// Removes what speaks of one connection, with all that `Connection` names.

@@ -9,6 +9,7 @@
 //! WebSockets go the same way; and `Host` can stay what the client asked for while the connection goes to
 //! the origin's own name, which RFC 9113 §8.3.1 makes one in h2. What it costs is gRPC, which is h2 only.
 
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -39,6 +40,12 @@ const AVOIDED_FOR: Duration = Duration::from_secs(5);
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Idle connections kept per origin.
 const POOL_MAX_IDLE: usize = 64;
+/// How long an origin may be silent before the system asks whether it is there, and how often until it is gone:
+/// an answer or a WebSocket may be silent for hours, and so is a machine that lost its power.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_PROBES: u32 = 4;
+/// How long an origin may take nothing of what is sent to it (RFC 5482), as clients may.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 /// As much of a head as is read from clients.
 const HEAD_MAX_BYTES: usize = 64 * 1024;
 
@@ -145,16 +152,18 @@ impl Origins {
     }
 
     /// Sends a request to the next origin. A request without a body tries the others as well when
-    /// the first can't be reached.
+    /// the first can't be reached, and once more if it may be repeated and an origin went away unanswering:
+    /// a kept connection can end at any time.
     ///
     /// # Errors
     /// A reason of the kind [`muster_policy::reason::Fault::Origin`].
     pub(crate) async fn send(&self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, Reason> {
         let mut order = self.order(Instant::now()).into_iter();
         let mut endpoint = order.next().ok_or(Reason::OriginMissing)?;
+        let mut may_repeat = request.method().is_idempotent() && request.body().is_empty();
         loop {
             let has_more = !order.as_slice().is_empty();
-            let again = (has_more && request.body().is_empty()).then(|| copy(&request));
+            let again = ((has_more || may_repeat) && request.body().is_empty()).then(|| copy(&request));
             *request.uri_mut() = at(endpoint, request.uri());
             let error = match self.client()?.request(request).await {
                 Ok(response) => {
@@ -171,6 +180,10 @@ impl Origins {
                     (request, endpoint) = (copy, next);
                     continue;
                 }
+            } else if let Some(copy) = again.filter(|_| may_repeat && went_away(&error)) {
+                may_repeat = false;
+                (request, endpoint) = (copy, order.next().unwrap_or(endpoint));
+                continue;
             }
             return Err(reason);
         }
@@ -215,6 +228,11 @@ impl Origins {
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_keepalive(Some(KEEPALIVE_IDLE));
+        connector.set_keepalive_interval(Some(KEEPALIVE_IDLE / KEEPALIVE_PROBES));
+        connector.set_keepalive_retries(Some(KEEPALIVE_PROBES));
+        #[cfg(target_os = "linux")]
+        connector.set_tcp_user_timeout(Some(WRITE_TIMEOUT));
         let https = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http();
         let https = match &self.tls.server_name {
             Some(name) => {
@@ -269,6 +287,21 @@ fn reason_of(error: &Error) -> Reason {
         };
     }
     Reason::OriginUnreachable
+}
+
+/// Whether the connection ended before there was an answer. What could not be read as one does not count.
+fn went_away(error: &Error) -> bool {
+    let mut source = core::error::Error::source(error);
+    while let Some(inner) = source {
+        let broken = inner.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let is_broken = matches!(broken, Some(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset));
+        let is_ended = |error: &hyper::Error| error.is_incomplete_message() || error.is_closed();
+        if is_broken || inner.downcast_ref().is_some_and(is_ended) {
+            return true;
+        }
+        source = inner.source();
+    }
+    false
 }
 
 /// An error with all its causes in one line.

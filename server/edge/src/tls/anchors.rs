@@ -3,6 +3,7 @@
 //! A set is made once per distinct set of CAs and shared by all hostnames that accept the same ones.
 //! Which CA vouched for a leaf is known by the key that verified it, never by a distinguished name.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use muster_policy::time::UnixTime;
 use rustls::DistinguishedName;
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 
+use super::issuers::Issuers;
 use crate::identity::parse;
 use crate::snapshot::{CaEntry, Fault};
 
@@ -69,6 +71,11 @@ impl Ca {
             .collect::<Result<_, _>>()?;
         Ok(Self { entry, certificates })
     }
+
+    /// Its certificates as anchors.
+    pub(crate) fn anchors(&self) -> impl Iterator<Item = &TrustAnchor<'static>> {
+        self.certificates.iter().map(|certificate| &certificate.anchor)
+    }
 }
 
 impl CaCertificate {
@@ -96,6 +103,8 @@ pub(crate) struct AnchorSet {
     /// `marks` has the same length and order.
     pub(crate) anchors: Vec<TrustAnchor<'static>>,
     marks: Vec<AnchorMark>,
+    /// All CAs of the account, in this set or not.
+    pub(crate) issuers: Arc<Issuers>,
     /// The names that clients choose their certificate by.
     pub(crate) hints: Vec<DistinguishedName>,
 }
@@ -109,18 +118,26 @@ pub(crate) struct AnchorMark {
     pub(crate) issuer: Arc<IssuerFacts>,
 }
 
+impl AnchorMark {
+    fn is_good_at(&self, now: UnixTime) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
+    }
+}
+
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
 
 impl AnchorSet {
-    /// Joins the CAs; those of another account are left out, whoever asked for them.
+    /// Joins the CAs; those of another account, and those that vouch for nobody, are left out, whoever asked
+    /// for them.
     pub(crate) fn new(
         account: AccountId,
         trust_domain: TrustDomain,
         wanted: &BTreeSet<CaId>,
         known: &BTreeMap<CaId, Arc<Ca>>,
+        issuers: Arc<Issuers>,
     ) -> Self {
-        let members: Vec<_> =
-            wanted.iter().filter_map(|id| known.get(id)).filter(|ca| ca.entry.account == account).collect();
+        let counts = |ca: &&Arc<Ca>| ca.entry.account == account && ca.entry.vouches;
+        let members: Vec<_> = wanted.iter().filter_map(|id| known.get(id)).filter(counts).collect();
         let mut set = Self {
             generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
             account,
@@ -128,6 +145,7 @@ impl AnchorSet {
             cas: members.iter().map(|ca| ca.entry.id).collect(),
             anchors: Vec::new(),
             marks: Vec::new(),
+            issuers,
             hints: Vec::new(),
         };
         for ca in members {
@@ -145,12 +163,21 @@ impl AnchorSet {
         set
     }
 
-    /// The mark of an anchor of this set that verified something.
-    pub(crate) fn mark(&self, anchor: &TrustAnchor<'_>) -> Option<&AnchorMark> {
-        let same = |own: &&TrustAnchor<'static>| {
-            own.subject == anchor.subject && own.subject_public_key_info == anchor.subject_public_key_info
-        };
-        let index = self.anchors.iter().position(|own| same(&own))?;
-        self.marks.get(index)
+    /// The anchors that are good now, or all of them when none is: which of several certificates of one name
+    /// and key is taken is the verifier's choice, and it does not look at their time.
+    pub(crate) fn good_at(&self, now: UnixTime) -> Cow<'_, [TrustAnchor<'static>]> {
+        let are_good = || self.marks.iter().map(|mark| mark.is_good_at(now));
+        if are_good().all(|is_good| is_good) || !are_good().any(|is_good| is_good) {
+            return Cow::Borrowed(&self.anchors);
+        }
+        let good = self.anchors.iter().zip(are_good()).filter(|(_, is_good)| *is_good);
+        Cow::Owned(good.map(|(anchor, _)| anchor.clone()).collect())
+    }
+
+    /// The mark of an anchor of this set that verified something; of several, one that is good now.
+    pub(crate) fn mark(&self, anchor: &TrustAnchor<'_>, now: UnixTime) -> Option<&AnchorMark> {
+        let mut same = self.anchors.iter().zip(&self.marks).filter(|(own, _)| *own == anchor);
+        let first = same.clone().next();
+        same.find(|(_, mark)| mark.is_good_at(now)).or(first).map(|(_, mark)| mark)
     }
 }

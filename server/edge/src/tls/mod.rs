@@ -6,4 +6,5 @@
 pub(crate) mod alert;
 pub(crate) mod anchors;
 pub(crate) mod config;
+pub(crate) mod issuers;
 pub(crate) mod verifier;

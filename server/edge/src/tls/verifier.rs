@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use muster_policy::access::Holder;
-use muster_policy::identity::Fingerprint;
+use muster_policy::identity::{CaId, Fingerprint};
 use muster_policy::reason::Reason;
 use muster_policy::time::UnixTime;
 use quick_cache::sync::Cache;
@@ -37,6 +37,10 @@ const CHAIN_MAX_BYTES: usize = 16 * 1024;
 pub(crate) struct Verified {
     pub(crate) leaf: Leaf,
     pub(crate) key: CertificateKey,
+    /// All CAs that share name and key with the issuer, if it is not the only one.
+    twins: Vec<CaId>,
+    /// The CA whose anchor it was verified with.
+    anchor: CaId,
     /// The end of the first of the path's certificates to end.
     pub(crate) valid_until: UnixTime,
     valid_from: UnixTime,
@@ -52,6 +56,7 @@ impl Verified {
         Holder {
             account: anchors.account,
             ca: self.key.ca,
+            anchor: self.anchor,
             serial: self.leaf.serial,
             fingerprint: self.leaf.fingerprint,
             device: self.leaf.device.clone(),
@@ -90,7 +95,7 @@ impl Examiner {
         now: UnixTime,
     ) -> Result<Arc<Verified>, Reason> {
         let verified = self.chain(anchors, leaf, intermediates, now)?;
-        if self.standing.load().is_revoked(&verified.key) {
+        if self.standing.load().is_revoked(&verified.key, &verified.twins) {
             return Err(Reason::CertificateRevoked);
         }
         Ok(verified)
@@ -132,11 +137,12 @@ fn verify(
     }
     let certificate = parse(leaf)?;
     key_within_bounds(&certificate)?;
+    let usable = anchors.good_at(now);
     let end_entity = EndEntityCert::try_from(leaf).map_err(|error| reason_of(&error))?;
     let path = end_entity
         .verify_for_usage(
             algorithms.all,
-            &anchors.anchors,
+            &usable,
             intermediates,
             to_pki(now),
             // For CAs: the purpose is among those named, if any are. Leaves are held to more below.
@@ -145,16 +151,19 @@ fn verify(
             None,
         )
         .map_err(|error| reason_of(&error))?;
-    let span = Span::of(anchors, &path)?;
+    let span = Span::of(anchors, &path, now)?;
     if now < span.from {
         return Err(Reason::CertificateNotYetValid);
     }
     if now > span.until {
         return Err(Reason::CertificateExpired);
     }
+    let issuer = issuer(anchors, &path)?;
     let read = Leaf::of(&certificate, leaf, &anchors.trust_domain)?;
     Ok(Verified {
-        key: CertificateKey { ca: span.ca, serial: read.serial },
+        key: CertificateKey { ca: issuer.unwrap_or(span.anchor), serial: read.serial },
+        twins: issuer.map(|issuer| anchors.issuers.twins(issuer).to_vec()).unwrap_or_default(),
+        anchor: span.anchor,
         valid_from: span.from.max(read.not_before),
         valid_until: span.until.min(read.not_after),
         issuer: span.issuer,
@@ -164,9 +173,22 @@ fn verify(
     })
 }
 
+/// The CA that issued the leaf, if it is one that is known.
+fn issuer(anchors: &AnchorSet, path: &VerifiedPath<'_>) -> Result<Option<CaId>, Reason> {
+    let direct = path.intermediate_certificates().next().map(|certificate| certificate.der());
+    let found = match &direct {
+        Some(der) => {
+            let issuer = webpki::anchor_from_trusted_cert(der).map_err(|error| reason_of(&error))?;
+            anchors.issuers.of(&issuer)
+        }
+        None => anchors.issuers.of(path.anchor()),
+    };
+    found.map(|found| found.first().copied()).ok_or(Reason::CertificateUntrusted)
+}
+
 /// The time that all CAs of a path share, and who stands at its ends.
 struct Span {
-    ca: muster_policy::identity::CaId,
+    anchor: CaId,
     from: UnixTime,
     until: UnixTime,
     issuer: Arc<IssuerFacts>,
@@ -174,10 +196,10 @@ struct Span {
 
 impl Span {
     /// webpki does not look at an anchor's time: an ended CA vouches for nobody.
-    fn of(anchors: &AnchorSet, path: &VerifiedPath<'_>) -> Result<Self, Reason> {
-        let mark = anchors.mark(path.anchor()).ok_or(Reason::CertificateUntrusted)?;
+    fn of(anchors: &AnchorSet, path: &VerifiedPath<'_>, now: UnixTime) -> Result<Self, Reason> {
+        let mark = anchors.mark(path.anchor(), now).ok_or(Reason::CertificateUntrusted)?;
         let mut span = Self {
-            ca: mark.ca,
+            anchor: mark.ca,
             from: mark.not_before,
             until: mark.not_after,
             issuer: Arc::clone(&mark.issuer),
@@ -290,6 +312,7 @@ mod tests {
     use crate::snapshot::CaEntry;
     use crate::tls::anchors::Ca;
     use crate::tls::config::provider;
+    use crate::tls::issuers::Issuers;
 
     const ACCOUNT: AccountId = AccountId::from_bytes([1; 16]);
     const ID: CaId = CaId::from_bytes([2; 16]);
@@ -313,6 +336,7 @@ mod tests {
                 account: ACCOUNT,
                 certificates: vec![ByteBuf::from(der)],
                 is_default: true,
+                vouches: true,
             };
             let issuer = Issuer::new(params, key);
             let mut params = CertificateParams::default();
@@ -332,7 +356,8 @@ mod tests {
 
         fn anchors(&self, account: AccountId) -> AnchorSet {
             let domain = "fleet.example".parse().expect("a trust domain");
-            AnchorSet::new(account, domain, &BTreeSet::from([ID]), &self.ca)
+            let issuers = Issuers::by_account(&self.ca).remove(&account).unwrap_or_default();
+            AnchorSet::new(account, domain, &BTreeSet::from([ID]), &self.ca, issuers)
         }
 
         fn examine(&self, anchors: &AnchorSet, at: i64) -> Result<Arc<Verified>, Reason> {

@@ -186,3 +186,99 @@ fn received(text: &str) -> Vec<usize> {
         })
         .collect()
 }
+
+/// ALPACA: a client of another protocol is told so before it says anything, and none of ours is spoken to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_another_protocol_gets_no_answer_in_ours() {
+    let bench = Bench::start().await;
+    bench.pair("device", &bench.rig.ca.device("meter-1", 7));
+    let identity = ["-cert", "device.pem", "-key", "device.pem"];
+    let (https, mqtt) = (bench.rig.https.to_string(), bench.rig.mqtt.to_string());
+    for (address, name, offered, agreed) in [
+        (&https, "api.example.com", "ftp", None),
+        (&https, "api.example.com", "smtp,imap,pop3,acme-tls/1,h3,http/1.0", None),
+        (&https, "api.example.com", "mqtt", None),
+        (&https, "api.example.com", "ftp,http/1.1", Some("http/1.1")),
+        (&https, "mqtt.example.com", "mqtt", Some("mqtt")),
+        (&https, "mqtt.example.com", "h2", None),
+        (&mqtt, "mqtt.example.com", "mqtt", Some("mqtt")),
+        (&mqtt, "mqtt.example.com", "http/1.1,h2", None),
+    ] {
+        let fixed =
+            ["s_client", "-connect", address, "-CAfile", "ca.pem", "-servername", name, "-alpn", offered];
+        let (_, text) = bench.run("openssl", &[&fixed[..], &identity].concat(), "");
+        match agreed {
+            Some(protocol) => {
+                assert!(text.contains(&format!("ALPN protocol: {protocol}")), "{name} {offered}: {text}")
+            }
+            None => assert!(text.contains("alert no application protocol"), "{name} {offered}: {text}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_versions_are_not_spoken_whatever_a_hostname_allows() {
+    let bench = Bench::start().await;
+    bench.pair("device", &bench.rig.ca.device("meter-1", 7));
+    for version in ["-tls1", "-tls1_1"] {
+        let args = [version, "-cipher", "ALL:@SECLEVEL=0", "-cert", "device.pem", "-key", "device.pem"];
+        let (_, text) = bench.s_client(Some("old.example.com"), &args);
+        assert!(text.contains(" alert ") && text.contains("no peer certificate available"), "{text}");
+    }
+}
+
+/// Names as no well-behaved library sends them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_none_leads_to_no_door() {
+    let bench = Bench::start().await;
+    bench.pair("device", &bench.rig.ca.device("meter-1", 7));
+    let identity = ["-cert", "device.pem", "-key", "device.pem"];
+    for name in [
+        "127.0.0.1",
+        "::1",
+        "..",
+        ".example.com",
+        "api..example.com",
+        "*.wild.example.com",
+        "a.b.wild.example.com",
+        "wild.example.com",
+    ] {
+        let (_, text) = bench.s_client(Some(name), &identity);
+        assert!(text.contains("no peer certificate available"), "{name}: {text}");
+        assert!(!text.contains("HTTP/1.1"), "{name}: {text}");
+    }
+}
+
+/// Keys and signatures of every kind a device may have, and those that have been broken.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_forged_vouches_for_nobody() {
+    let bench = Bench::start().await;
+    let folder = bench.folder.path();
+    let ca = &bench.rig.ca;
+    std::fs::write(folder.join("issuer.key"), ca.issuer.key().serialize_pem()).expect("written");
+    std::fs::write(folder.join("issuer.pem"), pem::encode(&pem::Pem::new("CERTIFICATE", ca.der.clone())))
+        .expect("written");
+    std::fs::write(folder.join("ext"), "extendedKeyUsage=clientAuth\n").expect("written");
+    for (name, key, digest, is_good) in [
+        ("p256", "EC -pkeyopt ec_paramgen_curve:P-256", "-sha256", true),
+        ("p384", "EC -pkeyopt ec_paramgen_curve:P-384", "-sha384", true),
+        ("ed25519", "ED25519", "-sha256", true),
+        ("rsa2048", "RSA -pkeyopt rsa_keygen_bits:2048", "-sha256", true),
+        ("rsa1024", "RSA -pkeyopt rsa_keygen_bits:1024", "-sha256", false),
+        ("sha1", "EC -pkeyopt ec_paramgen_curve:P-256", "-sha1", false),
+        ("secp256k1", "EC -pkeyopt ec_paramgen_curve:secp256k1", "-sha256", false),
+    ] {
+        let script = format!(
+            "openssl genpkey -algorithm {key} -out {name}.key && \
+             openssl req -new -key {name}.key -subj /CN=meter-1 -out {name}.csr && \
+             openssl x509 -req -in {name}.csr -CA issuer.pem -CAkey issuer.key -days 3650 \
+                 -set_serial 7 -extfile ext {digest} -out {name}.pem"
+        );
+        let (made, text) = bench.run("sh", &["-c", &script], "");
+        assert!(made, "{text}");
+        let (pem, key) = (format!("{name}.pem"), format!("{name}.key"));
+        let args = ["-cert", &pem, "-key", &key, "-cipher", "ALL:@SECLEVEL=0"];
+        let (_, text) = bench.s_client(Some("api.example.com"), &args);
+        assert_eq!(text.contains("HTTP/1.1 200 OK"), is_good, "{name}: {text}");
+    }
+}

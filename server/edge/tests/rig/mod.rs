@@ -111,6 +111,7 @@ impl TestCa {
             account: self.account,
             certificates: vec![ByteBuf::from(self.der.clone())],
             is_default: true,
+            vouches: true,
         }
     }
 

@@ -1,24 +1,19 @@
 //! What a client may not do with HTTP: another's hostname, forged headers, two readings of a request.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a step that fails is a failed test, in a helper as in the test itself"
-)]
-
-mod rig;
-
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{HeaderMap, Request};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use muster_edge::{Event, OriginTls};
+use muster_edge::Event;
 use muster_policy::host::{HostMode, Protocol};
-use rig::{ACCOUNT, Rig, TestCa, host, identity};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+
+use crate::rig::{Rig, host};
+use crate::script::{Script, Then};
 
 /// Every spelling of a header that origins believe the edge about.
 const FORGED: [&str; 15] = [
@@ -128,7 +123,7 @@ async fn a_request_for_another_hostname_is_misdirected_on_every_stream() {
 }
 
 /// Raw octets over TLS; what came back.
-async fn raw(rig: &Rig, name: &str, request: &str) -> String {
+pub(crate) async fn raw(rig: &Rig, name: &str, request: &str) -> String {
     let config = rig.client(Some(&rig.ca.device("meter-1", 7)), &[]);
     let mut stream = rig.tls(rig.https, name, config).await.expect("connected");
     stream.write_all(request.as_bytes()).await.expect("written");
@@ -215,165 +210,6 @@ async fn only_websockets_are_upgraded_and_a_revocation_ends_them() {
 }
 
 #[tokio::test]
-async fn an_origin_that_is_away_is_named_and_its_peers_take_over() {
-    let closed = {
-        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        socket.local_addr().expect("an address")
-    };
-    let rig = Rig::start().await;
-    let mut entry = host(&rig.server_ca, "away.example.com", HostMode::Off, Protocol::Https, closed);
-    rig.tell(vec![Event::Host(Box::new(entry.clone()))]);
-    let answer = rig.get("away.example.com", None).await.expect("answered");
-    assert_eq!((answer.status.as_u16(), answer.reason()), (502, "origin_unreachable"));
-    entry.rule.origins.push(format!("http://{}", rig.origin));
-    rig.tell(vec![Event::Host(Box::new(entry.clone()))]);
-    for _ in 0..4 {
-        assert_eq!(rig.get("away.example.com", None).await.expect("served").status, 200);
-    }
-    entry.rule.origins.clear();
-    rig.tell(vec![Event::Host(Box::new(entry))]);
-    let answer = rig.get("away.example.com", None).await.expect("answered");
-    assert_eq!((answer.status.as_u16(), answer.reason()), (502, "origin_missing"));
-}
-
-#[tokio::test]
-async fn an_origin_that_does_not_answer_is_given_up() {
-    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = socket.local_addr().expect("an address");
-    let rig = Rig::with(|_| {}, |config| config.limits.answer_timeout = Duration::from_millis(200)).await;
-    let entry = host(&rig.server_ca, "slow.example.com", HostMode::Off, Protocol::Https, address);
-    rig.tell(vec![Event::Host(Box::new(entry))]);
-    let answer = rig.get("slow.example.com", None).await.expect("answered");
-    assert_eq!((answer.status.as_u16(), answer.reason()), (504, "origin_timeout"));
-}
-
-/// An origin that answers when it has read so much of the body; given nothing to read, it reads nothing.
-async fn reader(octets: usize) -> std::net::SocketAddr {
-    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = socket.local_addr().expect("an address");
-    tokio::spawn(async move {
-        let (mut stream, _) = socket.accept().await?;
-        if octets > 0 {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(stream.read_u8().await?);
-            }
-            stream.read_exact(&mut vec![0; octets]).await?;
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await?;
-        }
-        std::future::pending::<std::io::Result<()>>().await
-    });
-    address
-}
-
-#[tokio::test]
-async fn an_upload_that_the_origin_does_not_take_is_given_up_and_a_slow_one_is_not() {
-    let timeout = Duration::from_millis(400);
-    let rig = Rig::with(|_| {}, |config| config.limits.answer_timeout = timeout).await;
-    // More than all buffers on the way hold, and a trickle.
-    for (name, taken, octets, pause, answer) in [
-        ("stuck.example.com", 0, 64 * 1024 * 1024, Duration::ZERO, "HTTP/1.1 504"),
-        ("slow.example.com", 1000, 1000, timeout / 200, "HTTP/1.1 200"),
-    ] {
-        let origin = reader(taken).await;
-        let entry = host(&rig.server_ca, name, HostMode::Off, Protocol::Https, origin);
-        rig.tell(vec![Event::Host(Box::new(entry))]);
-        let config = rig.client(None, &[b"http/1.1"]);
-        let stream = rig.tls(rig.https, name, config).await.expect("connected");
-        let (mut read, mut write) = tokio::io::split(stream);
-        tokio::spawn(async move {
-            let head = format!("POST / HTTP/1.1\r\nHost: {name}\r\nContent-Length: {octets}\r\n\r\n");
-            write.write_all(head.as_bytes()).await?;
-            let piece = vec![b'x'; octets / 1000];
-            for _ in 0..1000 {
-                write.write_all(&piece).await?;
-                tokio::time::sleep(pause).await;
-            }
-            Ok::<_, std::io::Error>(write)
-        });
-        let mut status = [0; 12];
-        let answered = tokio::time::timeout(Duration::from_secs(20), read.read_exact(&mut status)).await;
-        answered.expect("in time").expect("an answer");
-        assert_eq!(String::from_utf8_lossy(&status), answer, "{name}");
-    }
-}
-
-/// An HTTPS origin that wants a client certificate and names who showed it.
-async fn tls_origin(server_ca: &TestCa, clients: &TestCa) -> std::net::SocketAddr {
-    let pair = server_ca.sign(&{
-        let mut params = rcgen::CertificateParams::new(["origin.internal".to_owned()]).expect("a name");
-        // The edge judges origins by the machine's own clock.
-        params.not_before = rig::at(1_000_000_000);
-        params.not_after = rig::at(4_000_000_000);
-        params
-    });
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(clients.der.clone().into()).expect("a CA");
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier =
-        rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
-            .build()
-            .expect("a verifier");
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(
-            pair.chain.clone(),
-            rustls::pki_types::PrivatePkcs8KeyDer::from(pair.key.clone()).into(),
-        )
-        .expect("a pair");
-    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
-    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = socket.local_addr().expect("an address");
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = socket.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                let mut octets = [0; 4096];
-                let _ = stream.read(&mut octets).await;
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret").await;
-            });
-        }
-    });
-    address
-}
-
-#[tokio::test]
-async fn an_origin_is_checked_against_its_pins_and_shown_the_accounts_certificate() {
-    let mut long_lived = rcgen::CertificateParams::default();
-    long_lived.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let (origin_ca, other_ca) =
-        (TestCa::with(20, ACCOUNT, long_lived.clone()), TestCa::with(21, ACCOUNT, long_lived.clone()));
-    let outbound_ca = TestCa::with(22, ACCOUNT, long_lived);
-    let origin = tls_origin(&origin_ca, &outbound_ca).await;
-    let mut params = rcgen::CertificateParams::default();
-    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-    let outbound = identity(&outbound_ca.sign(&params));
-    let rig = Rig::with(|snapshot| snapshot.accounts[0].outbound = Some(outbound), |_| {}).await;
-    let mut entry = host(&rig.server_ca, "tls.example.com", HostMode::Off, Protocol::Https, origin);
-    entry.rule.origins = vec![format!("https://{origin}")];
-    let pin = |ca: &TestCa, identify| OriginTls {
-        anchors: vec![serde_bytes::ByteBuf::from(ca.der.clone())],
-        server_name: Some("origin.internal".parse().expect("a name")),
-        identify,
-    };
-    for (tls, status, reason) in [
-        (pin(&origin_ca, true), 200, ""),
-        (pin(&origin_ca, false), 502, "origin_failed"),
-        (pin(&other_ca, true), 502, "origin_untrusted"),
-        (OriginTls { server_name: None, ..pin(&origin_ca, true) }, 502, "origin_untrusted"),
-        (OriginTls::default(), 502, "origin_untrusted"),
-    ] {
-        entry.origin_tls = tls;
-        rig.tell(vec![Event::Host(Box::new(entry.clone()))]);
-        let answer = rig.get("tls.example.com", None).await.expect("answered");
-        assert_eq!((answer.status.as_u16(), answer.reason()), (status, reason));
-    }
-}
-
-#[tokio::test]
 async fn a_head_without_end_is_cut_short() {
     let rig = Rig::start().await;
     let config = rig.client(None, &[]);
@@ -408,4 +244,177 @@ async fn what_is_no_tls_gets_no_answer_from_a_tls_port() {
         assert!(ended.is_ok() && (answer.is_empty() || answer[0] == 21), "{answer:?}");
     }
     assert_eq!(rig.get("off.example.com", None).await.expect("served").status, 200);
+}
+
+/// RFC 9112 §9.3.2: requests that come at once are answered in turn, each by its own host.
+#[tokio::test]
+async fn each_of_several_requests_at_once_is_for_its_own_host() {
+    let rig = Rig::start().await;
+    let requests = ["api.example.com", "off.example.com", "API.EXAMPLE.COM.", "unknown.example.com"]
+        .map(|host| format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+        .concat();
+    let last = "GET / HTTP/1.1\r\nHost: api.example.com\r\nConnection: close\r\n\r\n";
+    let answer = raw(&rig, "api.example.com", &(requests + last)).await;
+    let statuses: Vec<_> = answer.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+    assert_eq!(statuses, ["200", "421", "200", "421", "200"], "{answer}");
+}
+
+/// Time is turned forward once everything is on its way.
+#[tokio::test]
+async fn a_client_that_does_not_go_on_is_given_up() {
+    let rig = Rig::start().await;
+    let origin = Script::by(|_, _| (Vec::new(), Then::Stay)).await;
+    let entry = host(&rig.server_ca, "raw.example.com", HostMode::Off, Protocol::Https, origin.address);
+    rig.tell(vec![Event::Host(Box::new(entry))]);
+    for (begun, reaches_origin) in [
+        ("", false),
+        ("GET / HTTP/1.1\r\nHost: raw.example.com\r\n", false),
+        ("POST / HTTP/1.1\r\nHost: raw.example.com\r\nContent-Length: 9\r\n\r\nhalf", true),
+    ] {
+        let config = rig.client(None, &[b"http/1.1"]);
+        let mut stream = rig.tls(rig.https, "raw.example.com", config).await.expect("connected");
+        stream.write_all(begun.as_bytes()).await.expect("written");
+        rig.until(|counters| counters.connections_https == 1).await;
+        if reaches_origin {
+            origin.until(|heard| heard.concat().contains("half")).await;
+        }
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(61)).await;
+        tokio::time::resume();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+        assert!(read.is_ok(), "{begun:?} is waited for");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(!answer.contains(" 200 "), "{begun:?}: {answer}");
+        rig.until(|counters| counters.connections_https == 0).await;
+    }
+    assert!(!origin.heard().concat().ends_with("0\r\n\r\n"));
+}
+
+/// What servers behind could take for the end of one request and the beginning of another.
+#[tokio::test]
+async fn a_request_that_is_not_framed_as_the_rfc_says_reaches_no_origin() {
+    let rig = Rig::start().await;
+    let origin = Script::start("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Then::Stay).await;
+    let entry = host(&rig.server_ca, "raw.example.com", HostMode::Off, Protocol::Https, origin.address);
+    rig.tell(vec![Event::Host(Box::new(entry))]);
+    let heads = [
+        "GET / HTTP/1.1\r\nHost: raw.example.com\r\nX-Nul: a\0b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: raw.example.com\r\nX-Cr: a\rb: c\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: raw.example.com\r\nX Space: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: raw.example.com\r\n: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: raw.example.com\r\nno colon\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: raw.example.com\r\nX-Tab\t: a\r\n\r\n",
+        "GET / HTTP/1.1\r\n Host: raw.example.com\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: raw.example.com, off.example.com\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: raw.example.com off.example.com\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: raw.example.com:80:80\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: raw.example.com/x\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: raw.example.com#x\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: raw%2Eexample.com\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: \r\n\r\n",
+        "GET / HTTP/2.0\r\nHost: raw.example.com\r\n\r\n",
+        "GET / HTTP/1.1 \r\nHost: raw.example.com\r\n\r\n",
+        "GET /a b HTTP/1.1\r\nHost: raw.example.com\r\n\r\n",
+        "GET /\0 HTTP/1.1\r\nHost: raw.example.com\r\n\r\n",
+        "GET\r\nHost: raw.example.com\r\n\r\n",
+        "GET /\r\nHost: raw.example.com\r\n\r\n",
+        "G(T / HTTP/1.1\r\nHost: raw.example.com\r\n\r\n",
+        "GET https://raw.example.com@off.example.com/ HTTP/1.1\r\nHost: raw.example.com\r\n\r\n",
+        "CONNECT raw.example.com:443 HTTP/1.1\r\nHost: raw.example.com:443\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: raw.example.com\r\nContent-Length: 1, 1\r\n\r\na",
+        "POST / HTTP/1.1\r\nHost: raw.example.com\r\nContent-Length: 0x1\r\n\r\na",
+        "POST / HTTP/1.1\r\nHost: raw.example.com\r\nContent-Length: -1\r\n\r\na",
+        "POST / HTTP/1.1\r\nHost: raw.example.com\r\nContent-Length: 18446744073709551617\r\n\r\na",
+        "POST / HTTP/1.1\r\nHost: raw.example.com\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: raw.example.com\r\nTransfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: raw.example.com\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: raw.example.com\r\nTransfer-Encoding: \r\nContent-Length: 1\r\n\r\na",
+    ];
+    let answers = join_all(heads.iter().map(|head| raw(&rig, "raw.example.com", head))).await;
+    for (head, answer) in heads.iter().zip(answers) {
+        let status = answer.get(9..12).unwrap_or_default();
+        assert!(matches!(status, "400" | "421" | ""), "{head:?}: {answer}");
+    }
+    assert_eq!(origin.heard(), [""; 0]);
+    // Chunks that others count differently: the request may begin, but never ends.
+    let bodies = [
+        "+1\r\na\r\n0\r\n\r\n",
+        "0x1\r\na\r\n0\r\n\r\n",
+        "-1\r\na\r\n0\r\n\r\n",
+        "\r\n0\r\n\r\n",
+        "1\na\r\n0\r\n\r\n",
+        "1\r\naX0\r\n\r\n",
+        "1\r\nab\r\n0\r\n\r\n",
+        "1\r\na\n0\r\n\r\n",
+        "10000000000000001\r\na\r\n0\r\n\r\n",
+        "1;a\nb\r\na\r\n0\r\n\r\n",
+        "1 ; \"\n\"\r\na\r\n0\r\n\r\n",
+    ];
+    let begun = "POST / HTTP/1.1\r\nHost: raw.example.com\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let requests: Vec<_> = bodies.iter().map(|chunks| format!("{begun}{chunks}")).collect();
+    join_all(requests.iter().map(|request| raw(&rig, "raw.example.com", request))).await;
+    let heard = origin.heard();
+    assert!(heard.iter().all(|heard| !heard.ends_with("0\r\n\r\n")), "{heard:?}");
+    // A body that breaks off is no whole one either.
+    for half in [
+        "POST / HTTP/1.1\r\nHost: raw.example.com\r\nContent-Length: 9\r\n\r\nhalf",
+        "POST / HTTP/1.1\r\nHost: raw.example.com\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+    ] {
+        let config = rig.client(None, &[b"http/1.1"]);
+        let mut stream = rig.tls(rig.https, "raw.example.com", config).await.expect("connected");
+        stream.write_all(half.as_bytes()).await.expect("written");
+        let before = origin.heard().len();
+        origin.until(|heard| heard.len() > before || heard.iter().any(|heard| heard.contains("half"))).await;
+        drop(stream);
+        let heard = origin.heard();
+        assert!(heard.iter().all(|heard| !heard.ends_with("0\r\n\r\n")), "{half:?}: {heard:?}");
+    }
+}
+
+/// Servers that make variables of headers read `_` as `-`.
+#[tokio::test]
+async fn a_length_spelled_with_an_underscore_is_none() {
+    let rig = Rig::start().await;
+    let mut h1 = rig.h1("off.example.com", None).await.expect("connected");
+    let spelled =
+        ["content_length", "transfer_encoding", "Connection_", "upgrade_x", "proxy_connection", "te_"];
+    let sent: Vec<_> = spelled.iter().map(|name| (*name, "5")).chain([("x_mine", "5")]).collect();
+    let answer = h1.get("off.example.com", &sent).await.expect("served");
+    for (name, passes) in [
+        ("content_length", false),
+        ("transfer_encoding", false),
+        ("proxy_connection", false),
+        ("x_mine", true),
+    ] {
+        assert_eq!(answer.seen(name).is_some(), passes, "{name}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn every_method_is_the_origins_to_answer_but_those_that_speak_of_the_way() {
+    let rig = Rig::start().await;
+    for (line, status, seen) in [
+        ("OPTIONS * HTTP/1.1", "200", "OPTIONS *"),
+        ("OPTIONS /x HTTP/1.1", "200", "OPTIONS /x"),
+        ("PROPFIND /x HTTP/1.1", "200", "PROPFIND /x"),
+        ("PATCH /x?a=b HTTP/1.1", "200", "PATCH /x?a=b"),
+        ("GET //other.example.com/x HTTP/1.1", "200", "GET //other.example.com/x"),
+        ("GET /a/../b/%2e%2e/%00 HTTP/1.1", "200", "GET /a/../b/%2e%2e/%00"),
+        ("GET http://off.example.com/x HTTP/1.1", "200", "GET /x"),
+        ("GET http://off.example.com HTTP/1.1", "200", "GET /"),
+        ("GET ftp://off.example.com/x HTTP/1.1", "200", "GET /x"),
+        ("TRACE /x HTTP/1.1", "200", "TRACE /x"),
+        ("CONNECT off.example.com:443 HTTP/1.1", "400", "request_malformed"),
+    ] {
+        let host = if line.starts_with("CONNECT") { "off.example.com:443" } else { "off.example.com" };
+        let request = format!("{line}\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let answer = raw(&rig, "off.example.com", &request).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(seen),
+            "{line}: {answer}"
+        );
+    }
 }

@@ -1,0 +1,350 @@
+//! What an origin may do to us and to the clients of others: be away, be slow, break off, lie.
+
+use std::time::Duration;
+
+use muster_edge::{Event, OriginTls};
+use muster_policy::host::{HostMode, Protocol};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use crate::rig::{ACCOUNT, Rig, TestCa, at, host, identity};
+use crate::script::{Script, Then};
+
+#[tokio::test]
+async fn an_origin_that_is_away_is_named_and_its_peers_take_over() {
+    let closed = {
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        socket.local_addr().expect("an address")
+    };
+    let rig = Rig::start().await;
+    let mut entry = host(&rig.server_ca, "away.example.com", HostMode::Off, Protocol::Https, closed);
+    rig.tell(vec![Event::Host(Box::new(entry.clone()))]);
+    let answer = rig.get("away.example.com", None).await.expect("answered");
+    assert_eq!((answer.status.as_u16(), answer.reason()), (502, "origin_unreachable"));
+    entry.rule.origins.push(format!("http://{}", rig.origin));
+    rig.tell(vec![Event::Host(Box::new(entry.clone()))]);
+    for _ in 0..4 {
+        assert_eq!(rig.get("away.example.com", None).await.expect("served").status, 200);
+    }
+    entry.rule.origins.clear();
+    rig.tell(vec![Event::Host(Box::new(entry))]);
+    let answer = rig.get("away.example.com", None).await.expect("answered");
+    assert_eq!((answer.status.as_u16(), answer.reason()), (502, "origin_missing"));
+}
+
+#[tokio::test]
+async fn an_origin_that_does_not_answer_is_given_up() {
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("an address");
+    let rig = Rig::with(|_| {}, |config| config.limits.answer_timeout = Duration::from_millis(200)).await;
+    let entry = host(&rig.server_ca, "slow.example.com", HostMode::Off, Protocol::Https, address);
+    rig.tell(vec![Event::Host(Box::new(entry))]);
+    let answer = rig.get("slow.example.com", None).await.expect("answered");
+    assert_eq!((answer.status.as_u16(), answer.reason()), (504, "origin_timeout"));
+}
+
+/// An origin that answers when it has read so much of the body; given nothing to read, it reads nothing.
+async fn reader(octets: usize) -> std::net::SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (mut stream, _) = socket.accept().await?;
+        if octets > 0 {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await?);
+            }
+            stream.read_exact(&mut vec![0; octets]).await?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await?;
+        }
+        std::future::pending::<std::io::Result<()>>().await
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_upload_that_the_origin_does_not_take_is_given_up_and_a_slow_one_is_not() {
+    let timeout = Duration::from_millis(400);
+    let rig = Rig::with(|_| {}, |config| config.limits.answer_timeout = timeout).await;
+    // More than all buffers on the way hold, and a trickle.
+    for (name, taken, octets, pause, answer) in [
+        ("stuck.example.com", 0, 64 * 1024 * 1024, Duration::ZERO, "HTTP/1.1 504"),
+        ("slow.example.com", 1000, 1000, timeout / 200, "HTTP/1.1 200"),
+    ] {
+        let origin = reader(taken).await;
+        let entry = host(&rig.server_ca, name, HostMode::Off, Protocol::Https, origin);
+        rig.tell(vec![Event::Host(Box::new(entry))]);
+        let config = rig.client(None, &[b"http/1.1"]);
+        let stream = rig.tls(rig.https, name, config).await.expect("connected");
+        let (mut read, mut write) = tokio::io::split(stream);
+        tokio::spawn(async move {
+            let head = format!("POST / HTTP/1.1\r\nHost: {name}\r\nContent-Length: {octets}\r\n\r\n");
+            write.write_all(head.as_bytes()).await?;
+            let piece = vec![b'x'; octets / 1000];
+            for _ in 0..1000 {
+                write.write_all(&piece).await?;
+                tokio::time::sleep(pause).await;
+            }
+            Ok::<_, std::io::Error>(write)
+        });
+        let mut status = [0; 12];
+        let answered = tokio::time::timeout(Duration::from_secs(20), read.read_exact(&mut status)).await;
+        answered.expect("in time").expect("an answer");
+        assert_eq!(String::from_utf8_lossy(&status), answer, "{name}");
+    }
+}
+
+/// An HTTPS origin that wants a client certificate and names who showed it.
+async fn tls_origin(server_ca: &TestCa, clients: &TestCa) -> std::net::SocketAddr {
+    let pair = server_ca.sign(&{
+        let mut params = rcgen::CertificateParams::new(["origin.internal".to_owned()]).expect("a name");
+        // The edge judges origins by the machine's own clock.
+        params.not_before = at(1_000_000_000);
+        params.not_after = at(4_000_000_000);
+        params
+    });
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(clients.der.clone().into()).expect("a CA");
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
+            .build()
+            .expect("a verifier");
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(
+            pair.chain.clone(),
+            rustls::pki_types::PrivatePkcs8KeyDer::from(pair.key.clone()).into(),
+        )
+        .expect("a pair");
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = socket.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut octets = [0; 4096];
+                let _ = stream.read(&mut octets).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret").await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_origin_is_checked_against_its_pins_and_shown_the_accounts_certificate() {
+    let mut long_lived = rcgen::CertificateParams::default();
+    long_lived.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let (origin_ca, other_ca) =
+        (TestCa::with(20, ACCOUNT, long_lived.clone()), TestCa::with(21, ACCOUNT, long_lived.clone()));
+    let outbound_ca = TestCa::with(22, ACCOUNT, long_lived);
+    let origin = tls_origin(&origin_ca, &outbound_ca).await;
+    let mut params = rcgen::CertificateParams::default();
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let outbound = identity(&outbound_ca.sign(&params));
+    let rig = Rig::with(|snapshot| snapshot.accounts[0].outbound = Some(outbound), |_| {}).await;
+    let mut entry = host(&rig.server_ca, "tls.example.com", HostMode::Off, Protocol::Https, origin);
+    entry.rule.origins = vec![format!("https://{origin}")];
+    let pin = |ca: &TestCa, identify| OriginTls {
+        anchors: vec![serde_bytes::ByteBuf::from(ca.der.clone())],
+        server_name: Some("origin.internal".parse().expect("a name")),
+        identify,
+    };
+    for (tls, status, reason) in [
+        (pin(&origin_ca, true), 200, ""),
+        (pin(&origin_ca, false), 502, "origin_failed"),
+        (pin(&other_ca, true), 502, "origin_untrusted"),
+        (OriginTls { server_name: None, ..pin(&origin_ca, true) }, 502, "origin_untrusted"),
+        (OriginTls::default(), 502, "origin_untrusted"),
+    ] {
+        entry.origin_tls = tls;
+        rig.tell(vec![Event::Host(Box::new(entry.clone()))]);
+        let answer = rig.get("tls.example.com", None).await.expect("answered");
+        assert_eq!((answer.status.as_u16(), answer.reason()), (status, reason));
+    }
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// A hostname with this origin, that anybody may visit.
+fn put(rig: &Rig, name: &str, origins: &[&Script]) {
+    let mut entry = host(&rig.server_ca, name, HostMode::Off, Protocol::Https, origins[0].address);
+    entry.rule.origins = origins.iter().map(|origin| format!("http://{}", origin.address)).collect();
+    rig.tell(vec![Event::Host(Box::new(entry))]);
+}
+
+/// Octets behind an answer are no answer to whoever asks next.
+#[tokio::test]
+async fn what_follows_an_answer_reaches_nobody() {
+    let rig = Rig::start().await;
+    let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON";
+    for (case, first) in [
+        ("a second answer", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+        ("behind chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+        ("no content", "HTTP/1.1 204 No Content\r\n\r\n"),
+        ("nothing new", "HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n"),
+    ] {
+        let origin = Script::start(format!("{first}{poison}"), Then::Stay).await;
+        put(&rig, "lies.example.com", &[&origin]);
+        for _ in 0..4 {
+            let answer = rig.get("lies.example.com", None).await.expect("answered");
+            assert!(!answer.body.contains("POISON"), "{case}: {answer:?}");
+        }
+    }
+    // The body of an answer that has none.
+    let origin = Script::start("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON", Then::Stay).await;
+    put(&rig, "lies.example.com", &[&origin]);
+    for method in ["HEAD", "HEAD"] {
+        let request = format!("{method} / HTTP/1.1\r\nHost: lies.example.com\r\nConnection: close\r\n\r\n");
+        let answer = crate::requests::raw(&rig, "lies.example.com", &request).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("POISON"), "{answer}");
+    }
+}
+
+/// RFC 9112 §6.3 and §11.1: an answer that can be read two ways is given to nobody.
+#[tokio::test]
+async fn an_answer_that_can_be_read_two_ways_is_none() {
+    let rig = Rig::start().await;
+    for lie in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nokx",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nokx",
+        "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nX-Split: a\rSet-Cookie: b\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nX-Nul: a\0b\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nX Space: a\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nX-Folded: a\r\n Set-Cookie: b\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+        "ok, whatever you want\r\n\r\n",
+        "\x16\x03\x01\x00\x05hello\r\n\r\n",
+    ] {
+        let origin = Script::start(lie, Then::Close).await;
+        put(&rig, "lies.example.com", &[&origin]);
+        let answer = rig.get("lies.example.com", None).await.expect("answered");
+        assert_eq!((answer.status.as_u16(), answer.reason()), (502, "origin_failed"), "{lie:?}");
+    }
+    // Longer than is read.
+    let endless = format!("HTTP/1.1 200 OK\r\n{}", format!("X-Long: {}\r\n", "a".repeat(1000)).repeat(200));
+    let origin = Script::start(endless, Then::Stay).await;
+    put(&rig, "lies.example.com", &[&origin]);
+    let answer = rig.get("lies.example.com", None).await.expect("answered");
+    assert_eq!((answer.status.as_u16(), answer.reason()), (502, "origin_failed"));
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
+    let rig = Rig::start().await;
+    for half in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nhalf",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nhalf",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\n",
+    ] {
+        let origin = Script::start(half, Then::Close).await;
+        put(&rig, "breaks.example.com", &[&origin]);
+        let broken = rig.get("breaks.example.com", None).await.map(|answer| answer.body);
+        assert!(broken.is_err(), "{half:?}: {broken:?}");
+        let mut h2 = rig.h2("breaks.example.com", None).await.expect("connected");
+        let broken = h2.get("breaks.example.com").await.map(|answer| answer.body);
+        assert!(broken.is_err(), "{half:?}: {broken:?}");
+    }
+    let origin = Script::start("HTTP/1.1 200 OK\r\nConte", Then::Close).await;
+    put(&rig, "breaks.example.com", &[&origin]);
+    let answer = rig.get("breaks.example.com", None).await.expect("answered");
+    assert_eq!((answer.status.as_u16(), answer.reason()), (502, "origin_failed"));
+}
+
+/// RFC 9110 §15.2: informational answers come before the one that counts. §7.6.1: what speaks of the connection
+/// to the origin is not for the client.
+#[tokio::test]
+async fn an_origin_may_think_aloud_and_its_connection_stays_its_own() {
+    let rig = Rig::start().await;
+    let early = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    let last = "HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Secret\r\nX-Secret: s\r\nKeep-Alive: timeout=5\r\n\
+        Proxy-Authenticate: Basic\r\nX-Kept: k\r\nContent-Length: 2\r\n\r\nok";
+    let origin = Script::start(format!("{early}{last}"), Then::Stay).await;
+    put(&rig, "aloud.example.com", &[&origin]);
+    for _ in 0..2 {
+        let answer = rig.get("aloud.example.com", None).await.expect("answered");
+        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "ok"));
+        assert!(answer.headers.contains_key("x-kept"));
+        for gone in ["x-secret", "keep-alive", "proxy-authenticate"] {
+            assert!(!answer.headers.contains_key(gone), "{gone}");
+        }
+    }
+    assert_eq!(origin.heard().len(), 1, "one connection");
+}
+
+/// A kept connection may end at any time; RFC 9110 §9.2.2 says which requests can be sent again.
+#[tokio::test]
+async fn a_kept_connection_that_ends_fails_no_request_that_can_be_repeated() {
+    let rig = Rig::start().await;
+    // Ends right after an answer.
+    let origin = Script::start(OK, Then::Close).await;
+    put(&rig, "closes.example.com", &[&origin]);
+    let mut h1 = rig.h1("closes.example.com", None).await.expect("connected");
+    for visit in 0..20 {
+        let answer = h1.get("closes.example.com", &[]).await.expect("answered");
+        assert_eq!(answer.status, 200, "visit {visit}");
+    }
+    // Ends when it hears the second request.
+    let origin =
+        Script::by(|_, before| if before == 0 { (OK.into(), Then::Stay) } else { (Vec::new(), Then::Close) });
+    let origin = origin.await;
+    put(&rig, "closes.example.com", &[&origin]);
+    let visit = async |method: &str| {
+        let request = format!("{method} / HTTP/1.1\r\nHost: closes.example.com\r\nConnection: close\r\n\r\n");
+        crate::requests::raw(&rig, "closes.example.com", &request).await[..12].to_owned()
+    };
+    for method in ["GET", "GET", "GET", "DELETE", "OPTIONS"] {
+        assert_eq!(visit(method).await, "HTTP/1.1 200", "{method}");
+    }
+    // It may have done what was asked.
+    assert_eq!(visit("POST").await, "HTTP/1.1 502");
+    let posts = origin.heard().iter().map(|heard| heard.matches("POST").count()).sum::<usize>();
+    assert_eq!(posts, 1, "{:?}", origin.heard());
+}
+
+#[tokio::test]
+async fn an_origin_that_takes_requests_and_says_nothing_has_peers_too() {
+    let rig = Rig::start().await;
+    let (mute, good) = (Script::start("", Then::Close).await, Script::start(OK, Then::Stay).await);
+    put(&rig, "peers.example.com", &[&mute, &good]);
+    for _ in 0..4 {
+        assert_eq!(rig.get("peers.example.com", None).await.expect("answered").status, 200);
+    }
+    // All of them are asked once, and no more.
+    let (first, second) = (Script::start("", Then::Close).await, Script::start("", Then::Close).await);
+    put(&rig, "peers.example.com", &[&first, &second]);
+    let answer = rig.get("peers.example.com", None).await.expect("answered");
+    assert_eq!((answer.status.as_u16(), answer.reason()), (502, "origin_failed"));
+    assert_eq!((first.heard().len(), second.heard().len()), (1, 1));
+}
+
+/// A machine that is gone says nothing at all, and a stream may be silent for hours: the system has to ask.
+#[tokio::test]
+async fn whether_an_origin_is_still_there_is_asked_of_the_system() {
+    let rig = Rig::start().await;
+    let origin = Script::start("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", Then::Stay).await;
+    put(&rig, "silent.example.com", &[&origin]);
+    let config = rig.client(None, &[b"http/1.1"]);
+    let mut stream = rig.tls(rig.https, "silent.example.com", config).await.expect("connected");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: silent.example.com\r\n\r\n").await.expect("written");
+    let mut begun = [0; 15];
+    stream.read_exact(&mut begun).await.expect("an answer");
+    // proc_pid_net(5): address, port, remote, state, queues, timer; 2 is the timer of keep alive.
+    let to = format!("0100007F:{:04X}", origin.address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
+    let timers: Vec<_> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields.get(2) == Some(&to.as_str()) && fields.get(3) == Some(&"01"))
+        .filter_map(|fields| fields.get(5).map(|timer| timer[..2].to_owned()))
+        .collect();
+    assert_eq!(timers, ["02"], "{table}");
+}
