@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// The names of all events, in alphabetical order.
-pub(crate) const NAMES: [&str; 21] = [
+pub(crate) const NAMES: [&str; 22] = [
     "account-created",
     "admin-token-set",
     "ca-added",
@@ -24,6 +24,7 @@ pub(crate) const NAMES: [&str; 21] = [
     "document-set",
     "host-removed",
     "host-set",
+    "origin-pull-set",
     "outbound-leaf-set",
     "profile-set",
     "token-set",

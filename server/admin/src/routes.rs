@@ -20,8 +20,8 @@ use tracing::Instrument as _;
 use crate::api::{
     access, access_certificates, access_test, accounts, admin_tokens, approvals, associations, audit, backup,
     cas, certificates, client_certificates, connections, devices, events, host_test, hosts, lapsing,
-    managed_headers, metrics, mtls_certificates, profiles, rulesets, signing, status, tokens, webhooks,
-    zones,
+    managed_headers, metrics, mtls_certificates, origin_pulls, profiles, rulesets, signing, status, tokens,
+    webhooks, zones,
 };
 use crate::error::{ApiError, CODE_METHOD, CODE_ROUTE};
 use crate::openapi::{Operation, Routes, delete, get, patch, post, put};
@@ -175,6 +175,7 @@ fn zones() -> Routes {
                     .answers::<associations::AssociationView>(),
             ],
         )
+        .nest("/zones/{zone_id}/origin_tls_client_auth", origin_pulls())
         .at("/zones/{zone_id}/rulesets", [get("Rulesets", rulesets::list).lists_objects()])
         .at(
             "/zones/{zone_id}/rulesets/phases/http_request_firewall_custom/entrypoint",
@@ -210,6 +211,64 @@ fn zones() -> Routes {
                     .takes::<managed_headers::Wanted>()
                     .answers::<managed_headers::View>(),
                 delete("Managed headers as they are at first", managed_headers::remove).answers_object(),
+            ],
+        )
+}
+
+/// What the origins of a zone are shown.
+fn origin_pulls() -> Routes {
+    use origin_pulls::hostnames;
+    Routes::default()
+        .merge(origin_certificates::<origin_pulls::OfZone>(""))
+        .merge(origin_certificates::<origin_pulls::OfHostnames>("/hostnames/certificates"))
+        .at(
+            "/settings",
+            [
+                get("Whether the zone's origins are shown a certificate", origin_pulls::settings)
+                    .answers::<origin_pulls::SettingsView>(),
+                put("Set whether they are", origin_pulls::set_settings)
+                    .takes::<origin_pulls::SettingsWanted>()
+                    .answers::<origin_pulls::SettingsView>(),
+            ],
+        )
+        .at(
+            "/hostnames",
+            [
+                get("Hostnames with a certificate of their own for their origins", hostnames::list)
+                    .lists::<hostnames::HostnameView>(),
+                put("Set the certificates of hostnames for their origins", hostnames::set)
+                    .takes::<hostnames::Wanted>()
+                    .answers_list::<hostnames::HostnameView>(),
+            ],
+        )
+        .at(
+            "/hostnames/{id}",
+            [get("The certificate of a hostname for its origins", hostnames::get)
+                .answers::<hostnames::HostnameView>()],
+        )
+}
+
+/// Certificates for origins, of one level.
+fn origin_certificates<L: origin_pulls::Level>(prefix: &str) -> Routes {
+    let all = if prefix.is_empty() { "/" } else { prefix };
+    Routes::default()
+        .at(
+            all,
+            [
+                get("Certificates for origins", origin_pulls::list::<L>)
+                    .lists::<origin_pulls::CertificateView>(),
+                post("Upload a certificate for origins", origin_pulls::upload::<L>)
+                    .takes::<origin_pulls::Wanted>()
+                    .answers::<origin_pulls::CertificateView>(),
+            ],
+        )
+        .at(
+            &format!("{prefix}/{{id}}"),
+            [
+                get("A certificate for origins", origin_pulls::get::<L>)
+                    .answers::<origin_pulls::CertificateView>(),
+                delete("Remove a certificate for origins", origin_pulls::remove::<L>)
+                    .answers::<origin_pulls::CertificateView>(),
             ],
         )
 }

@@ -9,6 +9,7 @@ mod events;
 mod idempotency;
 mod live;
 mod openapi;
+mod origin_pulls;
 mod rig;
 mod security;
 mod webhooks;
@@ -67,6 +68,19 @@ const ROUTES: &[(&str, &str)] = &[
     ("POST", "/zones/{zone}/rulesets/{uuid}/rules"),
     ("PATCH", "/zones/{zone}/rulesets/{uuid}/rules/{hex}"),
     ("DELETE", "/zones/{zone}/rulesets/{uuid}/rules/{hex}"),
+    ("GET", "/zones/{zone}/origin_tls_client_auth"),
+    ("POST", "/zones/{zone}/origin_tls_client_auth"),
+    ("GET", "/zones/{zone}/origin_tls_client_auth/settings"),
+    ("PUT", "/zones/{zone}/origin_tls_client_auth/settings"),
+    ("GET", "/zones/{zone}/origin_tls_client_auth/{uuid}"),
+    ("DELETE", "/zones/{zone}/origin_tls_client_auth/{uuid}"),
+    ("GET", "/zones/{zone}/origin_tls_client_auth/hostnames"),
+    ("PUT", "/zones/{zone}/origin_tls_client_auth/hostnames"),
+    ("GET", "/zones/{zone}/origin_tls_client_auth/hostnames/a.example.com"),
+    ("GET", "/zones/{zone}/origin_tls_client_auth/hostnames/certificates"),
+    ("POST", "/zones/{zone}/origin_tls_client_auth/hostnames/certificates"),
+    ("GET", "/zones/{zone}/origin_tls_client_auth/hostnames/certificates/{uuid}"),
+    ("DELETE", "/zones/{zone}/origin_tls_client_auth/hostnames/certificates/{uuid}"),
     ("GET", "/zones/{zone}/managed_headers"),
     ("PATCH", "/zones/{zone}/managed_headers"),
     ("DELETE", "/zones/{zone}/managed_headers"),
