@@ -74,7 +74,9 @@ fn subject(kind: &ChangeKind) -> Map<String, Value> {
         ChangeKind::DeviceSet(device, status) => json!({ "device": device, "status": status }),
         ChangeKind::DevicesImported(count) => json!({ "count": count }),
         ChangeKind::DocumentSet(kind, id) => json!({ "kind": kind, "id": id }),
-        ChangeKind::HostRemoved(host) | ChangeKind::HostSet(host) => json!({ "host": host }),
+        ChangeKind::HostRemoved(host) | ChangeKind::HostSet(host) | ChangeKind::OriginPullSet(host) => {
+            json!({ "host": host })
+        }
         ChangeKind::OutboundLeafSet(id) => json!({ "mtls_certificate": id }),
         ChangeKind::ProfileSet(profile) => json!({ "profile": profile }),
         ChangeKind::TokenSet(token) => json!({ "token": token }),
