@@ -197,7 +197,7 @@ assert wrong.body["errors"][0]["source"]["pointer"] == "/rules/0/expression"
 assert client.rulesets.delete(ruleset_id=ruleset.id, zone_id=zone.id) is None
 assert list(client.rulesets.list(zone_id=zone.id)) == []
 again = client.rulesets.create(zone_id=zone.id, kind="zone", name="default", phase="http_request_firewall_custom", rules=rules)
-assert again.rules[0].expression == rules[0]["expression"]
+assert again["rules"][0]["expression"] == rules[0]["expression"]
 fails(cloudflare.ConflictError, client.rulesets.create, zone_id=zone.id, kind="zone", name="second", phase="http_request_firewall_custom", rules=[])
 fails(cloudflare.BadRequestError, client.rulesets.create, zone_id=zone.id, kind="zone", name="other", phase="http_ratelimit", rules=[])
 

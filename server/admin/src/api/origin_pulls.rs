@@ -8,8 +8,7 @@ pub(crate) mod hostnames;
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, State};
-use http::request::Parts;
+use axum::extract::State;
 use muster_policy::identity::{CaId, ZoneId};
 use muster_policy::time::UnixTime;
 use muster_store::act::{EditZone, RemoveOutboundLeaf};
@@ -19,13 +18,13 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use crate::Api;
-use crate::api::mtls_certificates::{Bundle, NewLeaf, PER_PAGE_DEFAULT, add_leaf, forget_key};
+use crate::api::mtls_certificates::{Bundle, NewLeaf, OptionalId, PER_PAGE_DEFAULT, add_leaf, forget_key};
 use crate::api::{Outcome, pem};
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
 use crate::paging::PageWish;
-use crate::request::{Id, Json, Query, Zone};
+use crate::request::{Json, Query, Zone};
 use crate::x509::Facts;
 
 /// Which certificates a route is about.
@@ -108,27 +107,16 @@ pub(crate) struct Wanted {
 }
 
 /// The certificate of a path; one that is for others looks missing.
-pub(crate) struct Leaf(OutboundLeaf);
-
-impl Leaf {
-    async fn find<L: Level>(api: &Api, zone: &record::Zone, id: Option<CaId>) -> Result<Self, ApiError> {
-        let (account, shown_to) = (zone.account, L::of(zone.id));
-        let missing = || ApiError::not_found("certificate");
-        let id = id.ok_or_else(missing)?;
-        let found = api.read(move |reader| reader.outbound_leaf(account, id)).await?;
-        found.filter(|leaf| leaf.shown_to == Some(shown_to)).map(Self).ok_or_else(missing)
-    }
-}
-
-/// The id of a path; one that can't be read names nothing.
-pub(crate) struct LeafId(Option<CaId>);
-
-impl FromRequestParts<Arc<Api>> for LeafId {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
-        Ok(Self(Id::<CaId>::from_request_parts(parts, api).await.ok().map(|Id(id)| id)))
-    }
+async fn find<L: Level>(
+    api: &Api,
+    zone: &record::Zone,
+    OptionalId(id): OptionalId,
+) -> Result<OutboundLeaf, ApiError> {
+    let (account, shown_to) = (zone.account, L::of(zone.id));
+    let missing = || ApiError::not_found("certificate");
+    let id = id.ok_or_else(missing)?;
+    let found = api.read(move |reader| reader.outbound_leaf(account, id)).await?;
+    found.filter(|leaf| leaf.shown_to == Some(shown_to)).ok_or_else(missing)
 }
 
 /// `GET /zones/{zone_id}/origin_tls_client_auth`, and the same of hostnames.
@@ -162,12 +150,8 @@ pub(crate) async fn upload<L: Level>(
 }
 
 /// `GET /zones/{zone_id}/origin_tls_client_auth/{id}`, and the same of hostnames.
-pub(crate) async fn get<L: Level>(
-    State(api): State<Arc<Api>>,
-    Zone(zone): Zone,
-    LeafId(id): LeafId,
-) -> Outcome {
-    let Leaf(leaf) = Leaf::find::<L>(&api, &zone, id).await?;
+pub(crate) async fn get<L: Level>(State(api): State<Arc<Api>>, Zone(zone): Zone, id: OptionalId) -> Outcome {
+    let leaf = find::<L>(&api, &zone, id).await?;
     Answer::one(&CertificateView::new(leaf, &zone, Status::Active))
 }
 
@@ -176,9 +160,9 @@ pub(crate) async fn remove<L: Level>(
     State(api): State<Arc<Api>>,
     Zone(zone): Zone,
     caller: Caller,
-    LeafId(id): LeafId,
+    id: OptionalId,
 ) -> Outcome {
-    let Leaf(leaf) = Leaf::find::<L>(&api, &zone, id).await?;
+    let leaf = find::<L>(&api, &zone, id).await?;
     let remove = RemoveOutboundLeaf { account: zone.account, id: leaf.id, by: caller.by(api.now()) };
     let leaf = api.registrar().ledger().transact(remove).await?;
     forget_key(&api, &leaf);
