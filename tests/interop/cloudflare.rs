@@ -113,7 +113,21 @@ fn wrangler_manages_certificates() {
     let leaves = passes(&["mtls-certificate", "list"], account, "Name: leaf");
     assert!(!leaves.contains("Own CA"), "{leaves}");
     passes(&["cert", "list"], account, "CA: true");
+    let again =
+        ["cert", "upload", "mtls-certificate", "--cert", "leaf.pem", "--key", "leaf.key", "--name", "leaf"];
+    let twice = base.wrangler(&again, account);
+    assert!(!twice.status.success() && said(&twice).contains("[code: 1471]"), "{}", said(&twice));
     passes(&["mtls-certificate", "delete", "--name", "leaf"], account, "successfully");
+    passes(&again, account, "Success! Uploaded mTLS Certificate leaf");
+    let listed = passes(&["mtls-certificate", "list"], account, "Name: leaf");
+    let id = listed.lines().find_map(|line| line.trim().strip_prefix("ID: ")).expect("an id").trim();
+    passes(&["mtls-certificate", "delete", "--id", id], account, "successfully");
+    let gone = base.wrangler(&["cert", "delete", "--id", id], account);
+    assert!(!gone.status.success() && said(&gone).contains("[code: 1472]"), "{}", said(&gone));
+    // The wrong way round, and both in one file, are told in words.
+    let swapped = ["mtls-certificate", "upload", "--cert", "leaf.key", "--key", "leaf.key", "--name", "x"];
+    let swapped = base.wrangler(&swapped, account);
+    assert!(said(&swapped).contains("Unable to parse certificate") && said(&swapped).contains("PRIVATE KEY"));
     passes(&["cert", "delete", "--name", "ca"], account, "successfully");
     let none = passes(&["cert", "list"], account, "");
     assert!(!none.contains("ID:"), "{none}");

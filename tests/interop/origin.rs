@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use muster_tests::Server;
+use serde_json::{Value, json};
 
 use crate::{shell, text};
 
@@ -49,7 +50,7 @@ impl Drop for Origin {
     }
 }
 
-/// Two CAs, the origin's pair by the first, and the edge's by the second.
+/// Two CAs, the origin's pair by the first, and what the edge may show by the second, but for a stranger's.
 const FILES: &str = "
     for ca in origin-ca outbound-ca; do
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $ca.key -out $ca.pem \
@@ -61,7 +62,8 @@ const FILES: &str = "
         openssl x509 -req -in $1.csr -CA $2.pem -CAkey $2.key -days 30 -extfile $1.ext -out $1.pem
     }
     issue origin origin-ca 'subjectAltName=DNS:origin.internal\\nextendedKeyUsage=serverAuth'
-    issue edge outbound-ca 'extendedKeyUsage=clientAuth'";
+    for name in edge zone host; do issue $name outbound-ca 'extendedKeyUsage=clientAuth'; done
+    issue stranger origin-ca 'extendedKeyUsage=clientAuth'";
 
 /// What the hostname answers: status and body.
 fn visit(server: &Server) -> String {
@@ -120,4 +122,98 @@ fn an_origin_is_held_to_its_ca_and_shown_the_accounts_certificate() {
     set(&["--origin-ca", &right]);
     std::fs::remove_file(server.dir().join("tls/outbound.crt")).expect("removed");
     visited(&server, "502 origin_failed");
+}
+
+/// Uploads `NAME.pem` and `NAME.key` for origins; the id.
+fn upload(server: &Server, path: &str, name: &str) -> String {
+    let read = |ending: &str| std::fs::read_to_string(server.scratch().join(format!("{name}.{ending}")));
+    let body =
+        json!({ "certificate": read("pem").expect("made"), "private_key": read("key").expect("made") });
+    let answer = done(server, "POST", path, &body);
+    assert!(!answer.to_string().contains("PRIVATE KEY"), "{answer}");
+    answer["id"].as_str().expect("an id").to_owned()
+}
+
+/// Asks the API below the zone, which must agree.
+fn done(server: &Server, method: &str, path: &str, body: &Value) -> Value {
+    let zone = server.muster_json(&["zone", "list"])[0]["id"].as_str().expect("an id").to_owned();
+    let path = format!("/zones/{zone}/origin_tls_client_auth{path}");
+    let (_, token) = server.account_and_token();
+    let path = format!("/client/v4{path}");
+    let authorization = format!("Bearer {token}");
+    let reply = server.ask_admin(method, &path, &[("Authorization", &authorization)], &body.to_string());
+    assert_eq!(reply.status, 200, "{method} {path}: {}", reply.text());
+    serde_json::from_str::<Value>(&reply.text()).expect("JSON")["result"].clone()
+}
+
+/// Each answer of the API comes when the edge goes by it, so one visit after it tells.
+#[test]
+fn an_origin_is_shown_what_its_hostname_or_zone_chose() {
+    let mut server = Server::start();
+    shell(&server, &format!("({FILES}) 2>&1"));
+    let origin = Origin::start(server.scratch());
+    let ca = text(&server.scratch().join("origin-ca.pem"));
+    server.muster(&[
+        "host",
+        "set",
+        "api.example.test",
+        "--mode",
+        "off",
+        "--origin",
+        &origin.url,
+        "--origin-ca",
+        &ca,
+        "--origin-name",
+        "origin.internal",
+    ]);
+    let shown = |name: Option<&str>| {
+        let seen = visit(&server);
+        match name {
+            Some(name) => assert!(
+                seen.starts_with("200")
+                    && (seen.contains(&format!("CN={name}")) || seen.contains(&format!("CN = {name}"))),
+                "{name}: {seen}"
+            ),
+            None => assert!(seen.starts_with("502 origin_failed"), "{seen}"),
+        }
+    };
+    let enable = |enabled| done(&server, "PUT", "/settings", &json!({ "enabled": enabled }));
+    let name = |wish: Value| done(&server, "PUT", "/hostnames", &json!({ "config": [wish] }));
+    let host = "api.example.test";
+    let stranger = upload(&server, "", "stranger");
+    shown(None);
+    enable(true);
+    shown(None);
+    let zone = upload(&server, "", "zone");
+    shown(Some("zone"));
+    let own = upload(&server, "/hostnames/certificates", "host");
+    shown(Some("zone"));
+    name(json!({ "hostname": host, "cert_id": own, "enabled": true }));
+    shown(Some("host"));
+    enable(false);
+    shown(Some("host"));
+    name(json!({ "hostname": host, "enabled": false }));
+    shown(None);
+    enable(true);
+    shown(Some("zone"));
+    name(json!({ "hostname": host, "enabled": null }));
+    done(&server, "DELETE", &format!("/hostnames/certificates/{own}"), &Value::Null);
+    shown(Some("zone"));
+    // The one before it, and then the account's, which there is none of.
+    done(&server, "DELETE", &format!("/{zone}"), &Value::Null);
+    shown(None);
+    done(&server, "DELETE", &format!("/{stranger}"), &Value::Null);
+    shown(None);
+    for (from, to) in [("edge.key", "key"), ("edge.pem", "crt")] {
+        let to = server.dir().join(format!("tls/outbound.{to}"));
+        std::fs::copy(server.scratch().join(from), to).expect("copied");
+    }
+    visited(&server, "200");
+    shown(Some("edge"));
+    // As it is after a restart, the key read anew.
+    upload(&server, "", "zone");
+    server.terminate();
+    server.serve();
+    let seen = visit(&server);
+    assert!(seen.starts_with("200") && seen.contains("zone"), "{seen}");
 }

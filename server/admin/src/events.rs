@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// The names of all events, in alphabetical order.
-pub(crate) const NAMES: [&str; 21] = [
+pub(crate) const NAMES: [&str; 22] = [
     "account-created",
     "admin-token-set",
     "ca-added",
@@ -24,6 +24,7 @@ pub(crate) const NAMES: [&str; 21] = [
     "document-set",
     "host-removed",
     "host-set",
+    "origin-pull-set",
     "outbound-leaf-set",
     "profile-set",
     "token-set",
@@ -73,7 +74,9 @@ fn subject(kind: &ChangeKind) -> Map<String, Value> {
         ChangeKind::DeviceSet(device, status) => json!({ "device": device, "status": status }),
         ChangeKind::DevicesImported(count) => json!({ "count": count }),
         ChangeKind::DocumentSet(kind, id) => json!({ "kind": kind, "id": id }),
-        ChangeKind::HostRemoved(host) | ChangeKind::HostSet(host) => json!({ "host": host }),
+        ChangeKind::HostRemoved(host) | ChangeKind::HostSet(host) | ChangeKind::OriginPullSet(host) => {
+            json!({ "host": host })
+        }
         ChangeKind::OutboundLeafSet(id) => json!({ "mtls_certificate": id }),
         ChangeKind::ProfileSet(profile) => json!({ "profile": profile }),
         ChangeKind::TokenSet(token) => json!({ "token": token }),

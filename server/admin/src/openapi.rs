@@ -108,21 +108,9 @@ impl Operation {
         self
     }
 
-    /// An object that is checked by the rules of what it is for.
-    pub(crate) fn takes_object(mut self) -> Self {
-        self.body = Some(json!({ "type": "object" }));
-        self
-    }
-
     /// One result.
     pub(crate) fn answers<T: ToSchema>(mut self) -> Self {
         self.answer = Answered::One(self.reference::<T>());
-        self
-    }
-
-    /// An object whose members depend on what it is.
-    pub(crate) fn answers_object(mut self) -> Self {
-        self.answer = Answered::One(json!({ "type": "object" }));
         self
     }
 
@@ -144,13 +132,6 @@ impl Operation {
         paged.answer = Answered::List(paged.reference::<T>());
         paged.reference::<PageInfo>();
         paged
-    }
-
-    /// A page of a list of objects whose members depend on what they are.
-    pub(crate) fn lists_objects(self) -> Self {
-        let mut listed = self.lists::<PageInfo>();
-        listed.answer = Answered::List(json!({ "type": "object" }));
-        listed
     }
 
     /// Something else than JSON.

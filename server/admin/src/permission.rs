@@ -22,7 +22,7 @@ fn area(parts: &[&str]) -> Option<Area> {
         ["accounts" | "zones", _, "access", "certificates", ..] => Area::AccessCertificates,
         ["accounts" | "zones", _, "access", ..] | ["accounts", _, "muster", "access_test"] => Area::Access,
         ["accounts", _, "mtls_certificates", ..]
-        | ["zones", _, "client_certificates" | "certificate_authorities", ..]
+        | ["zones", _, "client_certificates" | "certificate_authorities" | "origin_tls_client_auth", ..]
         | ["accounts", _, "muster", "cas" | "certificates" | "hosts" | "lapsing" | "roots", ..] => {
             Area::Certificates
         }
@@ -46,6 +46,8 @@ mod tests {
         assert_eq!(of(Method::GET, "/client/v4/user/tokens/verify"), None);
         assert_eq!(of(Method::GET, "/client/v4/zones/{zone_id}"), some("zone:read"));
         assert_eq!(of(Method::POST, "/client/v4/zones/{z}/client_certificates"), some("certificates:write"));
+        let pulls = "/client/v4/zones/{z}/origin_tls_client_auth/hostnames";
+        assert_eq!(of(Method::PUT, pulls), some("certificates:write"));
         assert_eq!(of(Method::PUT, "/client/v4/zones/{z}/rulesets/{id}"), some("rules:write"));
         assert_eq!(of(Method::DELETE, "/client/v4/accounts/{a}/access/apps/{id}"), some("access:write"));
         let access = "/client/v4/zones/{z}/access/certificates/settings";

@@ -21,8 +21,8 @@ use tracing::Instrument as _;
 use crate::api::{
     access, access_certificates, access_test, accounts, admin_tokens, approvals, associations, audit, backup,
     cas, certificates, client_certificates, connections, devices, events, host_test, hosts, lapsing,
-    managed_headers, metrics, mtls_certificates, profiles, rulesets, signing, status, tokens, webhooks,
-    zones,
+    managed_headers, metrics, mtls_certificates, origin_pulls, profiles, rulesets, signing, status, tokens,
+    webhooks, zones,
 };
 use crate::error::{ApiError, CODE_METHOD, CODE_ROUTE};
 use crate::openapi::{Operation, Routes, delete, get, patch, post, put};
@@ -183,30 +183,49 @@ fn zones() -> Routes {
                     .answers::<associations::AssociationView>(),
             ],
         )
-        .at("/zones/{zone_id}/rulesets", [get("Rulesets", rulesets::list).lists_objects()])
+        .nest("/zones/{zone_id}/origin_tls_client_auth", origin_pulls())
+        .at(
+            "/zones/{zone_id}/rulesets",
+            [
+                get("Rulesets", rulesets::list).lists::<rulesets::RulesetView>(),
+                post("Make the ruleset", rulesets::create)
+                    .takes::<rulesets::NewRuleset>()
+                    .answers::<rulesets::RulesetView>(),
+            ],
+        )
         .at(
             "/zones/{zone_id}/rulesets/phases/http_request_firewall_custom/entrypoint",
             [
-                get("The rules that requests are judged by", rulesets::get).answers_object(),
-                put("Replace the rules", rulesets::set).takes_object().answers_object(),
+                get("The rules that requests are judged by", rulesets::get)
+                    .answers::<rulesets::RulesetView>(),
+                put("Replace the rules", rulesets::set)
+                    .takes::<rulesets::Ruleset>()
+                    .answers::<rulesets::RulesetView>(),
             ],
         )
         .at(
             "/zones/{zone_id}/rulesets/{id}",
             [
-                get("A ruleset", rulesets::get_named).answers_object(),
-                put("Replace the rules of a ruleset", rulesets::set_named).takes_object().answers_object(),
+                get("A ruleset", rulesets::get_named).answers::<rulesets::RulesetView>(),
+                put("Replace the rules of a ruleset", rulesets::set_named)
+                    .takes::<rulesets::Ruleset>()
+                    .answers::<rulesets::RulesetView>(),
+                delete("Remove a ruleset", rulesets::remove).answers::<rulesets::RulesetView>(),
             ],
         )
         .at(
             "/zones/{zone_id}/rulesets/{id}/rules",
-            [post("Add a rule", rulesets::rules::add).takes_object().answers_object()],
+            [post("Add a rule", rulesets::rules::add)
+                .takes::<rulesets::rules::Added>()
+                .answers::<rulesets::RulesetView>()],
         )
         .at(
             "/zones/{zone_id}/rulesets/{id}/rules/{rule_id}",
             [
-                patch("Edit a rule", rulesets::rules::change).takes_object().answers_object(),
-                delete("Remove a rule", rulesets::rules::remove).answers_object(),
+                patch("Edit a rule", rulesets::rules::change)
+                    .takes::<rulesets::rules::Changed>()
+                    .answers::<rulesets::RulesetView>(),
+                delete("Remove a rule", rulesets::rules::remove).answers::<rulesets::RulesetView>(),
             ],
         )
         .at(
@@ -217,7 +236,66 @@ fn zones() -> Routes {
                 patch("Turn managed headers on or off", managed_headers::edit)
                     .takes::<managed_headers::Wanted>()
                     .answers::<managed_headers::View>(),
-                delete("Managed headers as they are at first", managed_headers::remove).answers_object(),
+                delete("Managed headers as they are at first", managed_headers::remove)
+                    .answers::<managed_headers::View>(),
+            ],
+        )
+}
+
+/// What the origins of a zone are shown.
+fn origin_pulls() -> Routes {
+    use origin_pulls::hostnames;
+    Routes::default()
+        .merge(origin_certificates::<origin_pulls::OfZone>(""))
+        .merge(origin_certificates::<origin_pulls::OfHostnames>("/hostnames/certificates"))
+        .at(
+            "/settings",
+            [
+                get("Whether the zone's origins are shown a certificate", origin_pulls::settings)
+                    .answers::<origin_pulls::SettingsView>(),
+                put("Set whether they are", origin_pulls::set_settings)
+                    .takes::<origin_pulls::SettingsWanted>()
+                    .answers::<origin_pulls::SettingsView>(),
+            ],
+        )
+        .at(
+            "/hostnames",
+            [
+                get("Hostnames with a certificate of their own for their origins", hostnames::list)
+                    .lists::<hostnames::HostnameView>(),
+                put("Set the certificates of hostnames for their origins", hostnames::set)
+                    .takes::<hostnames::Wanted>()
+                    .answers_list::<hostnames::HostnameView>(),
+            ],
+        )
+        .at(
+            "/hostnames/{id}",
+            [get("The certificate of a hostname for its origins", hostnames::get)
+                .answers::<hostnames::HostnameView>()],
+        )
+}
+
+/// Certificates for origins, of one level.
+fn origin_certificates<L: origin_pulls::Level>(prefix: &str) -> Routes {
+    let all = if prefix.is_empty() { "/" } else { prefix };
+    Routes::default()
+        .at(
+            all,
+            [
+                get("Certificates for origins", origin_pulls::list::<L>)
+                    .lists::<origin_pulls::CertificateView>(),
+                post("Upload a certificate for origins", origin_pulls::upload::<L>)
+                    .takes::<origin_pulls::Wanted>()
+                    .answers::<origin_pulls::CertificateView>(),
+            ],
+        )
+        .at(
+            &format!("{prefix}/{{id}}"),
+            [
+                get("A certificate for origins", origin_pulls::get::<L>)
+                    .answers::<origin_pulls::CertificateView>(),
+                delete("Remove a certificate for origins", origin_pulls::remove::<L>)
+                    .answers::<origin_pulls::CertificateView>(),
             ],
         )
 }
@@ -231,19 +309,21 @@ fn access() -> Routes {
         .at(
             "/apps/{id}/policies",
             [
-                get("The policies of an application", policies::list).lists_objects(),
+                get("The policies of an application", policies::list).lists::<access::views::LinkView>(),
                 post("Add a policy to an application", policies::add)
-                    .takes_object()
-                    .answers_object()
+                    .takes::<policies::Own>()
+                    .answers::<access::views::LinkView>()
                     .created(),
             ],
         )
         .at(
             "/apps/{id}/policies/{policy_id}",
             [
-                get("A policy of an application", policies::get).answers_object(),
-                put("Replace a policy of an application", policies::update).takes_object().answers_object(),
-                delete("Remove a policy of an application", policies::remove).answers_object(),
+                get("A policy of an application", policies::get).answers::<access::views::LinkView>(),
+                put("Replace a policy of an application", policies::update)
+                    .takes::<policies::Own>()
+                    .answers::<access::views::LinkView>(),
+                delete("Remove a policy of an application", policies::remove).answers::<access::Removed>(),
             ],
         )
         .nest("/groups", documents::<access::Group>())
@@ -287,16 +367,18 @@ fn documents<T: access::Written>() -> Routes {
         .at(
             "/",
             [
-                get("Objects of this kind", access::list::<T>).lists_objects(),
-                post("Make one", access::create::<T>).takes_object().answers_object().created(),
+                get("Objects of this kind", access::list::<T>)
+                    .query(access::Sought::QUESTIONS)
+                    .lists::<T::View>(),
+                post("Make one", access::create::<T>).takes::<T>().answers::<T::View>().created(),
             ],
         )
         .at(
             "/{id}",
             [
-                get("One of them", access::get::<T>).answers_object(),
-                put("Replace one", access::update::<T>).takes_object().answers_object(),
-                delete("Remove one", access::remove::<T>).answers_object(),
+                get("One of them", access::get::<T>).answers::<T::View>(),
+                put("Replace one", access::update::<T>).takes::<T>().answers::<T::View>(),
+                delete("Remove one", access::remove::<T>).answers::<access::Removed>(),
             ],
         )
 }
@@ -418,7 +500,7 @@ fn authorities() -> Routes {
         )
         .at(
             "/certificates/sign",
-            [post("Sign a request", signing::sign).takes::<signing::Sign>().answers_object()],
+            [post("Sign a request", signing::sign).takes::<signing::Sign>().answers::<signing::SignedView>()],
         )
         .at(
             "/certificates/{id}",

@@ -145,6 +145,14 @@ impl FileKey {
         write_new(path, text.as_bytes()).map_err(|error| FileKeyError::File { path: path.to_owned(), error })
     }
 
+    /// The key as PKCS#8, for whoever has to hand it on; wiped when dropped.
+    ///
+    /// # Errors
+    /// When the cryptographic library fails.
+    pub fn pkcs8_der(&self) -> Result<Zeroizing<Vec<u8>>, CryptoFailure> {
+        self.pair.pkcs8_der()
+    }
+
     fn from_pair(pair: KeyPair) -> Result<Self, CryptoFailure> {
         let spki_der = pair.spki_der()?;
         Ok(Self { pair, spki_der })

@@ -251,8 +251,9 @@ impl Doors {
             .as_ref()
             .ok_or_else(|| fault("it has no usable server certificate".to_owned()))?;
         let certified_key = Arc::new(maker.tls.certified_key(certificate).map_err(fault)?);
+        let own = own_identity(maker, entry);
         let origins =
-            maker.origins.origins(&entry.rule.origins, &entry.origin_tls, account).map_err(fault)?;
+            maker.origins.origins(&entry.rule.origins, &entry.origin_tls, own, account).map_err(fault)?;
         self.assemble(maker, entry.rule.clone(), certified_key, Arc::new(origins), sets)
     }
 
@@ -295,6 +296,18 @@ impl Doors {
         }
         wanted
     }
+}
+
+/// The hostname's own certificate for its origins. While it can't be used they are shown none, and those that
+/// insist refuse, which is the account's to see.
+fn own_identity(maker: &DoorMaker, entry: &HostEntry) -> Option<Arc<CertifiedKey>> {
+    let loaded = maker.tls.certified_key(entry.origin_tls.identity.as_ref()?);
+    loaded
+        .inspect_err(|fault| {
+            tracing::warn!(host = %entry.rule.host, fault, "the certificate for its origins is unusable");
+        })
+        .ok()
+        .map(Arc::new)
 }
 
 /// The sets of anchors in use, one per account and set of CAs.

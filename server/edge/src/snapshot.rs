@@ -130,9 +130,12 @@ pub struct OriginTls {
     /// The name that the origin's certificate must have; the host of its URL when not given.
     #[serde(default)]
     pub server_name: Option<Hostname>,
-    /// Whether the account's outbound certificate is shown.
+    /// Whether the account's outbound certificate is shown, where there is none of the hostname's own.
     #[serde(default)]
     pub identify: bool,
+    /// The hostname's own certificate for its origins, which goes before the account's.
+    #[serde(default)]
+    pub identity: Option<TlsIdentity>,
 }
 
 /// A certificate with its key.

@@ -10,6 +10,7 @@ use crate::identity::{
     ZoneId,
 };
 use crate::name::{DeviceId, Hostname, Label, Title};
+use crate::network::Network;
 use crate::time::UnixTime;
 
 /// The schema of a text of this form, with a format that has a name or with a pattern.
@@ -45,6 +46,7 @@ texts! {
     Hostname, "A hostname in lower case", None, None;
     KeyFingerprint, "SHA-256 of a SubjectPublicKeyInfo", None, Some("^[0-9a-f]{64}$");
     Label, "A short name", None, None;
+    Network, "An address, or a network as ADDRESS/BITS", None, None;
     RequestKey, "A request for a certificate", None, Some("^[0-9a-f]{64}$");
     Serial, "A serial number, hex", None, Some("^[0-9a-f]+$");
     Title, "What people call it", None, None;

@@ -3,8 +3,8 @@
 //!
 //! `DIR/tls/hosts/NAME.pem` holds what is made here. An operator's own certificate is put beside it as
 //! `NAME.crt` and `NAME.key`, and goes before; of a wildcard, `NAME` begins with `_.` instead of `*.`.
-//! What origins are shown is `DIR/tls/outbound.crt` and `outbound.key`, always an operator's: by a CA of
-//! ours a device could pose as the edge.
+//! What origins are shown is `DIR/tls/outbound.crt` and `outbound.key`, or what was uploaded for their
+//! hostname or zone, always an operator's: by a CA of ours a device could pose as the edge.
 //! Files are read again when they change. While they can't be used, the certificate before stays.
 
 use std::collections::HashMap;
@@ -16,7 +16,10 @@ use std::time::Duration;
 use muster_edge::{SecretKey, TlsIdentity};
 use muster_enroll::{Authority, Clock};
 use muster_policy::host::HostPattern;
+use muster_policy::identity::CaId;
 use muster_policy::time::UnixTime;
+use muster_store::record::OutboundLeaf;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_bytes::ByteBuf;
 
@@ -36,6 +39,8 @@ pub(super) struct Certificates {
     outbound: Mutex<Outbound>,
     /// Held while one is made: all that are made of one folder share it.
     making: Arc<Mutex<()>>,
+    /// Uploaded leaves that origins are shown; opening an encrypted key takes long on purpose.
+    leaves: Mutex<HashMap<CaId, TlsIdentity>>,
 }
 
 /// What origins were last shown, and the files that it was looked for in.
@@ -80,7 +85,7 @@ impl Certificates {
         std::fs::create_dir_all(&folder)?;
         let outbound_files = dir.outbound_tls();
         let (used, outbound, making) = (Mutex::default(), Mutex::default(), Arc::default());
-        Ok(Self { folder, outbound_files, authority, clock, used, outbound, making })
+        Ok(Self { folder, outbound_files, authority, clock, used, outbound, making, leaves: Mutex::default() })
     }
 
     /// The same folder for another edge, that was given nothing yet.
@@ -93,6 +98,7 @@ impl Certificates {
             used: Mutex::default(),
             outbound: Mutex::default(),
             making: Arc::clone(&self.making),
+            leaves: Mutex::default(),
         }
     }
 
@@ -154,6 +160,37 @@ impl Certificates {
     pub(super) fn outbound_is_due(&self) -> bool {
         let [chain, key] = &self.outbound_files;
         self.outbound.lock().unwrap_or_else(PoisonError::into_inner).stamps != stamps(chain, key)
+    }
+
+    /// An uploaded leaf with its key. While they can't be read it is an empty one, which the edge shows nobody:
+    /// no other may stand in for it.
+    pub(super) fn of_leaf(&self, leaf: &OutboundLeaf) -> TlsIdentity {
+        let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = leaves.get(&leaf.id) {
+            return known.clone();
+        }
+        match self.read_leaf(leaf) {
+            Ok(identity) => leaves.entry(leaf.id).or_insert(identity).clone(),
+            Err(error) => {
+                tracing::error!(leaf = %leaf.id, error, "an uploaded certificate for origins can't be used");
+                TlsIdentity { chain: Vec::new(), key: SecretKey::new(Vec::new()) }
+            }
+        }
+    }
+
+    fn read_leaf(&self, leaf: &OutboundLeaf) -> Result<TlsIdentity, String> {
+        let file = leaf.key_file.as_deref().ok_or("it was uploaded without its key")?;
+        let key = self.authority.outbound_key(file).map_err(|error| error.to_string())?;
+        let chain = CertificateDer::pem_slice_iter(leaf.pem.as_bytes())
+            .map(|der| der.map(|der| ByteBuf::from(der.as_ref())))
+            .collect::<Result<_, _>>()
+            .map_err(|error| error.to_string())?;
+        Ok(TlsIdentity { chain, key: SecretKey::new(key.to_vec()) })
+    }
+
+    /// Forgets a leaf that was removed.
+    pub(super) fn forget_leaf(&self, leaf: CaId) {
+        self.leaves.lock().unwrap_or_else(PoisonError::into_inner).remove(&leaf);
     }
 
     /// Forgets a hostname that is not served any more.

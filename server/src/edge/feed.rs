@@ -13,10 +13,12 @@ use muster_edge::{
 };
 use muster_enroll::{Clock, Registrar};
 use muster_policy::gate::GateWritten;
-use muster_policy::host::HostPattern;
+use muster_policy::host::{HostPattern, HostRule};
 use muster_policy::identity::AccountId;
 use muster_policy::time::UnixTime;
-use muster_store::record::{Account, Ca, CaRole, CaState, Certificate, ChangeKind, Device, Host};
+use muster_store::record::{
+    Account, Ca, CaRole, CaState, Certificate, ChangeKind, Device, Host, OutboundLeaf, ShownTo, Zone,
+};
 use muster_store::{Fault, Ledger, Reader};
 
 use super::certificates::Certificates;
@@ -119,6 +121,9 @@ impl Feed {
                     // It may have been set again since.
                     events.push(self.host_event(&reader, &host)?.unwrap_or_else(|| self.gone(host)));
                 }
+                // It need not be served yet.
+                ChangeKind::OriginPullSet(host) => events.extend(self.host_event(&reader, &host)?),
+                ChangeKind::OutboundLeafSet(leaf) => self.certificates.forget_leaf(leaf),
                 _ => {}
             }
         }
@@ -175,15 +180,28 @@ impl Feed {
     /// less. So a hostname of a paused zone is there without: taken away, it would be the wildcard's of the
     /// zone around it.
     fn host_entry(&self, reader: &Reader, host: Host) -> Result<HostEntry, Fault> {
-        let is_paused = reader.zone(host.rule.zone)?.is_some_and(|zone| zone.paused);
-        let certificate = if is_paused {
+        let zone = reader.zone(host.rule.zone)?;
+        let certificate = if zone.as_ref().is_some_and(|zone| zone.paused) {
             self.certificates.forget(&host.rule.host);
             None
         } else {
             self.certificates.of(&host.rule.host)
         };
+        let shown = shown_to_origins(reader, &host.rule, zone.as_ref())?;
         let tls = host.origin_tls;
-        let origin_tls = OriginTls { anchors: tls.cas, server_name: tls.name, identify: tls.identify };
+        let origin_tls = OriginTls {
+            anchors: tls.cas,
+            server_name: tls.name,
+            identify: match shown {
+                Shown::Account => true,
+                Shown::AsHostSays => tls.identify,
+                Shown::Leaf(_) => false,
+            },
+            identity: match shown {
+                Shown::Leaf(leaf) => Some(self.certificates.of_leaf(&leaf)),
+                Shown::Account | Shown::AsHostSays => None,
+            },
+        };
         Ok(HostEntry { rule: host.rule, certificate, origin_tls })
     }
 
@@ -224,6 +242,32 @@ impl Feed {
         })?;
         Ok(noted)
     }
+}
+
+/// Which certificate the origins of a hostname are shown.
+enum Shown {
+    /// The account's.
+    Account,
+    /// The account's, if the hostname says so.
+    AsHostSays,
+    /// One that was uploaded for the hostname or its zone.
+    Leaf(Box<OutboundLeaf>),
+}
+
+/// The hostname's own leaf goes before the zone's, and that before the account's.
+fn shown_to_origins(reader: &Reader, rule: &HostRule, zone: Option<&Zone>) -> Result<Shown, Fault> {
+    let pull = reader.origin_pull(rule.zone, &rule.host)?.filter(|pull| pull.enabled);
+    if let Some(pull) = pull
+        && let Some(leaf) = reader.outbound_leaf(rule.account, pull.leaf)?
+    {
+        return Ok(Shown::Leaf(Box::new(leaf)));
+    }
+    if zone.is_none_or(|zone| !zone.shows_certificate) {
+        return Ok(Shown::AsHostSays);
+    }
+    let mut newest_first = reader.outbound_leaves(rule.account)?.into_iter();
+    let of_zone = newest_first.find(|leaf| leaf.shown_to == Some(ShownTo::Zone(rule.zone)));
+    Ok(of_zone.map_or(Shown::Account, |leaf| Shown::Leaf(Box::new(leaf))))
 }
 
 fn entry_of(device: Device) -> DeviceEntry {

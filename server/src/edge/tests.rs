@@ -90,7 +90,15 @@ impl Rig {
         let zones = registrar.ledger().reader().expect("open").zones(account).expect("read");
         let zone = zones.first().expect("one").id;
         let paused = Some(paused);
-        let edit = EditZone { account, zone, paused, kind: None, vanity_name_servers: None, by };
+        let edit = EditZone {
+            account,
+            zone,
+            paused,
+            kind: None,
+            shows_certificate: None,
+            vanity_name_servers: None,
+            by,
+        };
         registrar.ledger().transact(edit).await.expect("edited");
     }
 

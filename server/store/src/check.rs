@@ -27,8 +27,8 @@ use crate::migration::SCHEMA_VERSION;
 use crate::reader::Reader;
 use crate::record::{
     Account, AdminToken, Association, Ca, Certificate, Change, Counters, CrlState, DeadLetter, Device,
-    Document, Host, Intent, KeyedRequest, KeyedUse, OutboundLeaf, Request, RevokedEntry, Token, Webhook,
-    WebhookProgress, Zone,
+    Document, Host, Intent, KeyedRequest, KeyedUse, OriginPull, OutboundLeaf, Request, RevokedEntry, Token,
+    Webhook, WebhookProgress, Zone,
 };
 use crate::tables::{META_SCHEMA, Record, TableName};
 use crate::transaction::Fault;
@@ -166,6 +166,19 @@ impl Reader {
         self.each(|key, leaf: &OutboundLeaf| {
             let expected = keys::outbound_leaf(leaf.account, leaf.id);
             holds(TableName::OutboundLeaves, key == expected, KEY_DIFFERS)
+        })?;
+        let leaves = self.table(TableName::OutboundLeaves)?;
+        let zones = self.table(TableName::Zones)?;
+        self.each(|key, pull: &OriginPull| {
+            let table = TableName::OriginPulls;
+            holds(table, key == keys::origin_pull(pull.zone, &pull.host), KEY_DIFFERS)?;
+            let zone = zones.get(pull.zone.as_bytes().as_slice())?;
+            let zone: Option<Zone> =
+                zone.map(|zone| codec::decode(TableName::Zones, zone.value())).transpose()?;
+            let account = zone.map(|zone| zone.account);
+            let leaf = account.map(|account| keys::outbound_leaf(account, pull.leaf));
+            let is_there = leaf.map(|leaf| leaves.get(leaf.as_slice())).transpose()?.flatten().is_some();
+            holds(table, is_there, "a hostname names a leaf that is not there")
         })?;
         self.each(|key, document: &Document| {
             let expected = keys::document(document.account, document.kind, document.id);

@@ -45,6 +45,10 @@ pub(crate) fn outbound_leaf(account: AccountId, id: CaId) -> Vec<u8> {
     join(&[account.as_bytes(), id.as_bytes()])
 }
 
+pub(crate) fn origin_pull(zone: ZoneId, host: &HostPattern) -> Vec<u8> {
+    join(&[zone.as_bytes(), host.to_string().as_bytes()])
+}
+
 /// The start of all keys of a kind of document.
 pub(crate) fn documents(account: AccountId, kind: DocumentKind) -> Vec<u8> {
     join(&[account.as_bytes(), &[kind.octet()]])

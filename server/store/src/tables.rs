@@ -87,6 +87,8 @@ tables! {
     KeyedUses, "keyed-uses";
     /// account, manufacturer serial -> device id
     ManufacturerSerials, "manufacturer-serials";
+    /// zone, hostname or wildcard -> `OriginPull`
+    OriginPulls, "origin-pulls";
     /// account, leaf -> `OutboundLeaf`
     OutboundLeaves, "outbound-leaves";
     /// account, kind, id -> `Document`

@@ -63,5 +63,40 @@ const added = await client.rulesets.rules.create(ruleset.id, { zone_id, action: 
 assert.deepEqual(added.rules.map(({ action }) => action), ['block', 'log']);
 const left = await client.rulesets.rules.delete(added.rules[1].id, { ruleset_id: ruleset.id, zone_id });
 assert.equal(left.rules.length, 1);
+await client.rulesets.delete(ruleset.id, { zone_id });
+const created = await client.rulesets.create({ zone_id, kind: 'zone', name: 'default', phase: 'http_request_firewall_custom', rules: [] });
+assert.deepEqual((await all(client.rulesets.list({ zone_id }))).map(({ id }) => id), [created.id]);
+
+const pulls = client.originTLSClientAuth;
+const shown = {};
+for (const level of ['zoneCertificates', 'hostnameCertificates']) {
+  const upload = { zone_id, certificate: file('leaf.pem'), private_key: file('leaf.key') };
+  const made_pull = await pulls[level].create(upload);
+  assert.equal(made_pull.status, 'active');
+  assert.ok(!JSON.stringify(made_pull).includes('PRIVATE'));
+  await assert.rejects(pulls[level].create(upload), Cloudflare.ConflictError);
+  assert.equal((await pulls[level].get(made_pull.id, { zone_id })).id, made_pull.id);
+  assert.deepEqual((await all(pulls[level].list({ zone_id }))).map(({ id }) => id), [made_pull.id]);
+  shown[level] = made_pull.id;
+}
+assert.equal((await pulls.settings.get({ zone_id })).enabled, false);
+assert.equal((await pulls.settings.update({ zone_id, enabled: true })).enabled, true);
+const wish = { hostname: 'pull.ts.example', cert_id: shown.hostnameCertificates, enabled: true };
+const [set] = await all(pulls.hostnames.update({ zone_id, config: [wish] }));
+assert.deepEqual([set.hostname, set.cert_id, set.enabled, set.cert_status], ['pull.ts.example', wish.cert_id, true, 'active']);
+assert.equal((await pulls.hostnames.get('pull.ts.example', { zone_id })).cert_id, wish.cert_id);
+await assert.rejects(pulls.hostnameCertificates.delete(wish.cert_id, { zone_id }), Cloudflare.ConflictError);
+await all(pulls.hostnames.update({ zone_id, config: [{ hostname: 'pull.ts.example', enabled: null }] }));
+await assert.rejects(pulls.hostnames.get('pull.ts.example', { zone_id }), Cloudflare.NotFoundError);
+for (const [level, id] of Object.entries(shown)) {
+  assert.equal((await pulls[level].delete(id, { zone_id })).id, id);
+}
+
+const { data, response } = await client.zones.get({ zone_id }).withResponse();
+assert.deepEqual([data.id, response.status, response.headers.get('content-type')], [zone_id, 200, 'application/json']);
+await assert.rejects(client.zones.list({ per_page: 0 }), Cloudflare.BadRequestError);
+await assert.rejects(client.zones.get({ zone_id: 'no id' }), Cloudflare.NotFoundError);
+await assert.rejects(client.post(`/zones/${zone_id}/client_certificates`), (error) => error instanceof Cloudflare.BadRequestError && error.errors[0].code === 1400);
+await assert.rejects(new Cloudflare({ baseURL, apiToken: 'wrong', maxRetries: 0 }).zones.list(), Cloudflare.AuthenticationError);
 assert.equal((await client.zones.delete({ zone_id })).id, zone_id);
 console.log('everything passed');

@@ -62,7 +62,8 @@ def fails(error, call, *args, **named):
 # Token, account, memberships, zones.
 verified = client.user.tokens.verify()
 assert verified.status == "active", verified
-assert client.accounts.tokens.verify(account_id=account_id).status == "active"
+assert len(verified.id) == 32 and int(verified.id, 16), verified.id
+assert client.accounts.tokens.verify(account_id=account_id).id == verified.id
 assert [account.id for account in client.accounts.list()] == [account_id]
 assert client.accounts.get(account_id=account_id).id == account_id
 assert [membership.account.id for membership in client.memberships.list()] == [account_id]
@@ -148,6 +149,11 @@ app = zero.applications.create(account_id=account_id, domain="a.sdk.example/admi
                                policies=[{"id": policy.id, "precedence": 1}])
 assert zero.applications.get(app_id=app.id, account_id=account_id).domain == "a.sdk.example/admin"
 assert [found.id for found in zero.applications.list(account_id=account_id)] == [app.id]
+for named, number in [({"name": "ADM"}, 1), ({"name": "adm", "exact": True}, 0), ({"name": "admin", "exact": True}, 1), ({"domain": "/admin"}, 1),
+                      ({"search": "sdk.example"}, 1), ({"search": "other"}, 0)]:
+    assert len(list(zero.applications.list(account_id=account_id, **named))) == number, named
+assert [found.id for found in zero.groups.list(account_id=account_id, name="ops")] == [group.id]
+assert list(zero.groups.list(account_id=account_id, search="none")) == []
 fails(cloudflare.ConflictError, zero.policies.delete, policy_id=policy.id, account_id=account_id)
 fails(cloudflare.BadRequestError, zero.policies.create, account_id=account_id, name="x", decision="allow",
       include=[{"email": {"email": "a@example.com"}}])
@@ -188,6 +194,13 @@ wrong = fails(cloudflare.BadRequestError, phase.update, ruleset_phase="http_requ
               rules=[{"expression": "ssl and", "action": "block"}])
 assert wrong.body["errors"][0]["source"]["pointer"] == "/rules/0/expression"
 
+assert client.rulesets.delete(ruleset_id=ruleset.id, zone_id=zone.id) is None
+assert list(client.rulesets.list(zone_id=zone.id)) == []
+again = client.rulesets.create(zone_id=zone.id, kind="zone", name="default", phase="http_request_firewall_custom", rules=rules)
+assert again["rules"][0]["expression"] == rules[0]["expression"]
+fails(cloudflare.ConflictError, client.rulesets.create, zone_id=zone.id, kind="zone", name="second", phase="http_request_firewall_custom", rules=[])
+fails(cloudflare.BadRequestError, client.rulesets.create, zone_id=zone.id, kind="zone", name="other", phase="http_ratelimit", rules=[])
+
 # Headers that the zone's origins are sent.
 transforms = client.managed_transforms
 assert [(found.id, found.enabled) for found in transforms.list(zone_id=zone.id).managed_request_headers] == [("add_client_certificate_headers", True)]
@@ -198,6 +211,55 @@ fails(cloudflare.BadRequestError, transforms.edit, zone_id=zone.id, managed_requ
       managed_response_headers=[{"id": "remove_x-powered-by_header", "enabled": True}])
 transforms.delete(zone_id=zone.id)
 assert transforms.list(zone_id=zone.id).managed_request_headers[0].enabled is True
+
+# Certificates that origins are shown.
+pulls = client.origin_tls_client_auth
+pair = {}
+for level in [pulls.zone_certificates, pulls.hostname_certificates]:
+    pull_pem, pull_key = certificate("pull", of_ca=False)
+    shown = level.create(zone_id=zone.id, certificate=pull_pem, private_key=pull_key)
+    assert shown.status == "active" and shown.certificate == pull_pem and "PRIVATE" not in str(shown)
+    assert isinstance(shown.expires_on, datetime.datetime) and isinstance(shown.uploaded_on, datetime.datetime)
+    assert level.get(shown.id, zone_id=zone.id).id == shown.id
+    assert [found.id for found in level.list(zone_id=zone.id)] == [shown.id]
+    twice = fails(cloudflare.ConflictError, level.create, zone_id=zone.id, certificate=pull_pem, private_key=pull_key)
+    assert twice.body["errors"][0]["code"] == 1471
+    fails(cloudflare.BadRequestError, level.create, zone_id=zone.id, certificate=pull_pem, private_key=leaf_key)
+    fails(cloudflare.NotFoundError, level.get, "01890000-0000-7000-8000-000000000000", zone_id=zone.id)
+    pair[level] = shown.id
+assert pulls.settings.get(zone_id=zone.id).enabled is False
+assert pulls.settings.update(zone_id=zone.id, enabled=True).enabled is True
+named_id = pair[pulls.hostname_certificates]
+wishes = [{"hostname": "Pull.sdk.example", "cert_id": named_id, "enabled": True}]
+[set_pull] = pulls.hostnames.update(zone_id=zone.id, config=wishes)
+assert (set_pull.hostname, set_pull.cert_id, set_pull.enabled, set_pull.cert_status) == ("pull.sdk.example", named_id, True, "active")
+got = pulls.hostnames.get("pull.sdk.example", zone_id=zone.id)
+assert got.cert_id == named_id and isinstance(got.created_at, datetime.datetime)
+fails(cloudflare.ConflictError, pulls.hostname_certificates.delete, named_id, zone_id=zone.id)
+fails(cloudflare.NotFoundError, pulls.zone_certificates.get, named_id, zone_id=zone.id)
+fails(cloudflare.BadRequestError, pulls.hostnames.update, zone_id=zone.id, config=[{**wishes[0], "hostname": "pull.other.example"}])
+[gone] = pulls.hostnames.update(zone_id=zone.id, config=[{"hostname": "pull.sdk.example", "enabled": None}])
+assert gone.enabled is None
+fails(cloudflare.NotFoundError, pulls.hostnames.get, "pull.sdk.example", zone_id=zone.id)
+for level, shown_id in pair.items():
+    assert level.delete(shown_id, zone_id=zone.id).id == shown_id
+    assert list(level.list(zone_id=zone.id)) == []
+
+# Answers as they come, and how often the client asks: what a repeat can't cure is asked once.
+raw = client.zones.with_raw_response.get(zone_id=zone.id)
+assert raw.headers["content-type"] == "application/json" and raw.parse().id == zone.id and raw.http_response.json()["success"] is True
+asked = []
+counting = Cloudflare(base_url=base_url + "/", api_token=token, http_client=cloudflare.DefaultHttpxClient(event_hooks={"request": [asked.append]}))
+fails(cloudflare.ConflictError, counting.zones.create, account={"id": account_id}, name="sdk.example")
+assert len(asked) == 1, asked
+for wrong in [{"per_page": 0}, {"per_page": 1001}, {"per_page": 2.5}, {"page": -1}]:
+    bounds = fails(cloudflare.BadRequestError, client.zones.list, **wrong)
+    assert bounds.body["errors"][0]["source"]["pointer"] == "/" + next(iter(wrong)), bounds.body
+assert client.zones.list(page=9).result == []
+no_body = fails(cloudflare.BadRequestError, client.post, f"/zones/{zone.id}/client_certificates", cast_to=object)
+assert no_body.errors[0].code == 1400 and no_body.status_code == 400
+fails(cloudflare.NotFoundError, client.client_certificates.get, client_certificate_id="no id", zone_id=zone.id)
+fails(cloudflare.NotFoundError, client.zones.get, zone_id="no id")
 
 # Who may not, and who is unknown.
 fails(cloudflare.AuthenticationError, Cloudflare(base_url=base_url, api_token="wrong", max_retries=0).zones.list)

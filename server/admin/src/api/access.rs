@@ -7,6 +7,7 @@ pub(crate) mod app_policies;
 mod documents;
 mod gate;
 mod links;
+pub(crate) mod views;
 mod weight;
 
 use std::collections::BTreeMap;
@@ -19,12 +20,14 @@ use muster_policy::identity::CaId;
 use muster_policy::network::Network;
 use muster_store::record::{AssociationScope, Document, DocumentKind};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+use utoipa::ToSchema;
 
 pub(crate) use self::documents::Written;
 use self::documents::{find, list_all, remove_one, store};
 pub use self::gate::gate;
 pub(crate) use self::gate::{app_labels, read};
+use self::views::{AppView, GroupView, PolicyView};
 use crate::Api;
 use crate::api::Outcome;
 use crate::auth::Caller;
@@ -42,7 +45,8 @@ const CONDITIONS_MAX: usize = 20_000;
 const NAME_MAX_CHARS: usize = 350;
 
 /// One thing that is said of a visitor.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AccessRule)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Rule {
     Certificate {},
@@ -53,7 +57,8 @@ enum Rule {
 }
 
 /// A group as it is written and stored.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = AccessGroup)]
 pub(crate) struct Group {
     name: String,
     include: Vec<Rule>,
@@ -66,7 +71,8 @@ pub(crate) struct Group {
 }
 
 /// A policy as it is written and stored; what could not be enforced is refused.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = AccessPolicy)]
 pub(crate) struct Policy {
     name: String,
     decision: Decision,
@@ -85,18 +91,21 @@ pub(crate) struct Policy {
     purpose_justification_required: bool,
     /// Looked at so that it is refused: a second factor that nobody asks for would protect nothing.
     #[serde(default, skip_serializing)]
+    #[schema(ignore)]
     mfa_config: Option<Value>,
 }
 
 /// What an application is; only what stands at a hostname can be guarded here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AccessAppKind)]
 #[serde(rename_all = "snake_case")]
 enum AppKind {
     SelfHosted,
 }
 
 /// An application as it is written and stored.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = AccessApp)]
 pub(crate) struct App {
     #[serde(default)]
     name: Option<String>,
@@ -116,14 +125,16 @@ pub(crate) struct App {
 }
 
 /// A place where an application stands; private networks are not guarded here.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = AccessDestination)]
 struct Destination {
     #[serde(default, rename = "type")]
     kind: DestinationKind,
     uri: String,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[schema(as = AccessDestinationKind)]
 #[serde(rename_all = "snake_case")]
 enum DestinationKind {
     #[default]
@@ -180,32 +191,26 @@ pub(crate) struct Parts {
 }
 
 /// A document with what surrounds it, as it is answered.
-fn view<T: Written>(document: &Document, parts: &Parts) -> Result<Value, ApiError> {
-    let mut shown: Value = serde_json::from_str(&document.text).map_err(ApiError::internal)?;
-    if let Some(shown) = shown.as_object_mut() {
-        shown.insert("id".to_owned(), json!(document.id));
-        shown.insert("created_at".to_owned(), json!(document.created_at));
-        shown.insert("updated_at".to_owned(), json!(document.changed_at));
-        if document.kind == DocumentKind::AccessPolicy {
-            let app_count = parts.app_counts.get(&document.id).copied().unwrap_or_default();
-            shown.insert("app_count".to_owned(), json!(app_count));
-            shown.insert("reusable".to_owned(), json!(true));
-        }
-    }
-    T::show(&mut shown, document, parts)?;
-    Ok(shown)
+fn view<T: Written>(document: &Document, parts: &Parts) -> Result<T::View, ApiError> {
+    let written: T = serde_json::from_str(&document.text).map_err(ApiError::internal)?;
+    written.view(document, parts)
 }
 
 async fn view_one<T: Written>(
     api: &Api,
     scope: AssociationScope,
     document: &Document,
-) -> Result<Value, ApiError> {
+) -> Result<T::View, ApiError> {
     view::<T>(document, &links::parts(api, scope).await?)
 }
 
 impl Written for Group {
+    type View = GroupView;
     const KIND: DocumentKind = DocumentKind::AccessGroup;
+
+    fn view(self, document: &Document, _: &Parts) -> Result<GroupView, ApiError> {
+        Ok(GroupView::new(self, document))
+    }
 
     async fn check(&self, api: &Api, scope: AssociationScope) -> Result<(), ApiError> {
         check_name(&self.name)?;
@@ -250,7 +255,12 @@ impl Policy {
 }
 
 impl Written for Policy {
+    type View = PolicyView;
     const KIND: DocumentKind = DocumentKind::AccessPolicy;
+
+    fn view(self, document: &Document, parts: &Parts) -> Result<PolicyView, ApiError> {
+        Ok(PolicyView::new(self, document, parts))
+    }
 
     async fn check(&self, api: &Api, scope: AssociationScope) -> Result<(), ApiError> {
         self.check_parts(api, scope).await
@@ -258,6 +268,7 @@ impl Written for Policy {
 }
 
 impl Written for App {
+    type View = AppView;
     const KIND: DocumentKind = DocumentKind::AccessApp;
 
     async fn check(&self, api: &Api, scope: AssociationScope) -> Result<(), ApiError> {
@@ -292,15 +303,8 @@ impl Written for App {
         links::settle(api, scope, &mut self.policies, &before).await
     }
 
-    fn show(shown: &mut Value, document: &Document, parts: &Parts) -> Result<(), ApiError> {
-        let app: Self = serde_json::from_str(&document.text).map_err(ApiError::internal)?;
-        if let Some(shown) = shown.as_object_mut() {
-            shown.insert(
-                "policies".to_owned(),
-                links::shown(&app.policies, document, &parts.policies)?.into(),
-            );
-        }
-        Ok(())
+    fn view(self, document: &Document, parts: &Parts) -> Result<AppView, ApiError> {
+        AppView::new(self, document, &parts.policies)
     }
 }
 
@@ -325,6 +329,40 @@ async fn check_rules(api: &Api, scope: AssociationScope, name: &str, rules: &[Ru
     Ok(())
 }
 
+/// What a list is to hold: the query parameters of the API we follow.
+pub(crate) struct Sought {
+    /// Each field with what it must hold.
+    fields: Vec<(&'static str, String)>,
+    /// What the name or the domain must hold.
+    anywhere: Option<String>,
+    is_exact: bool,
+}
+
+impl Sought {
+    /// The query parameters that it is read from.
+    pub(crate) const QUESTIONS: &[&str] = &["name", "domain", "search", "exact"];
+
+    fn read(query: &Query) -> Self {
+        let lower = |name| query.get(name).filter(|text| !text.is_empty()).map(str::to_lowercase);
+        let field = |name: &'static str| lower(name).map(|text| (name, text));
+        Self {
+            fields: ["name", "domain"].into_iter().filter_map(field).collect(),
+            anywhere: lower("search"),
+            is_exact: query.get("exact") == Some("true"),
+        }
+    }
+
+    fn is(&self, document: &Document) -> bool {
+        let written: Value = serde_json::from_str(&document.text).unwrap_or_default();
+        let holds = |field: &str, text: &String| {
+            let held = written.get(field).and_then(Value::as_str).unwrap_or_default().to_lowercase();
+            if self.is_exact { held == *text } else { held.contains(text) }
+        };
+        self.fields.iter().all(|(field, text)| holds(field, text))
+            && self.anywhere.as_ref().is_none_or(|text| holds("name", text) || holds("domain", text))
+    }
+}
+
 /// `GET /{scope}/access/{apps|groups|policies}`
 pub(crate) async fn list<T: Written>(
     State(api): State<Arc<Api>>,
@@ -332,9 +370,12 @@ pub(crate) async fn list<T: Written>(
     query: Query,
 ) -> Outcome {
     let page = crate::paging::PageWish::from_query(&query)?;
-    let (found, info) = page.cut(list_all(&api, scope, T::KIND).await?);
+    let mut found = list_all(&api, scope, T::KIND).await?;
+    let sought = Sought::read(&query);
+    found.retain(|document| sought.is(document));
+    let (found, info) = page.cut(found);
     let parts = links::parts(&api, scope).await?;
-    let views: Vec<Value> =
+    let views: Vec<T::View> =
         found.iter().map(|document| view::<T>(document, &parts)).collect::<Result<_, _>>()?;
     Answer::list(&views, info)
 }
@@ -369,8 +410,9 @@ pub(crate) async fn update<T: Written>(
     Answer::one(&view_one::<T>(&api, scope, &stored).await?)
 }
 
-#[derive(Serialize)]
-struct Removed {
+#[derive(Serialize, ToSchema)]
+#[schema(as = AccessRemoved)]
+pub(crate) struct Removed {
     id: CaId,
 }
 

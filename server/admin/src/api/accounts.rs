@@ -58,8 +58,7 @@ pub(crate) struct UserView {
 
 impl UserView {
     fn new(caller: &Caller, account: &record::Account) -> Self {
-        // An id of a token without its hyphens has the form of a user's.
-        let id = caller.token_id().map_or_else(|| "0".repeat(32), |id| id.to_string().replace('-', ""));
+        let id = token_id(caller);
         let email = format!("{id}@{}", account.trust_domain);
         Self {
             id,
@@ -70,6 +69,11 @@ impl UserView {
             suspended: false,
         }
     }
+}
+
+/// The id of a caller's token in the form that the API we follow gives tokens and users: without hyphens.
+fn token_id(caller: &Caller) -> String {
+    caller.token_id().map_or_else(|| "0".repeat(32), |id| id.to_string().replace('-', ""))
 }
 
 /// A user's place in an account.
@@ -100,7 +104,7 @@ impl<'a> AccountView<'a> {
 /// `GET /user/tokens/verify`
 pub(crate) async fn verify_token(caller: Caller) -> Outcome {
     let view = TokenView {
-        id: caller.token_id().map_or_else(|| "local".to_owned(), |id| id.to_string()),
+        id: token_id(&caller),
         status: "active",
         expires_on: caller.token.and_then(|token| token.expires_at),
     };

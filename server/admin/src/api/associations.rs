@@ -55,7 +55,8 @@ async fn named_ca(api: &Api, account: AccountId, text: Option<&str>) -> Result<O
     let missing = || ApiError::no_certificate().at(POINTER_ID);
     let id: CaId = text.parse().map_err(|_| missing())?;
     let look = move |reader: &Reader| {
-        let is_leaf = reader.outbound_leaves(account)?.iter().any(|leaf| leaf.id == id);
+        let is_leaf =
+            reader.outbound_leaves(account)?.iter().any(|leaf| leaf.id == id && leaf.shown_to.is_none());
         Ok((reader.ca(id)?, is_leaf))
     };
     match api.read(look).await? {

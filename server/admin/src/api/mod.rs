@@ -23,6 +23,7 @@ pub(crate) mod lapsing;
 pub(crate) mod managed_headers;
 pub(crate) mod metrics;
 pub(crate) mod mtls_certificates;
+pub(crate) mod origin_pulls;
 pub(crate) mod pem;
 pub(crate) mod profiles;
 pub(crate) mod rulesets;

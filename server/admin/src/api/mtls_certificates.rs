@@ -17,7 +17,7 @@ use muster_store::{Fault, Reader};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub(crate) use self::upload::{Bundle, Wanted, import_ca, read_name, upload};
+pub(crate) use self::upload::{Bundle, NewLeaf, Wanted, add_leaf, forget_key, import_ca, read_name, upload};
 use crate::Api;
 use crate::api::{Outcome, pem};
 use crate::auth::Caller;
@@ -28,7 +28,7 @@ use crate::request::{Account, Id, Query};
 use crate::x509::Facts;
 
 /// wrangler asks for one page only, and takes it for the whole list.
-const PER_PAGE_DEFAULT: u32 = 1_000;
+pub(crate) const PER_PAGE_DEFAULT: u32 = 1_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -110,7 +110,9 @@ fn all(reader: &Reader, account: AccountId) -> Result<Vec<CertificateView>, Faul
     let cas = reader.cas(account)?;
     let mut views: Vec<CertificateView> =
         cas.iter().filter(|ca| is_brought(ca)).map(CertificateView::of_ca).collect();
-    views.extend(reader.outbound_leaves(account)?.into_iter().map(CertificateView::of_leaf));
+    // Those for origins are objects of their zones.
+    let leaves = reader.outbound_leaves(account)?.into_iter().filter(|leaf| leaf.shown_to.is_none());
+    views.extend(leaves.map(CertificateView::of_leaf));
     views.sort_by_key(|view| core::cmp::Reverse((view.uploaded_on, view.id)));
     Ok(views)
 }
@@ -171,11 +173,7 @@ pub(crate) async fn remove(
     } else {
         let remove = RemoveOutboundLeaf { account, id: view.id, by };
         let leaf = api.registrar().ledger().transact(remove).await.map_err(gone)?;
-        if let Some(file) = leaf.key_file
-            && let Err(error) = api.registrar().authority().forget_outbound_key(&file)
-        {
-            tracing::warn!(%error, file, "the key file of a removed certificate stays");
-        }
+        forget_key(&api, &leaf);
     }
     Answer::one(&view)
 }

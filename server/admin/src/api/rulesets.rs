@@ -15,10 +15,11 @@ use muster_policy::expression::Expression;
 use muster_policy::gate::{Action, RULES_MAX};
 use muster_policy::identity::{AccountId, CaId, ZoneId};
 use muster_policy::time::UnixTime;
-use muster_store::act::SetDocument;
+use muster_store::act::{RemoveDocument, SetDocument};
 use muster_store::record::{self, Document, DocumentKind};
 use muster_store::{Fault, Reader};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::api::access_test::labels::RuleLabel;
@@ -31,17 +32,20 @@ use crate::request::{Id, IfMatch, Json, Query, Zone, tag};
 
 /// The phase that these rules belong to.
 const PHASE: &str = "http_request_firewall_custom";
+/// What they are the rules of.
+const KIND: &str = "zone";
 /// Longest description of a rule.
 const DESCRIPTION_MAX_CHARS: usize = 500;
 
 /// A list as it is stored.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Ruleset {
     pub(crate) rules: Vec<Rule>,
 }
 
 /// A rule as it is written and stored.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = RulesetRule)]
 pub(crate) struct Rule {
     #[serde(default)]
     id: Option<String>,
@@ -59,8 +63,8 @@ impl Rule {
     }
 }
 
-#[derive(Serialize)]
-struct RulesetView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RulesetView {
     id: CaId,
     name: &'static str,
     description: &'static str,
@@ -73,7 +77,8 @@ struct RulesetView {
 }
 
 /// A rule as clients want it: those that check what they get take no list without these.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = RulesetRuleView)]
 struct RuleView {
     #[serde(flatten)]
     rule: Rule,
@@ -89,7 +94,7 @@ impl RulesetView {
             id: document.id,
             name: "default",
             description: "",
-            kind: "zone",
+            kind: KIND,
             phase: PHASE,
             version: document.revision.to_string(),
             last_updated: document.changed_at,
@@ -196,6 +201,54 @@ pub(crate) async fn set(
     let held = before.as_ref().map_or(HeaderValue::from_static("\"\""), etag);
     if_match.check(&held)?;
     stored(&api, &zone, before, wanted, &caller).await
+}
+
+/// A list that is made by itself; all but its phase and kind is as in [`Ruleset`].
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewRuleset)]
+pub(crate) struct NewRuleset {
+    phase: Option<String>,
+    kind: Option<String>,
+    #[serde(default)]
+    rules: Vec<Rule>,
+}
+
+/// `POST /zones/{zone_id}/rulesets`; refused while there is one, as its phase has one list.
+pub(crate) async fn create(
+    State(api): State<Arc<Api>>,
+    Zone(zone): Zone,
+    caller: Caller,
+    Json(wanted): Json<NewRuleset>,
+) -> Outcome {
+    let is = |text: &Option<String>, only: &str| text.as_deref() == Some(only);
+    if !is(&wanted.phase, PHASE) {
+        return Err(ApiError::argument("/phase", format!("phase: there is only {PHASE}")));
+    }
+    if !is(&wanted.kind, KIND) {
+        return Err(ApiError::argument("/kind", format!("kind: there is only {KIND}")));
+    }
+    if let Some(held) = of_zone(&api, &zone).await? {
+        let message = format!("the phase has a ruleset already, {}: change that one", held.id);
+        return Err(ApiError::conflict(message).at("/phase"));
+    }
+    stored(&api, &zone, None, Ruleset { rules: wanted.rules }, &caller).await
+}
+
+/// `DELETE /zones/{zone_id}/rulesets/{id}`: its rules hold no more.
+pub(crate) async fn remove(
+    State(api): State<Arc<Api>>,
+    Zone(zone): Zone,
+    Id(id): Id<CaId>,
+    caller: Caller,
+    if_match: IfMatch,
+) -> Outcome {
+    let found = named(&api, &zone, id).await?;
+    if_match.check(&etag(&found))?;
+    let view = RulesetView::with_rules(&found)?;
+    let Document { account, kind, id, .. } = found;
+    let remove = RemoveDocument { account, kind, id, by: caller.by(api.now()) };
+    api.registrar().ledger().transact(remove).await?;
+    Answer::one(&view)
 }
 
 /// Stores a list in the place of the one before, unless that was replaced meanwhile.

@@ -48,6 +48,15 @@ pub(crate) struct IssuedView {
     dropped: Vec<String>,
 }
 
+/// What becomes of a request: a certificate, or with `dry_run` what would become of it.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum SignedView {
+    Issued(Box<IssuedView>),
+    WouldIssue(GrantView),
+    WouldRefuse(RefusalView),
+}
+
 /// What would be issued.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct GrantView {
@@ -88,14 +97,15 @@ pub(crate) async fn sign(
     };
     if dry_run {
         return match api.registrar().rehearse(&order) {
-            Ok(grant) => Answer::one(&GrantView::from(&grant)),
+            Ok(grant) => Answer::one(&SignedView::WouldIssue(GrantView::from(&grant))),
             Err(refusal) => refuse(refusal, dry_run),
         };
     }
     match api.registrar().issue(order).await? {
         Issue::Issued(issued) => {
             let certificate = CertificateView::with_pem(&issued.certificate, api.now());
-            Answer::one(&IssuedView { certificate, dropped: issued.dropped })
+            let view = IssuedView { certificate, dropped: issued.dropped };
+            Answer::one(&SignedView::Issued(Box::new(view)))
         }
         // Who signs by hand has agreed already, so the pipeline never waits for it.
         Issue::Waiting => Err(ApiError::internal("a request signed by hand waits for approval")),
@@ -128,13 +138,13 @@ fn refuse(refusal: Refusal, dry_run: bool) -> Outcome {
     if !dry_run {
         return Err(refusal.into());
     }
-    Answer::one(&RefusalView {
+    Answer::one(&SignedView::WouldRefuse(RefusalView {
         would_issue: false,
         code: refusal.reason,
         field: refusal.field,
         sentence: refusal.reason.sentence(),
         detail: refusal.detail,
-    })
+    }))
 }
 
 impl From<&Grant> for GrantView {

@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 
 use self::filter::Filter;
 use crate::Api;
-use crate::api::{Outcome, accounts};
+use crate::api::{Outcome, accounts, mtls_certificates};
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
@@ -136,6 +136,7 @@ pub(crate) async fn edit(
         zone: zone.id,
         paused: edit.paused,
         kind: edit.kind,
+        shows_certificate: None,
         vanity_name_servers: edit.vanity_name_servers,
         by: caller.by(api.now()),
     };
@@ -152,7 +153,8 @@ pub(crate) struct Removed {
 /// `DELETE /zones/{zone_id}`; refused while hostnames lie in it.
 pub(crate) async fn remove(State(api): State<Arc<Api>>, Zone(zone): Zone, caller: Caller) -> Outcome {
     let remove = RemoveZone { account: zone.account, zone: zone.id, by: caller.by(api.now()) };
-    api.registrar().ledger().transact(remove).await?;
+    let leaves = api.registrar().ledger().transact(remove).await?;
+    leaves.iter().for_each(|leaf| mtls_certificates::forget_key(&api, leaf));
     (api.hooks().zones_changed)();
     Answer::one(&Removed { id: zone.id })
 }

@@ -422,3 +422,58 @@ async fn single_rules_of_a_zone_are_added_changed_moved_and_taken_out() {
     let beyond = rig.send("POST", &format!("{base}/rules"), &rule("ssl").to_string()).await;
     assert_eq!(beyond.status, StatusCode::BAD_REQUEST);
 }
+
+#[tokio::test]
+async fn a_ruleset_is_made_once_and_removed_with_its_rules() {
+    let (rig, zone) = with_zone().await;
+    let base = format!("/zones/{zone}/rulesets");
+    let wanted = |phase: &str, kind: &str, expression: &str| {
+        let rules = json!([{ "expression": expression, "action": "block" }]);
+        json!({ "name": "x", "phase": phase, "kind": kind, "rules": rules }).to_string()
+    };
+    let phase = "http_request_firewall_custom";
+    for (body, pointer) in [
+        ("{}".to_owned(), "/phase"),
+        (wanted("http_ratelimit", "zone", "ssl"), "/phase"),
+        (wanted(phase, "root", "ssl"), "/kind"),
+        (wanted(phase, "zone", "ssl and"), "/rules/0/expression"),
+    ] {
+        let refused = rig.send("POST", &base, &body).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{body}");
+        assert_eq!(refused.body["errors"][0]["source"]["pointer"], pointer, "{body}");
+    }
+    let made = rig.send("POST", &base, &wanted(phase, "zone", "ssl")).await;
+    assert_eq!(made.status, StatusCode::OK, "{}", made.message());
+    assert_eq!(rig.gate().zones.len(), 1);
+    let again = rig.send("POST", &base, &wanted(phase, "zone", "ssl")).await;
+    assert_eq!((again.status, again.header("x-should-retry")), (StatusCode::CONFLICT, "false".to_owned()));
+    let one = format!("{base}/{}", made.body["result"]["id"].as_str().expect("an id"));
+    let late = rig.send_with(&[("if-match", "\"other\"")], "DELETE", &one, "").await;
+    assert_eq!(late.status, StatusCode::PRECONDITION_FAILED);
+    let gone = rig.send("DELETE", &one, "").await;
+    assert_eq!((gone.status, &gone.body["result"]["id"]), (StatusCode::OK, &made.body["result"]["id"]));
+    assert!(rig.gate().zones.is_empty(), "{:?}", rig.gate());
+    assert_eq!(rig.send("DELETE", &one, "").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn lists_hold_what_was_looked_for() {
+    let (rig, _) = with_zone().await;
+    let app = |name: &str, domain: &str| json!({ "name": name, "domain": domain, "type": "self_hosted" });
+    made(&rig, "apps", app("Admin", "a.example.com/admin")).await;
+    made(&rig, "apps", app("shop", "b.example.com")).await;
+    for (query, number) in [
+        ("", 2),
+        ("?name=adm", 1),
+        ("?name=", 2),
+        ("?name=adm&exact=true", 0),
+        ("?name=admin&exact=true", 1),
+        ("?domain=example.com", 2),
+        ("?domain=b.example.com&exact=true", 1),
+        ("?search=b.exa", 1),
+        ("?search=shop&name=admin", 0),
+    ] {
+        let found = rig.send("GET", &format!("/accounts/{}/access/apps{query}", rig.account), "").await;
+        assert_eq!(found.body["result_info"]["total_count"], number, "{query}");
+    }
+}

@@ -492,4 +492,7 @@ async fn clients_find_the_account_of_their_token() {
     let user = rig.send("GET", "/user", "").await;
     assert!(text(&user.body["result"]["email"]).contains('@'));
     assert_eq!(text(&user.body["result"]["id"]).len(), 32);
+    let made = rig.post("/admin_tokens", json!({ "name": "ci" })).await;
+    let verified = rig.send_as(Some(text(&made["token"])), "GET", "/user/tokens/verify", "").await;
+    assert_eq!(verified.body["result"]["id"], json!(text(&made["id"]).replace('-', "")));
 }

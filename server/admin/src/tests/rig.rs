@@ -163,6 +163,11 @@ impl Rig {
         std::fs::read(self.temp.path().join("ledger")).expect("the ledger")
     }
 
+    /// How many keys are kept in files.
+    pub(super) fn key_files(&self) -> usize {
+        std::fs::read_dir(self.temp.path().join("keys")).expect("a folder").count()
+    }
+
     pub(super) fn zones_changed(&self) -> usize {
         self.zones_changed.load(Ordering::Relaxed)
     }

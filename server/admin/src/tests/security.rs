@@ -32,7 +32,7 @@ fn area(path: &str) -> Option<&'static str> {
         path if path.contains("/access/certificates") => "access-certificates",
         path if path.contains("/access/") => "access",
         path if path.contains("/rulesets") || path.contains("/managed_headers") => "rules",
-        path if path.contains("certificate") => "certificates",
+        path if path.contains("certificate") || path.contains("/origin_tls_client_auth") => "certificates",
         path if path.starts_with("/zones") => "zone",
         _ => "account",
     })

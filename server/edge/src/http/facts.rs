@@ -11,6 +11,7 @@ use muster_policy::expression::{Field, Kind, Value};
 use muster_policy::gate::normal_path;
 use muster_policy::mqtt;
 
+use super::headers;
 use super::requests::{Asked, Head};
 
 /// A request as rules see it.
@@ -53,8 +54,7 @@ impl<'a> Facts<'a> {
             Field::CertRfc9440TooLarge => {
                 Value::Bool(self.is_verified() && self.said("client-cert").is_empty())
             }
-            // A chain that is not there and one that is too large are told alike by its header.
-            Field::CertChainRfc9440TooLarge => Value::Bool(false),
+            Field::CertChainRfc9440TooLarge => Value::Bool(!self.said(headers::PATH_TOO_LARGE).is_empty()),
             other => self.of_certificate(other),
         }
     }
@@ -104,7 +104,6 @@ mod tests {
     use http::{HeaderValue, Request};
 
     use super::*;
-    use crate::http::headers;
 
     fn asked(uri: &str) -> Asked {
         let request = Request::builder()

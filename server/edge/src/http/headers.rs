@@ -11,9 +11,8 @@ use std::net::IpAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use x509_parser::time::ASN1Time;
-use x509_parser::x509::X509Name;
 
+use super::names;
 use crate::identity::parse;
 use crate::tls::verifier::Verified;
 
@@ -60,6 +59,9 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 const CERTIFICATE_MAX_BYTES: usize = 10 * 1024;
 /// The contract: above this size the header stays away (16 KiB of base64).
 const PATH_MAX_BYTES: usize = 16 * 1024;
+
+/// Says why there is no `Client-Cert-Chain`, where there is none for its size.
+pub(crate) const PATH_TOO_LARGE: &str = "cf-cert-chain-rfc9440-too-large";
 
 /// Removes what only the edge may say, and what would be misread.
 pub(crate) fn strip(headers: &mut HeaderMap) {
@@ -164,7 +166,9 @@ pub(crate) fn of_holder(verified: &Verified) -> HeaderMap {
     add("cf-client-cert-sha256", verified.leaf.fingerprint.to_string());
     let path: Vec<_> = verified.path.iter().map(|der| format!(":{}:", STANDARD.encode(der))).collect();
     let path = path.join(", ");
-    if !path.is_empty() && path.len() <= PATH_MAX_BYTES {
+    if path.len() > PATH_MAX_BYTES {
+        add(PATH_TOO_LARGE, "true".to_owned());
+    } else if !path.is_empty() {
         add("client-cert-chain", path);
     }
     add("cf-cert-presented", "true".to_owned());
@@ -172,95 +176,28 @@ pub(crate) fn of_holder(verified: &Verified) -> HeaderMap {
     add("cf-cert-revoked", "false".to_owned());
     add("cf-cert-fingerprint-sha256", verified.leaf.fingerprint.to_string());
     add("cf-cert-fingerprint-sha1", hex::encode(sha1(&verified.der).as_ref()));
-    add("cf-cert-issuer-serial", hex::encode_upper(&verified.issuer.serial));
+    add("cf-cert-issuer-serial", names::serial(&verified.issuer.serial));
     add("cf-cert-issuer-ski", hex::encode_upper(&verified.issuer.key_id));
     if let Ok(certificate) = parse(&verified.der) {
-        add("cf-cert-serial", hex::encode_upper(certificate.raw_serial()));
+        add("cf-cert-serial", names::serial(certificate.raw_serial()));
         add("cf-cert-ski", hex::encode_upper(&crate::tls::anchors::IssuerFacts::of(&certificate).key_id));
-        add("cf-cert-not-before", openssl_time(&certificate.validity().not_before));
-        add("cf-cert-not-after", openssl_time(&certificate.validity().not_after));
+        add("cf-cert-not-before", names::time(&certificate.validity().not_before));
+        add("cf-cert-not-after", names::time(&certificate.validity().not_after));
         let (subject, issuer) = (certificate.subject(), certificate.issuer());
         for (name, value) in [
-            (["cf-cert-subject-dn", "cf-cert-subject-dn-rfc2253"], rfc2253(subject)),
-            (["cf-cert-issuer-dn", "cf-cert-issuer-dn-rfc2253"], rfc2253(issuer)),
+            (["cf-cert-subject-dn", "cf-cert-subject-dn-rfc2253"], names::rfc2253(subject)),
+            (["cf-cert-issuer-dn", "cf-cert-issuer-dn-rfc2253"], names::rfc2253(issuer)),
         ] {
             name.into_iter().for_each(|name| add(name, value.clone()));
         }
-        add("cf-cert-subject-dn-legacy", legacy(subject));
-        add("cf-cert-issuer-dn-legacy", legacy(issuer));
+        add("cf-cert-subject-dn-legacy", names::legacy(subject));
+        add("cf-cert-issuer-dn-legacy", names::legacy(issuer));
     }
     headers
 }
 
 fn sha1(der: &[u8]) -> aws_lc_rs::digest::Digest {
     aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, der)
-}
-
-/// `Mar 21 13:35:00 2022 GMT`, as OpenSSL prints times.
-fn openssl_time(at: &ASN1Time) -> String {
-    let at = at.to_datetime();
-    let month = at.month().to_string();
-    let month = month.get(..3).unwrap_or(&month);
-    let (hour, minute, second) = at.to_hms();
-    format!("{month} {:>2} {hour:02}:{minute:02}:{second:02} {} GMT", at.day(), at.year())
-}
-
-/// RFC 2253 §2: the most specific name first, joined by commas.
-fn rfc2253(name: &X509Name<'_>) -> String {
-    let mut parts: Vec<_> = attributes(name, escape_rfc2253).collect();
-    parts.reverse();
-    parts.join(",")
-}
-
-/// The one-line form of old OpenSSL, in the order of the encoding.
-fn legacy(name: &X509Name<'_>) -> String {
-    attributes(name, escape_legacy).map(|part| format!("/{part}")).collect()
-}
-
-fn attributes<'a>(name: &'a X509Name<'_>, escape: fn(&str) -> String) -> impl Iterator<Item = String> + 'a {
-    name.iter_attributes().map(move |attribute| {
-        let key =
-            x509_parser::objects::oid2abbrev(attribute.attr_type(), x509_parser::objects::oid_registry())
-                .map_or_else(|_| attribute.attr_type().to_id_string(), str::to_owned);
-        match attribute.as_str() {
-            Ok(text) => format!("{key}={}", escape(text)),
-            // RFC 2253 §2.4: what has no string form is `#` and its octets.
-            Err(_) => format!("{key}=#{}", hex::encode_upper(attribute.as_slice())),
-        }
-    })
-}
-
-fn escape_rfc2253(text: &str) -> String {
-    let last = text.chars().count().saturating_sub(1);
-    let mut escaped = String::with_capacity(text.len());
-    for (index, c) in text.chars().enumerate() {
-        match c {
-            ',' | '+' | '"' | '\\' | '<' | '>' | ';' => escaped.extend(['\\', c]),
-            '#' if index == 0 => escaped.push_str("\\#"),
-            ' ' if index == 0 || index == last => escaped.push_str("\\ "),
-            ' '..='~' => escaped.push(c),
-            other => {
-                let mut octets = [0; 4];
-                for octet in other.encode_utf8(&mut octets).bytes() {
-                    escaped.push_str(&format!("\\{octet:02X}"));
-                }
-            }
-        }
-    }
-    escaped
-}
-
-fn escape_legacy(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for octet in text.bytes() {
-        match octet {
-            // Not in OpenSSL: a slash would begin another attribute, and a name could be forged.
-            b'/' | b'\\' => escaped.push_str(&format!("\\x{octet:02X}")),
-            b' '..=b'~' => escaped.push(char::from(octet)),
-            _ => escaped.push_str(&format!("\\x{octet:02X}")),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]
@@ -319,20 +256,5 @@ mod tests {
         join_cookies(&mut headers);
         let cookies: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
         assert_eq!(cookies, ["a=1; b=2"]);
-    }
-
-    #[test]
-    fn distinguished_names_stay_what_they_are_in_a_header() {
-        assert_eq!(escape_rfc2253(" a,b=c\n\u{e9} "), "\\ a\\,b=c\\0A\\C3\\A9\\ ");
-        assert_eq!(escape_rfc2253("#1"), "\\#1");
-        assert_eq!(escape_legacy("a/CN=root\n"), "a\\x2FCN=root\\x0A");
-    }
-
-    #[test]
-    fn times_look_as_openssl_prints_them() {
-        let at = ASN1Time::from_timestamp(1_647_869_700).expect("a time");
-        assert_eq!(openssl_time(&at), "Mar 21 13:35:00 2022 GMT");
-        let at = ASN1Time::from_timestamp(1_646_141_645).expect("a time");
-        assert_eq!(openssl_time(&at), "Mar  1 13:34:05 2022 GMT");
     }
 }

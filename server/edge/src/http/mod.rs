@@ -8,6 +8,7 @@
 pub(crate) mod body;
 mod facts;
 pub(crate) mod headers;
+mod names;
 pub(crate) mod origin;
 pub(crate) mod proxy;
 pub(crate) mod requests;

@@ -1,6 +1,6 @@
 //! The servers behind a hostname, and the connections to them.
 //!
-//! Each hostname has a pool of its own: connections that carry one account's outbound certificate,
+//! Each hostname has a pool of its own: connections that carry its or its account's certificate,
 //! or were checked against one hostname's pins, serve nobody else. Origins are taken in turn; one
 //! that could not be reached is left alone for a while.
 //!
@@ -21,10 +21,11 @@ use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilde
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use muster_policy::name::Hostname;
 use muster_policy::reason::Reason;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::sign::SingleCertAndKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 
@@ -57,7 +58,7 @@ pub(crate) struct OriginMaker {
 }
 
 impl OriginMaker {
-    /// The origins of a hostname.
+    /// The origins of a hostname, which are shown `own` before the certificate of the account.
     ///
     /// # Errors
     /// What is wrong with the URLs or pins, in words for an operator.
@@ -65,6 +66,7 @@ impl OriginMaker {
         &self,
         urls: &[String],
         tls: &OriginTls,
+        own: Option<Arc<CertifiedKey>>,
         account: &Arc<Account>,
     ) -> Result<Origins, String> {
         let endpoints = urls.iter().map(|url| Endpoint::parse(url)).collect::<Result<Vec<_>, _>>()?;
@@ -81,7 +83,10 @@ impl OriginMaker {
         Ok(Origins {
             endpoints: endpoints.into(),
             roots,
-            tls: tls.clone(),
+            own,
+            server_name: tls.server_name.clone(),
+            // What can't be used of its own is not made up for by another's.
+            identify: tls.identify && tls.identity.is_none(),
             account: Arc::clone(account),
             provider: Arc::clone(&self.provider),
             client: OnceLock::new(),
@@ -94,7 +99,9 @@ impl OriginMaker {
 pub(crate) struct Origins {
     endpoints: Arc<[Endpoint]>,
     roots: Arc<RootCertStore>,
-    tls: OriginTls,
+    own: Option<Arc<CertifiedKey>>,
+    server_name: Option<Hostname>,
+    identify: bool,
     account: Arc<Account>,
     provider: Arc<CryptoProvider>,
     /// Made by the first request: most hostnames of a large edge are asleep.
@@ -143,7 +150,9 @@ impl Origins {
         Arc::new(Self {
             endpoints: Arc::clone(&self.endpoints),
             roots: Arc::clone(&self.roots),
-            tls: self.tls.clone(),
+            own: self.own.clone(),
+            server_name: self.server_name.clone(),
+            identify: self.identify,
             account: Arc::clone(account),
             provider: Arc::clone(&self.provider),
             client: OnceLock::new(),
@@ -219,8 +228,8 @@ impl Origins {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(Arc::clone(&self.roots));
-        let outbound = self.account.outbound.as_ref().filter(|_| self.tls.identify);
-        let config = match outbound {
+        let of_account = self.account.outbound.as_ref().filter(|_| self.identify);
+        let config = match self.own.as_ref().or(of_account) {
             Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(key)))),
             None => builder.with_no_client_auth(),
         };
@@ -234,7 +243,7 @@ impl Origins {
         #[cfg(target_os = "linux")]
         connector.set_tcp_user_timeout(Some(WRITE_TIMEOUT));
         let https = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http();
-        let https = match &self.tls.server_name {
+        let https = match &self.server_name {
             Some(name) => {
                 let name = ServerName::try_from(name.as_str().to_owned())
                     .map_err(|_| rustls::Error::UnsupportedNameType)?;

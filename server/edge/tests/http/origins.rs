@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_edge::{Event, OriginTls};
+use muster_edge::{Event, OriginTls, SecretKey, TlsIdentity};
 use muster_policy::host::{HostMode, Protocol};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -154,6 +154,14 @@ async fn an_origin_is_checked_against_its_pins_and_shown_the_accounts_certificat
         anchors: vec![serde_bytes::ByteBuf::from(ca.der.clone())],
         server_name: Some("origin.internal".parse().expect("a name")),
         identify,
+        identity: None,
+    };
+    // One of the hostname's own goes before the account's.
+    let with_own =
+        |ca: &TestCa| OriginTls { identity: Some(identity(&ca.sign(&params))), ..pin(&origin_ca, true) };
+    let unusable = TlsIdentity {
+        chain: vec![serde_bytes::ByteBuf::from(other_ca.der.clone())],
+        key: SecretKey::new(b"no key".to_vec()),
     };
     for (tls, status, reason) in [
         (pin(&origin_ca, true), 200, ""),
@@ -161,6 +169,9 @@ async fn an_origin_is_checked_against_its_pins_and_shown_the_accounts_certificat
         (pin(&other_ca, true), 502, "origin_untrusted"),
         (OriginTls { server_name: None, ..pin(&origin_ca, true) }, 502, "origin_untrusted"),
         (OriginTls::default(), 502, "origin_untrusted"),
+        (with_own(&other_ca), 502, "origin_failed"),
+        (OriginTls { identify: false, ..with_own(&outbound_ca) }, 200, ""),
+        (OriginTls { identity: Some(unusable), ..pin(&origin_ca, true) }, 502, "origin_failed"),
     ] {
         entry.origin_tls = tls;
         rig.tell(vec![Event::Host(Box::new(entry.clone()))]);

@@ -6,7 +6,7 @@ use crate::Bench;
 
 impl Bench {
     /// A request to a hostname, over a connection to the edge.
-    fn curl(&self, url: &str, args: &[&str]) -> (bool, String) {
+    pub(crate) fn curl(&self, url: &str, args: &[&str]) -> (bool, String) {
         let to = format!("::127.0.0.1:{}", self.rig.https.port());
         let fixed = ["-sS", "-i", "--cacert", "ca.pem", "--connect-to", &to, url];
         self.run("curl", &[&fixed[..], args].concat(), "")

@@ -11,6 +11,7 @@
 mod rig;
 
 mod curl;
+mod fields;
 mod openssl;
 
 use std::io::Write as _;

@@ -11,6 +11,8 @@ use muster_policy::name::Title;
 use muster_store::act::{AddCa, By, RemoveCa};
 use muster_store::record::{Ca, CaKind, CaRole, Upload};
 
+use zeroize::Zeroizing;
+
 use super::found::record_of;
 use super::{Authority, AuthorityError};
 use crate::secret::random_or_refuse;
@@ -87,6 +89,14 @@ impl Authority {
             return Err(muster_ca::byo::ImportError::KeyMismatch.into());
         }
         Ok(self.keys.write(leaf, &key)?)
+    }
+
+    /// The key in such a file, as PKCS#8.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn outbound_key(&self, file: &str) -> Result<Zeroizing<Vec<u8>>, AuthorityError> {
+        Ok(self.keys.read(file)?.pkcs8_der()?)
     }
 
     /// Removes the file of such a key.

@@ -39,3 +39,29 @@ impl KeyFolder {
         FileKey::read_file(&self.folder.join(name), self.passphrase.as_ref())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use muster_ca::file_key::CaAlgorithm;
+
+    use super::*;
+
+    #[test]
+    fn a_key_lies_encrypted_and_opens_with_the_passphrase_alone() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let folder = |passphrase: Option<&str>| {
+            KeyFolder::new(temp.path().to_owned(), passphrase.map(|text| Passphrase::new(text.to_owned())))
+        };
+        let key = FileKey::generate(CaAlgorithm::EcdsaP256).expect("a key");
+        let name = folder(Some("open")).write(CaId::from_bytes([1; 16]), &key).expect("written");
+        let text = std::fs::read_to_string(temp.path().join(&name)).expect("there");
+        assert!(text.contains("ENCRYPTED PRIVATE KEY"), "{text}");
+        let read = folder(Some("open")).read(&name).expect("opened");
+        assert_eq!(read.pkcs8_der().expect("encodes"), key.pkcs8_der().expect("encodes"));
+        for wrong in [None, Some("shut")] {
+            assert!(folder(wrong).read(&name).is_err(), "{wrong:?}");
+        }
+        folder(None).remove(&name).expect("removed");
+        folder(None).remove(&name).expect("gone already");
+    }
+}

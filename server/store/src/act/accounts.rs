@@ -3,9 +3,9 @@
 use muster_policy::identity::{AccountId, ZoneId};
 use muster_policy::name::Hostname;
 
-use crate::act::{By, Rejected, hosts, log};
+use crate::act::{By, Rejected, hosts, log, outbound};
 use crate::keys;
-use crate::record::{Account, Action, ChangeKind, Subjects, Zone, ZoneKind};
+use crate::record::{Account, Action, ChangeKind, OutboundLeaf, Subjects, Zone, ZoneKind};
 use crate::tables::{TableName, Tables};
 use crate::transaction::{Failed, Transaction};
 
@@ -76,6 +76,8 @@ pub struct EditZone {
     pub paused: Option<bool>,
     /// How its DNS is served.
     pub kind: Option<ZoneKind>,
+    /// Whether origins are shown a certificate.
+    pub shows_certificate: Option<bool>,
     /// Its name servers as told.
     pub vanity_name_servers: Option<Vec<Hostname>>,
     /// Who sets it.
@@ -92,6 +94,7 @@ impl Transaction for EditZone {
         let mut zone = before.clone();
         zone.paused = self.paused.unwrap_or(zone.paused);
         zone.kind = self.kind.unwrap_or(zone.kind);
+        zone.shows_certificate = self.shows_certificate.unwrap_or(zone.shows_certificate);
         if let Some(names) = &self.vanity_name_servers {
             zone.vanity_name_servers.clone_from(names);
         }
@@ -106,7 +109,8 @@ impl Transaction for EditZone {
     }
 }
 
-/// Removes a zone without hostnames. Client certificates made in it stay what they are.
+/// Removes a zone without hostnames, with what its origins are shown; answers the leaves that went with it,
+/// so that their key files can go. Client certificates made in it stay what they are.
 #[derive(Clone, Debug)]
 pub struct RemoveZone {
     /// The owner.
@@ -119,10 +123,10 @@ pub struct RemoveZone {
 
 impl Transaction for RemoveZone {
     const NAME: &'static str = "remove_zone";
-    type Output = ();
+    type Output = Vec<OutboundLeaf>;
     type Refused = Rejected;
 
-    fn apply(&self, tables: &mut Tables<'_>) -> Result<(), Failed<Rejected>> {
+    fn apply(&self, tables: &mut Tables<'_>) -> Result<Vec<OutboundLeaf>, Failed<Rejected>> {
         let zone = own_zone(tables, self.account, self.zone)?;
         let lying_in = hosts::named(tables, |rule| rule.zone == zone.id)?;
         if !lying_in.is_empty() {
@@ -130,12 +134,18 @@ impl Transaction for RemoveZone {
         }
         tables.remove(TableName::Zones, &keys::zone(zone.id))?;
         tables.remove(TableName::ZoneNames, &keys::zone_name(&zone.name))?;
+        let leaves = outbound::remove_of_zone(tables, &zone)?;
         let subjects = subjects(&zone);
-        Ok(log(tables, &self.by, Action::ZoneRemoved, subjects, ChangeKind::ZoneRemoved(zone.id))?)
+        log(tables, &self.by, Action::ZoneRemoved, subjects, ChangeKind::ZoneRemoved(zone.id))?;
+        Ok(leaves)
     }
 }
 
-fn own_zone(tables: &mut Tables<'_>, account: AccountId, id: ZoneId) -> Result<Zone, Failed<Rejected>> {
+pub(super) fn own_zone(
+    tables: &mut Tables<'_>,
+    account: AccountId,
+    id: ZoneId,
+) -> Result<Zone, Failed<Rejected>> {
     let zone: Option<Zone> = tables.get(&keys::zone(id))?;
     zone.filter(|zone| zone.account == account).ok_or(Failed::Refused(Rejected::ZoneUnknown))
 }

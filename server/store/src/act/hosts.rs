@@ -150,12 +150,17 @@ pub(super) fn named(tables: &mut Tables<'_>, like: impl Fn(&HostRule) -> bool) -
     let hosts = all(tables)?;
     let names: Vec<String> =
         hosts.iter().filter(|host| like(&host.rule)).map(|host| host.rule.host.to_string()).collect();
+    Ok(some_of(names))
+}
+
+/// The first of many names, and how many more there are.
+pub(super) fn some_of(names: Vec<String>) -> String {
     let more = names.len().saturating_sub(NAMED_MAX);
     let mut text = names.into_iter().take(NAMED_MAX).collect::<Vec<_>>().join(", ");
     if more > 0 {
         text.push_str(&format!(" and {more} more"));
     }
-    Ok(text)
+    text
 }
 
 /// Names that a message lists.

@@ -14,6 +14,7 @@ mod documents;
 mod hosts;
 mod issue;
 pub(crate) mod keyed;
+mod origin_pulls;
 mod outbound;
 mod profiles;
 pub(crate) mod recount;
@@ -49,7 +50,8 @@ pub use issue::{
     AbandonIssue, BeginIssue, Begun, CompleteIssue, CompleteRefused, INTENT_STALE_AFTER, IssueRefused, Signed,
 };
 pub use keyed::{ANSWERS_PER_TOKEN_MAX_BYTES, BeginKeyed, EndKeyed, KEY_KEPT_FOR, KEYS_PER_TOKEN_MAX, Keyed};
-pub use outbound::{AddOutboundLeaf, RemoveOutboundLeaf};
+pub use origin_pulls::{ORIGIN_PULLS_MAX, PullWish, SetOriginPulls};
+pub use outbound::{AddOutboundLeaf, OUTBOUND_LEAVES_MAX, RemoveOutboundLeaf};
 pub use profiles::SetProfile;
 pub use refusals::{NoteRefusals, REFUSALS_PER_HOUR_MAX, RefusalNote};
 pub use revoke::{
@@ -71,7 +73,7 @@ pub enum Rejected {
     /// There is no such CA in the account.
     #[error("there is no such CA")]
     CaUnknown,
-    /// The CA is associated with hostnames, or issues.
+    /// The CA or leaf is associated with hostnames, or the CA issues.
     #[error("Certificate cannot be deleted while in use. {0}")]
     CaInUse(String),
     /// The same certificate was uploaded before.

@@ -14,8 +14,8 @@ use crate::keys;
 use crate::reader::{Reader, page};
 use crate::record::{
     Account, AdminToken, Association, AssociationScope, Ca, Certificate, Counters, CrlState, DeadLetter,
-    Device, Document, DocumentKind, Host, Intent, OutboundLeaf, Request, RevokedEntry, Token, Webhook,
-    WebhookProgress, Zone,
+    Device, Document, DocumentKind, Host, Intent, OriginPull, OutboundLeaf, Request, RevokedEntry, Token,
+    Webhook, WebhookProgress, Zone,
 };
 use crate::tables::TableName;
 use crate::transaction::Fault;
@@ -129,6 +129,30 @@ impl Reader {
     /// See [`Reader::account`].
     pub fn outbound_leaves(&self, account: AccountId) -> Result<Vec<OutboundLeaf>, Fault> {
         Ok(self.all(account.as_bytes())?.into_iter().rev().map(|(_, leaf)| leaf).collect())
+    }
+
+    /// An uploaded leaf.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn outbound_leaf(&self, account: AccountId, id: CaId) -> Result<Option<OutboundLeaf>, Fault> {
+        self.get(&keys::outbound_leaf(account, id))
+    }
+
+    /// What the origins of a hostname are shown before what is the zone's.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn origin_pull(&self, zone: ZoneId, host: &HostPattern) -> Result<Option<OriginPull>, Fault> {
+        self.get(&keys::origin_pull(zone, host))
+    }
+
+    /// The same of all hostnames of a zone, by name.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn origin_pulls(&self, zone: ZoneId) -> Result<Vec<OriginPull>, Fault> {
+        Ok(self.all(zone.as_bytes())?.into_iter().map(|(_, pull)| pull).collect())
     }
 
     /// A CA.

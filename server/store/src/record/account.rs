@@ -41,6 +41,9 @@ pub struct Zone {
     /// The names of its name servers, as its owner wants them told.
     #[serde(default)]
     pub vanity_name_servers: Vec<Hostname>,
+    /// Whether origins are shown the zone's certificate, or the account's where the zone has none.
+    #[serde(default)]
+    pub shows_certificate: bool,
     /// When one of the fields above was last set.
     #[serde(default)]
     pub modified_at: Option<UnixTime>,
@@ -60,6 +63,7 @@ impl Zone {
             kind: ZoneKind::Full,
             paused: false,
             vanity_name_servers: Vec::new(),
+            shows_certificate: false,
             modified_at: None,
             client_certificates: 0,
         }

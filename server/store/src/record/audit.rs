@@ -113,6 +113,8 @@ pub enum Action {
     DocumentRemoved,
     /// A document was set; the details say which.
     DocumentSet,
+    /// What the origins of a hostname are shown was set; the details say which leaf.
+    OriginPullSet,
     /// A leaf was uploaded; the details say which.
     OutboundLeafAdded,
     /// An uploaded leaf was removed; the details say which.

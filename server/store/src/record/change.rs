@@ -60,6 +60,8 @@ pub enum ChangeKind {
     CaRemoved(CaId),
     /// A document of this kind was set or removed.
     DocumentSet(DocumentKind, CaId),
+    /// What the origins of this hostname are shown was set.
+    OriginPullSet(HostPattern),
     /// A leaf was uploaded or removed.
     OutboundLeafSet(CaId),
     /// A webhook was made or removed.

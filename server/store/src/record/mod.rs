@@ -33,7 +33,7 @@ pub use document::{Document, DocumentKind};
 pub use host::{Host, OriginTls};
 pub use idempotency::KeyedRequest;
 pub(crate) use idempotency::KeyedUse;
-pub use outbound::OutboundLeaf;
+pub use outbound::{OriginPull, OutboundLeaf, ShownTo};
 pub use permission::{Area, Level, Permission, PermissionError};
 pub use request::{Intent, Request, WaitingRequest};
 pub use token::{AdminRole, AdminToken, Token, TokenState};

@@ -5,10 +5,13 @@ use muster_policy::identity::{CaId, ZoneId};
 
 use super::*;
 use crate::act::{
-    AddZone, EditZone, Rejected, RemoveZone, Retention, RevokeCertificate, SetAssociation, Tidy,
+    AddOutboundLeaf, AddZone, EditZone, PullWish, Rejected, RemoveOutboundLeaf, RemoveZone, Retention,
+    RevokeCertificate, SetAssociation, SetOriginPulls, Tidy,
 };
 use crate::reader::Paging;
-use crate::record::{AssociationScope, ClientRequest, RevocationReason, Zone};
+use crate::record::{
+    AssociationScope, ChangeKind, ClientRequest, OriginPull, OutboundLeaf, RevocationReason, ShownTo, Zone,
+};
 
 const ZONE: ZoneId = ZoneId::from_bytes([1; 16]);
 const BROUGHT: CaId = CaId::from_bytes([8; 16]);
@@ -112,6 +115,7 @@ fn a_zone_is_removed_when_no_hostname_lies_in_it() {
         zone: ZONE,
         paused: Some(true),
         kind: None,
+        shows_certificate: None,
         vanity_name_servers: None,
         by: rig.by(),
     };
@@ -120,4 +124,121 @@ fn a_zone_is_removed_when_no_hostname_lies_in_it() {
     rig.check();
     let zone = Zone::new(ZONE, ACCOUNT, "example.com".parse().expect("a hostname"), START);
     rig.ledger().transact_blocking(AddZone { zone, by: rig.by() }).expect("its name is free again");
+}
+
+fn add_leaf(rig: &Rig, number: u8, shown_to: ShownTo) -> Result<CaId, Error<Rejected>> {
+    let id = CaId::from_bytes([number; 16]);
+    let leaf = OutboundLeaf {
+        id,
+        account: ACCOUNT,
+        name: None,
+        pem: "PEM".to_owned(),
+        // Two of them are of one certificate.
+        fingerprint: Fingerprint::from_bytes([number / 2; 32]),
+        key_file: Some(format!("{id}.key")),
+        uploaded_at: rig.now,
+        shown_to: Some(shown_to),
+    };
+    rig.ledger().transact_blocking(AddOutboundLeaf { leaf, by: rig.by() }).map(|()| id)
+}
+
+fn pull(rig: &Rig, wishes: &[(&str, PullWish)]) -> Result<Vec<Option<OriginPull>>, Error<Rejected>> {
+    let wishes =
+        wishes.iter().map(|(host, wish)| (host.parse().expect("a hostname"), wish.clone())).collect();
+    rig.ledger().transact_blocking(SetOriginPulls { account: ACCOUNT, zone: ZONE, wishes, by: rig.by() })
+}
+
+#[test]
+fn what_origins_are_shown_is_set_for_all_hostnames_or_none_and_goes_with_the_zone() {
+    let mut rig = with_zone();
+    let rejected = |outcome: Result<_, Error<Rejected>>| match outcome {
+        Err(Error::Refused(rejected)) => rejected,
+        other => panic!("not refused: {other:?}"),
+    };
+    let of_hosts = add_leaf(&rig, 20, ShownTo::Hostnames(ZONE)).expect("added");
+    let of_zone = add_leaf(&rig, 21, ShownTo::Zone(ZONE)).expect("one certificate at two levels");
+    let twice = add_leaf(&rig, 21, ShownTo::Hostnames(ZONE)).map(drop);
+    assert!(matches!(twice, Err(Error::Refused(Rejected::CertificateExists(id))) if id == of_hosts));
+    let stray = add_leaf(&rig, 30, ShownTo::Zone(ZoneId::from_bytes([7; 16]))).map(drop);
+    assert!(matches!(stray, Err(Error::Refused(Rejected::ZoneUnknown))));
+
+    let shown = |leaf, enabled| PullWish::Shown { leaf, enabled };
+    let good = ("a.example.com", shown(Some(of_hosts), true));
+    for (wrong, says) in [
+        (
+            ("a.example.org", shown(Some(of_hosts), true)),
+            Rejected::HostOutsideZone("a.example.org".parse().expect("a name")),
+        ),
+        (("b.example.com", shown(Some(of_zone), true)), Rejected::CertificateUnknown),
+        (("b.example.com", shown(None, true)), Rejected::CertificateUnknown),
+    ] {
+        assert_eq!(rejected(pull(&rig, &[good.clone(), wrong])), says);
+    }
+    let held = |rig: &Rig| rig.ledger().reader().expect("open").origin_pulls(ZONE).expect("reads");
+    assert_eq!(held(&rig), [], "all or none");
+
+    let first = pull(&rig, &[good, ("*.example.com", shown(Some(of_hosts), false))]).expect("set");
+    let [Some(a), Some(wildcard)] = first.as_slice() else { panic!("{first:?}") };
+    assert!(a.enabled && !wildcard.enabled);
+    rig.pass(Duration::from_secs(5));
+    let newest = *rig.ledger().newest_change().borrow();
+    let off = pull(&rig, &[("a.example.com", shown(None, false)), ("*.example.com", shown(None, false))]);
+    let off = off.expect("set");
+    assert_eq!(off[0], Some(OriginPull { enabled: false, changed_at: rig.now, ..a.clone() }));
+    assert_eq!(off[1].as_ref(), Some(wildcard), "what is set already is no change");
+    let changes = rig.ledger().reader().expect("open").changes_since(newest, 10).expect("reads");
+    let kinds: Vec<ChangeKind> = changes.into_iter().map(|change| change.kind).collect();
+    assert_eq!(kinds, [ChangeKind::OriginPullSet("a.example.com".parse().expect("a name"))]);
+
+    let remove = |rig: &Rig, id| {
+        let remove = RemoveOutboundLeaf { account: ACCOUNT, id, by: rig.by() };
+        rig.ledger().transact_blocking(remove)
+    };
+    let used = remove(&rig, of_hosts);
+    assert!(
+        matches!(used, Err(Error::Refused(Rejected::CaInUse(names))) if names == "*.example.com, a.example.com")
+    );
+    assert_eq!(pull(&rig, &[("a.example.com", PullWish::Nothing)]).expect("set"), [None]);
+    rig.check();
+    let by = rig.by();
+    let gone =
+        rig.ledger().transact_blocking(RemoveZone { account: ACCOUNT, zone: ZONE, by }).expect("removed");
+    assert_eq!(gone.iter().map(|leaf| leaf.id).collect::<Vec<_>>(), [of_hosts, of_zone]);
+    assert_eq!(held(&rig), []);
+    rig.check();
+}
+
+/// The hostnames of the zone are told again when theirs is another one, and only then.
+#[test]
+fn a_certificate_of_a_zone_that_shows_it_is_a_change_of_the_zone() {
+    let rig = with_zone();
+    let set = |enabled| {
+        let edit = EditZone {
+            account: ACCOUNT,
+            zone: ZONE,
+            paused: None,
+            kind: None,
+            shows_certificate: Some(enabled),
+            vanity_name_servers: None,
+            by: rig.by(),
+        };
+        assert_eq!(rig.ledger().transact_blocking(edit).expect("set").shows_certificate, enabled);
+    };
+    let changes_of_zone = |since| {
+        let changes = rig.ledger().reader().expect("open").changes_since(since, 10).expect("reads");
+        changes.iter().filter(|change| change.kind == ChangeKind::ZoneSet(ZONE)).count()
+    };
+    let newest = || *rig.ledger().newest_change().borrow();
+    let before = newest();
+    add_leaf(&rig, 20, ShownTo::Zone(ZONE)).expect("added");
+    assert_eq!(changes_of_zone(before), 0);
+    set(true);
+    let before = newest();
+    add_leaf(&rig, 22, ShownTo::Hostnames(ZONE)).expect("added");
+    assert_eq!(changes_of_zone(before), 0);
+    let leaf = add_leaf(&rig, 24, ShownTo::Zone(ZONE)).expect("added");
+    assert_eq!(changes_of_zone(before), 1);
+    let remove = RemoveOutboundLeaf { account: ACCOUNT, id: leaf, by: rig.by() };
+    rig.ledger().transact_blocking(remove).expect("removed");
+    assert_eq!(changes_of_zone(before), 2);
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use muster_policy::identity::CaId;
 use muster_store::record::{AssociationScope, Document, DocumentKind};
-use serde_json::Value;
 
 use super::documents::{find, store};
-use super::links::{Link, Own, reusable, shown};
+pub(crate) use super::links::Own;
+use super::links::{Link, reusable};
+use super::views::LinkView;
 use super::{App, Named, Removed};
 use crate::Api;
 use crate::api::Outcome;
@@ -50,14 +51,18 @@ fn of_one(error: ApiError) -> ApiError {
     }
 }
 
-async fn all(api: &Api, scope: AssociationScope, document: &Document) -> Result<Vec<Value>, ApiError> {
+async fn all(api: &Api, scope: AssociationScope, document: &Document) -> Result<Vec<LinkView>, ApiError> {
     let app: App = serde_json::from_str(&document.text).map_err(ApiError::internal)?;
-    shown(&app.policies, document, &reusable(api, scope).await?)
+    LinkView::all(&app.policies, document, &reusable(api, scope).await?)
 }
 
-async fn one(api: &Api, scope: AssociationScope, document: &Document, id: CaId) -> Result<Value, ApiError> {
-    let wanted = id.to_string();
-    let found = all(api, scope, document).await?.into_iter().find(|policy| policy["id"] == wanted);
+async fn one(
+    api: &Api,
+    scope: AssociationScope,
+    document: &Document,
+    id: CaId,
+) -> Result<LinkView, ApiError> {
+    let found = all(api, scope, document).await?.into_iter().find(|policy| policy.id == Some(id));
     found.ok_or_else(|| ApiError::not_found("policy"))
 }
 

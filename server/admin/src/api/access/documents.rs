@@ -5,7 +5,7 @@ use muster_store::act::{RemoveDocument, SetDocument};
 use muster_store::record::{AssociationScope, Document, DocumentKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{CONDITIONS_MAX, Parts, weight};
 use crate::Api;
@@ -16,7 +16,9 @@ use crate::error::ApiError;
 const DOCUMENT_MAX_BYTES: usize = 64 << 10;
 
 /// What is written as a document.
-pub(crate) trait Written: Serialize + DeserializeOwned + Send + Sync + 'static {
+pub(crate) trait Written: Serialize + DeserializeOwned + ToSchema + Send + Sync + 'static {
+    /// How it is answered.
+    type View: Serialize + ToSchema;
     /// What it is.
     const KIND: DocumentKind;
 
@@ -33,13 +35,11 @@ pub(crate) trait Written: Serialize + DeserializeOwned + Send + Sync + 'static {
         core::future::ready(Ok(()))
     }
 
-    /// Adds to an answer what is not in the document.
+    /// What is answered of it.
     ///
     /// # Errors
-    /// When what is stored can't be read.
-    fn show(_: &mut Value, _: &Document, _: &Parts) -> Result<(), ApiError> {
-        Ok(())
-    }
+    /// When what surrounds it can't be read.
+    fn view(self, document: &Document, parts: &Parts) -> Result<Self::View, ApiError>;
 }
 
 /// Policies and groups belong to the account; an application also to its zone.

@@ -6,7 +6,10 @@ use muster_policy::identity::CaId;
 use muster_store::record::{AssociationScope, Document, DocumentKind};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+use utoipa::openapi::schema::AnyOfBuilder;
+use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::documents::{find, list_all};
 use super::{App, PARTS_MAX, Parts, Policy};
@@ -24,7 +27,8 @@ pub(super) enum Link {
 }
 
 /// A reusable policy, at its place among the others.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = AccessAppPolicyLink)]
 pub(super) struct Named {
     pub(super) id: CaId,
     #[serde(default)]
@@ -32,7 +36,8 @@ pub(super) struct Named {
 }
 
 /// A policy that is part of the application.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = AccessAppPolicy)]
 pub(crate) struct Own {
     /// Given when it is stored.
     #[serde(default)]
@@ -74,6 +79,26 @@ impl<'de> Deserialize<'de> for Link {
             value => serde_json::from_value(value).map(Self::Named),
         };
         read.map_err(D::Error::custom)
+    }
+}
+
+impl PartialSchema for Link {
+    fn schema() -> RefOr<Schema> {
+        let named = |name: &str| Ref::from_schema_name(name);
+        AnyOfBuilder::new().item(CaId::schema()).item(named(&Named::name())).item(named(&Own::name())).into()
+    }
+}
+
+impl ToSchema for Link {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "AccessAppPolicyWish".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((Named::name().into_owned(), Named::schema()));
+        schemas.push((Own::name().into_owned(), Own::schema()));
+        Own::schemas(schemas);
+        Named::schemas(schemas);
     }
 }
 
@@ -163,43 +188,4 @@ pub(super) async fn parts(api: &Api, scope: AssociationScope) -> Result<Parts, A
         }
     }
     Ok(Parts { policies: reusable(api, scope).await?, app_counts })
-}
-
-/// The policies of an application, whole and in their order.
-pub(super) fn shown(
-    links: &[Link],
-    app: &Document,
-    reusable: &BTreeMap<CaId, Document>,
-) -> Result<Vec<Value>, ApiError> {
-    let links = ordered(links);
-    let places = 1_u32..;
-    links.iter().zip(places).map(|(link, place)| shown_one(link, place, app, reusable)).collect()
-}
-
-fn shown_one(
-    link: &Link,
-    place: u32,
-    app: &Document,
-    reusable: &BTreeMap<CaId, Document>,
-) -> Result<Value, ApiError> {
-    let (text, is_reusable, document) = match link {
-        Link::Named(named) => match reusable.get(&named.id) {
-            Some(document) => {
-                (serde_json::from_str(&document.text).map_err(ApiError::internal)?, true, document)
-            }
-            // It is gone, and keeps everybody out until it is taken away here too.
-            None => (json!({}), true, app),
-        },
-        Link::Own(own) => (serde_json::to_value(&own.policy).map_err(ApiError::internal)?, false, app),
-    };
-    let mut shown: Value = text;
-    let precedence = if link.precedence() == u32::MAX { place } else { link.precedence() };
-    if let Some(shown) = shown.as_object_mut() {
-        shown.insert("id".to_owned(), json!(link.id()));
-        shown.insert("precedence".to_owned(), json!(precedence));
-        shown.insert("reusable".to_owned(), json!(is_reusable));
-        shown.insert("created_at".to_owned(), json!(document.created_at));
-        shown.insert("updated_at".to_owned(), json!(document.changed_at));
-    }
-    Ok(shown)
 }

@@ -6,7 +6,7 @@ use axum::extract::State;
 use muster_enroll::{AuthorityError, ImportPlan};
 use muster_policy::identity::{AccountId, CaId, Fingerprint};
 use muster_store::act::AddOutboundLeaf;
-use muster_store::record::{Ca, OutboundLeaf, Upload, UploadKind};
+use muster_store::record::{Ca, OutboundLeaf, ShownTo, Upload, UploadKind};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
@@ -58,7 +58,8 @@ pub(crate) async fn upload(
         CertificateView::of_ca(&import_ca(&api, &bundle, upload, &caller, "/certificates").await?)
     } else {
         let key = wanted.private_key.as_ref().map(|key| key.as_str());
-        CertificateView::of_leaf(add_leaf(&api, account, bundle, name, key, &caller).await?)
+        let new = NewLeaf { account, bundle, name, key, shown_to: None, pointer: "/certificates" };
+        CertificateView::of_leaf(add_leaf(&api, new, &caller).await?)
     };
     let updated_at = Some(view.uploaded_on);
     let answer = Answer::one(&CertificateView { updated_at, ..view })?;
@@ -145,21 +146,26 @@ pub(crate) async fn import_ca(
     })
 }
 
-async fn add_leaf(
-    api: &Api,
-    account: AccountId,
-    bundle: Bundle,
-    name: Option<String>,
-    key: Option<&str>,
-    caller: &Caller,
-) -> Result<OutboundLeaf, ApiError> {
+/// A leaf that is to be kept.
+pub(crate) struct NewLeaf<'a> {
+    pub(crate) account: AccountId,
+    pub(crate) bundle: Bundle,
+    pub(crate) name: Option<String>,
+    pub(crate) key: Option<&'a str>,
+    pub(crate) shown_to: Option<ShownTo>,
+    /// Where the request has the certificate.
+    pub(crate) pointer: &'static str,
+}
+
+/// Keeps a leaf, and its key in a file of its own.
+pub(crate) async fn add_leaf(api: &Api, new: NewLeaf<'_>, caller: &Caller) -> Result<OutboundLeaf, ApiError> {
+    let NewLeaf { account, bundle, name, key, shown_to, pointer } = new;
     if bundle.facts.is_ca {
-        let message = "it is a CA certificate; upload it with `ca`: true";
-        return Err(ApiError::argument("/certificates", message));
+        return Err(ApiError::argument(pointer, "it is a CA certificate, where a leaf is needed"));
     }
     let now = api.now();
     if bundle.facts.not_after.is_some_and(|end| end < now) {
-        return Err(ApiError::argument("/certificates", "the certificate has expired"));
+        return Err(ApiError::argument(pointer, "the certificate has expired"));
     }
     let random = muster_enroll::random().ok_or_else(|| ApiError::internal("no random numbers"))?;
     let id = CaId::new(api.registrar().clock().unix_millis(), random);
@@ -175,19 +181,26 @@ async fn add_leaf(
         name,
         pem: bundle.text,
         fingerprint,
-        key_file: key_file.clone(),
+        key_file,
         uploaded_at: now,
+        shown_to,
     };
     let added = api.registrar().ledger().transact(AddOutboundLeaf { leaf: leaf.clone(), by: caller.by(now) });
     if let Err(error) = added.await {
-        if let Some(file) = key_file
-            && let Err(error) = authority.forget_outbound_key(&file)
-        {
-            tracing::warn!(%error, file, "the key file of a refused certificate stays");
-        }
-        return Err(error.into());
+        forget_key(api, &leaf);
+        let error = ApiError::from(error);
+        return Err(if error.status.is_client_error() { error.at(pointer) } else { error });
     }
     Ok(leaf)
+}
+
+/// Removes the key of a leaf that is not kept, or no more.
+pub(crate) fn forget_key(api: &Api, leaf: &OutboundLeaf) {
+    if let Some(file) = &leaf.key_file
+        && let Err(error) = api.registrar().authority().forget_outbound_key(file)
+    {
+        tracing::warn!(%error, file, "the key file of a certificate that is gone stays");
+    }
 }
 
 /// What the key's reader says holds nothing of the key.

@@ -10,6 +10,7 @@ use muster_policy::gate::Action;
 use muster_policy::identity::CaId;
 use muster_store::record::Document;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::{Rule, Ruleset, named, stored};
 use crate::Api;
@@ -19,7 +20,8 @@ use crate::error::ApiError;
 use crate::request::{Id, Json, Zone};
 
 /// Where a rule goes.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[schema(as = RulePosition)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Position {
     /// After the rule of this id; first of all without one.
@@ -53,7 +55,8 @@ impl Position {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = RuleAdded)]
 pub(crate) struct Added {
     #[serde(flatten)]
     rule: Rule,
@@ -61,7 +64,8 @@ pub(crate) struct Added {
 }
 
 /// What of a rule is to be another; what is left out stays.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = RuleChanged)]
 pub(crate) struct Changed {
     expression: Option<String>,
     action: Option<Action>,
