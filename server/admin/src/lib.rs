@@ -39,7 +39,7 @@ mod x509;
 pub use api::access::gate;
 pub use routes::{crl_router, router};
 pub use service::{
-    Api, Backup, Connection, ConnectionFilter, EdgeFigures, Hooks, ReadConnections, ReadEdge, Rehearse,
-    ZonesChanged,
+    Api, Backup, CloseConnections, Connection, ConnectionFilter, EdgeFigures, Hooks, ReadConnections,
+    ReadEdge, Rehearse, ZonesChanged,
 };
 pub use webhooks::{WebhookSettings, deliver_webhooks};

@@ -70,6 +70,8 @@ pub struct ConnectionFilter {
     pub device: Option<(AccountId, DeviceId)>,
     /// Only those to this hostname.
     pub host: Option<HostPattern>,
+    /// Only the one of this number.
+    pub number: Option<u64>,
     /// Only those entered before the one of this number.
     pub before: Option<u64>,
     /// How many of the newest are passed over.
@@ -99,6 +101,8 @@ pub struct Connection {
 
 /// Finds live connections, newest first, and how many there are in all.
 pub type ReadConnections = Arc<dyn Fn(&ConnectionFilter) -> (Vec<Connection>, usize) + Send + Sync>;
+/// Orders the end of live connections, and tells how many heard it first; paging is not looked at.
+pub type CloseConnections = Arc<dyn Fn(&ConnectionFilter) -> usize + Send + Sync>;
 /// Asks the edge what would become of a visit; may block the thread for one check of a certificate.
 pub type Rehearse = Arc<dyn Fn(&Rehearsal) -> Rehearsed + Send + Sync>;
 
@@ -115,6 +119,8 @@ pub struct Hooks {
     pub edge_figures: Option<ReadEdge>,
     /// Who is connected to it.
     pub edge_connections: Option<ReadConnections>,
+    /// Ends connections to it.
+    pub close_connections: Option<CloseConnections>,
     /// How webhooks are delivered.
     pub webhooks: WebhookSettings,
     /// Asks that edge what would become of a visit.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::watch::{ConnectionCommand, EventCommand, FollowArgs, WebhookCommand};
+pub use self::watch::{CloseArgs, ConnectionCommand, EventCommand, FollowArgs, WebhookCommand};
 
 /// Muster issues every device of a fleet a certificate from your own CA, and checks it at the door.
 #[derive(Debug, Parser)]
@@ -71,7 +71,7 @@ pub enum Command {
     /// The audit: who did what, as a chain of hashes.
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Who is connected to the edge now.
+    /// Who is connected to the edge now; ending that.
     #[command(subcommand)]
     Connection(ConnectionCommand),
     /// What happens, as numbered events.

@@ -470,6 +470,8 @@ async fn a_running_server_is_found_by_its_note() {
         assert!(text.starts_with("1  ") && text.contains("account-created"), "{text}");
         let none = rig.refused(&["connection", "list", "--host", "x.b.example"]).await;
         assert!(none.contains("no edge runs"), "{none}");
+        let none = rig.refused(&["connection", "close", "7"]).await;
+        assert!(none.contains("no edge runs"), "{none}");
         // Nobody listens at port 1.
         let made = rig.json(&["webhook", "add", "https://127.0.0.1:1/hook"]).await;
         let id = made["id"].as_str().expect("an id");
@@ -509,6 +511,7 @@ async fn webhooks_are_made_listed_shown_and_removed_and_nothing_is_sent_without_
         &["webhook", "redeliver", id],
         &["event", "follow"],
         &["connection", "list"],
+        &["connection", "close", "--device", "x"],
     ] {
         let refused = rig.refused(live).await;
         assert!(refused.contains("start it with `muster serve`"), "{live:?}: {refused}");

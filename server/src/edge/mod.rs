@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use muster_admin::{Connection, EdgeFigures, ReadConnections, ReadEdge, Rehearse};
+use muster_admin::{
+    CloseConnections, Connection, ConnectionFilter, EdgeFigures, ReadConnections, ReadEdge, Rehearse,
+};
 use muster_broker::Broker;
 use muster_edge::{CertificateKey, Connections, Edge, EdgeConfig, ListenerKind, Sought, Update};
 use muster_enroll::{Clock, Registrar};
@@ -109,13 +111,7 @@ impl EdgeRole {
     pub(crate) fn connections(&self) -> ReadConnections {
         let edge = self.edge.clone();
         Arc::new(move |filter| {
-            let sought = Sought {
-                certificate: filter.certificate.map(|(ca, serial)| CertificateKey { ca, serial }),
-                device: filter.device.clone(),
-                host: filter.host.clone(),
-                before: filter.before,
-            };
-            let Connections { found, total } = edge.connections(&sought, filter.skip, filter.limit);
+            let Connections { found, total } = edge.connections(&sought(filter), filter.skip, filter.limit);
             let shown = |one: muster_edge::Connection| Connection {
                 number: one.number,
                 host: one.host,
@@ -127,6 +123,12 @@ impl EdgeRole {
             };
             (found.into_iter().map(shown).collect(), total)
         })
+    }
+
+    /// Ends connections.
+    pub(crate) fn closing(&self) -> CloseConnections {
+        let edge = self.edge.clone();
+        Arc::new(move |filter| edge.close(&sought(filter)))
     }
 
     /// Serves until `stop`, then drains.
@@ -229,6 +231,16 @@ impl EdgeRole {
                 }
             }
         }
+    }
+}
+
+fn sought(filter: &ConnectionFilter) -> Sought {
+    Sought {
+        certificate: filter.certificate.map(|(ca, serial)| CertificateKey { ca, serial }),
+        device: filter.device.clone(),
+        host: filter.host.clone(),
+        number: filter.number,
+        before: filter.before,
     }
 }
 
