@@ -196,7 +196,7 @@ impl Server {
             edge_figures: edge.as_ref().map(EdgeRole::figures),
             edge_connections: edge.as_ref().map(EdgeRole::connections),
             close_connections: edge.as_ref().map(EdgeRole::closing),
-            webhooks: webhooks::settings(&dir, &config, machine_roots())?,
+            webhooks: webhooks::settings(&dir, registrar.authority(), &config, machine_roots())?,
             rehearse: edge.as_ref().map(EdgeRole::rehearse),
             est_url: address(&sockets.est)?.map(|address| est_url(&config, address)),
             backup: backup::hook(&dir, &registrar),

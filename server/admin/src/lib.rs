@@ -31,6 +31,7 @@ mod permission;
 mod request;
 mod routes;
 mod service;
+mod sse;
 #[cfg(test)]
 mod tests;
 mod webhooks;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
-use crate::api::events::Streams;
+use crate::api::events::{self, EventStreams};
 use crate::auth::Slowdown;
 use crate::error::ApiError;
 use crate::idempotency::UnderWay;
@@ -141,7 +141,7 @@ pub struct Api {
     slowdown: Slowdown,
     keys_under_way: UnderWay,
     tasks: TaskTracker,
-    streams: Streams,
+    streams: EventStreams,
     webhooks: Webhooks,
     stop: CancellationToken,
 }
@@ -173,7 +173,7 @@ impl Api {
             slowdown: Slowdown::default(),
             keys_under_way: UnderWay::default(),
             tasks: TaskTracker::new(),
-            streams: Streams::default(),
+            streams: events::streams(),
             webhooks,
             stop: CancellationToken::new(),
         }
@@ -198,7 +198,7 @@ impl Api {
         &self.webhooks
     }
 
-    pub(crate) const fn streams(&self) -> &Streams {
+    pub(crate) const fn streams(&self) -> &EventStreams {
         &self.streams
     }
 

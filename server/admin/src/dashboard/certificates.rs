@@ -58,8 +58,13 @@ struct San {
 }
 
 impl Certificate {
-    fn link(&self) -> String {
+    pub(super) fn link(&self) -> String {
         format!("/certificates/{}", segment(&self.id))
+    }
+
+    /// Whether it is the one of a serial of a CA.
+    pub(super) fn is_of(&self, ca: Option<&str>, serial: &str) -> bool {
+        ca == Some(self.ca.as_str()) && self.serial_number == serial
     }
 }
 
