@@ -239,9 +239,10 @@ async function walk(page) {
     scrollTo(0, 0);
     const focusable = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']";
     const shown = (element) => element.checkVisibility({ visibilityProperty: true });
-    globalThis.order = [...document.querySelectorAll(focusable)].filter(shown);
+    // Asked at each step: live parts are renewed meanwhile.
+    globalThis.order = () => [...document.querySelectorAll(focusable)].filter(shown);
   });
-  const length = await page.evaluate(() => order.length);
+  const length = await page.evaluate(() => order().length);
   const stops = [];
   for (let step = 0; step < length; step += 1) {
     await page.keyboard.press("Tab");
@@ -251,7 +252,7 @@ async function walk(page) {
         const [style, box] = [getComputedStyle(at), at.getBoundingClientRect()];
         const seen = box.width > 0 && box.bottom > 0 && box.right > 0 && box.top < innerHeight && box.left < innerWidth;
         return {
-          index: order.indexOf(at),
+          index: order().indexOf(at),
           what: `${at.tagName} ${at.getAttribute("href") ?? at.name ?? ""} ${at.textContent.trim().slice(0, 30)}`,
           seen,
           marked: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,

@@ -31,6 +31,8 @@
     const [links, places] = ["a, button", "[tabindex]"].map((selector) => (root) => [...root.querySelectorAll(selector)]);
     const at = document.activeElement;
     const address = leadsTo(at);
+    const alike = (root) => links(root).filter((link) => leadsTo(link) === address);
+    const nth = alike(part).indexOf(at);
     const place = places(part).indexOf(at);
     const scrolled = places(part).map((element) => element.scrollLeft);
     const holds = part.contains(at);
@@ -40,7 +42,7 @@
       element.scrollLeft = scrolled[index] ?? 0;
     });
     if (!holds) return;
-    const again = address ? links(part).find((link) => leadsTo(link) === address) : places(part)[place];
+    const again = address ? (alike(part)[nth] ?? alike(part).at(-1)) : places(part)[place];
     again?.focus({ preventScroll: true });
   };
 

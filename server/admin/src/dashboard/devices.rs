@@ -161,7 +161,7 @@ fn facts(device: &Device, history: &[Entry], now: UnixTime) -> Markup {
         dl.facts {
             (fact("Status", html! { (state(&device.status)) " since " (time(device.status_changed_at, now)) }))
             (fact("Known since", time(device.created_at, now)))
-            (fact("Groups", device.groups()))
+            (fact("Groups", if device.groups.is_empty() { "none".to_owned() } else { device.groups() }))
             @for (name, value) in &device.labels { (fact(name, value)) }
             @if let Some(serial) = &device.manufacturer_serial { (fact("Manufacturer's serial", serial)) }
             @if let Some(note) = &device.note { (fact("Note", note)) }
