@@ -4,7 +4,7 @@
 //! DIR/muster.toml      configuration
 //! DIR/ledger.redb      the ledger
 //! DIR/keys/CA_ID.key   CA keys, 0600, encrypted when a passphrase is given
-//! DIR/keys/webhooks.key   what the keys that webhooks are signed with are made of, 0600
+//! DIR/keys/webhooks.key   what the keys that webhooks are signed with are made of, likewise
 //! DIR/ca.pem           the account root: what clients trust
 //! DIR/tls/est.pem      chain and key of the EST server certificate that the services CA made, 0600
 //! DIR/tls/hosts/NAME.pem   likewise of each hostname of the edge; NAME.crt and NAME.key go before it
@@ -19,6 +19,9 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+/// The name of the file that the keys of webhooks are made of, among the CA keys.
+pub const WEBHOOKS_KEY: &str = "webhooks.key";
 
 /// The data directory.
 #[derive(Clone, Debug)]
@@ -63,7 +66,7 @@ impl DataDir {
 
     /// What the keys that webhooks are signed with are made of.
     pub fn webhooks_key(&self) -> PathBuf {
-        self.keys().join("webhooks.key")
+        self.keys().join(WEBHOOKS_KEY)
     }
 
     /// The account root, PEM.

@@ -1,37 +1,35 @@
 //! What the server gives for webhooks: the secret they are signed with, and whom receivers are vouched
 //! for by.
 
-use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use muster_admin::WebhookSettings;
+use muster_ca::file_key::FileKeyError;
+use muster_enroll::{Authority, AuthorityError};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use zeroize::Zeroizing;
 
 use crate::config::Config;
-use crate::datadir::{DataDir, Readers, write_file};
+use crate::datadir::{DataDir, WEBHOOKS_KEY};
+use crate::passphrase;
 
-/// Octets of the secret.
-const SECRET_BYTES: usize = 32;
 /// The pause after a delivery failed for the first time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Tries of a delivery: with pauses of 1 s, 4 s, and so on, the last one is some 23 minutes after the first.
 const ATTEMPTS: u32 = 7;
 
-/// Reads the settings; the secret is made when there is none yet.
-///
-/// The ledger must be open, so that no other process makes a secret at the same time. `roots` are those
-/// of the machine.
+/// Reads the settings; the secret is made when there is none yet. `roots` are those of the machine.
 ///
 /// # Errors
 /// In words, when a file can't be read or made.
 pub(crate) fn settings(
     dir: &DataDir,
+    authority: &Authority,
     config: &Config,
     mut roots: RootCertStore,
 ) -> anyhow::Result<WebhookSettings> {
@@ -43,13 +41,31 @@ pub(crate) fn settings(
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    let secret = authority.secret(WEBHOOKS_KEY).map_err(|error| unusable(&dir.webhooks_key(), error))?;
     Ok(WebhookSettings {
-        secret: secret(&dir.webhooks_key())?,
+        secret: Zeroizing::new(secret.to_vec()),
         tls: Arc::new(tls),
         loopback_http: config.webhooks_loopback_http,
         first_pause: FIRST_PAUSE,
         attempts: ATTEMPTS,
     })
+}
+
+fn unusable(path: &Path, error: AuthorityError) -> anyhow::Error {
+    let path = path.display();
+    match error {
+        AuthorityError::Key(FileKeyError::PassphraseNeeded) => anyhow::anyhow!(
+            "{path} is encrypted; give ca.passphrase_file in muster.toml or {}",
+            passphrase::VARIABLE
+        ),
+        AuthorityError::Key(FileKeyError::PassphraseWrong) => {
+            anyhow::anyhow!("the passphrase does not open {path}; give the one that it was written with")
+        }
+        AuthorityError::Key(error @ FileKeyError::File { .. }) => error.into(),
+        other => anyhow::anyhow!(
+            "{path} is broken ({other}); restore it from a backup, or remove it and make all webhooks anew"
+        ),
+    }
 }
 
 fn add_roots(roots: &mut RootCertStore, path: &Path) -> anyhow::Result<()> {
@@ -60,36 +76,4 @@ fn add_roots(roots: &mut RootCertStore, path: &Path) -> anyhow::Result<()> {
     }
     anyhow::ensure!(added > 0, "there is no certificate in it");
     Ok(())
-}
-
-fn secret(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    match std::fs::read(path) {
-        Ok(octets) if octets.len() == SECRET_BYTES => Ok(Zeroizing::new(octets)),
-        Ok(_) => anyhow::bail!(
-            "{} is broken; restore it from a backup, or remove it and make all webhooks anew",
-            path.display()
-        ),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let octets: [u8; SECRET_BYTES] = muster_enroll::random().context("no random numbers")?;
-            write_file(path, &octets, Readers::Owner)
-                .with_context(|| format!("can't make {}", path.display()))?;
-            Ok(Zeroizing::new(octets.to_vec()))
-        }
-        Err(error) => Err(error).with_context(|| format!("can't read {}", path.display())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_secret_is_made_once_and_a_broken_one_is_not_replaced() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("webhooks.key");
-        let made = secret(&path).expect("made");
-        assert_eq!(secret(&path).expect("read"), made);
-        std::fs::write(&path, b"short").expect("writes");
-        assert!(secret(&path).is_err());
-    }
 }

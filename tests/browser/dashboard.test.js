@@ -12,6 +12,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
+import tls from "node:tls";
 import { after, before, test } from "node:test";
 import { LOOKS, fitsItsWidth, openBrowser, textIsLegible, visit } from "./harness.js";
 
@@ -231,6 +232,111 @@ test("a wrong token is told, and the keyboard leads past the links", async () =>
   }
 });
 
+/** Goes through a page by the tabulator, from its top; what is focused, in order. */
+async function walk(page) {
+  await page.evaluate(() => {
+    document.activeElement?.blur();
+    scrollTo(0, 0);
+    const focusable = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']";
+    const shown = (element) => element.checkVisibility({ visibilityProperty: true });
+    // Asked at each step: live parts are renewed meanwhile.
+    globalThis.order = () => [...document.querySelectorAll(focusable)].filter(shown);
+  });
+  const length = await page.evaluate(() => order().length);
+  const stops = [];
+  for (let step = 0; step < length; step += 1) {
+    await page.keyboard.press("Tab");
+    stops.push(
+      await page.evaluate(() => {
+        const at = document.activeElement;
+        const [style, box] = [getComputedStyle(at), at.getBoundingClientRect()];
+        const seen = box.width > 0 && box.bottom > 0 && box.right > 0 && box.top < innerHeight && box.left < innerWidth;
+        return {
+          index: order().indexOf(at),
+          what: `${at.tagName} ${at.getAttribute("href") ?? at.name ?? ""} ${at.textContent.trim().slice(0, 30)}`,
+          seen,
+          marked: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,
+        };
+      }),
+    );
+  }
+  return stops;
+}
+
+for (const appearance of LOOKS.filter((look) => look.colorScheme === "light")) {
+  test(`every page is walked by the keyboard alone in ${appearance.name}`, async () => {
+    const { colorScheme, viewport } = appearance;
+    const context = await browser.newContext({ colorScheme, viewport });
+    try {
+      const page = await context.newPage();
+      await page.goto(`${ready.admin}/`);
+      await page.keyboard.type(token);
+      await page.keyboard.press("Enter");
+      await page.getByRole("heading", { name: "Overview" }).waitFor();
+      for (const at of pages()) {
+        await page.goto(ready.admin + at);
+        const stops = await walk(page);
+        assert.deepEqual(stops[0].what, "A #main Skip to the content", at);
+        assert.deepEqual(stops.map((stop) => stop.index), stops.map((_, index) => index), `${at}: ${stops.map((stop) => stop.what).join(" > ")}`);
+        assert.deepEqual(stops.filter((stop) => !stop.seen || !stop.marked), [], at);
+      }
+    } finally {
+      await context.close();
+    }
+  });
+}
+
+test("a form, a choice, a menu that unfolds and a question are answered by the keyboard alone", async () => {
+  await visit(browser, `${ready.admin}/`, LOOKS[0], "dashboard-keyboard", async (page) => {
+    const answers = [];
+    page.on("dialog", (dialog) => (answers.shift() === "yes" ? dialog.accept() : dialog.dismiss()));
+    const press = async (...keys) => {
+      for (const key of keys) await page.keyboard.press(key);
+    };
+    /** Goes on to what has this text. */
+    const to = async (text) => {
+      for (let step = 0; step < 200; step += 1) {
+        await press("Tab");
+        const here = await page.evaluate(() => {
+          const at = document.activeElement;
+          return at.closest("label")?.innerText ?? at.labels?.[0]?.innerText ?? at.innerText ?? "";
+        });
+        if (here.trim().startsWith(text)) return;
+      }
+      assert.fail(`the keyboard does not reach ${text}`);
+    };
+    await page.keyboard.type(token);
+    await press("Enter");
+    await page.getByRole("heading", { name: "Overview" }).waitFor();
+    await to("Devices");
+    await press("Enter");
+    await page.getByRole("heading", { name: "Devices" }).waitFor();
+    await to("Make devices known");
+    await press("Enter");
+    await to("Device ids, one per line");
+    await page.keyboard.type("gate-1");
+    await to("Import");
+    await press("Enter");
+    await page.getByText("1 devices are known now.").waitFor();
+    await to("Status");
+    await press("ArrowDown");
+    await to("gate-1");
+    await press("Enter");
+    await page.getByRole("heading", { name: "gate-1" }).waitFor();
+    await to("Suspend");
+    await press("Enter");
+    // Esc at the question: nothing happens, and one is where one was.
+    assert.equal(await page.evaluate(() => document.activeElement.innerText), "Suspend");
+    answers.push("yes");
+    await press("Enter");
+    await page.getByText("The device is suspended now.").waitFor();
+    assert.equal(new URL(page.url()).pathname, "/devices/gate-1");
+    await page.getByText("Live", { exact: true }).waitFor();
+    muster("-C", "d", "device", "retire", "gate-1");
+    await page.locator("[data-live=state]").getByText("retired").waitFor();
+  });
+});
+
 test("pages follow what happens, also when there are many, and leave with their session", async () => {
   const context = await browser.newContext();
   const complaints = [];
@@ -263,6 +369,41 @@ test("pages follow what happens, also when there are many, and leave with their 
   } finally {
     await context.close();
   }
+});
+
+test("a device's connections are shown while they are open, and ended there", async () => {
+  const identity = await enroll("meter-5", muster("-C", "d", "token", "new", "--device", "meter-5").trim());
+  const host = "shop.example.test";
+  muster("-C", "d", "host", "set", host, "--origin", `http://127.0.0.1:${origin.address().port}`);
+  const open = () =>
+    new Promise((resolve, reject) => {
+      const port = ready.edge_https.split(":").at(-1);
+      const socket = tls.connect({ port, host: "127.0.0.1", servername: host, ca, ...identity }, () => resolve(socket));
+      socket.once("error", reject);
+    });
+  await visit(browser, `${ready.admin}/`, LOOKS[0], "dashboard-connections", async (page) => {
+    page.on("dialog", (dialog) => dialog.accept());
+    await logIn(page);
+    await page.goto(`${ready.admin}/devices/meter-5`);
+    await page.getByText("Live", { exact: true }).waitFor();
+    const shown = page.locator("[data-live=connections]");
+    await shown.getByText("None now.").waitFor();
+    const sockets = [await open(), await open()];
+    const ended = sockets.map((socket) => new Promise((resolve) => socket.once("close", resolve)));
+    await page.waitForFunction(() => document.querySelectorAll("[data-live=connections] tbody tr").length === 2);
+    await shown.getByRole("link", { name: host }).first().waitFor();
+    await shown.getByRole("button", { name: "Close", exact: true }).first().click();
+    await page.getByText("Closed connections: 1.").waitFor();
+    await ended[1];
+    await page.waitForFunction(() => document.querySelectorAll("[data-live=connections] tbody tr").length === 1);
+    sockets.push(await open());
+    ended.push(new Promise((resolve) => sockets[2].once("close", resolve)));
+    await shown.getByRole("button", { name: "Close all" }).click();
+    await page.getByText("Closed connections: 2.").waitFor();
+    await Promise.all(ended);
+    await shown.getByText("None now.").waitFor();
+    await page.locator("[data-live=timeline]").getByText("connections-closed").first().waitFor();
+  });
 });
 
 test("devices are found while one types", async () => {

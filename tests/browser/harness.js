@@ -16,7 +16,8 @@ const OUT = process.env.MUSTER_BROWSER_OUT ?? "/tmp/muster-browser";
 const CONTRAST_MIN = 4.5;
 
 const DESK = { width: 1280, height: 900 };
-const PHONE = { width: 390, height: 844 };
+/** The narrowest phones that are sold. */
+const PHONE = { width: 360, height: 780 };
 
 /** How pages are looked at. */
 export const LOOKS = [

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use muster_policy::reason::Reason;
 use muster_tests::est::certificates_of;
 use muster_tests::request::request;
 use muster_tests::{Est, Identity, Server};
@@ -407,24 +408,9 @@ fn a_revocation_ends_live_mqtt_connections_and_disturbs_nobody_else() {
     let server = Server::start();
     set(&server, "mqtt.example.test", &["--protocol", "mqtt"]);
     let (stays, goes) = (enrolled(&server, "meter-1"), enrolled(&server, "meter-2"));
-    let connect = |holder: &Holder, id: &str| {
-        let door = Est::new(server.mqtt_address(), &server.ca_file()).named("mqtt.example.test");
-        let mut stream = holder.at(door).connect().expect("a handshake");
-        stream.write_all(&mqtt_connect(id)).expect("sent");
-        let mut answer = [0; 2];
-        stream.read_exact(&mut answer).expect("CONNACK");
-        assert_eq!(answer[0], 0x20);
-        let mut rest = vec![0; usize::from(answer[1])];
-        stream.read_exact(&mut rest).expect("CONNACK");
-        assert_eq!(rest[1], 0, "accepted");
-        stream
-    };
+    let connect = |holder: &Holder, id: &str| mqtt(&server, holder, id);
     let (mut staying, mut going) = (connect(&stays, "meter-1"), connect(&goes, "meter-2"));
-    let connections = |query: &str| {
-        let (status, answer) = server.api("GET", &format!("/connections?{query}"), &[], "");
-        assert_eq!(status, 200, "{answer}");
-        answer["result"].as_array().expect("a list").clone()
-    };
+    let connections = |query: &str| connections(&server, query);
     let both = connections("host=mqtt.example.test");
     let devices: Vec<_> = both.iter().map(|one| one["device"].as_str().expect("an id")).collect();
     assert_eq!(devices, ["meter-2", "meter-1"], "newest first");
@@ -434,19 +420,94 @@ fn a_revocation_ends_live_mqtt_connections_and_disturbs_nobody_else() {
     assert_eq!(connections(&query), both[1..]);
     assert_eq!(connections("device=meter-2"), both[..1]);
     server.muster(&["cert", "revoke", "--device", "meter-2"]);
-    let mut last = Vec::new();
-    let _ = going.read_to_end(&mut last);
-    assert_eq!(last.first_chunk::<3>().map(|head| (head[0], head[2])), Some((0xe0, 0x98)), "{last:02x?}");
-    staying.write_all(&[0xc0, 0]).expect("sent");
-    let mut pong = [0; 2];
-    staying.read_exact(&mut pong).expect("PINGRESP");
-    assert_eq!(pong, [0xd0, 0]);
+    is_sent_away(&mut going);
+    is_served(&mut staying);
     drop(going);
     let deadline = Instant::now() + Duration::from_secs(60);
     while connections("") != both[1..] {
         assert!(Instant::now() < deadline, "the one that was cut is still listed");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Connects by MQTT 5 over the edge.
+fn mqtt(server: &Server, holder: &Holder, id: &str) -> impl Read + Write + use<> {
+    let door = Est::new(server.mqtt_address(), &server.ca_file()).named("mqtt.example.test");
+    let mut stream = holder.at(door).connect().expect("a handshake");
+    stream.write_all(&mqtt_connect(id)).expect("sent");
+    let mut answer = [0; 2];
+    stream.read_exact(&mut answer).expect("CONNACK");
+    assert_eq!(answer[0], 0x20);
+    let mut rest = vec![0; usize::from(answer[1])];
+    stream.read_exact(&mut rest).expect("CONNACK");
+    assert_eq!(rest[1], 0, "accepted");
+    stream
+}
+
+/// Who is connected, as the API tells it.
+fn connections(server: &Server, query: &str) -> Vec<serde_json::Value> {
+    let (status, answer) = server.api("GET", &format!("/connections?{query}"), &[], "");
+    assert_eq!(status, 200, "{answer}");
+    answer["result"].as_array().expect("a list").clone()
+}
+
+/// The connection ends with DISCONNECT 0x98, administrative action (MQTT 5 §3.14.2.1).
+fn is_sent_away(stream: &mut impl Read) {
+    let mut last = Vec::new();
+    let _ = stream.read_to_end(&mut last);
+    assert_eq!(last.first_chunk::<3>().map(|head| (head[0], head[2])), Some((0xe0, 0x98)), "{last:02x?}");
+}
+
+/// The connection is answered a PINGREQ.
+fn is_served(stream: &mut (impl Read + Write)) {
+    stream.write_all(&[0xc0, 0]).expect("sent");
+    let mut pong = [0; 2];
+    stream.read_exact(&mut pong).expect("PINGRESP");
+    assert_eq!(pong, [0xd0, 0]);
+}
+
+#[test]
+fn an_operator_ends_live_connections_and_who_has_its_right_comes_again() {
+    let server = Server::start();
+    set(&server, "mqtt.example.test", &["--protocol", "mqtt"]);
+    let (stays, goes) = (enrolled(&server, "meter-1"), enrolled(&server, "meter-2"));
+    let mut staying = mqtt(&server, &stays, "meter-1");
+    let certificate = server.muster_json(&["cert", "list", "--device", "meter-2"])[0]["id"].clone();
+    let close = |which: &[&str]| {
+        let args: Vec<&str> = [&["connection", "close"], which].concat();
+        server.muster_json(&args)["closed"].clone()
+    };
+    let number = || {
+        let of_device = connections(&server, "device=meter-2");
+        assert_eq!(of_device.len(), 1, "{of_device:?}");
+        of_device[0]["number"].to_string()
+    };
+    let by_certificate = ["--cert", certificate.as_str().expect("an id")];
+    for way in ["device", "certificate", "number"] {
+        let mut going = mqtt(&server, &goes, "meter-2");
+        let closed = match way {
+            "device" => close(&["--device", "meter-2", "--host", "mqtt.example.test"]),
+            "certificate" => close(&by_certificate),
+            _ => close(&[&number()]),
+        };
+        assert_eq!(closed, 1, "by {way}");
+        is_sent_away(&mut going);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !connections(&server, "device=meter-2").is_empty() {
+            assert!(Instant::now() < deadline, "by {way}: still listed");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    is_served(&mut staying);
+    assert_eq!(close(&["--device", "meter-2"]), 0, "it is away");
+    let (status, entries) = server.api("GET", "/audit?action=connections-closed", &[], "");
+    assert_eq!(status, 200, "{entries}");
+    let entries = entries["result"].as_array().expect("a list");
+    let devices: Vec<_> = entries.iter().map(|entry| &entry["subjects"]["device"]).collect();
+    assert_eq!(devices, ["meter-2"; 3]);
+    let cut = format!("reason=\"{}\"", Reason::ConnectionClosed.code());
+    let metrics = server.metrics();
+    assert!(metrics.lines().any(|line| line.contains(&cut) && line.ends_with(" 3")), "{metrics}");
 }
 
 #[test]

@@ -20,6 +20,7 @@ const ELSEWHERE: &[(Reason, &str)] = &[
     (Reason::CaUnavailable, "time: no_certificate_outlives_its_ca_and_none_is_made_after_its_end"),
     (Reason::CertificateExpired, "time: an_ended_certificate_renews_only_inside_the_grace_of_its_profile"),
     (Reason::CertificateNotYetValid, "time: a_certificate_is_no_good_before_it_begins"),
+    (Reason::ConnectionClosed, "edge: an_operator_ends_live_connections_and_who_has_its_right_comes_again"),
     (
         Reason::LedgerUnavailable,
         "resilience: a_full_disk_refuses_and_loses_nothing_and_space_is_enough_to_go_on",

@@ -23,20 +23,26 @@
     if (sign.textContent !== text) sign.textContent = text;
   };
 
-  /** Puts new content into a part; who was at a link of it stays there. */
+  /** Where a link or button leads; by that it is known again. */
+  const leadsTo = (element) => element?.getAttribute("href") ?? element?.closest("form")?.getAttribute("action");
+
+  /** Puts new content into a part; who was at a link or button of it stays there. */
   const renew = (part, content) => {
     const [links, places] = ["a, button", "[tabindex]"].map((selector) => (root) => [...root.querySelectorAll(selector)]);
     const at = document.activeElement;
-    const address = at?.getAttribute("href");
+    const address = leadsTo(at);
+    const alike = (root) => links(root).filter((link) => leadsTo(link) === address);
+    const nth = alike(part).indexOf(at);
     const place = places(part).indexOf(at);
     const scrolled = places(part).map((element) => element.scrollLeft);
     const holds = part.contains(at);
     part.innerHTML = content;
+    globalThis.htmx?.process(part);
     places(part).forEach((element, index) => {
       element.scrollLeft = scrolled[index] ?? 0;
     });
     if (!holds) return;
-    const again = address ? links(part).find((link) => link.getAttribute("href") === address) : places(part)[place];
+    const again = address ? (alike(part)[nth] ?? alike(part).at(-1)) : places(part)[place];
     again?.focus({ preventScroll: true });
   };
 

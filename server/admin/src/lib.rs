@@ -31,6 +31,7 @@ mod permission;
 mod request;
 mod routes;
 mod service;
+mod sse;
 #[cfg(test)]
 mod tests;
 mod webhooks;
@@ -39,7 +40,7 @@ mod x509;
 pub use api::access::gate;
 pub use routes::{crl_router, figures_router, router};
 pub use service::{
-    Api, Backup, Connection, ConnectionFilter, EdgeFigures, Hooks, ReadConnections, ReadEdge, Rehearse,
-    ZonesChanged,
+    Api, Backup, CloseConnections, Connection, ConnectionFilter, EdgeFigures, Hooks, ReadConnections,
+    ReadEdge, Rehearse, ZonesChanged,
 };
 pub use webhooks::{WebhookSettings, deliver_webhooks};

@@ -27,6 +27,7 @@ fn area(parts: &[&str]) -> Option<Area> {
             Area::Certificates
         }
         ["zones", _, "rulesets" | "managed_headers", ..] => Area::Rules,
+        ["accounts", _, "muster", "connections", "close"] => Area::Connections,
         ["accounts", _, "muster", "approvals" | "devices" | "profiles" | "tokens" | "connections", ..] => {
             Area::Fleet
         }
@@ -53,6 +54,9 @@ mod tests {
         let access = "/client/v4/zones/{z}/access/certificates/settings";
         assert_eq!(of(Method::PUT, access), some("access-certificates:write"));
         assert_eq!(of(Method::HEAD, "/client/v4/accounts/{a}/muster/devices"), some("fleet:read"));
+        let connections = "/client/v4/accounts/{a}/muster/connections";
+        assert_eq!(of(Method::GET, connections), some("fleet:read"));
+        assert_eq!(of(Method::POST, &format!("{connections}/close")), some("connections:write"));
         assert_eq!(of(Method::GET, "/client/v4/accounts/{a}/muster/backup"), some("account:read"));
         assert_eq!(of(Method::POST, "/client/v4/accounts/{a}/muster/access_test"), some("access:read"));
     }

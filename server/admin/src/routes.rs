@@ -410,6 +410,12 @@ fn fleet() -> Routes {
                 .lists::<connections::ConnectionView>()],
         )
         .at(
+            "/connections/close",
+            [post("End live connections at the edge", connections::close)
+                .takes::<connections::Close>()
+                .answers::<connections::ClosedView>()],
+        )
+        .at(
             "/devices",
             [
                 get("Devices", devices::list)

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
-use crate::api::events::Streams;
+use crate::api::events::{self, EventStreams};
 use crate::auth::Slowdown;
 use crate::error::ApiError;
 use crate::idempotency::UnderWay;
@@ -70,6 +70,8 @@ pub struct ConnectionFilter {
     pub device: Option<(AccountId, DeviceId)>,
     /// Only those to this hostname.
     pub host: Option<HostPattern>,
+    /// Only the one of this number.
+    pub number: Option<u64>,
     /// Only those entered before the one of this number.
     pub before: Option<u64>,
     /// How many of the newest are passed over.
@@ -99,6 +101,8 @@ pub struct Connection {
 
 /// Finds live connections, newest first, and how many there are in all.
 pub type ReadConnections = Arc<dyn Fn(&ConnectionFilter) -> (Vec<Connection>, usize) + Send + Sync>;
+/// Orders the end of live connections, and tells how many heard it first; paging is not looked at.
+pub type CloseConnections = Arc<dyn Fn(&ConnectionFilter) -> usize + Send + Sync>;
 /// Asks the edge what would become of a visit; may block the thread for one check of a certificate.
 pub type Rehearse = Arc<dyn Fn(&Rehearsal) -> Rehearsed + Send + Sync>;
 
@@ -115,6 +119,8 @@ pub struct Hooks {
     pub edge_figures: Option<ReadEdge>,
     /// Who is connected to it.
     pub edge_connections: Option<ReadConnections>,
+    /// Ends connections to it.
+    pub close_connections: Option<CloseConnections>,
     /// How webhooks are delivered.
     pub webhooks: WebhookSettings,
     /// Asks that edge what would become of a visit.
@@ -135,7 +141,7 @@ pub struct Api {
     slowdown: Slowdown,
     keys_under_way: UnderWay,
     tasks: TaskTracker,
-    streams: Streams,
+    streams: EventStreams,
     webhooks: Webhooks,
     stop: CancellationToken,
 }
@@ -167,7 +173,7 @@ impl Api {
             slowdown: Slowdown::default(),
             keys_under_way: UnderWay::default(),
             tasks: TaskTracker::new(),
-            streams: Streams::default(),
+            streams: events::streams(),
             webhooks,
             stop: CancellationToken::new(),
         }
@@ -192,7 +198,7 @@ impl Api {
         &self.webhooks
     }
 
-    pub(crate) const fn streams(&self) -> &Streams {
+    pub(crate) const fn streams(&self) -> &EventStreams {
         &self.streams
     }
 

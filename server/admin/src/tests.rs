@@ -129,6 +129,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("POST", "{own}/certificates/{uuid}/reactivate"),
     ("POST", "{own}/certificates/{uuid}/revoke"),
     ("GET", "{own}/connections"),
+    ("POST", "{own}/connections/close"),
     ("GET", "{own}/devices"),
     ("PATCH", "{own}/devices"),
     ("POST", "{own}/devices/import"),
@@ -175,7 +176,12 @@ fn connected(filter: &ConnectionFilter) -> (Vec<Connection>, usize) {
     let before = filter.before.unwrap_or(u64::MAX);
     let found: Vec<Connection> = (1..=5).rev().filter(|number| *number < before).map(one).collect();
     let none = filter.host.as_ref().is_some_and(|host| host.to_string() != "api.example.com");
-    let found = if none { Vec::new() } else { found };
+    let mut found = if none { Vec::new() } else { found };
+    found.retain(|one| {
+        filter.number.is_none_or(|number| one.number == number)
+            && filter.device.as_ref().is_none_or(|(_, device)| one.device.as_ref() == Some(device))
+            && filter.certificate.is_none_or(|key| one.certificate == Some(key))
+    });
     let total = found.len();
     (found.into_iter().skip(filter.skip).take(filter.limit).collect(), total)
 }
@@ -209,6 +215,46 @@ async fn live_connections_are_listed_newest_first_and_paged() {
         ("cursor=00112233445566778899", StatusCode::BAD_REQUEST),
     ] {
         assert_eq!(rig.send("GET", &page(query), "").await.status, status, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn live_connections_are_ended_by_who_may_and_it_is_in_the_audit() {
+    let rig = Rig::new().await;
+    rig.post("/devices/import", json!([{ "id": "meter-1" }, { "id": "meter-2" }])).await;
+    let path = rig.own("/connections/close");
+    for (body, closed) in [
+        (json!({ "device": "meter-1" }), 1),
+        (json!({ "device": "meter-2" }), 0),
+        (json!({ "number": 5 }), 1),
+        (json!({ "host": "api.example.com" }), 5),
+        (json!({ "host": "api.example.com", "device": "meter-1" }), 1),
+    ] {
+        let answer = rig.send("POST", &path, &body.to_string()).await;
+        assert_eq!(answer.body["result"]["closed"], closed, "{body}: {}", answer.message());
+    }
+    let entries = rig.get("/audit?action=connections-closed").await;
+    let told = |entry: &Value| (entry["subjects"]["device"].clone(), entry["details"].clone());
+    let entries: Vec<_> = entries.as_array().expect("a list").iter().map(told).collect();
+    let (device, one) = (json!("meter-1"), json!("count 1"));
+    let all = (Value::Null, json!("count 5"));
+    let of_device = (device, one);
+    assert_eq!(
+        entries,
+        [of_device.clone(), all, of_device.clone(), of_device],
+        "nothing was done to meter-2"
+    );
+    assert_eq!(rig.get("/audit?device=meter-1").await[0]["action"], "connections-closed");
+    for (body, status) in [
+        (json!({}), StatusCode::BAD_REQUEST),
+        (json!({ "device": null }), StatusCode::BAD_REQUEST),
+        (json!({ "all": true }), StatusCode::BAD_REQUEST),
+        (json!({ "number": -1 }), StatusCode::BAD_REQUEST),
+        (json!({ "number": 99 }), StatusCode::NOT_FOUND),
+        (json!({ "device": "nobody" }), StatusCode::NOT_FOUND),
+        (json!({ "certificate": "01890000-0000-7000-8000-000000000000" }), StatusCode::NOT_FOUND),
+    ] {
+        assert_eq!(rig.send("POST", &path, &body.to_string()).await.status, status, "{body}");
     }
 }
 

@@ -4,9 +4,10 @@
 
 use muster_policy::time::UnixTime;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::ParsedExtension;
+use x509_parser::extensions::{ExtendedKeyUsage, ParsedExtension};
 use x509_parser::prelude::FromDer;
-use x509_parser::x509::X509Name;
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
 
 /// What a certificate says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +48,63 @@ impl Facts {
     /// Whether it is signed with SHA-1 or MD5.
     pub(crate) fn is_weakly_signed(&self) -> bool {
         self.signature.contains("SHA1") || self.signature.contains("MD5")
+    }
+}
+
+/// What of a certificate a person reads on its page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Decoded {
+    /// RFC 2253 §2.
+    pub(crate) subject: String,
+    /// Likewise.
+    pub(crate) issuer: String,
+    /// The kind of key, with its size in bits.
+    pub(crate) key: String,
+    /// `ECDSAWithSHA256` and the like.
+    pub(crate) signature: String,
+    /// Key usages (RFC 5280 §4.2.1.3), as text.
+    pub(crate) usages: String,
+    /// Extended key usages (RFC 5280 §4.2.1.12), as text.
+    pub(crate) purposes: String,
+}
+
+impl Decoded {
+    /// Reads the certificate of a PEM text; none when there is none.
+    pub(crate) fn of_pem(text: &str) -> Option<Self> {
+        let pem = ::pem::parse(text).ok()?;
+        let (_, certificate) = X509Certificate::from_der(pem.contents()).ok()?;
+        let usages = certificate.key_usage().ok()?.map(|found| found.value.to_string());
+        let purposes = certificate.extended_key_usage().ok()?.map(|found| purposes(found.value));
+        Some(Self {
+            subject: rfc2253(certificate.subject()),
+            issuer: rfc2253(certificate.issuer()),
+            key: key_name(certificate.public_key()),
+            signature: signature_name(&certificate.signature_algorithm.algorithm.to_id_string()),
+            usages: usages.unwrap_or_default(),
+            purposes: purposes.unwrap_or_default(),
+        })
+    }
+}
+
+fn purposes(found: &ExtendedKeyUsage<'_>) -> String {
+    let named = [
+        (found.any, "any"),
+        (found.client_auth, "client authentication"),
+        (found.server_auth, "server authentication"),
+        (found.code_signing, "code signing"),
+        (found.email_protection, "email protection"),
+        (found.time_stamping, "time stamping"),
+        (found.ocsp_signing, "OCSP signing"),
+    ];
+    let named = named.into_iter().filter(|(is_there, _)| *is_there).map(|(_, name)| name.to_owned());
+    named.chain(found.other.iter().map(|oid| oid.to_id_string())).collect::<Vec<_>>().join(", ")
+}
+
+fn key_name(key: &SubjectPublicKeyInfo<'_>) -> String {
+    match key.parsed() {
+        Ok(PublicKey::EC(point)) => format!("ECDSA, {} bits", point.key_size()),
+        Ok(PublicKey::RSA(rsa)) => format!("RSA, {} bits", rsa.key_size()),
+        _ => signature_name(&key.algorithm.algorithm.to_id_string()),
     }
 }
 
@@ -115,6 +173,15 @@ mod tests {
         assert_eq!(Facts::of(b"x"), None);
         let longer: Vec<u8> = [pem.contents(), &[0]].concat();
         assert_eq!(Facts::of(&longer), None);
+    }
+
+    #[test]
+    fn a_person_reads_what_a_certificate_says() {
+        let decoded = Decoded::of_pem(include_str!("tests/data/maker-ca.pem")).expect("a certificate");
+        assert!(decoded.subject.contains("CN=") && decoded.issuer.contains("CN="), "{decoded:?}");
+        assert!(decoded.key.ends_with(" bits") && decoded.signature.contains("With"), "{decoded:?}");
+        assert!(decoded.usages.contains("Key Cert Sign"), "{decoded:?}");
+        assert_eq!(Decoded::of_pem("x"), None);
     }
 
     #[test]

@@ -2,19 +2,21 @@
 //!
 //! A file written here has mode 0600, is complete or absent after a crash, never replaces another
 //! file, and is encrypted when a passphrase is given (RFC 8018 PBES2: scrypt, AES-256-CBC). The
-//! only file in this crate that touches the file system.
+//! only module in this crate that touches the file system.
 
 use core::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use crate::key_pair::{CryptoFailure, KeyPair, MadeKey};
 use crate::signature::SignatureAlgorithm;
 use crate::signer::{SignError, Signer};
 
+pub mod secret;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -181,14 +183,18 @@ impl fmt::Debug for FileKey {
 
 /// All of the file or none of it: a temporary file (mode 0600) is filled, synced and given its name.
 fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let (mut file, directory) = temporary(path)?;
+    file.write_all(contents)?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(path)?;
+    directory.sync_all()
+}
+
+/// A temporary file beside the one that is to be, and their directory: the name is on disk only when that is.
+fn temporary(path: &Path) -> io::Result<(NamedTempFile, File)> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.write_all(contents)?;
-    file.as_file().sync_all()?;
-    file.persist_noclobber(path)?;
-    // The name is on disk only when the directory is.
-    File::open(directory)?.sync_all()
+    Ok((NamedTempFile::new_in(directory)?, File::open(directory)?))
 }

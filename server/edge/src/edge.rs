@@ -253,6 +253,12 @@ impl Edge {
         self.shared.live.find(sought, skip, limit)
     }
 
+    /// Tells the live connections that are looked for to end; how many. Who has its right may come again.
+    pub fn close(&self, sought: &Sought) -> usize {
+        let guests = self.shared.live.sought(sought);
+        guests.iter().filter(|guest| self.shared.cut(guest, Reason::ConnectionClosed)).count()
+    }
+
     /// Stops all listeners, lets requests under way finish and tells MQTT clients to go; ends
     /// everything when the drain time is over.
     pub async fn drain(&self) {
@@ -299,9 +305,7 @@ async fn watch_time(edge: Weak<Shared>, stop: CancellationToken) {
         }
         let Some(shared) = edge.upgrade() else { return };
         for guest in shared.live.ended(shared.state.now()) {
-            if guest.cut.give(Reason::CertificateExpired) {
-                shared.metrics.cut(Reason::CertificateExpired);
-            }
+            shared.cut(&guest, Reason::CertificateExpired);
         }
         stale_looks = if shared.state.is_stale() { STALE_LOOKS.min(stale_looks) + 1 } else { 0 };
         // Once: who comes later is asked at the door.

@@ -393,16 +393,17 @@ impl Shared {
 
     /// Orders the end of those who have lost their right; how many.
     pub(crate) fn cut_denied(&self, guests: &[Arc<Guest>]) -> usize {
-        let is_lost = |guest: &&Arc<Guest>| {
-            self.review(guest).is_some_and(|reason| {
-                let first = guest.cut.give(reason);
-                if first {
-                    self.metrics.cut(reason);
-                }
-                first
-            })
-        };
+        let is_lost = |guest: &&Arc<Guest>| self.review(guest).is_some_and(|reason| self.cut(guest, reason));
         guests.iter().filter(is_lost).count()
+    }
+
+    /// Orders the end of a connection; false when it was ordered before.
+    pub(crate) fn cut(&self, guest: &Guest, reason: Reason) -> bool {
+        let first = guest.cut.give(reason);
+        if first {
+            self.metrics.cut(reason);
+        }
+        first
     }
 
     /// Asks again for a live connection: the reason why it has lost its right, if it has.

@@ -92,6 +92,8 @@ pub struct Sought {
     pub device: Option<(AccountId, DeviceId)>,
     /// Only those to this hostname.
     pub host: Option<HostPattern>,
+    /// Only the one of this number.
+    pub number: Option<u64>,
     /// Only those entered before the one of this number.
     pub before: Option<u64>,
 }
@@ -182,20 +184,30 @@ impl Live {
 
     /// Some of the connections that are looked for: `skip` are passed over, `limit` are shown.
     pub(crate) fn find(&self, sought: &Sought, skip: usize, limit: usize) -> Connections {
-        let mut guests = match (&sought.certificate, &sought.device) {
-            (Some(key), _) => self.of_certificate(key),
-            (None, Some((account, device))) => self.of_device(*account, device),
-            (None, None) => self.all(),
-        };
-        guests.retain(|guest| {
-            let device = guest.holder.as_ref().map(|holder| (&holder.account, &holder.device));
-            sought.device.as_ref().is_none_or(|(account, name)| device == Some((account, name)))
-                && sought.host.as_ref().is_none_or(|host| guest.host == *host)
-                && sought.before.is_none_or(|before| guest.id < before)
-        });
+        let mut guests = self.sought(sought);
         guests.sort_unstable_by_key(|guest| core::cmp::Reverse(guest.id));
         let found = guests.iter().skip(skip).take(limit).map(|guest| Connection::of(guest)).collect();
         Connections { found, total: guests.len() }
+    }
+
+    /// All connections that are looked for, in no order.
+    pub(crate) fn sought(&self, sought: &Sought) -> Vec<Arc<Guest>> {
+        let mut guests = match (sought.number, &sought.certificate, &sought.device) {
+            (Some(number), ..) => self.index().guests.get(&number).cloned().into_iter().collect(),
+            (None, Some(key), _) => self.of_certificate(key),
+            (None, None, Some((account, device))) => self.of_device(*account, device),
+            (None, None, None) => self.all(),
+        };
+        guests.retain(|guest| {
+            let holder = guest.holder.as_deref();
+            let certificate = holder.map(|holder| CertificateKey { ca: holder.ca, serial: holder.serial });
+            let device = holder.map(|holder| (&holder.account, &holder.device));
+            sought.certificate.is_none_or(|key| certificate == Some(key))
+                && sought.device.as_ref().is_none_or(|(account, name)| device == Some((account, name)))
+                && sought.host.as_ref().is_none_or(|host| guest.host == *host)
+                && sought.before.is_none_or(|before| guest.id < before)
+        });
+        guests
     }
 
     /// The connections whose certificates have ended; each is returned once.
@@ -318,6 +330,10 @@ mod tests {
         assert_eq!(numbers(&Sought { certificate, device, ..any.clone() }, 0, 9), (vec![1], 1));
         let device = Some((first.account, first.device.clone()));
         assert_eq!(numbers(&Sought { device, ..any.clone() }, 0, 9), (vec![2, 1], 2));
+        let third = Sought { number: Some(3), ..any.clone() };
+        assert_eq!((numbers(&third, 0, 9), third.certificate), ((vec![3], 1), None));
+        assert_eq!(numbers(&Sought { certificate, ..third }, 0, 9), (vec![], 0), "it has no certificate");
+        assert_eq!(numbers(&Sought { number: Some(4), ..any.clone() }, 0, 9), (vec![], 0));
         let host = Some("other.example.com".parse().expect("a host"));
         assert_eq!(numbers(&Sought { host, ..any }, 0, 9), (vec![], 0));
     }

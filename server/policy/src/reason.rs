@@ -165,6 +165,7 @@ reasons! {
     GroupsChanged, "groups_changed", Unavailable,
         "The groups of the device have changed, and it has to connect anew.";
     ServerStopping, "server_stopping", Unavailable, "The server is stopping.";
+    ConnectionClosed, "connection_closed", Unavailable, "An operator closed the connection.";
     RuleBlocked, "rule_blocked", Forbidden, "A rule of the zone blocks the request.";
     AccessDenied, "access_denied", Forbidden,
         "No policy of the Access application of this path lets the caller in.";

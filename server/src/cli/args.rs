@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::watch::{ConnectionCommand, EventCommand, FollowArgs, WebhookCommand};
+pub use self::watch::{CloseArgs, ConnectionCommand, EventCommand, FollowArgs, WebhookCommand};
 
 /// Muster issues every device of a fleet a certificate from your own CA, and checks it at the door.
 #[derive(Debug, Parser)]
@@ -71,7 +71,7 @@ pub enum Command {
     /// The audit: who did what, as a chain of hashes.
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Who is connected to the edge now.
+    /// Who is connected to the edge now; ending that.
     #[command(subcommand)]
     Connection(ConnectionCommand),
     /// What happens, as numbered events.
@@ -659,20 +659,11 @@ pub enum AuditCommand {
     Verify,
 }
 
-/// Reads `90s`, `30m`, `1h`, `7d`.
+/// Reads `90s`, `30m`, `1h`, `7d`: whole seconds, from one to some ten years.
 fn parse_span(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a span like 90s, 30m, 1h or 7d");
-    let unit = match text.chars().last() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3_600,
-        Some('d') => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number = text.get(..text.len() - 1).unwrap_or_default();
-    let count: u64 = number.parse().map_err(|_| wrong())?;
-    let seconds = count.checked_mul(unit).filter(|seconds| (1..=3_660 * 86_400).contains(seconds));
-    seconds.map(Duration::from_secs).ok_or_else(wrong)
+    let span = humantime::parse_duration(text).ok().filter(|span| span.subsec_nanos() == 0);
+    let span = span.filter(|span| (1..=3_660 * 86_400).contains(&span.as_secs()));
+    span.ok_or_else(|| format!("`{text}` is not a span like 90s, 30m, 1h or 7d"))
 }
 
 #[cfg(test)]
@@ -689,7 +680,8 @@ mod tests {
     #[test]
     fn reads_spans_with_a_unit() {
         assert_eq!(parse_span("1h"), Ok(Duration::from_secs(3600)));
-        for wrong in ["", "h", "1", "-1h", "1w", "0s", "99999999999999999999d", "1é"] {
+        assert_eq!(parse_span("1d 12h"), Ok(Duration::from_secs(129_600)));
+        for wrong in ["", "h", "1", "-1h", "1x", "0s", "1500ms", "3661d", "99999999999999999999d", "1é"] {
             assert!(parse_span(wrong).is_err(), "{wrong}");
         }
     }

@@ -306,8 +306,9 @@ fn in_process(dir: &DataDir) -> anyhow::Result<(Transport, Zeroizing<String>)> {
         edge_is_at: None,
         edge_figures: None,
         edge_connections: None,
+        close_connections: None,
         // No command makes a delivery.
-        webhooks: webhooks::settings(dir, &config, rustls::RootCertStore::empty())?,
+        webhooks: webhooks::settings(dir, registrar.authority(), &config, rustls::RootCertStore::empty())?,
         rehearse: None,
         est_url: None,
         backup: backup::hook(dir, &registrar),

@@ -108,6 +108,20 @@ fn files(dir: &DataDir, findings: &mut Findings) {
     for key in &keys {
         private(key, "key file", findings);
     }
+    let webhooks = dir.webhooks_key();
+    let mut cas = keys.iter().filter(|key| **key != webhooks);
+    if webhooks.exists() && cas.any(|key| is_encrypted(key)) && !is_encrypted(&webhooks) {
+        let message = format!(
+            "{} is not encrypted, and CA keys are; starting the server with their passphrase encrypts it too",
+            webhooks.display()
+        );
+        findings.add("key file", State::Warn, message);
+    }
+}
+
+/// Whether a key file says that it is encrypted (RFC 7468 §11); one that can't be read is told elsewhere.
+fn is_encrypted(key: &Path) -> bool {
+    std::fs::read(key).is_ok_and(|text| text.starts_with(b"-----BEGIN ENCRYPTED PRIVATE KEY-----"))
 }
 
 /// Nobody but the owner may have any access.

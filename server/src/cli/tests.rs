@@ -4,7 +4,7 @@
 //! transport differs, which one test covers.
 
 use clap::Parser as _;
-use muster_enroll::Clock;
+use muster_enroll::{Clock, Passphrase};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use super::client::Client;
 use super::print::Printer;
 use super::{act, doctor, firmware};
 use crate::config::ConfigWritten;
-use crate::datadir::DataDir;
+use crate::datadir::{DataDir, Readers, write_file};
 use crate::init::{InitPlan, Initialised, init};
 use crate::serve::{Roles, Server};
 
@@ -31,7 +31,18 @@ struct Rig {
 
 impl Rig {
     async fn new() -> Self {
+        Self::protected(None).await
+    }
+
+    /// With CA keys that this encrypts; it is in a file that the configuration names.
+    async fn protected(passphrase: Option<&str>) -> Self {
         let temp = tempfile::tempdir().expect("a folder");
+        let mut config = ConfigWritten::default();
+        if let Some(text) = passphrase {
+            let file = temp.path().join("passphrase");
+            std::fs::write(&file, text).expect("written");
+            config.ca.passphrase_file = Some(file);
+        }
         let plan = InitPlan {
             dir: temp.path().join("data"),
             account: "acme".parse().expect("a title"),
@@ -39,8 +50,8 @@ impl Rig {
             trust_domain: None,
             algorithm: muster_ca::file_key::CaAlgorithm::EcdsaP256,
             permitted_dns: Vec::new(),
-            passphrase: None,
-            config: ConfigWritten::default(),
+            passphrase: passphrase.map(|text| Passphrase::new(text.to_owned())),
+            config,
         };
         let made = init(plan, &Clock::system()).await.expect("an account");
         let client = Client::connect(&DataDir::new(temp.path().join("data"))).await.expect("a client");
@@ -470,6 +481,8 @@ async fn a_running_server_is_found_by_its_note() {
         assert!(text.starts_with("1  ") && text.contains("account-created"), "{text}");
         let none = rig.refused(&["connection", "list", "--host", "x.b.example"]).await;
         assert!(none.contains("no edge runs"), "{none}");
+        let none = rig.refused(&["connection", "close", "7"]).await;
+        assert!(none.contains("no edge runs"), "{none}");
         // Nobody listens at port 1.
         let made = rig.json(&["webhook", "add", "https://127.0.0.1:1/hook"]).await;
         let id = made["id"].as_str().expect("an id");
@@ -509,6 +522,7 @@ async fn webhooks_are_made_listed_shown_and_removed_and_nothing_is_sent_without_
         &["webhook", "redeliver", id],
         &["event", "follow"],
         &["connection", "list"],
+        &["connection", "close", "--device", "x"],
     ] {
         let refused = rig.refused(live).await;
         assert!(refused.contains("start it with `muster serve`"), "{live:?}: {refused}");
@@ -537,6 +551,45 @@ async fn doctor_finds_that_the_key_of_webhooks_was_lost() {
         !healthy && text.contains("fail  webhooks: ") && text.contains("webhooks.key was missing"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn the_key_of_webhooks_is_encrypted_as_the_ca_keys_are_and_a_plain_one_becomes_so() {
+    const BARE: [u8; 32] = [42; 32];
+    let Rig { temp, client, .. } = Rig::protected(Some("correct horse")).await;
+    drop(client);
+    let dir = DataDir::new(temp.path().join("data"));
+    let text = || std::fs::read_to_string(dir.webhooks_key()).expect("text");
+    let sealed = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
+    assert!(text().starts_with(sealed), "made so");
+    // As older versions left it.
+    write_file(&dir.webhooks_key(), &BARE, Readers::Owner).expect("written");
+    let hook = serde_json::json!({ "name": "ops", "url": "https://hooks.example.com/muster" });
+    let made = async || {
+        let client = Client::connect(&dir).await.expect("a client");
+        client.call(http::Method::POST, &client.own("/webhooks"), Some(&hook)).await.expect("made")
+    };
+    let mut out = Vec::new();
+    doctor::doctor(&dir, &mut Printer::new(&mut out, false)).await.expect("a warning fails nothing");
+    let told = String::from_utf8(out).expect("text");
+    assert!(told.contains("warn  key file: ") && told.contains("webhooks.key is not encrypted"), "{told}");
+    made().await;
+    let once = text();
+    assert!(once.starts_with(sealed));
+    made().await;
+    assert_eq!(text(), once, "written once");
+    let opened = muster_ca::file_key::secret::open(
+        &dir.webhooks_key(),
+        Some(&Passphrase::new("correct horse".to_owned())),
+    );
+    assert_eq!(*opened.expect("opens"), BARE, "it signs what it signed");
+    std::fs::write(dir.webhooks_key(), b"short").expect("written");
+    let broken = format!("{:#}", Client::connect(&dir).await.map(drop).expect_err("broken"));
+    assert!(
+        broken.contains("webhooks.key is broken") && broken.contains("restore it from a backup"),
+        "{broken}"
+    );
+    assert_eq!(std::fs::read(dir.webhooks_key()).expect("read"), b"short", "not replaced");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use http::{Method, Uri};
 use serde_json::{Value, json};
 
-use super::args::{ConnectionCommand, EventCommand, FollowArgs, PageArgs, WebhookCommand};
+use super::args::{CloseArgs, ConnectionCommand, EventCommand, FollowArgs, PageArgs, WebhookCommand};
 use super::client::Client;
 use super::manage::segment;
 use super::print::{Column, Printer, cell};
@@ -33,13 +33,23 @@ pub(super) async fn connection(
     command: ConnectionCommand,
     out: &mut Printer<'_>,
 ) -> anyhow::Result<()> {
-    let ConnectionCommand::List { device, certificate, host, page } = command;
     needs_server(client, "connections are the running server's")?;
+    let (device, certificate, host, page) = match command {
+        ConnectionCommand::List { device, certificate, host, page } => (device, certificate, host, page),
+        ConnectionCommand::Close(which) => return close(client, which, out).await,
+    };
     let filters = [("device", device), ("certificate", certificate), ("host", host)];
     let filters =
         filters.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", segment(&value?))));
     let query = filters.collect::<Vec<_>>().join("&");
     out.list(&client.list(&client.own("/connections"), &query, page).await?, CONNECTIONS)
+}
+
+async fn close(client: &Client, which: CloseArgs, out: &mut Printer<'_>) -> anyhow::Result<()> {
+    let CloseArgs { number, device, certificate, host } = which;
+    let wanted = json!({ "number": number, "device": device, "certificate": certificate, "host": host });
+    let closed = client.call(Method::POST, &client.own("/connections/close"), Some(&wanted)).await?;
+    out.done(&closed, &format!("Closed connections: {}", cell(closed.get("closed"))))
 }
 
 pub(super) async fn event(

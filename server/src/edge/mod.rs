@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use muster_admin::{Connection, EdgeFigures, ReadConnections, ReadEdge, Rehearse};
+use muster_admin::{
+    CloseConnections, Connection, ConnectionFilter, EdgeFigures, ReadConnections, ReadEdge, Rehearse,
+};
 use muster_broker::Broker;
 use muster_edge::{CertificateKey, Connections, Edge, EdgeConfig, ListenerKind, Sought, Update};
 use muster_enroll::{Clock, Registrar};
@@ -160,13 +162,7 @@ impl EdgeRole {
     pub(crate) fn connections(&self) -> ReadConnections {
         let edge = self.doors.edge.clone();
         Arc::new(move |filter| {
-            let sought = Sought {
-                certificate: filter.certificate.map(|(ca, serial)| CertificateKey { ca, serial }),
-                device: filter.device.clone(),
-                host: filter.host.clone(),
-                before: filter.before,
-            };
-            let Connections { found, total } = edge.connections(&sought, filter.skip, filter.limit);
+            let Connections { found, total } = edge.connections(&sought(filter), filter.skip, filter.limit);
             let shown = |one: muster_edge::Connection| Connection {
                 number: one.number,
                 host: one.host,
@@ -178,6 +174,12 @@ impl EdgeRole {
             };
             (found.into_iter().map(shown).collect(), total)
         })
+    }
+
+    /// Ends connections.
+    pub(crate) fn closing(&self) -> CloseConnections {
+        let edge = self.edge.clone();
+        Arc::new(move |filter| edge.close(&sought(filter)))
     }
 
     /// Serves until `stop`, then drains.
@@ -273,6 +275,16 @@ fn ticks(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
+}
+
+fn sought(filter: &ConnectionFilter) -> Sought {
+    Sought {
+        certificate: filter.certificate.map(|(ca, serial)| CertificateKey { ca, serial }),
+        device: filter.device.clone(),
+        host: filter.host.clone(),
+        number: filter.number,
+        before: filter.before,
+    }
 }
 
 /// The edge judges certificates by the same clock as everything else here.

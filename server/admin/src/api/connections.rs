@@ -1,4 +1,4 @@
-//! Who is connected to the edge of this process.
+//! Who is connected to the edge of this process, and the ending of that.
 //!
 //! A certificate or device is looked up first, so that one of another account looks missing. Only
 //! connections open now are known; the change log and the audit tell of the past.
@@ -8,17 +8,20 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use muster_policy::host::{HostPattern, Protocol};
-use muster_policy::identity::{CaId, CertificateId, Serial};
+use muster_policy::identity::{AccountId, CaId, CertificateId, Serial};
 use muster_policy::name::DeviceId;
 use muster_policy::time::UnixTime;
-use serde::Serialize;
+use muster_store::act::NoteConnectionsClosed;
+use muster_store::record::Subjects;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::api::Outcome;
+use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
 use crate::paging::PageWish;
-use crate::request::{Account, Query};
+use crate::request::{Account, Json, Query};
 use crate::{Api, Connection, ConnectionFilter};
 
 #[derive(Serialize, ToSchema)]
@@ -47,29 +50,108 @@ impl From<Connection> for ConnectionView {
 /// `GET …/connections?certificate=&device=&host=`, newest first.
 pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account, query: Query) -> Outcome {
     let page = PageWish::from_query(&query)?;
-    let (certificate, device) = (query.parse::<CertificateId>("certificate")?, query.parse("device")?);
-    let (skip, limit) = page.window();
-    let mut filter = ConnectionFilter {
+    let sought = Sought {
+        certificate: query.parse("certificate")?,
+        device: query.parse("device")?,
         host: query.parse("host")?,
-        before: page.before()?,
-        skip,
-        limit,
-        ..Default::default()
+        number: None,
     };
-    if let Some(id) = certificate {
-        let found = api.read(move |reader| reader.certificate(account, id)).await?;
-        let found = found.ok_or_else(|| ApiError::not_found("certificate"))?;
-        filter.certificate = Some((found.ca, found.serial));
-    }
-    if let Some(id) = device {
-        let id: DeviceId = id;
-        let found = api.read(move |reader| reader.device(account, &id)).await?;
-        filter.device = Some((account, found.ok_or_else(|| ApiError::not_found("device"))?.id));
-    }
-    let Some(read) = &api.hooks().edge_connections else {
-        return Err(ApiError::conflict("no edge runs in this process; ask the server that runs it"));
-    };
+    let (skip, limit) = page.window();
+    let before = page.before()?;
+    let (filter, _) = sought.looked_up(&api, account).await?;
+    let filter = ConnectionFilter { before, skip, limit, ..filter };
+    let Some(read) = &api.hooks().edge_connections else { return Err(no_edge()) };
     let (found, total) = read(&filter);
     let info = page.numbered(found.len(), total, found.last().map(|last| last.number));
     Answer::list(&found.into_iter().map(ConnectionView::from).collect::<Vec<_>>(), info)
+}
+
+/// Which connections to end: those that fit all that is given, which is one thing at least.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ConnectionsToClose)]
+pub(crate) struct Close {
+    /// Those with this certificate, by its id.
+    certificate: Option<CertificateId>,
+    /// Those of this device.
+    device: Option<DeviceId>,
+    /// Those to this hostname.
+    host: Option<HostPattern>,
+    /// The one of this number.
+    number: Option<u64>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ConnectionsClosedView)]
+pub(crate) struct ClosedView {
+    closed: usize,
+}
+
+/// `POST …/connections/close`: they end at once, and whoever has its right may come again.
+///
+/// What was asked is in the audit before the first of them hears of it.
+pub(crate) async fn close(
+    State(api): State<Arc<Api>>,
+    Account(account): Account,
+    caller: Caller,
+    Json(Close { certificate, device, host, number }): Json<Close>,
+) -> Outcome {
+    if certificate.is_none() && device.is_none() && host.is_none() && number.is_none() {
+        return Err(ApiError::argument("", "one of certificate, device, host and number is needed"));
+    }
+    let sought = Sought { certificate, device, host, number };
+    let (filter, mut subjects) = sought.looked_up(&api, account).await?;
+    let (Some(read), Some(close)) = (&api.hooks().edge_connections, &api.hooks().close_connections) else {
+        return Err(no_edge());
+    };
+    let (found, count) = read(&ConnectionFilter { limit: 1, ..filter.clone() });
+    match found.into_iter().next() {
+        None if number.is_some() => return Err(ApiError::not_found("connection")),
+        None => return Answer::one(&ClosedView { closed: 0 }),
+        Some(one) if number.is_some() => {
+            subjects = Subjects { device: one.device, host: Some(one.host), ..subjects };
+        }
+        Some(_) => {}
+    }
+    let note = NoteConnectionsClosed { subjects, count, by: caller.by(api.now()) };
+    api.registrar().ledger().transact(note).await?;
+    Answer::one(&ClosedView { closed: close(&filter) })
+}
+
+fn no_edge() -> ApiError {
+    ApiError::conflict("no edge runs in this process; ask the server that runs it")
+}
+
+/// Which connections are meant, as people name them.
+struct Sought {
+    certificate: Option<CertificateId>,
+    device: Option<DeviceId>,
+    host: Option<HostPattern>,
+    number: Option<u64>,
+}
+
+impl Sought {
+    /// The same as the edge knows them, and as the audit names them; certificate and device must be known.
+    async fn looked_up(
+        self,
+        api: &Api,
+        account: AccountId,
+    ) -> Result<(ConnectionFilter, Subjects), ApiError> {
+        let Self { certificate, device, host, number } = self;
+        let mut filter = ConnectionFilter { host: host.clone(), number, ..Default::default() };
+        let mut subjects = Subjects { account: Some(account), host, certificate, ..Default::default() };
+        if let Some(id) = certificate {
+            let found = api.read(move |reader| reader.certificate(account, id)).await?;
+            let found = found.ok_or_else(|| ApiError::not_found("certificate"))?;
+            filter.certificate = Some((found.ca, found.serial));
+            subjects.device = Some(found.device);
+        }
+        if let Some(id) = device {
+            let found = api.read(move |reader| reader.device(account, &id)).await?;
+            let found = found.ok_or_else(|| ApiError::not_found("device"))?.id;
+            filter.device = Some((account, found.clone()));
+            subjects.device = Some(found);
+        }
+        Ok((filter, subjects))
+    }
 }

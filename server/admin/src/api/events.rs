@@ -5,16 +5,13 @@
 //! told `lagged` and goes on with the newest. A stream ends when its token does, and when the server
 //! stops; clients come back by themselves.
 
-use std::collections::{HashMap, VecDeque};
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::response::sse::{Event, Sse};
-use axum::response::{IntoResponse as _, Response};
-use futures_util::stream;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::sse::Event;
+use http::{HeaderMap, HeaderName};
 use muster_policy::identity::{AccountId, TokenId};
 use muster_store::record::Change;
 use serde_json::{Value, json};
@@ -26,6 +23,7 @@ use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::events::EventView;
 use crate::request::{Account, Query};
+use crate::sse::{self, Full, Place, Source, Streams};
 
 /// Streams at once.
 const STREAMS_MAX: usize = 64;
@@ -39,52 +37,12 @@ const LAG_MAX: u64 = if cfg!(test) { 2_000 } else { 100_000 };
 /// How often an idle stream says that it is there; proxies cut after 30 s or more.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Keeps proxies from holding events back.
-const NO_BUFFERING: (HeaderName, HeaderValue) =
-    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-
 /// The streams that are open, by token; none is the process's own secret.
-#[derive(Default)]
-pub(crate) struct Streams(Mutex<HashMap<Option<TokenId>, usize>>);
+pub(crate) type EventStreams = Arc<Streams<Option<TokenId>>>;
 
-impl Streams {
-    fn open(&self) -> MutexGuard<'_, HashMap<Option<TokenId>, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A stream's place among the open ones; given back on drop.
-struct Place {
-    api: Arc<Api>,
-    token: Option<TokenId>,
-}
-
-impl Place {
-    fn take(api: &Arc<Api>, token: Option<TokenId>) -> Result<Self, ApiError> {
-        let mut open = api.streams().open();
-        if open.values().sum::<usize>() >= STREAMS_MAX {
-            return Err(ApiError::too_often(format!("{STREAMS_MAX} event streams are open already")));
-        }
-        let of_token = open.entry(token).or_default();
-        if *of_token >= STREAMS_PER_TOKEN_MAX {
-            let message = format!("{STREAMS_PER_TOKEN_MAX} event streams of this token are open already");
-            return Err(ApiError::too_often(message));
-        }
-        *of_token += 1;
-        Ok(Self { api: Arc::clone(api), token })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.api.streams().open();
-        if let Some(of_token) = open.get_mut(&self.token) {
-            *of_token = of_token.saturating_sub(1);
-            if *of_token == 0 {
-                open.remove(&self.token);
-            }
-        }
-    }
+/// Room for the streams of a process.
+pub(crate) fn streams() -> EventStreams {
+    Streams::new(STREAMS_MAX, STREAMS_PER_TOKEN_MAX)
 }
 
 /// `GET …/events`, after `Last-Event-ID`, else after `since`, else what happens from now on.
@@ -106,17 +64,18 @@ pub(crate) async fn stream(
         account,
         changes,
         read: VecDeque::new(),
-        _place: Place::take(&api, caller.token_id())?,
+        _place: api.streams().take(caller.token_id()).map_err(too_many)?,
         caller,
         api,
     };
-    let events = stream::unfold(follower, |mut follower| async {
-        let event = follower.next().await?;
-        Some((Ok::<_, Infallible>(event), follower))
-    });
-    let mut response: Response = Sse::new(events).into_response();
-    response.headers_mut().extend([NO_BUFFERING]);
-    Ok(response)
+    Ok(sse::send(follower))
+}
+
+fn too_many(full: Full) -> ApiError {
+    ApiError::too_often(match full {
+        Full::OfAll(most) => format!("{most} event streams are open already"),
+        Full::OfOne(most) => format!("{most} event streams of this token are open already"),
+    })
 }
 
 /// Browsers send an empty one when the last event had none.
@@ -135,11 +94,10 @@ struct Follower {
     at: u64,
     changes: watch::Receiver<u64>,
     read: VecDeque<Change>,
-    _place: Place,
+    _place: Place<Option<TokenId>>,
 }
 
-impl Follower {
-    /// The next event; none ends the stream.
+impl Source for Follower {
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(change) = self.read.pop_front() {
@@ -163,7 +121,9 @@ impl Follower {
             }
         }
     }
+}
 
+impl Follower {
     /// Whether the reader has to be told that it missed something, and from where on.
     fn jump(&self, newest: u64) -> Option<(&'static str, u64)> {
         if self.at > newest {

@@ -11,6 +11,9 @@ use super::inside::{Problem, segment};
 use super::layout::{At, code, number, page, pager, time};
 use super::visit::Visit;
 
+/// How much of a serial is shown in a list.
+const SERIAL_SHOWN_DIGITS: usize = 8;
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Entry {
     number: u64,
@@ -23,16 +26,30 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    fn actor(&self) -> String {
+    /// Who did it, with links to who that is.
+    fn actor(&self) -> Markup {
         match &self.actor {
-            Value::String(word) => word.clone(),
-            Value::Object(fields) => fields
-                .iter()
-                .map(|(kind, who)| format!("{kind} {}", short(&plain(who))))
-                .next()
-                .unwrap_or_default(),
-            other => other.to_string(),
+            Value::String(word) => html! { (word) },
+            Value::Object(fields) => html! {
+                @for (kind, who) in fields {
+                    @match who {
+                        Value::Array(parts) => { (kind) @for (name, who) in ["device", "token"].iter().zip(parts) {
+                            " " (linked(name, &plain(who)))
+                        } },
+                        who => { (subject(actor_name(kind), kind, who)) },
+                    }
+                }
+            },
+            other => html! { (other.to_string()) },
         }
+    }
+}
+
+/// What kind of thing stands for an actor.
+fn actor_name(kind: &str) -> &str {
+    match kind {
+        "holder" | "manufacturer" => "device",
+        other => other,
     }
 }
 
@@ -61,22 +78,38 @@ pub(super) fn sentence(code_of_it: &str) -> Markup {
     }
 }
 
-fn subject(name: &str, value: &Value) -> Markup {
-    let text = plain(value);
+fn subject(name: &str, shown: &str, value: &Value) -> Markup {
+    html! { (shown) " " (linked(name, &plain(value))) }
+}
+
+/// The id of something, which leads to its page.
+fn linked(name: &str, id: &str) -> Markup {
+    let place = segment(id);
     let page = match name {
-        "ca" => Some("cas"),
-        "certificate" => Some("certificates"),
-        "device" => Some("devices"),
-        "host" => Some("hosts"),
+        "admin-token" => Some(format!("/settings#token-{place}")),
+        "ca" => Some(format!("/cas/{place}")),
+        "certificate" => Some(format!("/certificates/{place}")),
+        "device" => Some(format!("/devices/{place}")),
+        "host" => Some(format!("/hosts/{place}")),
+        "profile" => Some(format!("/settings#profile-{place}")),
+        "serial" => Some(format!("/certificates?q={place}")),
+        "token" => Some(format!("/tokens?id={place}")),
+        "zone" => Some(format!("/settings#zone-{place}")),
         _ => None,
     };
+    let shown = if name == "serial" { tail(id) } else { short(id) };
     html! {
-        (name) " "
         @match page {
-            Some(page) => a href={"/" (page) "/" (segment(&text))} title=(text) { (short(&text)) },
-            None => span title=(text) { (short(&text)) },
+            Some(page) => a href=(page) title=(id) { (shown) },
+            None => span title=(id) { (shown) },
         }
     }
+}
+
+/// The last digits of a serial, which is random all over.
+fn tail(serial: &str) -> &str {
+    let from = serial.len().saturating_sub(SERIAL_SHOWN_DIGITS);
+    serial.get(from..).unwrap_or(serial)
 }
 
 /// A table of entries.
@@ -98,7 +131,7 @@ pub(super) fn entries(entries: &[Entry], now: UnixTime) -> Markup {
                         td {
                             ul {
                                 @for (name, value) in entry.subjects.iter().filter(|(name, _)| *name != "account") {
-                                    li { (subject(name, value)) }
+                                    li { (subject(name, name, value)) }
                                 }
                             }
                         }

@@ -9,7 +9,7 @@ use muster_store::record::Area;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::certificates::attachment;
+use super::certificates::{attachment, decoded};
 use super::form::Sent;
 use super::inside::{Problem, segment};
 use super::layout::{code, fact, page, secret, state, time};
@@ -22,7 +22,6 @@ struct Ca {
     kind: String,
     role: String,
     state: String,
-    subject: String,
     serial_number: String,
     fingerprint_sha256: String,
     not_before: UnixTime,
@@ -36,6 +35,17 @@ struct Ca {
 impl Ca {
     fn link(&self) -> String {
         format!("/cas/{}", self.id)
+    }
+
+    /// Where it is in its life: a rotation leaves the CA before it to verify only.
+    fn does(&self) -> &'static str {
+        match (self.state.as_str(), self.has_key) {
+            ("active", true) if self.role == "root" => "Signs the CAs below it.",
+            ("active", true) => "Issues now.",
+            ("active", false) => "Verifies; it issues elsewhere.",
+            ("retiring", _) => "Was rotated: issues no more, and verifies until its last certificate ends.",
+            _ => "Neither issues nor verifies.",
+        }
     }
 }
 
@@ -68,6 +78,7 @@ fn box_of(ca: &Ca, now: UnixTime) -> Markup {
         div.card {
             a href=(ca.link()) { (ca.title) } " " (state(&ca.state))
             p { (ca.role) ", " (ca.kind) @if !ca.has_key { ", without its key" } }
+            p { (ca.does()) }
             p { "until " (time(ca.not_after, now)) }
         }
     }
@@ -135,10 +146,10 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
     let now = visit.now();
     let content = html! {
         dl.facts {
-            (fact("State", state(&ca.state)))
+            (fact("State", html! { (state(&ca.state)) " " (ca.does()) }))
             (fact("Role", html! { (ca.role) ", " (ca.kind) }))
             (fact("Key", if ca.has_key { "here" } else { "not here: it only verifies" }))
-            (fact("Subject", code(&ca.subject)))
+            (decoded(ca.pem.as_deref()))
             @if let Some(issuer) = &ca.issuer { (fact("Issued by", html! { a href={"/cas/" (issuer)} { (issuer) } })) }
             (fact("Serial", code(&ca.serial_number)))
             (fact("Good from", time(ca.not_before, now)))

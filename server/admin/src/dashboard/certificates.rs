@@ -14,6 +14,7 @@ use super::form::Sent;
 use super::inside::{Problem, segment};
 use super::layout::{At, button, choice, code, fact, page, pager, secret, state, time};
 use super::visit::Visit;
+use crate::x509::Decoded;
 
 const STATES: &[&str] = &["", "active", "revoked", "expired"];
 /// Words of RFC 5280 §5.3.1 that a person chooses among.
@@ -58,8 +59,13 @@ struct San {
 }
 
 impl Certificate {
-    fn link(&self) -> String {
+    pub(super) fn link(&self) -> String {
         format!("/certificates/{}", segment(&self.id))
+    }
+
+    /// Whether it is the one of a serial of a CA.
+    pub(super) fn is_of(&self, ca: Option<&str>, serial: &str) -> bool {
+        ca == Some(self.ca.as_str()) && self.serial_number == serial
     }
 }
 
@@ -119,6 +125,7 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
             (fact("Device", html! { a href={"/devices/" (segment(&certificate.device))} { (certificate.device) } }))
             (fact("Names", html! { ul { @for name in &certificate.names { li { (name.kind) " " (code(&name.value)) } } } }))
             (fact("Serial", code(&certificate.serial_number)))
+            (decoded(certificate.pem.as_deref()))
             (fact("Issued by", html! { a href={"/cas/" (certificate.ca)} { (code(&certificate.ca)) } }))
             (fact("Issued", html! { (time(certificate.issued_at, now)) ", by " (certificate.how) }))
             (fact("Profile", &certificate.profile))
@@ -139,6 +146,20 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
         }
     };
     Ok(page(&visit, "Certificate", content))
+}
+
+/// Facts that are in the certificate itself alone.
+pub(super) fn decoded(pem: Option<&str>) -> Markup {
+    let Some(decoded) = pem.and_then(Decoded::of_pem) else { return html! {} };
+    let or_none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
+    html! {
+        (fact("Subject", code(or_none(decoded.subject))))
+        (fact("Issuer", code(or_none(decoded.issuer))))
+        (fact("Key", decoded.key))
+        (fact("Signed with", decoded.signature))
+        (fact("Key usage", or_none(decoded.usages)))
+        (fact("Good for", or_none(decoded.purposes)))
+    }
 }
 
 fn actions(visit: &Visit, certificate: &Certificate) -> Markup {

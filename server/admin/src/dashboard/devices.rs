@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::audit::{Entry, entries};
 use super::certificates::{Certificate, rows};
+use super::connections;
 use super::form::Sent;
 use super::inside::{Problem, segment};
 use super::layout::{At, button, choice, fact, page, pager, secret, state, time};
@@ -110,7 +111,7 @@ pub(super) async fn import(Sent(visit, form): Sent) -> Response {
 /// `GET /devices/{id}`
 pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup, Problem> {
     let device: Device = visit.get(&format!("/devices/{}", segment(&id))).await?;
-    let [state, certificates, timeline] = all(&visit, &device).await?;
+    let [state, connections, certificates, timeline] = all(&visit, &device).await?;
     let content = html! {
         (sign(&format!("{}/live", device.link())))
         (place(&state))
@@ -118,6 +119,8 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
             (actions(&visit, &device))
             (edit_form(&visit, &device))
         }
+        h2 { "Connected now" }
+        (place(&connections))
         h2 { "Certificates" }
         (place(&certificates))
         h2 { "What happened" }
@@ -137,12 +140,13 @@ pub(super) async fn parts(visit: &Visit, id: &str) -> Result<Vec<Part>, Problem>
     all(visit, &device).await.map(Vec::from)
 }
 
-async fn all(visit: &Visit, device: &Device) -> Result<[Part; 3], Problem> {
+async fn all(visit: &Visit, device: &Device) -> Result<[Part; 4], Problem> {
     let wanted = [("device", device.id.as_str()), ("per_page", TIMELINE)];
     let history = visit.list::<Entry>("/audit", &wanted).await?;
     let now = visit.now();
     Ok([
         ("state", facts(device, &history.items, now)),
+        ("connections", connections::of_device(visit, &device.id, &device.certificates).await?),
         ("certificates", rows(&device.certificates, now)),
         ("timeline", entries(&history.items, now)),
     ])
@@ -157,7 +161,7 @@ fn facts(device: &Device, history: &[Entry], now: UnixTime) -> Markup {
         dl.facts {
             (fact("Status", html! { (state(&device.status)) " since " (time(device.status_changed_at, now)) }))
             (fact("Known since", time(device.created_at, now)))
-            (fact("Groups", device.groups()))
+            (fact("Groups", if device.groups.is_empty() { "none".to_owned() } else { device.groups() }))
             @for (name, value) in &device.labels { (fact(name, value)) }
             @if let Some(serial) = &device.manufacturer_serial { (fact("Manufacturer's serial", serial)) }
             @if let Some(note) = &device.note { (fact("Note", note)) }

@@ -9,18 +9,18 @@
 use core::convert::Infallible;
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
-use http::{HeaderName, HeaderValue};
 use maud::{Markup, html};
 use muster_policy::identity::SecretHash;
 
 use super::inside::Problem;
 use super::visit::Visit;
-use super::{Dashboard, devices, overview};
+use super::{devices, overview};
+use crate::sse::{self, Place, Source, Streams};
 
 /// Streams at once.
 const STREAMS_MAX: usize = 64;
@@ -31,10 +31,6 @@ const STREAMS_PER_SESSION_MAX: usize = 3;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Rounds without news after which a stream says that it is there; proxies cut after 30 s or more.
 const QUIET_ROUNDS_MAX: u32 = 15;
-/// Keeps proxies from holding events back.
-const NO_BUFFERING: (HeaderName, HeaderValue) =
-    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-
 /// A page with live parts.
 #[derive(Clone, Debug)]
 pub(super) enum Watched {
@@ -65,51 +61,16 @@ pub(super) fn sign(stream: &str) -> Markup {
 }
 
 /// The streams that are open, by session.
-#[derive(Default)]
-pub(super) struct Watchers(Mutex<HashMap<SecretHash, usize>>);
+pub(super) type Watchers = Arc<Streams<SecretHash>>;
 
-impl Watchers {
-    fn open(&self) -> MutexGuard<'_, HashMap<SecretHash, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A stream's place among the open ones; given back on drop.
-struct Place {
-    dashboard: Arc<Dashboard>,
-    session: SecretHash,
-}
-
-impl Place {
-    fn take(visit: &Visit) -> Option<Self> {
-        let dashboard = Arc::clone(&visit.dashboard);
-        let session = visit.session.key;
-        let mut open = dashboard.watchers.open();
-        let of_session = open.get(&session).copied().unwrap_or_default();
-        if of_session >= STREAMS_PER_SESSION_MAX || open.values().sum::<usize>() >= STREAMS_MAX {
-            return None;
-        }
-        open.insert(session, of_session.saturating_add(1));
-        drop(open);
-        Some(Self { dashboard, session })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.dashboard.watchers.open();
-        if let Some(of_session) = open.get_mut(&self.session) {
-            *of_session = of_session.saturating_sub(1);
-            if *of_session == 0 {
-                open.remove(&self.session);
-            }
-        }
-    }
+/// Room for the streams of a process.
+pub(super) fn watchers() -> Watchers {
+    Streams::new(STREAMS_MAX, STREAMS_PER_SESSION_MAX)
 }
 
 /// `GET …/live`: the stream of a page.
 pub(super) async fn follow(visit: Visit, watched: Watched) -> Result<Response, Problem> {
-    let Some(place) = Place::take(&visit) else { return Ok(last_word("busy")) };
+    let Ok(place) = visit.dashboard.watchers.take(visit.session.key) else { return Ok(last_word("busy")) };
     // What can't be shown is refused before the stream begins.
     let first = watched.parts(&visit).await?;
     let mut follower = Follower {
@@ -121,13 +82,7 @@ pub(super) async fn follow(visit: Visit, watched: Watched) -> Result<Response, P
         _place: place,
     };
     follower.note(first);
-    let events = stream::unfold(follower, |mut follower| async {
-        let event = follower.next().await?;
-        Some((Ok::<_, Infallible>(event), follower))
-    });
-    let mut response: Response = Sse::new(events).into_response();
-    response.headers_mut().extend([NO_BUFFERING]);
-    Ok(response)
+    Ok(sse::send(follower))
 }
 
 /// A stream that says one thing and ends; what is no stream would be an error in the browser's console.
@@ -143,11 +98,10 @@ struct Follower {
     /// Parts of this round that are to be sent; never more than the page has.
     waiting: VecDeque<&'static str>,
     is_over: bool,
-    _place: Place,
+    _place: Place<SecretHash>,
 }
 
-impl Follower {
-    /// The next event; none ends the stream.
+impl Source for Follower {
     async fn next(&mut self) -> Option<Event> {
         let mut quiet = 0;
         loop {
@@ -173,7 +127,9 @@ impl Follower {
             }
         }
     }
+}
 
+impl Follower {
     /// Takes down which parts are news.
     fn note(&mut self, parts: Vec<Part>) {
         for (name, content) in parts {

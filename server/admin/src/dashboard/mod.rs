@@ -12,6 +12,7 @@ mod assets;
 mod audit;
 mod cas;
 mod certificates;
+mod connections;
 mod devices;
 mod form;
 mod hosts;
@@ -60,7 +61,7 @@ pub(crate) struct Dashboard {
 
 /// The pages. `inside` is the admin API, which believes the caller that it is handed.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>(api: &Arc<Api>, inside: Router) -> Router<S> {
-    let (sessions, watchers) = (Sessions::default(), Watchers::default());
+    let (sessions, watchers) = (Sessions::default(), live::watchers());
     let dashboard = Arc::new(Dashboard { api: Arc::clone(api), inside, sessions, watchers });
     let open = Router::new()
         .route("/login", get(login::page).post(login::enter))
@@ -84,6 +85,7 @@ fn fleet() -> Router<Arc<Dashboard>> {
         .route("/devices", get(devices::list).post(devices::import))
         .route("/devices/{id}", get(devices::show).post(devices::edit))
         .route("/devices/{id}/live", get(devices::live))
+        .route("/devices/{id}/connections/{number}/close", post(connections::close))
         .route("/devices/{id}/status", post(devices::set_status))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}/revoke", post(tokens::revoke))

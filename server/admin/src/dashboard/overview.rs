@@ -85,6 +85,8 @@ pub(super) async fn show(visit: Visit) -> Result<Markup, Problem> {
         }
         @if !open.is_empty() {
             h2 { "Hostnames that keep nobody out" }
+            p.flash.note { (number(u64::try_from(open.len()).unwrap_or(u64::MAX))) " of " (number(hosts.info.total_count))
+                " hostnames let in who shows no certificate." }
             ul {
                 @for host in open {
                     li { a href={"/hosts/" (segment(&host.host))} { (host.host) } ": mode " (host.mode) }

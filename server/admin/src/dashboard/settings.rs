@@ -53,7 +53,7 @@ pub(super) async fn show(visit: Visit) -> Result<Markup, Problem> {
     let tokens = visit.list::<AdminToken>("/admin_tokens", &[("per_page", "1000")]).await?;
     let content = html! {
         h2 { "Zones" }
-        ul { @for zone in &zones.items { li { (zone.name) " " small { (code(&zone.id)) } } } }
+        ul { @for zone in &zones.items { li id={"zone-" (zone.id)} { (zone.name) " " small { (code(&zone.id)) } } } }
         @if visit.may_change(Area::Zone) {
             form.filters method="post" action="/settings/zones" {
                 (secret(&visit))
@@ -72,7 +72,7 @@ pub(super) async fn show(visit: Visit) -> Result<Markup, Problem> {
 
 fn profile_card(profile: &Profile) -> Markup {
     html! {
-        section.card {
+        section.card id={"profile-" (profile.label)} {
             h3 { (profile.label) @if profile.default { " " small { "the default" } } }
             @match &profile.effective {
                 Some(effective) => dl.facts {
@@ -104,7 +104,7 @@ fn token_rows(visit: &Visit, tokens: &[AdminToken]) -> Markup {
             thead { tr { th { "Name" } th { "Role" } th { "Status" } th { "Made" } th { "Ends" } th { span.unseen { "Actions" } } } }
             tbody {
                 @for token in tokens {
-                    tr {
+                    tr id={"token-" (token.id)} {
                         td { (token.name) }
                         td { (token.role) }
                         td { (state(&token.status)) }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::form::{Form, Sent};
-use super::inside::{Problem, segment};
+use super::inside::{Info, Listed, Problem, segment};
 use super::layout::{button, choice, code, page, pager, secret, state, time};
 use super::visit::Visit;
 
@@ -46,13 +46,20 @@ pub(super) struct Wanted {
     page: String,
     status: String,
     device: String,
+    /// One token alone.
+    id: String,
 }
 
-/// `GET /tokens?device=&status=&page=`
+/// `GET /tokens?id=&device=&status=&page=`
 pub(super) async fn list(visit: Visit, Query(at): Query<Wanted>) -> Result<Markup, Problem> {
     let wanted =
         [("device", at.device.as_str()), ("status", &at.status), ("page", &at.page), ("per_page", "50")];
-    let found = visit.list::<Token>("/tokens", &wanted).await?;
+    let found = if at.id.is_empty() {
+        visit.list::<Token>("/tokens", &wanted).await?
+    } else {
+        let token = visit.get(&format!("/tokens/{}", segment(&at.id))).await?;
+        Listed { items: vec![token], info: Info { page: 1, total_count: 1, total_pages: 1 } }
+    };
     let now = visit.now();
     let content = html! {
         @if visit.may_change(Area::Fleet) { (new_form(&visit, &at.device).await?) }

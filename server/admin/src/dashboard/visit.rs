@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
-use http::header::{ACCEPT, COOKIE, LOCATION, SET_COOKIE};
+use http::header::{ACCEPT, COOKIE, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use muster_policy::identity::AccountId;
@@ -36,6 +36,8 @@ pub(crate) struct Visit {
     pub(super) session: Session,
     /// Where the person is, to mark it among the links.
     pub(super) path: String,
+    /// Whether a part of a page asks, and not the browser for a page.
+    is_part: bool,
 }
 
 impl Visit {
@@ -75,7 +77,7 @@ impl Visit {
             Err(problem) => Flash::Failed(problem.message),
         };
         self.dashboard.sessions.set_flash(self.session.key, Some(flash));
-        Redirect::to(to).into_response()
+        go_to(to, self.is_part)
     }
 }
 
@@ -100,7 +102,7 @@ pub(super) async fn admit(
     let is_part = is_by_page || headers.contains_key(HX_REQUEST);
     let by = if is_by_page { Use::ByPage } else { Use::ByPerson };
     let Some((session, caller)) = cookie(headers).and_then(|cookie| dashboard.known(cookie, by)) else {
-        return if wants_stream { live::last_word("over") } else { to_login(is_part) };
+        return if wants_stream { live::last_word("over") } else { go_to("/login", is_part) };
     };
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     if !reads && !is_same_origin(headers) {
@@ -111,7 +113,7 @@ pub(super) async fn admit(
     }
     tracing::Span::current().record("actor", tracing::field::debug(&caller.actor));
     let path = request.uri().path().to_owned();
-    request.extensions_mut().insert(Visit { dashboard, caller, session, path });
+    request.extensions_mut().insert(Visit { dashboard, caller, session, path, is_part });
     next.run(request).await
 }
 
@@ -128,12 +130,13 @@ impl Dashboard {
     }
 }
 
-fn to_login(is_part: bool) -> Response {
-    if is_part {
-        // A redirect would put the login page inside this one.
-        return ([(HX_REDIRECT, HeaderValue::from_static("/login"))], "").into_response();
+/// Leads to another page.
+fn go_to(page: &str, is_part: bool) -> Response {
+    if is_part && let Ok(page) = HeaderValue::from_str(page) {
+        // A redirect would put that page inside this one, under this one's address.
+        return ([(HX_REDIRECT, page)], "").into_response();
     }
-    (StatusCode::SEE_OTHER, [(LOCATION, HeaderValue::from_static("/login"))]).into_response()
+    Redirect::to(page).into_response()
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {

@@ -7,7 +7,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::rig::{CSR, MAKER, Rig, body};
+use super::rig::{CSR, HOSTILE, MAKER, Rig, body};
 
 /// Every page that can be read; `{…}` is filled in by the test.
 const PAGES: &[&str] = &[
@@ -50,6 +50,7 @@ const FORMS: &[&str] = &[
     "/certificates/{certificate}/reactivate",
     "/devices",
     "/devices/meter-1",
+    "/devices/meter-1/connections/5/close",
     "/devices/meter-1/status?to=suspended",
     "/hosts",
     "/hosts/api.example.com",
@@ -101,7 +102,7 @@ impl Browser {
         let mut browser = Self::new(rig);
         let seen = browser.log_in(&token).await;
         assert_eq!((seen.status, seen.to()), (StatusCode::SEE_OTHER, "/"));
-        let page = browser.get("/hosts").await.text;
+        let page = browser.get("/devices").await.text;
         browser.csrf = page.split_once("name=\"csrf\" value=\"").expect("a form").1[..43].to_owned();
         (browser, token, id)
     }
@@ -284,6 +285,177 @@ async fn a_form_of_another_site_or_session_changes_nothing() {
     assert_eq!(world.rig.get("/devices/meter-1").await["status"], "active");
     assert_eq!(world.rig.get(&world.fill("/certificates/{certificate}")).await["status"], "active");
     assert_eq!(browser.get("/").await.status, StatusCode::OK, "still logged in");
+}
+
+/// Where the forms of a page lead, but for the log-out that each has.
+fn forms(page: &str) -> Vec<String> {
+    let forms = page.split("method=\"post\" action=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    forms.filter(|action| *action != "/logout").map(str::to_owned).collect()
+}
+
+/// An address without its ids, which differ from one rig to the next.
+fn shape(path: &str) -> String {
+    let is_id =
+        |part: &str| part.len() >= 32 && part.bytes().all(|octet| octet.is_ascii_hexdigit() || octet == b'-');
+    let shape =
+        |part: &str| if is_id(part) || part.starts_with('{') { "ID".to_owned() } else { part.to_owned() };
+    let path = path.split('?').next().unwrap_or_default();
+    path.split('/').map(shape).collect::<Vec<_>>().join("/")
+}
+
+#[tokio::test]
+async fn every_form_of_every_page_needs_its_secret() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    browser.post("/tokens", "device=meter-1&uses=1&ttl_s=3600").await;
+    browser.post(&format!("/access/zones/{}/rules", world.zone), "expression=not+ssl&action=log").await;
+    browser.post("/access/policies", "name=crew&decision=allow&kind=everyone").await;
+    browser.post("/access/groups", "name=all&kind=everyone").await;
+    browser.post("/access/apps", "domain=api.example.com/admin&name=admin").await;
+    world.rig.waiting_request("meter-7").await;
+    let known: Vec<String> = FORMS.iter().map(|path| shape(path)).collect();
+    let before = world.rig.get("/audit?per_page=1").await[0]["number"].clone();
+    let mut count = 0;
+    for page in PAGES {
+        let seen = browser.get(&world.fill(page)).await.text;
+        for action in forms(&seen) {
+            let sent = browser.send("POST", &action, &[], "csrf=x").await;
+            assert_eq!(sent.status, StatusCode::FORBIDDEN, "{page}: {action}");
+            count += 1;
+        }
+        assert_eq!(seen.matches("method=\"post\"").count(), seen.matches("name=\"csrf\"").count(), "{page}");
+    }
+    assert!(count > 25, "{count} forms");
+    assert_eq!(world.rig.get("/audit?per_page=1").await[0]["number"], before, "nothing was done");
+    let seen = browser.get("/devices/meter-1").await.text;
+    assert!(forms(&seen).iter().all(|action| known.contains(&shape(action))), "{:?}", forms(&seen));
+}
+
+#[tokio::test]
+async fn nothing_that_somebody_wrote_is_more_than_text_on_any_page() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    let rig = &world.rig;
+    let markup = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>";
+    let account = format!("/accounts/{}", rig.account);
+    let everyone = json!([{ "everyone": {} }]);
+    for (method, path, body) in [
+        ("PATCH", rig.own("/devices/meter-1"), json!({ "note": markup, "labels": { "x": markup } })),
+        (
+            "POST",
+            format!("{account}/mtls_certificates"),
+            json!({ "ca": true, "certificates": HOSTILE, "name": markup }),
+        ),
+        ("POST", format!("{account}/access/groups"), json!({ "name": markup, "include": everyone })),
+        (
+            "POST",
+            format!("{account}/access/policies"),
+            json!({ "name": markup, "decision": "allow", "include": everyone }),
+        ),
+        (
+            "POST",
+            format!("{account}/access/apps"),
+            json!({ "name": markup, "domain": "api.example.com", "type": "self_hosted" }),
+        ),
+        (
+            "POST",
+            rig.own("/webhooks"),
+            json!({ "name": markup, "url": "https://hooks.example.com/%3Cscript%3E" }),
+        ),
+        ("POST", rig.own("/admin_tokens"), json!({ "name": markup, "role": "reader" })),
+    ] {
+        let made = rig.send(method, &path, &body.to_string()).await;
+        assert!(made.status.is_success(), "{path}: {}", made.message());
+    }
+    let cas = rig.get("/cas").await;
+    let hostile = cas.as_array().expect("a list").iter().find(|ca| text(&ca["title"]).contains("script"));
+    let hostile = format!("/cas/{}", text(&hostile.expect("uploaded")["id"]));
+    let pasted: String = form_urlencoded::byte_serialize(HOSTILE.as_bytes()).collect();
+    let tried = format!("/access/test?host=api.example.com&pem={pasted}");
+    let mut quoting = Vec::new();
+    let pages = PAGES.iter().map(|path| world.fill(path)).chain([hostile.clone(), tried]);
+    for path in pages {
+        let seen = browser.get(&path).await;
+        assert_eq!(seen.status, StatusCode::OK, "{path}");
+        if path.ends_with(".pem") || path.ends_with("/pem") {
+            assert_eq!(seen.headers["content-type"], "application/x-pem-file", "{path}");
+            continue;
+        }
+        for forbidden in ["<script>", "<img", "<svg onload", "onerror=alert(1)>"] {
+            assert!(!seen.text.contains(forbidden), "{path} has {forbidden}: {}", seen.text);
+        }
+        if seen.text.contains("&lt;script") {
+            quoting.push(path);
+        }
+    }
+    for page in ["/access", "/cas", "/devices/meter-1", "/settings", "/webhooks"] {
+        assert!(quoting.iter().any(|path| path == page), "{page} shows nothing of it: {quoting:?}");
+    }
+    let subject = browser.get(&hostile).await.text;
+    assert!(subject.contains("&lt;svg onload=x\\&gt;"), "the subject is shown: {subject}");
+}
+
+#[tokio::test]
+async fn a_change_made_by_a_script_leads_to_its_page_and_ids_of_the_audit_lead_to_theirs() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    let fields = format!("csrf={}", browser.csrf);
+    let path = "/devices/meter-1/status?to=suspended";
+    let seen = browser.send("POST", path, &[("hx-request", "true")], &fields).await;
+    assert_eq!(
+        (seen.status, &seen.headers["hx-redirect"]),
+        (StatusCode::OK, &"/devices/meter-1".parse().expect("a value"))
+    );
+    assert!(browser.get("/devices/meter-1").await.text.contains("The device is suspended now."));
+    browser.post("/tokens", "device=meter-1&uses=1&ttl_s=3600").await;
+    let token = text(&world.rig.get("/tokens").await[0]["id"]);
+    let serial = text(&world.rig.get("/certificates").await[0]["serial_number"]);
+    let audit = browser.get("/audit").await.text;
+    for link in [
+        format!("/tokens?id={token}"),
+        format!("/certificates?q={serial}"),
+        world.fill("/certificates/{certificate}"),
+        world.fill("/cas/{ca}"),
+        world.fill("/settings#zone-{zone}"),
+        "/settings#profile-default".to_owned(),
+        "/hosts/api.example.com".to_owned(),
+    ] {
+        assert!(audit.contains(&format!("href=\"{link}\"")), "{link}: {audit}");
+        let page = link.split('#').next().unwrap_or_default().to_owned();
+        let seen = browser.get(&page).await;
+        assert_eq!(seen.status, StatusCode::OK, "{link}");
+        if let Some((_, place)) = link.split_once('#') {
+            assert!(seen.text.contains(&format!("id=\"{place}\"")), "{link}");
+        }
+    }
+    let seen = browser.get(&format!("/tokens?id={token}")).await.text;
+    assert!(seen.contains(&token) && seen.contains("1 in all"), "{seen}");
+    assert!(audit.contains("href=\"/settings#token-"), "who did it: {audit}");
+}
+
+#[tokio::test]
+async fn connections_are_shown_and_closed_on_the_page_of_their_device() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    let seen = browser.get("/devices/meter-1").await.text;
+    assert!(
+        seen.contains("192.0.2.1:4711") && seen.contains("/devices/meter-1/connections/5/close"),
+        "{seen}"
+    );
+    let closed = browser.post("/devices/meter-1/connections/5/close", "").await.text;
+    assert!(closed.contains("Closed connections: 1.") && closed.contains("connections-closed"), "{closed}");
+    for wrong in ["/devices/meter-1/connections/4/close", "/devices/meter-1/connections/x/close"] {
+        let seen = browser.post(wrong, "").await.text;
+        assert!(seen.contains("there is no such connection"), "{wrong}: {seen}");
+    }
+    let token =
+        json!({ "name": "watch", "permissions": ["fleet:read", "account:read", "connections:write"] });
+    let (mut watch, ..) = Browser::with(&world.rig, token).await;
+    let seen = watch.get("/devices/meter-1").await.text;
+    assert!(seen.contains("connections/5/close") && !seen.contains("Suspend"), "{seen}");
+    let (mut reader, ..) = Browser::of(&world.rig, "reader").await;
+    let seen = reader.get("/devices/meter-1").await.text;
+    assert!(seen.contains("192.0.2.1:4711") && !seen.contains("/close"), "{seen}");
 }
 
 #[tokio::test]

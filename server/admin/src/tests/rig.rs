@@ -40,6 +40,8 @@ pub(super) const BACKUP: &str = "all of it";
 pub(super) const CSR: &str = include_str!("data/meter-1.csr.pem");
 pub(super) const CSR_WITHOUT_NAME: &str = include_str!("data/nameless.csr.pem");
 pub(super) const MAKER: &str = include_str!("data/maker-ca.pem");
+/// A CA whose subject is markup.
+pub(super) const HOSTILE: &str = include_str!("data/hostile-ca.pem");
 pub(super) const LEAF: &str = include_str!("data/leaf.pem");
 
 /// When the tests begin: 2026-11-25.
@@ -121,6 +123,7 @@ impl Rig {
             edge_is_at: None,
             edge_figures: None,
             edge_connections: Some(Arc::new(super::connected)),
+            close_connections: Some(Arc::new(|filter| super::connected(filter).1)),
             webhooks: webhook_settings(),
             rehearse: Some(rehearse(Arc::clone(&registrar))),
             est_url: Some("https://est.example.com:8443".to_owned()),

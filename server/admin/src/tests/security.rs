@@ -10,8 +10,8 @@ use super::rig::{LEAF, Rig};
 use super::{ROUTES, fill};
 
 /// The areas that a token can be limited to.
-const AREAS: [&str; 7] =
-    ["access", "access-certificates", "account", "certificates", "fleet", "rules", "zone"];
+const AREAS: [&str; 8] =
+    ["access", "access-certificates", "account", "certificates", "connections", "fleet", "rules", "zone"];
 
 /// The area of a route; none for those that every good token may use, or only an unlimited one.
 fn area(path: &str) -> Option<&'static str> {
@@ -19,6 +19,7 @@ fn area(path: &str) -> Option<&'static str> {
     let first = own.map(|own| own.split('/').next().unwrap_or_default());
     match first {
         Some("admin_tokens" | "backup") => return None,
+        Some(_) if path == "{own}/connections/close" => return Some("connections"),
         Some("approvals" | "connections" | "devices" | "profiles" | "tokens") => return Some("fleet"),
         Some("cas" | "certificates" | "hosts" | "lapsing" | "roots") => return Some("certificates"),
         Some("access_test") => return Some("access"),

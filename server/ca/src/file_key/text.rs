@@ -35,13 +35,33 @@ fn is_key_label(label: &str) -> bool {
 }
 
 pub(super) fn read(text: &str, passphrase: Option<&Passphrase>) -> Result<KeyPair, FileKeyError> {
+    read_block(&only_key(text)?, passphrase)
+}
+
+/// The one PKCS#8 structure of a text, and whether it was encrypted.
+pub(super) fn pkcs8(
+    text: &str,
+    passphrase: Option<&Passphrase>,
+) -> Result<(Zeroizing<Vec<u8>>, bool), FileKeyError> {
+    let block = only_key(text)?;
+    match block.label.as_str() {
+        "PRIVATE KEY" => Ok((block.der, false)),
+        "ENCRYPTED PRIVATE KEY" => {
+            let passphrase = passphrase.ok_or(FileKeyError::PassphraseNeeded)?;
+            Ok((decrypt(&block.der, passphrase)?, true))
+        }
+        other => Err(FileKeyError::Unsupported(format!("a PEM block named {other}"))),
+    }
+}
+
+fn only_key(text: &str) -> Result<Block, FileKeyError> {
     let blocks = pem_text::blocks(text).map_err(|error| FileKeyError::Malformed(error.to_string()))?;
-    let mut keys = blocks.iter().filter(|block| is_key_label(&block.label));
+    let mut keys = blocks.into_iter().filter(|block| is_key_label(&block.label));
     let only = keys.next().ok_or(FileKeyError::Missing)?;
     if keys.next().is_some() {
         return Err(FileKeyError::Several);
     }
-    read_block(only, passphrase)
+    Ok(only)
 }
 
 fn read_block(block: &Block, passphrase: Option<&Passphrase>) -> Result<KeyPair, FileKeyError> {

@@ -1,11 +1,17 @@
-//! The folder of the CA keys.
+//! The folder of the CA keys, and of secrets that are kept as those are.
 //!
 //! One file a CA, named for its id, 0600, encrypted when a passphrase is given.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
+use muster_ca::file_key::secret::{self, Secret};
 use muster_ca::file_key::{FileKey, FileKeyError, Passphrase};
 use muster_policy::identity::CaId;
+use zeroize::Zeroizing;
+
+use super::AuthorityError;
+use crate::secret::random;
 
 /// Where CA keys are kept, and the passphrase that protects them.
 pub struct KeyFolder {
@@ -29,8 +35,21 @@ impl KeyFolder {
     /// Removes a key; one that is gone is no error.
     pub(crate) fn remove(&self, name: &str) -> std::io::Result<()> {
         match std::fs::remove_file(self.folder.join(name)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             other => other,
+        }
+    }
+
+    /// A secret that is kept beside the CA keys and as they are; made when there is none yet.
+    pub(crate) fn secret(&self, name: &str) -> Result<Secret, AuthorityError> {
+        let path = self.folder.join(name);
+        match secret::open(&path, self.passphrase.as_ref()) {
+            Err(FileKeyError::File { error, .. }) if error.kind() == ErrorKind::NotFound => {
+                let made = Zeroizing::new(random().ok_or(AuthorityError::NoRandom)?);
+                secret::write_new(&path, &made, self.passphrase.as_ref())?;
+                Ok(made)
+            }
+            opened => Ok(opened?),
         }
     }
 

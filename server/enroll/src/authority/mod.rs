@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use muster_ca::bundle::certs_only;
 use muster_ca::certificate::{CaCertificate, CertificateError};
 use muster_ca::chain::TrustAnchors;
+use muster_ca::file_key::secret::Secret;
 use muster_ca::issuer::{Issuer, IssuerError};
 use muster_policy::identity::{AccountId, CaId};
 use muster_policy::name::TrustDomain;
@@ -197,6 +198,16 @@ impl Authority {
     /// Where the CRL of a CA is found, for certificates that name it.
     pub fn crl_url(&self, ca: CaId) -> Option<String> {
         self.crl_url_base.as_ref().map(|base| format!("{base}/crl/{ca}.crl"))
+    }
+
+    /// A secret that is kept beside the CA keys and encrypted as they are; made when there is none yet.
+    ///
+    /// The ledger must be open, so that no other process makes one at the same time.
+    ///
+    /// # Errors
+    /// When its file can't be read, written or opened with the passphrase of the keys.
+    pub fn secret(&self, name: &str) -> Result<Secret, AuthorityError> {
+        self.keys.secret(name)
     }
 
     /// Assembles trust anew from the ledger.

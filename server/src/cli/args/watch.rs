@@ -22,6 +22,25 @@ pub enum ConnectionCommand {
         #[command(flatten)]
         page: PageArgs,
     },
+    /// End live connections, and print how many; who has its right may come again. Needs the running server.
+    Close(CloseArgs),
+}
+
+/// Arguments of `connection close`: which ones; with several, those that fit all.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
+pub struct CloseArgs {
+    /// The one of this number, as `connection list` shows it.
+    pub number: Option<u64>,
+    /// Those of this device.
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Those with this certificate, by its id.
+    #[arg(long = "cert", value_name = "ID")]
+    pub certificate: Option<String>,
+    /// Those to this hostname.
+    #[arg(long)]
+    pub host: Option<String>,
 }
 
 /// The change log.

@@ -3,11 +3,12 @@
 //! Each is a struct with the facts it needs; [`Ledger::transact`](crate::Ledger::transact) applies it.
 //! Every change of state leaves one change and one entry of the audit in the same transaction, but
 //! for [`BeginIssue`], whose intent becomes both with [`CompleteIssue`], and what is about the API
-//! alone: [`BeginKeyed`], [`EndKeyed`].
+//! alone: [`BeginKeyed`], [`EndKeyed`]. What is about no state, as [`NoteConnectionsClosed`], leaves the entry alone.
 
 mod accounts;
 pub(crate) mod associations;
 mod cas;
+mod connections;
 mod decide;
 pub(crate) mod devices;
 mod documents;
@@ -39,6 +40,7 @@ use crate::transaction::Fault;
 pub use accounts::{AddZone, CreateAccount, EditZone, RemoveZone};
 pub use associations::SetAssociation;
 pub use cas::{AddCa, RemoveCa, RenameUpload, SetCaState, StoreCrl};
+pub use connections::NoteConnectionsClosed;
 pub use decide::{DecideRequest, Decision};
 pub use devices::{
     DeviceImport, IMPORT_MAX, ImportDevices, Imported, ImportedRow, OnExisting, STATUS_MAX, SetDevice,

@@ -107,6 +107,8 @@ pub enum Action {
     TokenRevoked,
     /// A CA was removed.
     CaRemoved,
+    /// Live connections were ended by a person; the details say how many.
+    ConnectionsClosed,
     /// A dead letter of a webhook was delivered after all or dropped; the details say which.
     DeadLetterRemoved,
     /// A document was removed; the details say which.

@@ -17,6 +17,8 @@ pub enum Area {
     AccessCertificates,
     /// The account, its audit and its state.
     Account,
+    /// Live connections; who may only close them changes nothing of the fleet.
+    Connections,
     /// Devices, enrollment tokens, profiles and approvals.
     Fleet,
     /// Rules that requests are judged by, and what origins are told.
@@ -28,10 +30,11 @@ pub enum Area {
 }
 
 impl Area {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Access,
         Self::AccessCertificates,
         Self::Account,
+        Self::Connections,
         Self::Fleet,
         Self::Rules,
         Self::Certificates,
@@ -43,6 +46,7 @@ impl Area {
             Self::Access => "access",
             Self::AccessCertificates => "access-certificates",
             Self::Account => "account",
+            Self::Connections => "connections",
             Self::Fleet => "fleet",
             Self::Rules => "rules",
             Self::Certificates => "certificates",
@@ -55,6 +59,7 @@ impl Area {
             Self::Access => "Access: Apps and Policies",
             Self::AccessCertificates => "Access: Mutual TLS Certificates",
             Self::Account => "Account Settings",
+            Self::Connections => "Connections",
             Self::Fleet => "Fleet",
             Self::Rules => "Zone WAF",
             Self::Certificates => "SSL and Certificates",
@@ -118,7 +123,7 @@ impl Permission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a permission is AREA:read or AREA:write; the areas are access, access-certificates, account, \
-     certificates, fleet, rules, zone"
+     certificates, connections, fleet, rules, zone"
 )]
 pub struct PermissionError;
 
