@@ -1,8 +1,10 @@
 //! What embedded-tls asks for in a handshake: randomness, a verifier, and the client's certificate and signature.
 
 use embedded_tls::{Certificate, CryptoProvider, CryptoRngCore, SignatureScheme, TlsError, TlsVerifier};
+use muster_proto::time::Validity;
 use rand_chacha::ChaCha20Rng;
 
+use super::ConnectError;
 use super::cipher::GuardedSuite;
 use super::verifier::StrictVerifier;
 use crate::key::{KeyReference, KeyStore, Signature};
@@ -43,16 +45,21 @@ impl<'c, K: KeyStore> Provider<'c, K> {
         Self { generator, verifier, client, signing: Signing::Unasked }
     }
 
-    pub(super) const fn verifier(&self) -> &StrictVerifier<'c> {
-        &self.verifier
+    /// What came of a handshake, and when the server's certificates are valid.
+    pub(super) fn judge(&self, opened: Result<(), TlsError>) -> Result<Option<Validity>, ConnectError> {
+        if self.signing == Signing::Failed {
+            return Err(ConnectError::Key);
+        }
+        if let Some(reason) = self.verifier.refusal() {
+            return Err(ConnectError::Untrusted(reason));
+        }
+        opened.map_err(ConnectError::from_tls)?;
+        // embedded-tls says yes to a server that has proven nothing.
+        self.verifier.proven().map_err(ConnectError::Untrusted)
     }
 
     pub(super) fn has_signed(&self) -> bool {
         self.signing == Signing::Done
-    }
-
-    pub(super) fn key_failed(&self) -> bool {
-        self.signing == Signing::Failed
     }
 }
 

@@ -17,7 +17,7 @@ use muster_nostd_agent::device::{Board, Device, DeviceMemory, StartError};
 use muster_nostd_agent::entropy::Entropy;
 use muster_nostd_agent::key::KeyStore;
 use muster_nostd_agent::net::Close;
-use muster_nostd_agent::tls::{CLOSE_TIMEOUT, Connection};
+use muster_nostd_agent::tls::{CLOSE_TIMEOUT, ConnectError, Connection};
 use muster_proto::enrollment::{AskWishes, Binding, Config, Event, Failure, Misuse, Pace, Slot, Trust};
 use muster_proto::est::Credential;
 use muster_proto::time::{Instant, UnixTime};
@@ -143,12 +143,12 @@ where
     pub async fn run(&mut self) -> Result<core::convert::Infallible, Misuse> {
         let clock = BoardClock;
         loop {
-            let until = self.enroll().await?;
+            let until = pin!(self.enroll()).await?;
             let Some(slot) = self.device.identity() else {
                 clock.wait_until(until).await;
                 continue;
             };
-            let pause_until = self.round(slot, until).await?;
+            let pause_until = pin!(self.round(slot, until)).await?;
             clock.wait_until(pause_until.min(until)).await;
         }
     }
@@ -158,14 +158,12 @@ where
         let platform = self.platform;
         loop {
             let (mut is_enrolled, mut is_refused) = (false, false);
-            let until = self
-                .device
-                .work(|event| {
-                    is_enrolled |= matches!(event, Event::Issued(..));
-                    is_refused |= matches!(event, Event::Failed(Failure::Status(401 | 403), _));
-                    platform.log(format_args!("est: {event:?}"));
-                })
-                .await?;
+            let observe = |event| {
+                is_enrolled |= matches!(event, Event::Issued(..));
+                is_refused |= matches!(event, Event::Failed(Failure::Status(401 | 403), _));
+                platform.log(format_args!("est: {event:?}"));
+            };
+            let until = pin!(self.device.work(observe)).await?;
             if is_enrolled {
                 self.spend_token().await;
             } else if is_refused && self.recovery == Recovery::Trying {
@@ -185,7 +183,7 @@ where
         if let Some(service) = self.settings.https
             && self.visit_at <= BoardClock.now()
         {
-            let visit = self.visit(service, slot).await;
+            let visit = pin!(self.visit(service, slot)).await;
             self.platform.log(format_args!("https: {visit:?}"));
             match visit {
                 Visit::Answered { .. } => self.visits.reset(),
@@ -208,7 +206,7 @@ where
             return Ok(BoardClock.now().plus(self.report_every()).max(self.visit_at));
         };
         let began_at = BoardClock.now();
-        let end = self.converse(broker, slot, trial, until).await;
+        let end = pin!(self.converse(broker, slot, trial, until)).await;
         let now = BoardClock.now();
         match end {
             End::Refused => self.refused(slot),
@@ -239,21 +237,17 @@ where
         let Some(name) = server_name(service.host) else { return Visit::Unanswered };
         self.platform.log(format_args!("https: connecting to {}", service.host));
         let until = BoardClock.now().plus(https::VISIT_TIMEOUT);
-        // Looked at in its place: each time a connection is moved the future grows by it.
-        let mut connected = self.device.connect(slot, name, service.port, until).await;
-        match &mut connected {
-            Ok(connection) => {
-                self.platform.log(format_args!("https: TLS is up"));
-                let (path, inbox) = (self.settings.path, &mut *self.inbox);
-                let visit = https::visit(connection, service, path, &status, inbox, until).await;
-                end(connection).await;
-                visit
-            }
-            Err(error) => {
-                self.platform.log(format_args!("https: {error:?}"));
-                Visit::Unanswered
-            }
-        }
+        let mut place = None;
+        let connected = pin!(self.device.connect(slot, name, service.port, until, &mut place)).await;
+        let Some(connection) = &mut place else {
+            tell_failure(self.platform, "https", connected);
+            return Visit::Unanswered;
+        };
+        self.platform.log(format_args!("https: TLS is up"));
+        let (path, inbox) = (self.settings.path, &mut *self.inbox);
+        let visit = pin!(https::visit(connection, service, path, &status, inbox, until)).await;
+        pin!(end(connection)).await;
+        visit
     }
 
     async fn converse(&mut self, broker: Endpoint<'m>, slot: Slot, trial: Trial, until: Instant) -> End {
@@ -268,19 +262,16 @@ where
             until,
         };
         self.platform.log(format_args!("mqtt: connecting to {}", broker.host));
-        let mut connected = self.device.connect(slot, name, broker.port, Instant::NEVER).await;
-        match &mut connected {
-            Ok(connection) => {
-                self.platform.log(format_args!("mqtt: TLS is up"));
-                let ended = session.run(connection, self.inbox).await;
-                end(connection).await;
-                ended
-            }
-            Err(error) => {
-                self.platform.log(format_args!("mqtt: {error:?}"));
-                End::Unanswered
-            }
-        }
+        let mut place = None;
+        let connected = pin!(self.device.connect(slot, name, broker.port, Instant::NEVER, &mut place)).await;
+        let Some(connection) = &mut place else {
+            tell_failure(self.platform, "mqtt", connected);
+            return End::Unanswered;
+        };
+        self.platform.log(format_args!("mqtt: TLS is up"));
+        let ended = pin!(session.run(connection, self.inbox)).await;
+        pin!(end(connection)).await;
+        ended
     }
 
     /// A server answered: the identity works.
@@ -333,6 +324,12 @@ where
 async fn end<IO: Read + Write + Close>(connection: &mut Connection<'_, IO>) {
     let closing = pin!(connection.close());
     select(closing, BoardClock.wait_until(BoardClock.now().plus(CLOSE_TIMEOUT))).await;
+}
+
+fn tell_failure(platform: &impl Platform, service: &str, connected: Result<(), ConnectError>) {
+    if let Err(error) = connected {
+        platform.log(format_args!("{service}: {error:?}"));
+    }
 }
 
 fn server_name(host: &str) -> Option<ServerName<'_>> {
