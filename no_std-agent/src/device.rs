@@ -55,7 +55,7 @@ pub struct DeviceMemory<'m> {
     /// One connection's. `receive` also holds an item of the store at start.
     pub tls: TlsMemory<'m>,
     /// One item of the store, see [`ITEM_BYTES`](crate::store::ITEM_BYTES). Its length is what the store's pages
-    /// must be able to hold.
+    /// must be able to hold. The application has it during its connections.
     pub scratch: &'m mut [u8],
 }
 
@@ -150,7 +150,8 @@ where
     /// after a minute, or at `until`.
     ///
     /// A server that does not ask for the identity is an error: nothing would be known of it then. The connection is
-    /// made in `place`, where it stays: it is large. After an error `place` is empty.
+    /// made in `place`, where it stays: it is large. After an error `place` is empty. Returned is memory for the
+    /// application, [`DeviceMemory::scratch`], which nobody else needs while there is a connection.
     ///
     /// # Errors
     /// [`ConnectError`]. Only `CertificateRefused` while reading from the connection is a reason for
@@ -162,7 +163,7 @@ where
         port: u16,
         until: Instant,
         place: &mut Option<Connection<'d, N::Connection<'d>>>,
-    ) -> Result<(), ConnectError> {
+    ) -> Result<&'d mut [u8], ConnectError> {
         let until = self.clock.now().plus(tls::CONNECT_TIMEOUT).min(until);
         let pinned = self.machine.pinned_authority();
         let pinned_anchor = [pinned.unwrap_or_default()];
@@ -200,7 +201,7 @@ where
         if judged.is_err() {
             *place = None;
         }
-        judged
+        judged.map(|()| &mut *self.scratch)
     }
 
     /// The identity in `slot` works: a connection with it was answered. Call [`work`](Self::work) next.

@@ -2,11 +2,11 @@
 
 use embedded_tls::{Certificate, CryptoProvider, CryptoRngCore, SignatureScheme, TlsError, TlsVerifier};
 use muster_proto::time::Validity;
-use rand_chacha::ChaCha20Rng;
 
 use super::ConnectError;
 use super::cipher::GuardedSuite;
 use super::verifier::StrictVerifier;
+use crate::entropy::Generator;
 use crate::key::{KeyReference, KeyStore, Signature};
 
 /// What the client presents: one certificate, since embedded-tls cannot send a chain. The server must therefore
@@ -22,7 +22,7 @@ pub struct ClientIdentity<'c, K> {
 }
 
 pub(super) struct Provider<'c, K> {
-    generator: ChaCha20Rng,
+    generator: Generator,
     verifier: StrictVerifier<'c>,
     client: Option<ClientIdentity<'c, K>>,
     signing: Signing,
@@ -38,7 +38,7 @@ enum Signing {
 
 impl<'c, K: KeyStore> Provider<'c, K> {
     pub(super) const fn new(
-        generator: ChaCha20Rng,
+        generator: Generator,
         verifier: StrictVerifier<'c>,
         client: Option<ClientIdentity<'c, K>>,
     ) -> Self {

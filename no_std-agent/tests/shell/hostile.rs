@@ -73,7 +73,11 @@ fn run_as<K: KeyStore>(script: Script, check: &dyn ServerCheck, client: ClientId
     let mut entropy = Seeded::new(5);
     let outcome = block_on(async {
         let name = ServerName::Dns(NAME);
-        let mut connection = connect(tcp, &mut memory, name, check, Some(client), &mut entropy).await?;
+        let mut place = None;
+        let connected = connect(tcp, &mut memory, name, check, Some(client), &mut entropy, &mut place).await;
+        assert_eq!(connected.is_ok(), place.is_some(), "nothing is left of what failed");
+        connected?;
+        let connection = place.as_mut().expect("made in its place");
         let mut bytes = [0; 64];
         let read = connection.read(&mut bytes).await;
         Ok(read.map(|len| bytes[..len].to_vec()))

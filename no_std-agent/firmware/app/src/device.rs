@@ -26,7 +26,7 @@ use muster_proto::x509::ServerName;
 use crate::clock::BoardClock;
 use crate::factory::{Endpoint, Settings, TrustSetting};
 use crate::https::{self, Visit};
-use crate::mqtt::{End, Next, Session, Trial};
+use crate::mqtt::{self, End, Next, Session, Trial};
 use crate::net::TcpNet;
 use crate::partition::erase_token;
 use crate::pause::Pauses;
@@ -51,10 +51,8 @@ pub struct Parts<'m, I, T, K, E, P> {
     pub entropy: E,
     /// The rest of the board.
     pub platform: &'m P,
-    /// Memory of the EST machine and TLS.
+    /// Memory of the EST machine and TLS. Of the scratch [`INBOX_BYTES`] serve for one answer or packet.
     pub memory: DeviceMemory<'m>,
-    /// Memory of the application: one answer or packet.
-    pub inbox: &'m mut [u8],
     /// How fast to go.
     pub pace: Pace,
     /// Different for each device, e.g. from its serial number; nothing secret.
@@ -68,7 +66,6 @@ pub struct Life<'m, I, T, K, E, P> {
     factory: T,
     credential: Option<Credential<'m>>,
     platform: &'m P,
-    inbox: &'m mut [u8],
     recovery: Recovery,
     /// Between rounds.
     rounds: Pauses,
@@ -118,22 +115,10 @@ where
         };
         let capacity = u32::try_from(identities.capacity()).unwrap_or(u32::MAX);
         let board = Board { net, flash: identities, keys, entropy, clock: BoardClock };
-        let device = Device::start(board, 0..capacity, config, None, parts.memory).await?;
-        let (inbox, seed) = (parts.inbox, parts.seed);
-        let (rounds, visits) = (Pauses::new(seed), Pauses::new(!seed));
+        let device = pin!(Device::start(board, 0..capacity, config, None, parts.memory)).await?;
+        let (rounds, visits) = (Pauses::new(parts.seed), Pauses::new(!parts.seed));
         let (recovery, visit_at) = (Recovery::Untried, BoardClock.now());
-        Ok(Self {
-            device,
-            settings,
-            factory,
-            credential,
-            platform,
-            inbox,
-            recovery,
-            rounds,
-            visits,
-            visit_at,
-        })
+        Ok(Self { device, settings, factory, credential, platform, recovery, rounds, visits, visit_at })
     }
 
     /// Lives until the power is cut.
@@ -239,12 +224,11 @@ where
         let until = BoardClock.now().plus(https::VISIT_TIMEOUT);
         let mut place = None;
         let connected = pin!(self.device.connect(slot, name, service.port, until, &mut place)).await;
-        let Some(connection) = &mut place else {
-            tell_failure(self.platform, "https", connected);
+        let (Ok(inbox), Some(connection)) = (told(self.platform, "https", connected), &mut place) else {
             return Visit::Unanswered;
         };
         self.platform.log(format_args!("https: TLS is up"));
-        let (path, inbox) = (self.settings.path, &mut *self.inbox);
+        let path = self.settings.path;
         let visit = pin!(https::visit(connection, service, path, &status, inbox, until)).await;
         pin!(end(connection)).await;
         visit
@@ -264,12 +248,11 @@ where
         self.platform.log(format_args!("mqtt: connecting to {}", broker.host));
         let mut place = None;
         let connected = pin!(self.device.connect(slot, name, broker.port, Instant::NEVER, &mut place)).await;
-        let Some(connection) = &mut place else {
-            tell_failure(self.platform, "mqtt", connected);
+        let (Ok(inbox), Some(connection)) = (told(self.platform, "mqtt", connected), &mut place) else {
             return End::Unanswered;
         };
         self.platform.log(format_args!("mqtt: TLS is up"));
-        let ended = pin!(session.run(connection, self.inbox)).await;
+        let ended = pin!(session.run(connection, inbox)).await;
         pin!(end(connection)).await;
         ended
     }
@@ -326,16 +309,21 @@ async fn end<IO: Read + Write + Close>(connection: &mut Connection<'_, IO>) {
     select(closing, BoardClock.wait_until(BoardClock.now().plus(CLOSE_TIMEOUT))).await;
 }
 
-fn tell_failure(platform: &impl Platform, service: &str, connected: Result<(), ConnectError>) {
-    if let Err(error) = connected {
-        platform.log(format_args!("{service}: {error:?}"));
-    }
+fn told<T>(
+    platform: &impl Platform,
+    service: &str,
+    connected: Result<T, ConnectError>,
+) -> Result<T, ConnectError> {
+    connected.inspect_err(|error| platform.log(format_args!("{service}: {error:?}")))
 }
 
 fn server_name(host: &str) -> Option<ServerName<'_>> {
     Some(host.parse().map_or(ServerName::Dns(host), ServerName::Ip))
 }
 
+/// What the application needs of [`DeviceMemory::scratch`].
+pub const INBOX_BYTES: usize =
+    if mqtt::MEMORY_BYTES > https::MEMORY_BYTES { mqtt::MEMORY_BYTES } else { https::MEMORY_BYTES };
 /// Wall time is never before this, the day on which this version was made: 24 November 2026.
 const BUILT_AT: UnixTime = UnixTime::from_secs(1_795_478_400);
 /// A session that held for so long was one.
