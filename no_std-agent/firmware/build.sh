@@ -29,9 +29,6 @@ for crates in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
 done
 export RUSTFLAGS="-C link-arg=-Tlink.x -D warnings --remap-path-prefix=$sources/no_std-agent/=${remap:-}"
 
-# AES without its larger unrolled form.
-RUSTFLAGS="$RUSTFLAGS --cfg aes_compact"
-
 # Chooses the compiler for the board that was found last.
 choose_cargo() {
     cargo=(cargo) flags=(--quiet --release --locked --target "$target")
@@ -43,9 +40,11 @@ choose_cargo() {
         export RUSTFLAGS="$RUSTFLAGS -C linker=arm-none-eabi-ld -C linker-flavor=ld"
         # A panic is a trap, whose address says where it was: the words of all panics, and what formats them, are a sixth
         # of an image. rustup's stable compiler lacks it; with that the words are kept.
-        RUSTFLAGS="$RUSTFLAGS -Z unstable-options -C panic=immediate-abort"
+        RUSTFLAGS="$RUSTFLAGS -Zunstable-options -Cpanic=immediate-abort"
         cargo=(/usr/bin/cargo) flags+=(-Zbuild-std=core -Zbuild-std-features=optimize_for_size)
     fi
+    # AES without its larger, unrolled form.
+    RUSTFLAGS="$RUSTFLAGS --cfg aes_compact"
 }
 
 if [ "${1:-}" = lint ]; then
