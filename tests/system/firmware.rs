@@ -453,7 +453,7 @@ impl Tools {
 
     /// Runs `muster` with nothing but these on the path.
     fn muster(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = std::process::Command::new(muster_tests::server::program())
+        let output = Command::new(muster_tests::server::program())
             .args(arguments)
             .env("PATH", self.0.path())
             .output()
