@@ -55,7 +55,7 @@ pub struct DeviceMemory<'m> {
     /// One connection's. `receive` also holds an item of the store at start.
     pub tls: TlsMemory<'m>,
     /// One item of the store, see [`ITEM_BYTES`](crate::store::ITEM_BYTES). Its length is what the store's pages
-    /// must be able to hold.
+    /// must be able to hold. The application has it during its connections.
     pub scratch: &'m mut [u8],
 }
 
@@ -130,8 +130,10 @@ where
     pub async fn work(&mut self, mut observe: impl FnMut(Event)) -> Result<Instant, Misuse> {
         loop {
             self.tell(Input::TimerFired)?;
-            match self.settle(&mut observe).await? {
-                Next::Connect(wanted, until) => self.session(wanted, until, &mut observe).await?,
+            // Pinned, here and below: what is awaited as a value is copied over the stack first.
+            let next = pin!(self.settle(&mut observe)).await?;
+            match next {
+                Next::Connect(wanted, until) => pin!(self.session(wanted, until, &mut observe)).await?,
                 Next::Rest(until) if self.clock.now() < until => return Ok(until),
                 Next::Rest(_) => {}
             }
@@ -147,7 +149,9 @@ where
     /// Connects to a server of the application with the identity in `slot`, trusting the same CA as for EST. Gives up
     /// after a minute, or at `until`.
     ///
-    /// A server that does not ask for the identity is an error: nothing would be known of it then.
+    /// A server that does not ask for the identity is an error: nothing would be known of it then. The connection is
+    /// made in `place`, where it stays: it is large. After an error `place` is empty. Returned is memory for the
+    /// application, [`DeviceMemory::scratch`], which nobody else needs while there is a connection.
     ///
     /// # Errors
     /// [`ConnectError`]. Only `CertificateRefused` while reading from the connection is a reason for
@@ -158,7 +162,8 @@ where
         server: ServerName<'_>,
         port: u16,
         until: Instant,
-    ) -> Result<Connection<'d, N::Connection<'d>>, ConnectError> {
+        place: &mut Option<Connection<'d, N::Connection<'d>>>,
+    ) -> Result<&'d mut [u8], ConnectError> {
         let until = self.clock.now().plus(tls::CONNECT_TIMEOUT).min(until);
         let pinned = self.machine.pinned_authority();
         let pinned_anchor = [pinned.unwrap_or_default()];
@@ -179,15 +184,24 @@ where
         let (Some(leaf), Some(key)) = (leaf, key) else { return Err(ConnectError::Key) };
         let client = ClientIdentity { leaf, keys: &mut self.keys, reference: &key.reference };
         let (net, memory, entropy) = (&mut self.net, &mut self.tls, &mut self.entropy);
-        let connecting = pin!(async {
-            let transport = net.connect(server, port).await.map_err(|_| ConnectError::Unreachable)?;
-            tls::connect(transport, memory, server, &check, Some(client), entropy).await
-        });
-        let connection = match select(connecting, self.clock.wait_until(until)).await {
-            Either::First(connected) => connected?,
-            Either::Second(()) => return Err(ConnectError::Timeout),
+        let connected = {
+            let connecting = pin!(async {
+                let transport = pin!(net.connect(server, port)).await;
+                let transport = transport.map_err(|_| ConnectError::Unreachable)?;
+                pin!(tls::connect(transport, memory, server, &check, Some(client), entropy, place)).await
+            });
+            select(connecting, self.clock.wait_until(until)).await
         };
-        if connection.presented() { Ok(connection) } else { Err(ConnectError::Unasked) }
+        let judged = match connected {
+            Either::First(Ok(())) if place.as_ref().is_some_and(Connection::presented) => Ok(()),
+            Either::First(Ok(())) => Err(ConnectError::Unasked),
+            Either::First(Err(error)) => Err(error),
+            Either::Second(()) => Err(ConnectError::Timeout),
+        };
+        if judged.is_err() {
+            *place = None;
+        }
+        judged.map(|()| &mut *self.scratch)
     }
 
     /// The identity in `slot` works: a connection with it was answered. Call [`work`](Self::work) next.

@@ -3,8 +3,9 @@
 //! A source may fail, and then there is no key and no connection: the generator below is only ever made from a
 //! whole seed. Each key and each connection gets a seed of its own, so that nothing outlives the need for it.
 
-use rand_chacha::ChaCha20Rng;
-use rand_core::SeedableRng;
+use rand_core::{CryptoRng, Error, RngCore, impls};
+use rfc6979::HmacDrbg;
+use sha2::Sha256;
 use zeroize::Zeroize;
 
 /// A source of unpredictable bytes: a hardware generator with its health test, or a secure element.
@@ -20,11 +21,38 @@ pub trait Entropy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoEntropy;
 
+/// HMAC_DRBG with SHA-256 (SP 800-90A §10.1.2): signatures have it in the image already, for RFC 6979.
+pub(crate) struct Generator(HmacDrbg<Sha256>);
+
 /// A generator with a fresh seed.
-pub(crate) fn generator(entropy: &mut impl Entropy) -> Result<ChaCha20Rng, NoEntropy> {
-    let mut seed = [0; 32];
+pub(crate) fn generator(entropy: &mut impl Entropy) -> Result<Generator, NoEntropy> {
+    let mut seed = [0; SEED_BYTES];
     entropy.fill(&mut seed)?;
-    let generator = ChaCha20Rng::from_seed(seed);
+    let generator = HmacDrbg::new(&seed, &[], &[]);
     seed.zeroize();
-    Ok(generator)
+    Ok(Generator(generator))
 }
+
+impl RngCore for Generator {
+    fn next_u32(&mut self) -> u32 {
+        impls::next_u32_via_fill(self)
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        impls::next_u64_via_fill(self)
+    }
+
+    fn fill_bytes(&mut self, bytes: &mut [u8]) {
+        self.0.fill_bytes(bytes);
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
+        self.fill_bytes(bytes);
+        Ok(())
+    }
+}
+
+impl CryptoRng for Generator {}
+
+/// Entropy for a strength of 256 bits, and half as much in place of a nonce (SP 800-90A §8.6.7).
+const SEED_BYTES: usize = 48;

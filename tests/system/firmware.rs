@@ -14,6 +14,7 @@ mod scripted;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use muster_tests::board::{Board, firmware};
@@ -257,14 +258,32 @@ fn a_panic_is_written_down_and_each_next_boot_waits_longer() {
     let board = Board::new("mps2-an386", "pump-p");
     provision(&board, &server, &[]);
     let mut boot = board.boot(&["panic"]);
-    boot.wait_for("boot: panic 1 in a row, waiting 2 s");
-    boot.wait_for("asked to panic");
-    boot.wait_for("boot: panic 2 in a row, waiting 4 s");
-    boot.wait_for("boot: panic 3 in a row, waiting 8 s");
+    boot.wait_for("boot: crash 1 in a row, waiting 2 s");
+    let told = boot.wait_for("boot: last crash: ");
+    boot.wait_for("boot: crash 2 in a row, waiting 4 s");
+    boot.wait_for("boot: crash 3 in a row, waiting 8 s");
     drop(boot);
+    let place = place_of_panic(&board, &told);
+    assert!(place.contains("set_up.rs"), "{told}: {place}");
     let mut boot = board.boot(&[]);
-    assert!(boot.wait_for("boot: last panic").contains("asked to panic"));
+    assert_eq!(place_of_panic(&board, &boot.wait_for("boot: last crash: ")), place);
     boot.wait_for("mqtt: connected");
+}
+
+/// The functions and lines of a crash. Where panics are traps the journal has addresses of the image, else words.
+fn place_of_panic(board: &Board, line: &str) -> String {
+    let Some((_, addresses)) = line.split_once("fault at ") else {
+        assert!(line.contains("asked to panic"), "{line}");
+        return line.rsplit_once("last crash: ").expect("a reason").1.to_owned();
+    };
+    let (address, _) = addresses.split_once(", from ").expect("two addresses");
+    let found = Command::new("arm-none-eabi-addr2line")
+        .args(["-i", "-f", "-C", "-e"])
+        .arg(board.firmware())
+        .arg(address)
+        .output()
+        .expect("binutils are there");
+    String::from_utf8(found.stdout).expect("text")
 }
 
 #[test]
@@ -434,7 +453,7 @@ impl Tools {
 
     /// Runs `muster` with nothing but these on the path.
     fn muster(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = std::process::Command::new(muster_tests::server::program())
+        let output = Command::new(muster_tests::server::program())
             .args(arguments)
             .env("PATH", self.0.path())
             .output()

@@ -280,10 +280,12 @@ fn serial(device: &HostDevice, slot: Slot) -> Vec<u8> {
 fn use_identity(device: &mut HostDevice, server: &Server, slot: Slot) -> String {
     let port = server.est_address().port();
     block_on(async {
-        let mut connection = device
-            .connect(slot, ServerName::Dns("localhost"), port, Instant::NEVER)
+        let mut place = None;
+        device
+            .connect(slot, ServerName::Dns("localhost"), port, Instant::NEVER, &mut place)
             .await
             .expect("a server that asks for the certificate");
+        let connection = place.as_mut().expect("made in its place");
         let request =
             b"GET /.well-known/est/cacerts HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         connection.write_all(request).await.expect("sent");

@@ -66,7 +66,7 @@ where
                         slots: &mut self.slots,
                         scratch: self.scratch,
                     };
-                    let answer = local.answer(&output).await;
+                    let answer = pin!(local.answer(&output)).await;
                     if let Some(input) = answer.input() {
                         self.machine.handle(input, self.clock.now())?;
                     }
@@ -83,6 +83,7 @@ where
         observe: &mut impl FnMut(Event),
     ) -> Result<(), Misuse> {
         let (machine, clock) = (&mut self.machine, &self.clock);
+        let mut place = None;
         // Pinned here and not moved into `select`: it is large, and each move is a copy on the stack.
         let connected = {
             let connecting = pin!(async {
@@ -101,26 +102,28 @@ where
                 let client =
                     leaf_and_reference.map(|(leaf, reference)| ClientIdentity { leaf, keys, reference });
                 let server = self.config.server;
-                let transport = self.net.connect(server.name(), server.port()).await;
+                let transport = pin!(self.net.connect(server.name(), server.port())).await;
                 let transport = transport.map_err(|_| ConnectError::Unreachable)?;
-                let (tls, entropy) = (&mut self.tls, &mut self.entropy);
+                let (memory, entropy) = (&mut self.tls, &mut self.entropy);
                 let anyone = AnyServer(machine.verifier());
                 let check: &dyn ServerCheck = match wanted.trust {
                     ServerTrust::Bootstrap => &anyone,
                     ServerTrust::Verified => &*machine,
                 };
-                tls::connect(transport, tls, server.name(), check, client, entropy).await
+                let name = server.name();
+                pin!(tls::connect(transport, memory, name, check, client, entropy, &mut place)).await
             });
             select(connecting, clock.wait_until(until)).await
         };
-        let mut connection = match connected {
-            Either::First(Ok(connection)) => connection,
+        match connected {
+            Either::First(Ok(())) => {}
             Either::First(Err(error)) => {
                 return machine.handle(Input::Closed(error.ending()), clock.now());
             }
             // The machine sees for itself that the time is over.
             Either::Second(()) => return machine.handle(Input::TimerFired, clock.now()),
-        };
+        }
+        let Some(connection) = &mut place else { return Err(Misuse::Unasked) };
         let session = Session { server_valid: connection.server_valid(), binding: None };
         machine.handle(Input::Connected(session), clock.now())?;
         let mut local = Local {
@@ -131,7 +134,7 @@ where
             scratch: self.scratch,
         };
         // Lent and not given: each time it is given away it is copied, and it is large.
-        let served = serve(machine, &mut connection, clock, &mut local, observe).await;
+        let served = pin!(serve(machine, connection, clock, &mut local, observe)).await;
         // Also one that the server has ended: it waits for this side's end.
         let closing = pin!(connection.close());
         select(closing, clock.wait_until(clock.now().plus(tls::CLOSE_TIMEOUT))).await;
@@ -183,7 +186,7 @@ async fn serve<IO: Read + Write, F: NorFlash, K: KeyStore, E: Entropy>(
                 }
             }
             Output::MakeKey(_) | Output::Retire(_) | Output::Sign { .. } | Output::Store(_) => {
-                let answer = local.answer(&output).await;
+                let answer = pin!(local.answer(&output)).await;
                 if let Some(input) = answer.input() {
                     machine.handle(input, clock.now())?;
                 }

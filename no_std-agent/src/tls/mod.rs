@@ -12,6 +12,8 @@ mod provider;
 mod screen;
 mod verifier;
 
+use core::pin::pin;
+
 use embedded_io_async::{Error, ErrorKind, ErrorType, Read, Write};
 use embedded_tls::{MaxFragmentLength, TlsConfig, TlsConnection, TlsContext, TlsError};
 use muster_proto::enrollment::Ending;
@@ -51,8 +53,11 @@ impl TlsMemory<'_> {
 /// The server must have proven its key; a certificate is presented if there is one and the server asks for it.
 /// That the server accepts it shows only with the first bytes that it sends (RFC 8446 §4.4.2.4).
 ///
+/// The connection is made in `place`, because it is large and each move of it is a copy on the stack. What is left
+/// there when the future is dropped before it is ready carries no data.
+///
 /// # Errors
-/// [`ConnectError`]; the transport is dropped.
+/// [`ConnectError`]; the transport is dropped, and `place` is empty.
 pub async fn connect<'m, IO, K>(
     transport: IO,
     memory: &'m mut TlsMemory<'_>,
@@ -60,7 +65,8 @@ pub async fn connect<'m, IO, K>(
     check: &dyn ServerCheck,
     client: Option<ClientIdentity<'_, K>>,
     entropy: &mut impl Entropy,
-) -> Result<Connection<'m, IO>, ConnectError>
+    place: &mut Option<Connection<'m, IO>>,
+) -> Result<(), ConnectError>
 where
     IO: Read + Write + 'm,
     K: KeyStore,
@@ -79,18 +85,26 @@ where
     if let ServerName::Dns(name) = server {
         config = config.with_server_name(name.strip_suffix('.').unwrap_or(name));
     }
-    let mut tls = TlsConnection::new(Screened::new(transport, max_record_bytes), memory.receive, memory.send);
-    let opened = tls.open(TlsContext::new(&config, &mut provider)).await;
-    if provider.key_failed() {
-        return Err(ConnectError::Key);
+    let connection = Connection::put(place);
+    let tls = begin(&mut connection.tls, transport, memory);
+    let opened = pin!(tls.open(TlsContext::new(&config, &mut provider))).await;
+    let judged = provider.judge(opened);
+    match judged {
+        Ok(valid) => (connection.server_valid, connection.presented) = (valid, provider.has_signed()),
+        Err(_) => *place = None,
     }
-    if let Some(reason) = provider.verifier().refusal() {
-        return Err(ConnectError::Untrusted(reason));
-    }
-    opened.map_err(ConnectError::from_tls)?;
-    // `open` says yes to a server that has proven nothing.
-    let server_valid = provider.verifier().proven().map_err(ConnectError::Untrusted)?;
-    Ok(Connection { tls: Some(tls), server_valid, presented: provider.has_signed(), heard: false })
+    judged.map(drop)
+}
+
+/// Apart, so that what is copied here is off the stack before the handshake needs it.
+#[inline(never)]
+fn begin<'t, 'm, IO: Read + Write>(
+    place: &'t mut Option<Tls<'m, IO>>,
+    transport: IO,
+    memory: &'m mut TlsMemory<'_>,
+) -> &'t mut Tls<'m, IO> {
+    let screened = Screened::new(transport, memory.receive.len());
+    place.insert(TlsConnection::new(screened, memory.receive, memory.send))
 }
 
 /// The largest fragment that fits, for servers that obey (RFC 6066 §4); others must be configured to.
@@ -113,16 +127,22 @@ pub const CLOSE_TIMEOUT: core::time::Duration = core::time::Duration::from_secs(
 /// What encryption may add to a fragment (RFC 8446 §5.2).
 const MAX_RECORD_OVERHEAD: usize = 256;
 
+type Tls<'m, IO> = TlsConnection<'m, Screened<IO>, GuardedSuite>;
+
 /// A TLS connection to a server that has proven itself.
 pub struct Connection<'m, IO: Read + Write + 'm> {
     /// None once it was closed.
-    tls: Option<TlsConnection<'m, Screened<IO>, GuardedSuite>>,
+    tls: Option<Tls<'m, IO>>,
     server_valid: Option<Validity>,
     presented: bool,
     heard: bool,
 }
 
 impl<IO: Read + Write> Connection<'_, IO> {
+    fn put(place: &mut Option<Self>) -> &mut Self {
+        place.insert(Self { tls: None, server_valid: None, presented: false, heard: false })
+    }
+
     /// When the server's whole chain is valid, as far as the check looked.
     #[must_use]
     pub const fn server_valid(&self) -> Option<Validity> {
@@ -153,8 +173,8 @@ impl<IO: Read + Write + Close> Connection<'_, IO> {
     pub async fn close(&mut self) {
         let Some(tls) = self.tls.take() else { return };
         // A transport that could not take the good-bye is ended all the same.
-        let (Ok(screened) | Err((screened, _))) = tls.close().await;
-        screened.into_inner().close().await;
+        let (Ok(screened) | Err((screened, _))) = pin!(tls.close()).await;
+        pin!(screened.into_inner().close()).await;
     }
 }
 

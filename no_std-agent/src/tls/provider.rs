@@ -1,10 +1,12 @@
 //! What embedded-tls asks for in a handshake: randomness, a verifier, and the client's certificate and signature.
 
 use embedded_tls::{Certificate, CryptoProvider, CryptoRngCore, SignatureScheme, TlsError, TlsVerifier};
-use rand_chacha::ChaCha20Rng;
+use muster_proto::time::Validity;
 
+use super::ConnectError;
 use super::cipher::GuardedSuite;
 use super::verifier::StrictVerifier;
+use crate::entropy::Generator;
 use crate::key::{KeyReference, KeyStore, Signature};
 
 /// What the client presents: one certificate, since embedded-tls cannot send a chain. The server must therefore
@@ -20,7 +22,7 @@ pub struct ClientIdentity<'c, K> {
 }
 
 pub(super) struct Provider<'c, K> {
-    generator: ChaCha20Rng,
+    generator: Generator,
     verifier: StrictVerifier<'c>,
     client: Option<ClientIdentity<'c, K>>,
     signing: Signing,
@@ -36,23 +38,28 @@ enum Signing {
 
 impl<'c, K: KeyStore> Provider<'c, K> {
     pub(super) const fn new(
-        generator: ChaCha20Rng,
+        generator: Generator,
         verifier: StrictVerifier<'c>,
         client: Option<ClientIdentity<'c, K>>,
     ) -> Self {
         Self { generator, verifier, client, signing: Signing::Unasked }
     }
 
-    pub(super) const fn verifier(&self) -> &StrictVerifier<'c> {
-        &self.verifier
+    /// What came of a handshake, and when the server's certificates are valid.
+    pub(super) fn judge(&self, opened: Result<(), TlsError>) -> Result<Option<Validity>, ConnectError> {
+        if self.signing == Signing::Failed {
+            return Err(ConnectError::Key);
+        }
+        if let Some(reason) = self.verifier.refusal() {
+            return Err(ConnectError::Untrusted(reason));
+        }
+        opened.map_err(ConnectError::from_tls)?;
+        // embedded-tls says yes to a server that has proven nothing.
+        self.verifier.proven().map_err(ConnectError::Untrusted)
     }
 
     pub(super) fn has_signed(&self) -> bool {
         self.signing == Signing::Done
-    }
-
-    pub(super) fn key_failed(&self) -> bool {
-        self.signing == Signing::Failed
     }
 }
 

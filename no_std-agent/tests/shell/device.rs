@@ -291,14 +291,16 @@ fn an_application_without_identity_or_network_gets_an_error() {
     enrolled(&mut flash, Slot::A, 0, &key);
     let name = ServerName::Dns("broker.example.com");
     let mut device = start(&mut flash, Line::Dead, SoftwareKeys, Seeded::new(2), config());
-    let unreachable = block_on(device.connect(Slot::A, name, 8883, Instant::NEVER)).map(drop);
+    let unreachable = block_on(device.connect(Slot::A, name, 8883, Instant::NEVER, &mut None)).map(drop);
     assert!(matches!(unreachable, Err(ConnectError::Unreachable)), "{unreachable:?}");
-    let nothing = block_on(device.connect(Slot::B, name, 8883, Instant::NEVER)).map(drop);
+    let nothing = block_on(device.connect(Slot::B, name, 8883, Instant::NEVER, &mut None)).map(drop);
     assert!(matches!(nothing, Err(ConnectError::Key)), "{nothing:?}");
     drop(device);
     let mut device = start(&mut flash, Line::SilentAfterTcp, SoftwareKeys, Seeded::new(2), config());
-    let silent = block_on(device.connect(Slot::A, name, 8883, Instant::NEVER)).map(drop);
+    let mut place = None;
+    let silent = block_on(device.connect(Slot::A, name, 8883, Instant::NEVER, &mut place)).map(drop);
     assert!(matches!(silent, Err(ConnectError::Timeout)), "{silent:?}");
+    assert!(place.is_none(), "half a connection is none");
 }
 
 #[test]

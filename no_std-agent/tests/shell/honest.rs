@@ -119,7 +119,9 @@ fn visit_with(
     block_on(async {
         let name = ServerName::Dns(NAME);
         let tcp = Tcp::open(address);
-        let mut connection = connect(tcp, &mut memory, name, &check, Some(client), &mut entropy).await?;
+        let mut place = None;
+        connect(tcp, &mut memory, name, &check, Some(client), &mut entropy, &mut place).await?;
+        let connection = place.as_mut().expect("made in its place");
         assert!(connection.presented());
         let mut total = 0;
         let talk = async {

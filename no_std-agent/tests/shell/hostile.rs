@@ -12,10 +12,10 @@ use muster_nostd_agent::tls::{
 use muster_proto::csr::P256Point;
 use muster_proto::enrollment::{Ending, ServerRefused, Slot};
 use muster_proto::time::UnixTime;
-use muster_proto::x509::{Anchors, Bundle, Moment, PathError, ServerName};
-use rcgen::BasicConstraints;
+use muster_proto::x509::{Anchors, Bundle, Moment, PathError, ServerName, VerifyError};
+use rcgen::{BasicConstraints, PublicKeyData as _};
 
-use crate::authority::{Authority, START, TestKey, ca_params, device_params, server_params};
+use crate::authority::{Authority, Point, START, TestKey, ca_params, device_params, server_params};
 use crate::board::{Seeded, Tcp};
 use crate::scripted::{ALERT, DATA, HANDSHAKE, Message, Script, Seen, Step, handshake, honest, serve};
 
@@ -57,10 +57,8 @@ fn run_with(script: Script, check: &dyn ServerCheck) -> Outcome {
     let devices = Authority::root("devices", 8);
     let mut keys = SoftwareKeys;
     let key = keys.generate(Slot::A, &mut Seeded::new(4)).expect("a key");
-    let leaf = devices.issue(
-        &device_params("dev-1", 1, START, START + 1000),
-        &crate::authority::Point(key.point.as_bytes().to_vec()),
-    );
+    let leaf =
+        devices.issue(&device_params("dev-1", 1, START, START + 1000), &Point(key.point.as_bytes().to_vec()));
     let client = ClientIdentity { leaf: &leaf, keys: &mut keys, reference: &key.reference };
     run_as(script, check, client)
 }
@@ -73,7 +71,11 @@ fn run_as<K: KeyStore>(script: Script, check: &dyn ServerCheck, client: ClientId
     let mut entropy = Seeded::new(5);
     let outcome = block_on(async {
         let name = ServerName::Dns(NAME);
-        let mut connection = connect(tcp, &mut memory, name, check, Some(client), &mut entropy).await?;
+        let mut place = None;
+        let connected = connect(tcp, &mut memory, name, check, Some(client), &mut entropy, &mut place).await;
+        assert_eq!(connected.is_ok(), place.is_some(), "nothing is left of what failed");
+        connected?;
+        let connection = place.as_mut().expect("made in its place");
         let mut bytes = [0; 64];
         let read = connection.read(&mut bytes).await;
         Ok(read.map(|len| bytes[..len].to_vec()))
@@ -167,6 +169,18 @@ fn another_name_an_ended_certificate_and_a_foreign_root_are_refused() {
     let foreign = Authority::root("another root", 30);
     let outcome = run(flight(honest(&house.chain, &house.key)), &foreign.der);
     assert_eq!(untrusted(&outcome), Unproven::Certificate(ServerRefused::Path(PathError::UnknownIssuer)));
+}
+
+#[test]
+fn a_server_key_in_compressed_form_is_refused() {
+    let house = house();
+    let point = house.key.der_bytes();
+    assert_eq!((point.len(), point[0]), (65, 4));
+    let compressed = [&[2 + point[64] % 2], &point[1..33]].concat();
+    let leaf = house.services.issue(&server_params(NAME), &Point(compressed));
+    let chain = vec![leaf, house.services.der.clone()];
+    let outcome = run(flight(honest(&chain, &house.key)), &house.root.der);
+    assert_eq!(untrusted(&outcome), Unproven::Key(VerifyError::Unsupported));
 }
 
 #[test]

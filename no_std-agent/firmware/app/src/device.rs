@@ -17,7 +17,7 @@ use muster_nostd_agent::device::{Board, Device, DeviceMemory, StartError};
 use muster_nostd_agent::entropy::Entropy;
 use muster_nostd_agent::key::KeyStore;
 use muster_nostd_agent::net::Close;
-use muster_nostd_agent::tls::{CLOSE_TIMEOUT, Connection};
+use muster_nostd_agent::tls::{CLOSE_TIMEOUT, ConnectError, Connection};
 use muster_proto::enrollment::{AskWishes, Binding, Config, Event, Failure, Misuse, Pace, Slot, Trust};
 use muster_proto::est::Credential;
 use muster_proto::time::{Instant, UnixTime};
@@ -26,7 +26,7 @@ use muster_proto::x509::ServerName;
 use crate::clock::BoardClock;
 use crate::factory::{Endpoint, Settings, TrustSetting};
 use crate::https::{self, Visit};
-use crate::mqtt::{End, Next, Session, Trial};
+use crate::mqtt::{self, End, Next, Session, Trial};
 use crate::net::TcpNet;
 use crate::partition::erase_token;
 use crate::pause::Pauses;
@@ -51,10 +51,8 @@ pub struct Parts<'m, I, T, K, E, P> {
     pub entropy: E,
     /// The rest of the board.
     pub platform: &'m P,
-    /// Memory of the EST machine and TLS.
+    /// Memory of the EST machine and TLS. Of the scratch [`INBOX_BYTES`] serve for one answer or packet.
     pub memory: DeviceMemory<'m>,
-    /// Memory of the application: one answer or packet.
-    pub inbox: &'m mut [u8],
     /// How fast to go.
     pub pace: Pace,
     /// Different for each device, e.g. from its serial number; nothing secret.
@@ -68,7 +66,6 @@ pub struct Life<'m, I, T, K, E, P> {
     factory: T,
     credential: Option<Credential<'m>>,
     platform: &'m P,
-    inbox: &'m mut [u8],
     recovery: Recovery,
     /// Between rounds.
     rounds: Pauses,
@@ -118,22 +115,10 @@ where
         };
         let capacity = u32::try_from(identities.capacity()).unwrap_or(u32::MAX);
         let board = Board { net, flash: identities, keys, entropy, clock: BoardClock };
-        let device = Device::start(board, 0..capacity, config, None, parts.memory).await?;
-        let (inbox, seed) = (parts.inbox, parts.seed);
-        let (rounds, visits) = (Pauses::new(seed), Pauses::new(!seed));
+        let device = pin!(Device::start(board, 0..capacity, config, None, parts.memory)).await?;
+        let (rounds, visits) = (Pauses::new(parts.seed), Pauses::new(!parts.seed));
         let (recovery, visit_at) = (Recovery::Untried, BoardClock.now());
-        Ok(Self {
-            device,
-            settings,
-            factory,
-            credential,
-            platform,
-            inbox,
-            recovery,
-            rounds,
-            visits,
-            visit_at,
-        })
+        Ok(Self { device, settings, factory, credential, platform, recovery, rounds, visits, visit_at })
     }
 
     /// Lives until the power is cut.
@@ -143,12 +128,12 @@ where
     pub async fn run(&mut self) -> Result<core::convert::Infallible, Misuse> {
         let clock = BoardClock;
         loop {
-            let until = self.enroll().await?;
+            let until = pin!(self.enroll()).await?;
             let Some(slot) = self.device.identity() else {
                 clock.wait_until(until).await;
                 continue;
             };
-            let pause_until = self.round(slot, until).await?;
+            let pause_until = pin!(self.round(slot, until)).await?;
             clock.wait_until(pause_until.min(until)).await;
         }
     }
@@ -158,14 +143,12 @@ where
         let platform = self.platform;
         loop {
             let (mut is_enrolled, mut is_refused) = (false, false);
-            let until = self
-                .device
-                .work(|event| {
-                    is_enrolled |= matches!(event, Event::Issued(..));
-                    is_refused |= matches!(event, Event::Failed(Failure::Status(401 | 403), _));
-                    platform.log(format_args!("est: {event:?}"));
-                })
-                .await?;
+            let observe = |event| {
+                is_enrolled |= matches!(event, Event::Issued(..));
+                is_refused |= matches!(event, Event::Failed(Failure::Status(401 | 403), _));
+                platform.log(format_args!("est: {event:?}"));
+            };
+            let until = pin!(self.device.work(observe)).await?;
             if is_enrolled {
                 self.spend_token().await;
             } else if is_refused && self.recovery == Recovery::Trying {
@@ -185,7 +168,7 @@ where
         if let Some(service) = self.settings.https
             && self.visit_at <= BoardClock.now()
         {
-            let visit = self.visit(service, slot).await;
+            let visit = pin!(self.visit(service, slot)).await;
             self.platform.log(format_args!("https: {visit:?}"));
             match visit {
                 Visit::Answered { .. } => self.visits.reset(),
@@ -208,7 +191,7 @@ where
             return Ok(BoardClock.now().plus(self.report_every()).max(self.visit_at));
         };
         let began_at = BoardClock.now();
-        let end = self.converse(broker, slot, trial, until).await;
+        let end = pin!(self.converse(broker, slot, trial, until)).await;
         let now = BoardClock.now();
         match end {
             End::Refused => self.refused(slot),
@@ -239,21 +222,16 @@ where
         let Some(name) = server_name(service.host) else { return Visit::Unanswered };
         self.platform.log(format_args!("https: connecting to {}", service.host));
         let until = BoardClock.now().plus(https::VISIT_TIMEOUT);
-        // Looked at in its place: each time a connection is moved the future grows by it.
-        let mut connected = self.device.connect(slot, name, service.port, until).await;
-        match &mut connected {
-            Ok(connection) => {
-                self.platform.log(format_args!("https: TLS is up"));
-                let (path, inbox) = (self.settings.path, &mut *self.inbox);
-                let visit = https::visit(connection, service, path, &status, inbox, until).await;
-                end(connection).await;
-                visit
-            }
-            Err(error) => {
-                self.platform.log(format_args!("https: {error:?}"));
-                Visit::Unanswered
-            }
-        }
+        let mut place = None;
+        let connected = pin!(self.device.connect(slot, name, service.port, until, &mut place)).await;
+        let (Ok(inbox), Some(connection)) = (told(self.platform, "https", connected), &mut place) else {
+            return Visit::Unanswered;
+        };
+        self.platform.log(format_args!("https: TLS is up"));
+        let path = self.settings.path;
+        let visit = pin!(https::visit(connection, service, path, &status, inbox, until)).await;
+        pin!(end(connection)).await;
+        visit
     }
 
     async fn converse(&mut self, broker: Endpoint<'m>, slot: Slot, trial: Trial, until: Instant) -> End {
@@ -268,19 +246,15 @@ where
             until,
         };
         self.platform.log(format_args!("mqtt: connecting to {}", broker.host));
-        let mut connected = self.device.connect(slot, name, broker.port, Instant::NEVER).await;
-        match &mut connected {
-            Ok(connection) => {
-                self.platform.log(format_args!("mqtt: TLS is up"));
-                let ended = session.run(connection, self.inbox).await;
-                end(connection).await;
-                ended
-            }
-            Err(error) => {
-                self.platform.log(format_args!("mqtt: {error:?}"));
-                End::Unanswered
-            }
-        }
+        let mut place = None;
+        let connected = pin!(self.device.connect(slot, name, broker.port, Instant::NEVER, &mut place)).await;
+        let (Ok(inbox), Some(connection)) = (told(self.platform, "mqtt", connected), &mut place) else {
+            return End::Unanswered;
+        };
+        self.platform.log(format_args!("mqtt: TLS is up"));
+        let ended = pin!(session.run(connection, inbox)).await;
+        pin!(end(connection)).await;
+        ended
     }
 
     /// A server answered: the identity works.
@@ -335,10 +309,21 @@ async fn end<IO: Read + Write + Close>(connection: &mut Connection<'_, IO>) {
     select(closing, BoardClock.wait_until(BoardClock.now().plus(CLOSE_TIMEOUT))).await;
 }
 
+fn told<T>(
+    platform: &impl Platform,
+    service: &str,
+    connected: Result<T, ConnectError>,
+) -> Result<T, ConnectError> {
+    connected.inspect_err(|error| platform.log(format_args!("{service}: {error:?}")))
+}
+
 fn server_name(host: &str) -> Option<ServerName<'_>> {
     Some(host.parse().map_or(ServerName::Dns(host), ServerName::Ip))
 }
 
+/// What the application needs of [`DeviceMemory::scratch`].
+pub const INBOX_BYTES: usize =
+    if mqtt::MEMORY_BYTES > https::MEMORY_BYTES { mqtt::MEMORY_BYTES } else { https::MEMORY_BYTES };
 /// Wall time is never before this, the day on which this version was made: 24 November 2026.
 const BUILT_AT: UnixTime = UnixTime::from_secs(1_795_478_400);
 /// A session that held for so long was one.

@@ -101,13 +101,10 @@ pub fn back_off(in_a_row: u16) -> Duration {
 /// What a panic handler keeps, cut to what fits.
 #[must_use]
 pub fn cut(text: &str) -> Reason {
-    let mut reason = Reason::new();
-    for character in text.chars() {
-        if reason.push(character).is_err() {
-            break;
-        }
-    }
-    reason
+    let mut reason = Cut::default();
+    // An error only means that it was cut.
+    let _ = reason.write_str(text);
+    reason.0
 }
 
 /// A text of which the end may be missing: what a panic is written into.
@@ -116,7 +113,10 @@ pub struct Cut(pub Reason);
 
 impl Write for Cut {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.chars().try_for_each(|character| self.0.push(character)).map_err(|_| fmt::Error)
+        let end = text.floor_char_boundary(REASON_BYTES - self.0.len());
+        let (kept, lost) = text.split_at_checked(end).unwrap_or_default();
+        self.0.push_str(kept).map_err(|_| fmt::Error)?;
+        if lost.is_empty() { Ok(()) } else { Err(fmt::Error) }
     }
 }
 
@@ -162,6 +162,8 @@ async fn scan<F: NorFlash>(flash: &mut F) -> Result<Scan, F::Error> {
 struct Record([u8; RECORD_LEN]);
 
 impl Record {
+    // Once in the image, for flash and memory.
+    #[inline(never)]
     fn parse(&self) -> Option<Crash> {
         let (&crc, rest) = self.0.split_first_chunk::<4>()?;
         if CRC.checksum(rest) != u32::from_le_bytes(crc) {
@@ -179,6 +181,7 @@ impl Record {
 }
 
 impl Crash {
+    #[inline(never)]
     fn bytes(&self) -> Record {
         let mut record = Record([0; RECORD_LEN]);
         let [_, _, _, _, s0, s1, s2, s3, low, high, len, text @ ..] = &mut record.0;

@@ -6,6 +6,7 @@
 //! No heap, no interrupts, no executor of a particular kind.
 #![no_std]
 
+pub mod apart;
 pub mod clock;
 pub mod device;
 pub mod factory;

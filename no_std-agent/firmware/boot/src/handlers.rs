@@ -1,26 +1,25 @@
 //! What a panic and a fault do: leave their reason in memory, and restart. Neither touches the flash.
+//!
+//! Where panics are built as a trap (see `build.sh`) there is no panic but a fault, and its reason are two addresses of
+//! the image: where it happened, and where that was called from. `addr2line` has their lines.
 #![expect(unsafe_code, reason = "an exception handler")]
 
-use core::fmt::Write as _;
 use core::panic::PanicInfo;
 
-use cortex_m::peripheral::SCB;
 use cortex_m_rt::exception;
-use muster_firmware::journal::Cut;
 
 use crate::last_words;
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     cortex_m::interrupt::disable();
-    let mut reason = Cut::default();
-    // An error only means that it was cut.
-    let _ = match info.location() {
-        Some(place) => write!(reason, "{}:{} {}", file_name(place.file()), place.line(), info.message()),
-        None => write!(reason, "{}", info.message()),
-    };
-    last_words::remember_another(reason.0);
-    SCB::sys_reset()
+    let message = info.message();
+    match info.location() {
+        Some(place) => {
+            last_words::give_up(format_args!("{}:{} {message}", file_name(place.file()), place.line()))
+        }
+        None => last_words::give_up(message),
+    }
 }
 
 /// The end of a long path says more than its beginning.
@@ -30,5 +29,5 @@ fn file_name(path: &str) -> &str {
 
 #[exception]
 unsafe fn HardFault(frame: &cortex_m_rt::ExceptionFrame) -> ! {
-    panic!("hard fault at {:#x}", frame.pc())
+    last_words::give_up(format_args!("fault at {:#x}, from {:#x}", frame.pc(), frame.lr()))
 }

@@ -1,7 +1,10 @@
 //! Memory that a restart does not clear, for why the board restarted.
 #![expect(unsafe_code, reason = "static memory that outlives a restart")]
 
-use muster_firmware::journal::{self, Crash, REMEMBERED_BYTES, Reason};
+use core::fmt::{self, Write as _};
+
+use cortex_m::peripheral::SCB;
+use muster_firmware::journal::{self, Crash, Cut, REMEMBERED_BYTES, Reason};
 
 #[unsafe(link_section = ".uninit.last_words")]
 static mut LAST_WORDS: [u8; REMEMBERED_BYTES] = [0; REMEMBERED_BYTES];
@@ -26,6 +29,15 @@ pub(crate) fn remember(crash: &Crash) {
 pub(crate) fn remember_another(reason: Reason) {
     let before = recall().map_or(0, |crash| crash.in_a_row);
     remember(&Crash::untold(before.saturating_add(1), reason));
+}
+
+/// Leaves a reason for the next boot and restarts: for what is no bug and still the end, like hardware that fails.
+pub fn give_up(reason: impl fmt::Display) -> ! {
+    let mut words = Cut::default();
+    // An error only means that it was cut.
+    let _ = write!(words, "{reason}");
+    remember_another(words.0);
+    SCB::sys_reset()
 }
 
 /// The device has worked for a while: the next crash is the first of a new row.

@@ -1,4 +1,4 @@
-//! From a reset to a device that runs, the same on all real boards.
+//! From a reset to a device that runs, the same on all boards.
 //!
 //! A board package starts its clocks, watchdog, flash, randomness and network, and hands them to [`run`], which does
 //! the rest and ends only if the board does not work at all. [`noise`] tests a hardware generator without tests of its
@@ -16,5 +16,8 @@ mod memory;
 pub mod noise;
 mod run;
 
-pub use self::last_words::remember_watchdog;
-pub use self::run::{Button, Failure, Hardware, run};
+pub use self::last_words::{give_up, remember_watchdog};
+pub use self::memory::{Lent, Pool};
+pub use self::run::{
+    Button, FactoryPages, Failure, Hardware, IDENTITY_PAGES, SOCKETS, end_row_later, run, tell_and_wait,
+};

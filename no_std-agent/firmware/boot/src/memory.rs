@@ -1,12 +1,13 @@
 //! The memory of a device, as large as the servers' answers and two identities need.
 
-use muster_firmware::{https, mqtt};
+use muster_firmware::device::INBOX_BYTES;
 use muster_nostd_agent::device::DeviceMemory;
 use muster_nostd_agent::tls::TlsMemory;
 use muster_proto::enrollment::Memory;
 
 /// All of it, in one place that outlives the device.
-pub(crate) struct Pool {
+#[derive(Debug)]
+pub struct Pool {
     est: [u8; 2560],
     authorities: [u8; 1536],
     request: [u8; 512],
@@ -14,22 +15,32 @@ pub(crate) struct Pool {
     candidate: [u8; CHAIN_BYTES],
     tls_receive: [u8; 2816],
     tls_send: [u8; 800],
-    scratch: [u8; 1984],
-    inbox: [u8; INBOX_BYTES],
-    tcp_receive: [u8; 2048],
-    tcp_send: [u8; 1536],
+    scratch: [u8; ITEM_BYTES],
+    tcp_receive: [u8; 1536],
+    tcp_send: [u8; 1024],
 }
 
 /// The same, for its users.
-pub(crate) struct Lent<'m> {
-    pub(crate) device: DeviceMemory<'m>,
-    pub(crate) inbox: &'m mut [u8],
-    pub(crate) tcp_receive: &'m mut [u8],
-    pub(crate) tcp_send: &'m mut [u8],
+#[derive(Debug)]
+pub struct Lent<'m> {
+    /// Of the EST machine, TLS, the store and the application.
+    pub device: DeviceMemory<'m>,
+    /// What arrived and was not read.
+    pub tcp_receive: &'m mut [u8],
+    /// What was written and has not arrived.
+    pub tcp_send: &'m mut [u8],
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Pool {
-    pub(crate) const fn new() -> Self {
+    /// Zeros.
+    #[must_use]
+    pub const fn new() -> Self {
         Self {
             est: [0; _],
             authorities: [0; _],
@@ -39,13 +50,13 @@ impl Pool {
             tls_receive: [0; _],
             tls_send: [0; _],
             scratch: [0; _],
-            inbox: [0; _],
             tcp_receive: [0; _],
             tcp_send: [0; _],
         }
     }
 
-    pub(crate) const fn lend(&mut self) -> Lent<'_> {
+    /// Lends all of it.
+    pub const fn lend(&mut self) -> Lent<'_> {
         Lent {
             device: DeviceMemory {
                 machine: Memory {
@@ -58,7 +69,6 @@ impl Pool {
                 tls: TlsMemory { receive: &mut self.tls_receive, send: &mut self.tls_send },
                 scratch: &mut self.scratch,
             },
-            inbox: &mut self.inbox,
             tcp_receive: &mut self.tcp_receive,
             tcp_send: &mut self.tcp_send,
         }
@@ -67,5 +77,6 @@ impl Pool {
 
 /// A leaf and one intermediate.
 const CHAIN_BYTES: usize = 1536;
-const INBOX_BYTES: usize =
-    if mqtt::MEMORY_BYTES > https::MEMORY_BYTES { mqtt::MEMORY_BYTES } else { https::MEMORY_BYTES };
+/// The longest item of which two fit one page: a leaf and one intermediate, with the key.
+const ITEM_BYTES: usize = 1984;
+const _: () = assert!(INBOX_BYTES <= ITEM_BYTES, "the application has an item's memory");

@@ -12,6 +12,7 @@ use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_sync::mutex::Mutex;
 use embassy_time::Timer;
 use embedded_storage_async::nor_flash::NorFlash;
+use muster_firmware::apart::Apart;
 use muster_firmware::device::{Life, Parts};
 use muster_firmware::factory::{self, BadBlock, MAX_SETTINGS_BYTES, MAX_TOKEN_BYTES, Settings};
 use muster_firmware::net::TcpNet;
@@ -20,6 +21,7 @@ use muster_firmware::{journal, net, partition};
 use muster_nostd_agent::entropy::{Entropy, NoEntropy};
 use muster_nostd_agent::software::SoftwareKeys;
 use muster_proto::enrollment::{Misuse, Pace};
+use muster_proto::est::Credential;
 
 use crate::last_words;
 use crate::layout::DATA_PAGES;
@@ -117,18 +119,8 @@ where
         platform.log(format_args!("boot: the identities are erased"));
     }
 
-    let (mut settings, mut token) = ([0; MAX_SETTINGS_BYTES], [0; MAX_TOKEN_BYTES]);
-    let settings = partition::read_settings(&mut factory, &mut settings).await.map_err(|_| Failure::Flash)?;
-    let settings = Settings::parse(settings).map_err(Failure::Settings)?;
-    let token = partition::read_token(&mut factory, &mut token).await.map_err(|_| Failure::Flash)?;
-    let token = factory::parse_token(token);
-    let credential = token.ok().and_then(|token| factory::credential(&settings, token));
-    platform.log(format_args!(
-        "boot: device {}, token {}",
-        settings.identity.device(),
-        if credential.is_some() { "there" } else { "none" }
-    ));
-
+    let mut pages = FactoryPages::new();
+    let (settings, credential) = pages.read(&mut factory, platform).await?;
     let mut entropy = entropy.map_err(|_| Failure::Entropy)?;
     let network = network.ok_or(Failure::Network)?;
     let mut seed = [0; 8];
@@ -148,21 +140,66 @@ where
         entropy,
         platform,
         memory: lent.device,
-        inbox: lent.inbox,
         pace: Pace::default(),
         seed,
     };
-    let mut life = Life::start(parts).await.map_err(|_| Failure::Store)?;
+    let mut life = pin!(Life::start(parts)).await.map_err(|_| Failure::Store)?;
     // Pinned where they are: these are large, and a move is a copy on the stack.
     let (living, networking, steady) = (pin!(life.run()), pin!(runner.run()), pin!(end_row_later()));
-    match select3(living, networking, steady).await {
+    match select3(living, Apart(networking), steady).await {
         Either3::First(Err(misuse)) => Err(Failure::Misuse(misuse)),
         Either3::First(Ok(never)) => match never {},
     }
 }
 
+/// Memory for what is read of the factory's pages.
+#[derive(Debug)]
+pub struct FactoryPages {
+    settings: [u8; MAX_SETTINGS_BYTES],
+    token: [u8; MAX_TOKEN_BYTES],
+}
+
+impl Default for FactoryPages {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FactoryPages {
+    /// Zeros.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { settings: [0; _], token: [0; _] }
+    }
+
+    /// Reads the settings, and the token if there is one.
+    ///
+    /// # Errors
+    /// [`Failure::Flash`] and [`Failure::Settings`].
+    pub async fn read(
+        &mut self,
+        factory: &mut impl NorFlash,
+        platform: &impl Platform,
+    ) -> Result<(Settings<'_>, Option<Credential<'_>>), Failure> {
+        let settings = partition::read_settings(factory, &mut self.settings).await;
+        let settings = Settings::parse(settings.map_err(|_| Failure::Flash)?).map_err(Failure::Settings)?;
+        let token = partition::read_token(factory, &mut self.token).await.map_err(|_| Failure::Flash)?;
+        let token = factory::parse_token(token);
+        let credential = token.ok().and_then(|token| factory::credential(&settings, token));
+        platform.log(format_args!(
+            "boot: device {}, token {}",
+            settings.identity.device(),
+            if credential.is_some() { "there" } else { "none" }
+        ));
+        Ok((settings, credential))
+    }
+}
+
 /// Writes down why the boot before ended, if it ended badly, and waits the longer the more there were in a row.
-async fn tell_and_wait<F: NorFlash>(platform: &impl Platform, journal: &mut F) -> Result<(), F::Error> {
+///
+/// # Errors
+/// The flash's.
+pub async fn tell_and_wait<F: NorFlash>(platform: &impl Platform, journal: &mut F) -> Result<(), F::Error> {
     if let Some(crash) = last_words::recall()
         && crash.is_untold()
     {
@@ -178,7 +215,8 @@ async fn tell_and_wait<F: NorFlash>(platform: &impl Platform, journal: &mut F) -
     Ok(())
 }
 
-async fn end_row_later() -> core::convert::Infallible {
+/// Begins a new row of crashes after ten minutes, and never ends.
+pub async fn end_row_later() -> core::convert::Infallible {
     Timer::after_secs(STEADY_AFTER.as_secs()).await;
     last_words::end_row();
     core::future::pending().await
@@ -187,11 +225,11 @@ async fn end_row_later() -> core::convert::Infallible {
 /// A device that has worked for so long did not crash in a row.
 const STEADY_AFTER: Duration = Duration::from_secs(10 * 60);
 /// Two for each identity.
-const IDENTITY_PAGES: u32 = 4;
+pub const IDENTITY_PAGES: u32 = 4;
 const _: () =
     assert!(partition::PAGES + journal::PAGES + IDENTITY_PAGES == DATA_PAGES, "the layout of all boards");
 /// One for TCP, two that the stack needs for DHCP and DNS.
-const SOCKETS: usize = 3;
+pub const SOCKETS: usize = 3;
 
 #[cfg(test)]
 mod tests;

@@ -120,7 +120,7 @@ impl<'a> Certificate<'a> {
     pub fn check_signature(
         &self,
         issuer_key: &PublicKey<'_>,
-        verifier: &impl Verify,
+        verifier: &dyn Verify,
     ) -> Result<(), VerifyError> {
         verifier.verify(issuer_key, self.algorithm, self.signed, self.signature)
     }

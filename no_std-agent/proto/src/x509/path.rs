@@ -116,21 +116,24 @@ where
     check_leaf(leaf, purpose)?;
     check_dates(leaf, moment)?;
     let path = Path { validity: leaf.validity, intermediates: [None; MAX_INTERMEDIATES] };
+    // By number and not by type: the search is in an image once, wherever candidates come from.
+    let candidates = |number| candidates.clone().nth(number);
+    let candidates = &candidates;
     let mut search =
         Search { candidates, anchors, purpose, moment, verifier, signatures_left: MAX_SIGNATURES };
     search.above(leaf, path, 0, 0)
 }
 
-struct Search<'s, I, V> {
-    candidates: I,
+struct Search<'a, 's> {
+    candidates: &'s dyn Fn(usize) -> Option<&'a [u8]>,
     anchors: &'s Anchors<'s>,
     purpose: Purpose,
     moment: Moment,
-    verifier: &'s V,
+    verifier: &'s dyn Verify,
     signatures_left: u8,
 }
 
-impl<'a, I: Iterator<Item = &'a [u8]> + Clone, V: Verify> Search<'_, I, V> {
+impl<'a> Search<'a, '_> {
     /// Looks for the issuer of `subject`, which has `depth` intermediates up to and including itself, of which
     /// `counted` are not self-issued. Recursion ends at [`MAX_INTERMEDIATES`].
     fn above(
@@ -149,7 +152,7 @@ impl<'a, I: Iterator<Item = &'a [u8]> + Clone, V: Verify> Search<'_, I, V> {
                 None => {}
             }
         }
-        for der in self.candidates.clone() {
+        for der in (0..).map_while(self.candidates) {
             if der == subject.der {
                 continue;
             }

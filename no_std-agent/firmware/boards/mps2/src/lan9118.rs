@@ -9,22 +9,25 @@ use embassy_net_driver::{Capabilities, Driver, HardwareAddress, LinkState, RxTok
 
 use crate::registers::Registers;
 
-/// The controller, and memory for one frame in each direction.
+/// The controller, and memory for one frame that arrived.
 pub(crate) struct Lan9118 {
     registers: Registers,
-    received: [u8; FRAME_BYTES],
+    received: &'static mut Frame,
 }
+
+/// Memory for one frame.
+pub(crate) type Frame = [u8; FRAME_BYTES];
 
 impl Lan9118 {
     /// Resets the controller and switches it on.
-    pub(crate) fn start() -> Self {
+    pub(crate) fn start(received: &'static mut Frame) -> Self {
         let registers = Registers::new(BASE);
         registers.write(HW_CFG, HW_CFG_RESET);
         while registers.read(HW_CFG) & HW_CFG_RESET != 0 {}
         registers.write(HW_CFG, HW_CFG_MUST_BE_ONE | HW_CFG_TX_FIFO);
         registers.write(TX_CFG, TX_CFG_ON);
         write_mac(registers, MAC_CR, MAC_CR_TX | MAC_CR_RX);
-        Self { registers, received: [0; FRAME_BYTES] }
+        Self { registers, received }
     }
 
     /// The address that the controller has from its EEPROM.

@@ -10,23 +10,25 @@ mod board;
 mod executor;
 mod flash;
 mod lan9118;
-mod last_words;
 mod registers;
 mod semihosting;
 mod set_up;
 mod stack;
 mod time;
+mod vectors;
 mod watchdog;
 
 use core::fmt::Write as _;
 use core::pin::pin;
 
 use cortex_m_rt::entry;
-use embassy_futures::select::{Either, select};
+use embassy_futures::select::{Either3, select3};
 use embassy_net::Runner;
+use muster_firmware::apart::Apart;
+use muster_firmware_boot::{Failure, end_row_later, give_up};
 
 use self::lan9118::Lan9118;
-use self::set_up::{BoardLife, Failure};
+use self::set_up::BoardLife;
 
 #[entry]
 fn main() -> ! {
@@ -38,30 +40,24 @@ fn main() -> ! {
     // What starting needs of the stack is given back before the device begins to work: hence two futures.
     match set_up::set_up() {
         Ok((life, runner)) => live(life, runner),
-        Err(failure) => stop(&failure),
+        Err(failure) => stop(failure),
     }
 }
 
 /// Runs until the power is cut.
 fn live(life: &'static mut BoardLife, runner: &'static mut Runner<'static, Lan9118>) -> ! {
-    match executor::block_on(pin!(select(life.run(), runner.run()))) {
+    let (living, networking) = (pin!(life.run()), pin!(runner.run()));
+    match executor::block_on(pin!(select3(living, Apart(networking), end_row_later()))) {
         // A bug, and safe to restart from.
-        Either::First(Err(misuse)) => panic!("{misuse:?}"),
-        Either::First(Ok(never)) => match never {},
+        Either3::First(Err(misuse)) => give_up(format_args!("{misuse:?}")),
+        Either3::First(Ok(never)) | Either3::Third(never) => match never {},
     }
 }
 
-fn stop(failure: &Failure) -> ! {
+fn stop(failure: Failure) -> ! {
     if let Some(mut console) = semihosting::console() {
         // The exit code says that it failed as well.
-        let _ = match failure {
-            Failure::Entropy => writeln!(console, "stopped: no randomness"),
-            Failure::Flash => writeln!(console, "stopped: the flash failed"),
-            Failure::Settings(bad) => {
-                writeln!(console, "stopped: the factory partition is not sound: {bad:?}")
-            }
-            Failure::Store => writeln!(console, "stopped: the identities cannot be read"),
-        };
+        let _ = writeln!(console, "stopped: {failure}");
     }
     semihosting::exit(FAILED)
 }

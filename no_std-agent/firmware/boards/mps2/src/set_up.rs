@@ -1,166 +1,152 @@
 //! From a reset to a device that can run: arguments, flash, the crash before, settings, network, memory.
+//!
+//! In steps that return, each with a frame of its own: what one of them needs of the stack is there for the next. What
+//! they make is in statics, and not in one future as on the real boards, so that its size is seen at link time.
 
 use core::pin::pin;
 use core::time::Duration;
 
 use embassy_embedded_hal::flash::partition::Partition;
-use embassy_net::{Runner, StackResources};
+use embassy_net::{Runner, Stack, StackResources};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_sync::mutex::Mutex;
-use embassy_time::Timer;
-use embedded_storage_async::nor_flash::NorFlash;
+use embedded_storage_async::nor_flash::NorFlash as _;
 use muster_firmware::device::{Life, Parts};
-use muster_firmware::factory::{self, MAX_SETTINGS_BYTES, MAX_TOKEN_BYTES, Settings};
+use muster_firmware::factory::{Addressing, Settings};
 use muster_firmware::net::TcpNet;
 use muster_firmware::platform::Platform as _;
-use muster_firmware::{https, journal, mqtt, net, partition};
-use muster_nostd_agent::device::DeviceMemory;
+use muster_firmware::{journal, net, partition};
+use muster_firmware_boot::{FactoryPages, Failure, IDENTITY_PAGES, Pool, SOCKETS, tell_and_wait};
 use muster_nostd_agent::entropy::Entropy as _;
-use muster_nostd_agent::tls::TlsMemory;
-use muster_proto::enrollment::{Memory, Pace};
+use muster_proto::enrollment::Pace;
+use muster_proto::est::Credential;
 use static_cell::{ConstStaticCell, StaticCell};
 
 use crate::board::{Console, HostEntropy, Metering, ToldKeys};
 use crate::flash::{FileFlash, PAGE_BYTES};
-use crate::lan9118::Lan9118;
-use crate::{executor, last_words, semihosting, stack};
+use crate::lan9118::{self, Lan9118};
+use crate::{executor, semihosting, stack};
 
 type Part = Partition<'static, NoopRawMutex, FileFlash>;
 /// The device of this board.
 pub(crate) type BoardLife = Life<'static, Part, Part, ToldKeys, HostEntropy, Console>;
-type Prepared = (&'static mut BoardLife, &'static mut Runner<'static, Lan9118>);
-
-/// Why the board does not work at all.
-pub(crate) enum Failure {
-    Entropy,
-    Flash,
-    Settings(factory::BadBlock),
-    Store,
-}
+type BoardRunner = Runner<'static, Lan9118>;
+type Prepared = (&'static mut BoardLife, &'static mut BoardRunner);
 
 /// Makes everything ready.
-#[inline(never)]
 pub(crate) fn set_up() -> Result<Prepared, Failure> {
-    executor::block_on(pin!(prepare()))
-}
-
-async fn prepare() -> Result<Prepared, Failure> {
-    static LINE: ConstStaticCell<[u8; 256]> = ConstStaticCell::new([0; 256]);
     static CONSOLE: StaticCell<Console> = StaticCell::new();
-    static FLASH: StaticCell<Mutex<NoopRawMutex, FileFlash>> = StaticCell::new();
 
-    let arguments = Arguments::parse(semihosting::arguments(LINE.take()));
+    let arguments = arguments();
     let console: &'static Console = CONSOLE.init(Console::open(arguments.metering));
     console.log(format_args!("boot: static {} bytes", stack::statics()));
-    let flash = FileFlash::open(&arguments.flash, arguments.die_at_write).ok_or(Failure::Flash)?;
-    let flash = FLASH.init(Mutex::new(flash));
-    let part = |from: u32, pages: u32| Partition::new(flash, from * PAGE, pages * PAGE);
-    let mut factory = part(0, partition::PAGES);
-    let mut journal = part(partition::PAGES, journal::PAGES);
-    let mut identities = part(partition::PAGES + journal::PAGES, IDENTITY_PAGES);
-
-    tell_and_wait(console, &mut journal).await?;
-    assert!(!arguments.panic, "asked to panic");
-    if arguments.reset {
-        identities.erase(0, IDENTITY_PAGES * PAGE).await.map_err(|_| Failure::Flash)?;
-        journal.erase(0, journal::PAGES * PAGE).await.map_err(|_| Failure::Flash)?;
-        console.log(format_args!("boot: the identities are erased"));
-    }
-
-    static SETTINGS_BYTES: ConstStaticCell<[u8; MAX_SETTINGS_BYTES]> =
-        ConstStaticCell::new([0; MAX_SETTINGS_BYTES]);
-    static SETTINGS: StaticCell<Settings<'static>> = StaticCell::new();
-    static TOKEN_BYTES: ConstStaticCell<[u8; MAX_TOKEN_BYTES]> = ConstStaticCell::new([0; MAX_TOKEN_BYTES]);
-    let bytes =
-        partition::read_settings(&mut factory, SETTINGS_BYTES.take()).await.map_err(|_| Failure::Flash)?;
-    let settings: &'static Settings<'static> =
-        SETTINGS.init(Settings::parse(bytes).map_err(Failure::Settings)?);
-    let bytes = partition::read_token(&mut factory, TOKEN_BYTES.take()).await.map_err(|_| Failure::Flash)?;
-    let token = factory::parse_token(bytes);
-    let credential = token.ok().and_then(|token| factory::credential(settings, token));
-    console.log(format_args!(
-        "boot: device {}, token {}",
-        settings.identity.device(),
-        if credential.is_some() { "there" } else { "none" }
-    ));
-
+    let mut parts = open_flash(&arguments)?;
+    look_back(console, &mut parts, &arguments)?;
+    let (settings, credential) = read_factory(console, &mut parts)?;
     let mut entropy = HostEntropy::open().ok_or(Failure::Entropy)?;
     let mut seed = [0; 8];
     entropy.fill(&mut seed).map_err(|_| Failure::Entropy)?;
     let seed = u64::from_le_bytes(seed);
-
-    static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
-    static RECEIVE: ConstStaticCell<[u8; TCP_RECEIVE_BYTES]> = ConstStaticCell::new([0; TCP_RECEIVE_BYTES]);
-    static SEND: ConstStaticCell<[u8; TCP_SEND_BYTES]> = ConstStaticCell::new([0; TCP_SEND_BYTES]);
-    let (stack, runner) = embassy_net::new(
-        Lan9118::start(),
-        net::config(settings.address),
-        RESOURCES.init(StackResources::new()),
-        seed,
-    );
-    let parts = Parts {
-        settings,
-        credential,
-        net: TcpNet::new(stack, settings.hosts.clone(), RECEIVE.take(), SEND.take()),
-        identities,
-        factory,
-        keys: ToldKeys(console),
-        entropy,
-        platform: console,
-        memory: memory(),
-        inbox: inbox(),
-        pace: PACE,
-        seed,
-    };
-    static LIFE: StaticCell<BoardLife> = StaticCell::new();
-    static RUNNER: StaticCell<Runner<'static, Lan9118>> = StaticCell::new();
-    let life = Life::start(parts).await.map_err(|_| Failure::Store)?;
-    Ok((LIFE.init(life), RUNNER.init(runner)))
+    let (stack, runner) = start_network(settings.address, seed);
+    let life = start_life(console, parts, settings, credential, entropy, stack, seed)?;
+    Ok((life, runner))
 }
 
-/// Writes down why the boot before ended, if it was a panic, and waits the longer the more there were in a row.
-async fn tell_and_wait(console: &Console, journal: &mut impl NorFlash) -> Result<(), Failure> {
-    if let Some(crash) = last_words::recall()
-        && crash.is_untold()
-    {
-        journal::record(journal, crash.in_a_row, &crash.reason).await.map_err(|_| Failure::Flash)?;
-        let wait = journal::back_off(crash.in_a_row);
-        console.log(format_args!("boot: panic {} in a row, waiting {} s", crash.in_a_row, wait.as_secs()));
-        last_words::remember(&crash.told());
-        Timer::after_secs(wait.as_secs()).await;
-    }
-    if let Some(crash) = journal::newest(journal).await.map_err(|_| Failure::Flash)? {
-        console.log(format_args!("boot: last panic: {}", crash.reason));
+#[inline(never)]
+fn arguments() -> Arguments {
+    let mut line = [0; 256];
+    Arguments::parse(semihosting::arguments(&mut line))
+}
+
+/// The flash, divided.
+struct FlashParts {
+    factory: Part,
+    journal: Part,
+    identities: Part,
+}
+
+#[inline(never)]
+fn open_flash(arguments: &Arguments) -> Result<FlashParts, Failure> {
+    static FLASH: StaticCell<Mutex<NoopRawMutex, FileFlash>> = StaticCell::new();
+
+    let flash = FileFlash::open(&arguments.flash, arguments.die_at_write).ok_or(Failure::Flash)?;
+    let flash = FLASH.init(Mutex::new(flash));
+    let part = |from: u32, pages: u32| Partition::new(flash, from * PAGE, pages * PAGE);
+    Ok(FlashParts {
+        factory: part(0, partition::PAGES),
+        journal: part(partition::PAGES, journal::PAGES),
+        identities: part(partition::PAGES + journal::PAGES, IDENTITY_PAGES),
+    })
+}
+
+/// Tells of the boot before, and does what was asked for on the command line.
+#[inline(never)]
+fn look_back(console: &Console, parts: &mut FlashParts, arguments: &Arguments) -> Result<(), Failure> {
+    executor::block_on(pin!(tell_and_wait(console, &mut parts.journal))).map_err(|_| Failure::Flash)?;
+    assert!(!arguments.panic, "asked to panic");
+    if arguments.reset {
+        executor::block_on(pin!(async {
+            parts.identities.erase(0, IDENTITY_PAGES * PAGE).await?;
+            parts.journal.erase(0, journal::PAGES * PAGE).await
+        }))
+        .map_err(|_| Failure::Flash)?;
+        console.log(format_args!("boot: the identities are erased"));
     }
     Ok(())
 }
 
-fn memory() -> DeviceMemory<'static> {
-    static INBOX: ConstStaticCell<[u8; 2560]> = ConstStaticCell::new([0; 2560]);
-    static AUTHORITIES: ConstStaticCell<[u8; 1536]> = ConstStaticCell::new([0; 1536]);
-    static REQUEST: ConstStaticCell<[u8; 512]> = ConstStaticCell::new([0; 512]);
-    static CURRENT: ConstStaticCell<[u8; CHAIN_BYTES]> = ConstStaticCell::new([0; CHAIN_BYTES]);
-    static CANDIDATE: ConstStaticCell<[u8; CHAIN_BYTES]> = ConstStaticCell::new([0; CHAIN_BYTES]);
-    static TLS_RECEIVE: ConstStaticCell<[u8; TLS_RECEIVE_BYTES]> =
-        ConstStaticCell::new([0; TLS_RECEIVE_BYTES]);
-    static TLS_SEND: ConstStaticCell<[u8; TLS_SEND_BYTES]> = ConstStaticCell::new([0; TLS_SEND_BYTES]);
-    static SCRATCH: ConstStaticCell<[u8; ITEM_BYTES]> = ConstStaticCell::new([0; ITEM_BYTES]);
-    DeviceMemory {
-        machine: Memory {
-            inbox: INBOX.take(),
-            authorities: AUTHORITIES.take(),
-            request: REQUEST.take(),
-            current: CURRENT.take(),
-            candidate: CANDIDATE.take(),
-        },
-        tls: TlsMemory { receive: TLS_RECEIVE.take(), send: TLS_SEND.take() },
-        scratch: SCRATCH.take(),
-    }
+type Told = (&'static Settings<'static>, Option<Credential<'static>>);
+
+#[inline(never)]
+fn read_factory(console: &Console, parts: &mut FlashParts) -> Result<Told, Failure> {
+    static PAGES: ConstStaticCell<FactoryPages> = ConstStaticCell::new(FactoryPages::new());
+    static SETTINGS: StaticCell<Settings<'static>> = StaticCell::new();
+
+    let reading = executor::block_on(pin!(PAGES.take().read(&mut parts.factory, console)));
+    let (settings, credential) = reading?;
+    Ok((SETTINGS.init(settings), credential))
 }
 
-fn inbox() -> &'static mut [u8] {
-    static INBOX: ConstStaticCell<[u8; INBOX_BYTES]> = ConstStaticCell::new([0; INBOX_BYTES]);
-    INBOX.take()
+#[inline(never)]
+fn start_network(address: Addressing, seed: u64) -> (Stack<'static>, &'static mut BoardRunner) {
+    static RESOURCES: ConstStaticCell<StackResources<SOCKETS>> = ConstStaticCell::new(StackResources::new());
+    static FRAME: ConstStaticCell<lan9118::Frame> = ConstStaticCell::new([0; _]);
+    static RUNNER: StaticCell<BoardRunner> = StaticCell::new();
+
+    let controller = Lan9118::start(FRAME.take());
+    let (stack, runner) = embassy_net::new(controller, net::config(address), RESOURCES.take(), seed);
+    (stack, RUNNER.init(runner))
+}
+
+#[inline(never)]
+fn start_life(
+    console: &'static Console,
+    flash: FlashParts,
+    settings: &'static Settings<'static>,
+    credential: Option<Credential<'static>>,
+    entropy: HostEntropy,
+    stack: Stack<'static>,
+    seed: u64,
+) -> Result<&'static mut BoardLife, Failure> {
+    static POOL: ConstStaticCell<Pool> = ConstStaticCell::new(Pool::new());
+    static LIFE: StaticCell<BoardLife> = StaticCell::new();
+
+    let lent = POOL.take().lend();
+    let parts = Parts {
+        settings,
+        credential,
+        net: TcpNet::new(stack, settings.hosts.clone(), lent.tcp_receive, lent.tcp_send),
+        identities: flash.identities,
+        factory: flash.factory,
+        keys: ToldKeys(console),
+        entropy,
+        platform: console,
+        memory: lent.device,
+        pace: PACE,
+        seed,
+    };
+    let life = executor::block_on(pin!(Life::start(parts))).map_err(|_| Failure::Store)?;
+    Ok(LIFE.init(life))
 }
 
 /// What the emulator was told.
@@ -202,19 +188,3 @@ const PACE: Pace = Pace {
 };
 const PAGE: u32 = 4096;
 const _: () = assert!(PAGE_BYTES == 4096, "the same number twice, since `as` is not used here");
-/// Two for each identity.
-const IDENTITY_PAGES: u32 = 4;
-/// The longest item of which two fit one page: a leaf and one intermediate, with the key.
-const ITEM_BYTES: usize = 1984;
-/// A leaf and one intermediate.
-const CHAIN_BYTES: usize = 1536;
-/// The EST server's longest answer in one record.
-const TLS_RECEIVE_BYTES: usize = 2816;
-/// The leaf, and a piece of a request.
-const TLS_SEND_BYTES: usize = 800;
-const TCP_RECEIVE_BYTES: usize = 1536;
-const TCP_SEND_BYTES: usize = 1024;
-const INBOX_BYTES: usize =
-    if mqtt::MEMORY_BYTES > https::MEMORY_BYTES { mqtt::MEMORY_BYTES } else { https::MEMORY_BYTES };
-/// One for TCP, two that the stack needs for DHCP and DNS.
-const SOCKETS: usize = 3;

@@ -1,4 +1,9 @@
 //! The board's watchdog: without food it raises an NMI after eight seconds, and after eight more it resets.
+#![expect(unsafe_code, reason = "an exception handler")]
+
+use cortex_m::peripheral::SCB;
+use cortex_m_rt::exception;
+use muster_firmware_boot::remember_watchdog;
 
 use crate::registers::Registers;
 
@@ -13,6 +18,12 @@ pub(crate) fn start() {
 /// Puts it off.
 pub(crate) fn feed() {
     Registers::new(BASE).write(LOAD, TICKS);
+}
+
+#[exception]
+unsafe fn NonMaskableInt() -> ! {
+    remember_watchdog();
+    SCB::sys_reset()
 }
 
 /// Eight seconds at 25 MHz; a handshake with P-256 in software takes one or two on a slow part.

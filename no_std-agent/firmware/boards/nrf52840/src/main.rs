@@ -24,7 +24,7 @@ use embedded_hal_bus::spi::ExclusiveDevice;
 use muster_firmware_boot::console::Console;
 use muster_firmware_boot::layout::NRF52840_DK as LAYOUT;
 use muster_firmware_boot::noise::{Noise, Tested};
-use muster_firmware_boot::{Button, Hardware, remember_watchdog, run};
+use muster_firmware_boot::{Button, Hardware, give_up, remember_watchdog, run};
 
 bind_interrupts!(struct Interrupts {
     SPI2 => spim::InterruptHandler<peripherals::SPI2>;
@@ -47,7 +47,7 @@ async fn main(_spawner: Spawner) -> ! {
     settings.timeout_ticks = WATCHDOG_S * 32_768;
     settings.action_during_debug_halt = HaltConfig::Pause;
     let Ok((_, [mut watchdog])) = Watchdog::try_new(board.WDT, settings) else {
-        panic!("another watchdog runs already");
+        give_up("another watchdog runs already");
     };
     // It runs on through a restart, and may be about to bite.
     watchdog.pet();
@@ -84,7 +84,7 @@ async fn main(_spawner: Spawner) -> ! {
         }
     };
     match select3(run(hardware), driving, feed(watchdog)).await {
-        Either3::First(failure) => panic!("{failure}"),
+        Either3::First(failure) => give_up(failure),
     }
 }
 

@@ -23,7 +23,7 @@ use embedded_hal_bus::spi::ExclusiveDevice;
 use muster_firmware_boot::console::Console;
 use muster_firmware_boot::layout::W5500_EVB_PICO2 as LAYOUT;
 use muster_firmware_boot::noise::{Noise, Tested};
-use muster_firmware_boot::{Button, Hardware, remember_watchdog, run};
+use muster_firmware_boot::{Button, Hardware, give_up, remember_watchdog, run};
 
 bind_interrupts!(struct Interrupts {
     DMA_IRQ_0 => dma::InterruptHandler<peripherals::DMA_CH0>, dma::InterruptHandler<peripherals::DMA_CH1>;
@@ -78,7 +78,7 @@ async fn main(_spawner: Spawner) -> ! {
         }
     };
     match select3(run(hardware), driving, feed(watchdog)).await {
-        Either3::First(failure) => panic!("{failure}"),
+        Either3::First(failure) => give_up(failure),
     }
 }
 
