@@ -85,7 +85,16 @@ impl Certificates {
         std::fs::create_dir_all(&folder)?;
         let outbound_files = dir.outbound_tls();
         let (used, outbound, making) = (Mutex::default(), Mutex::default(), Arc::default());
-        Ok(Self { folder, outbound_files, authority, clock, used, outbound, making, leaves: Mutex::default() })
+        Ok(Self {
+            folder,
+            outbound_files,
+            authority,
+            clock,
+            used,
+            outbound,
+            making,
+            leaves: Mutex::default(),
+        })
     }
 
     /// The same folder for another edge, that was given nothing yet.
