@@ -486,7 +486,7 @@ async fn a_message_that_its_reader_refuses_makes_room_and_one_under_way_outlives
     // Refused (§4.3.3): nothing more of it comes, and the next takes its place.
     reader.send(&packet(PUBREC, &[0, 1, 0x83])).await;
     assert_eq!(reader.receive().await, (0x34, body5("a", Some(2), &[], &[2])));
-    reader.send(&rig::unsubscribe(5, 4, &["a"])).await;
+    reader.send(&unsubscribe(5, 4, &["a"])).await;
     assert_eq!(reader.receive().await, (0xb0, vec![0, 4, 0, 0]));
     // It was begun, and is completed (§3.10.4).
     reader.send(&ack(PUBREC, 2)).await;
