@@ -9,7 +9,7 @@ use std::sync::Arc;
 use muster_broker::{Cut, Ended};
 use muster_policy::mqtt::{Asked, Judge};
 use muster_policy::reason::Reason;
-use rig::{broker, connect, holder, publish};
+use rig::{PUBREL, ack, broker, connect, holder, packet, publish, text};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Duration, timeout};
@@ -34,6 +34,14 @@ impl Judge for NoSecret {
 
 /// A device, and its connection to the other broker, which has read its CONNECT.
 async fn device(broker: &muster_broker::Broker, listener: &TcpListener) -> (rig::Client, TcpStream) {
+    device_with(broker, listener, &connect(5, "meter").octets()).await
+}
+
+async fn device_with(
+    broker: &muster_broker::Broker,
+    listener: &TcpListener,
+    connect: &[u8],
+) -> (rig::Client, TcpStream) {
     let (stream, theirs) = tokio::io::duplex(16 * 1024);
     let (cutter, cut) = Cut::new();
     let mut peer = rig::peer(Some(holder("meter", &[])), 1, cut);
@@ -41,7 +49,7 @@ async fn device(broker: &muster_broker::Broker, listener: &TcpListener) -> (rig:
     let broker = broker.clone();
     let served = tokio::spawn(async move { broker.serve(theirs, peer).await });
     let mut client = rig::Client { stream, served, cutter: Some(cutter) };
-    client.send(&connect(5, "meter").octets()).await;
+    client.send(connect).await;
     let (mut other, _) = listener.accept().await.expect("a connection");
     let mut first = [0; 2];
     other.read_exact(&mut first).await.expect("a CONNECT");
@@ -90,4 +98,30 @@ async fn what_the_device_may_not_read_does_not_reach_it() {
         other.read_exact(&mut answer).await.expect("a PUBACK");
         assert_eq!(answer, [0x40, 3, 0, 7, 0x87]);
     }
+}
+
+#[tokio::test]
+async fn the_lower_limits_are_announced() {
+    let (broker, listener) = before("quotas = { max_qos = 1, retained = 0 }").await;
+    for (theirs, qos) in [(&[][..], 1), (&[0x24, 0], 0), (&[0x24, 1, 0x25, 0], 1), (&[0x25, 1], 1)] {
+        let (mut client, mut other) = device(&broker, &listener).await;
+        let length = u8::try_from(theirs.len()).expect("short");
+        other.write_all(&packet(0x20, &[&[0, 0, length], theirs].concat())).await.expect("sent");
+        let expected = [0, 0, 12, 0x27, 0, 4, 0, 0, 0x22, 0, 0, 0x24, qos, 0x25, 0];
+        assert_eq!(client.receive().await, (0x20, expected.to_vec()));
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_version_3_1_is_one_of_3_1_1_to_the_other_broker() {
+    let (broker, listener) = before("").await;
+    let octets = packet(0x10, &[text("MQIsdp"), vec![3, 0, 0, 0], text("meter")].concat());
+    let (mut client, mut other) = device_with(&broker, &listener, &octets).await;
+    other.write_all(&[0x20, 2, 1, 0]).await.expect("sent");
+    assert_eq!(client.receive().await, (0x20, vec![0, 0]));
+    // The mark of a request that is sent again.
+    client.send(&ack(PUBREL | 8, 9)).await;
+    let mut request = [0; 4];
+    other.read_exact(&mut request).await.expect("a PUBREL");
+    assert_eq!(request, [PUBREL, 2, 0, 9]);
 }
