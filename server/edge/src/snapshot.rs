@@ -303,6 +303,43 @@ mod tests {
     }
 
     #[test]
+    fn an_update_is_the_same_on_the_other_side() {
+        use muster_policy::gate::{
+            Action, App, Condition, Decision, Policy, RuleWritten, Visitors, ZoneRules,
+        };
+        use muster_policy::identity::ZoneId;
+
+        let zone = ZoneId::from_bytes([3; 16]);
+        let visitors = Visitors {
+            include: vec![Condition::CommonName("boss".to_owned()), Condition::Certificate],
+            ..Visitors::default()
+        };
+        let policies = vec![Policy { decision: Decision::NonIdentity, visitors }];
+        let host = "api.example.com".parse().expect("a host");
+        let rule = RuleWritten { expression: "ip.src eq 192.0.2.1".to_owned(), action: Action::Block };
+        let account = AccountEntry {
+            id: AccountId::from_bytes([1; 16]),
+            trust_domain: "fleet.example".parse().expect("a trust domain"),
+            outbound: Some(TlsIdentity {
+                chain: vec![ByteBuf::from(vec![1])],
+                key: SecretKey::new(vec![2; 3]),
+            }),
+            gate: GateWritten {
+                apps: vec![App { host, path: "/".to_owned(), policies }],
+                zones: vec![ZoneRules { zone, rules: vec![rule] }],
+                untold_zones: [zone].into(),
+                ..GateWritten::default()
+            },
+        };
+        let events = vec![Event::Account(account.clone())];
+        let delta = Delta { from: 3, change: 4, made_at: UnixTime::from_secs(5), events };
+        let octets = Update::Delta(delta).to_octets().expect("written");
+        let Ok(Update::Delta(delta)) = Update::from_octets(&octets) else { panic!("not the same") };
+        assert!(matches!(delta.events.as_slice(), [Event::Account(read)] if *read == account));
+        assert_eq!(Update::from_octets(&octets[1..]).map(drop), Err(NoUpdate));
+    }
+
+    #[test]
     fn what_is_written_is_read_back() {
         let entry = CertificateKey {
             ca: CaId::from_bytes([1; 16]),

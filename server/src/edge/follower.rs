@@ -78,8 +78,11 @@ impl Follower {
             }
             ready()
         };
-        let (readied, ()) = tokio::join!(readied, doors.serve(https, mqtt, stop, following));
-        readied
+        let served = async {
+            doors.serve(https, mqtt, stop, following).await;
+            Ok(())
+        };
+        tokio::try_join!(readied, served).map(drop)
     }
 }
 

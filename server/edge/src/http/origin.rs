@@ -303,7 +303,11 @@ fn went_away(error: &Error) -> bool {
     let mut source = core::error::Error::source(error);
     while let Some(inner) = source {
         let broken = inner.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        let is_broken = matches!(broken, Some(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset));
+        let is_broken = matches!(
+            broken,
+            // The last: TLS without its own end.
+            Some(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof)
+        );
         let is_ended = |error: &hyper::Error| error.is_incomplete_message() || error.is_closed();
         if is_broken || inner.downcast_ref().is_some_and(is_ended) {
             return true;

@@ -14,6 +14,9 @@ use tokio::net::TcpListener;
 use crate::rig::{self, Rig, host};
 use crate::script::{Script, Then};
 
+/// What ends a wait that should have ended long before, also on a machine with other work.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Streams that are opened and reset end the connection, not the edge (CVE-2023-44487).
 #[tokio::test]
 async fn a_storm_of_resets_ends_the_connection() {
@@ -35,7 +38,7 @@ async fn a_storm_of_resets_ends_the_connection() {
             break;
         }
     }
-    let ended = tokio::time::timeout(Duration::from_secs(10), ended).await.expect("ended").expect("no panic");
+    let ended = tokio::time::timeout(PATIENCE, ended).await.expect("ended").expect("no panic");
     let error = ended.expect_err("sent away");
     // The word on it can get lost, as a client that does not listen is still writing.
     assert!(error.is_io() || error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM), "{error:?}");
@@ -103,7 +106,7 @@ async fn a_client_that_makes_us_reset_its_streams_is_sent_away() {
             // Each gets as far as it can.
             tokio::task::yield_now().await;
         }
-        let ended = tokio::time::timeout(Duration::from_secs(10), &mut ended).await;
+        let ended = tokio::time::timeout(PATIENCE, &mut ended).await;
         assert!(ended.is_ok(), "{name}: the connection goes on");
         let reached = reached.load(Ordering::Relaxed) - before;
         // 128 resets that we made, and as many streams as may be open.
@@ -123,7 +126,7 @@ async fn streams_and_heads_have_bounds() {
         let request = Request::get("https://off.example.com/").header("x-long", "a".repeat(length));
         sender = sender.ready().await.expect("open");
         let (answer, _) = sender.send_request(request.body(()).expect("a request"), true).expect("sent");
-        let answer = tokio::time::timeout(Duration::from_secs(10), answer).await.expect("in time");
+        let answer = tokio::time::timeout(PATIENCE, answer).await.expect("in time");
         assert_eq!(answer.is_ok_and(|answer| answer.status() == 200), served, "{length} octets");
     }
     assert_eq!(sender.current_max_send_streams(), 100);
@@ -154,7 +157,7 @@ async fn a_client_that_takes_nothing_of_a_stream_is_sent_away() {
         }
     };
     tokio::select! {
-        ended = tokio::time::timeout(Duration::from_secs(10), ended) => assert!(ended.is_ok(), "it goes on"),
+        ended = tokio::time::timeout(PATIENCE, ended) => assert!(ended.is_ok(), "it goes on"),
         () = reading => panic!("who reads is served"),
         _ = &mut kept => panic!("who reads is served"),
     }

@@ -374,7 +374,7 @@ impl Rig {
                 tokio::task::yield_now().await;
             }
         };
-        let waited = tokio::time::timeout(Duration::from_secs(10), wait).await;
+        let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
         assert!(waited.is_ok(), "{:?}", self.edge.counters());
     }
 }
