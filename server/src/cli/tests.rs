@@ -443,7 +443,7 @@ async fn a_second_opener_is_told_why_it_can_not() {
     let dir = DataDir::new(rig.temp.path().join("data"));
     // A note of a server that is gone is passed over.
     let note = br#"{"pid":1,"admin":"http://127.0.0.1:1","secret":"msl_x"}"#;
-    crate::datadir::write_file(&dir.serving(), note, crate::datadir::Readers::Owner).expect("written");
+    write_file(&dir.serving(), note, Readers::Owner).expect("written");
     let error = Client::connect(&dir).await.map(|_| ()).expect_err("in use");
     assert!(error.to_string().contains("is in use"), "{error:#}");
 }
