@@ -77,6 +77,7 @@ pub(crate) struct GrantView {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RefusalView {
     would_issue: bool,
+    #[schema(value_type = String)]
     code: Reason,
     field: &'static str,
     sentence: &'static str,

@@ -26,7 +26,8 @@ fn openssl(bench: &Bench, args: &str) -> String {
     let line = format!("openssl x509 -noout {args}");
     let (content, text) = bench.run("bash", &["-c", &line], "");
     assert!(content, "{line}: {text}");
-    text.trim_end().split_once('=').map_or(text.trim_end(), |(_, value)| value).to_owned()
+    let text = text.trim_end();
+    text.split_once('=').map_or(text, |(_, value)| value).to_owned()
 }
 
 fn key_id(bench: &Bench, file: &str) -> String {
