@@ -178,7 +178,7 @@ impl EdgeRole {
 
     /// Ends connections.
     pub(crate) fn closing(&self) -> CloseConnections {
-        let edge = self.edge.clone();
+        let edge = self.doors.edge.clone();
         Arc::new(move |filter| edge.close(&sought(filter)))
     }
 
