@@ -3,7 +3,7 @@
 //! The attacks and the reasons of refusal have their tests with the edge itself (`server/edge/tests`);
 //! here the ledger, the API, EST and the edge work together.
 
-use std::io::{BufRead as _, Read as _, Write as _};
+use std::io::{BufRead as _, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

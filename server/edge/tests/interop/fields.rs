@@ -120,7 +120,8 @@ async fn origins_and_rules_are_told_what_openssl_prints() {
     let now: i64 = text.lines().last().and_then(|line| line.parse().ok()).expect("the time");
     bench.rig.clock.store(now, std::sync::atomic::Ordering::Relaxed);
     let certificates = vec![ByteBuf::from(der(&bench, "root.pem"))];
-    let ca = CaEntry { id: CaId::from_bytes([77; 16]), account: ACCOUNT, certificates, is_default: true };
+    let id = CaId::from_bytes([77; 16]);
+    let ca = CaEntry { id, account: ACCOUNT, certificates, is_default: true, vouches: true };
     bench.rig.tell(vec![Event::Ca(ca)]);
     let expected = expected(&bench);
     assert_eq!(expected.len(), 21);
