@@ -94,11 +94,11 @@ part_packages() {
 part_format() { cargo fmt --all --check; }
 part_clippy() {
     cargo clippy --workspace --all-targets --all-features -- -D warnings
-    # The firmware, as far as a host's compiler sees it. Its boards have no tests of their own, and the real ones are
-    # for their processors only: tests/firmware.sh has them checked there.
+    # The firmware, as far as a host's compiler sees it. Its boards have no tests of their own, and are for their
+    # processors only: tests/firmware.sh has them checked there.
     export CARGO_TARGET_DIR=$CARGO_TARGET_DIR/firmware-host
-    cargo clippy --locked --manifest-path "$firmware" --workspace --exclude muster-board-nrf52840 \
-        --exclude muster-board-pico2 --lib --bins -- -D warnings
+    cargo clippy --locked --manifest-path "$firmware" --workspace --exclude muster-board-mps2 \
+        --exclude muster-board-nrf52840 --exclude muster-board-pico2 --lib --bins -- -D warnings
     cargo clippy --locked --manifest-path "$firmware" -p muster-firmware -p muster-firmware-boot --tests -- -D warnings
 }
 part_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items; }
