@@ -319,6 +319,29 @@ async fn a_session_the_broker_keeps_moves_with_what_was_not_acknowledged() {
     assert_eq!(carrying.health.status().relays[0].remade, 1);
 }
 
+/// What comes in one piece with the broker's CONNACK is not left lying until something else comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_right_behind_the_takeover_reaches_the_client_at_once() {
+    let fleet = Fleet::new();
+    let broker = fleet.broker().await;
+    let carrying = Carrying::start(&[relay(Mode::Mqtt, broker.address)], None).await;
+    carrying.hold(fleet.using(1));
+    let mut client = TcpStream::connect(carrying.addresses[0]).await.expect("listens");
+    send(&mut client, CONNECT_KEPT).await;
+    let ((mut up, _), mut at_broker, mut at_client) =
+        (within(broker.accept()).await, Packets::new(), Packets::new());
+    at_broker.expect(&mut up, Kind::Connect).await;
+    send(&mut up, CONNACK).await;
+    at_client.expect(&mut client, Kind::Connack).await;
+    carrying.hold(fleet.using(2));
+    let (mut next, _) = within(broker.accept()).await;
+    at_broker.expect(&mut up, Kind::Disconnect).await;
+    drop(up);
+    Packets::new().expect(&mut next, Kind::Connect).await;
+    send(&mut next, &[CONNACK_PRESENT, &publish(0x32, 9)].concat()).await;
+    assert_eq!(at_client.expect(&mut client, Kind::Publish).await.id(), Ok(9));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_the_broker_lost_in_an_exactly_once_exchange_ends_in_order() {
     let fleet = Fleet::new();

@@ -143,10 +143,12 @@ impl Carrier {
             if let Err(end) = self.pump() {
                 return end;
             }
-            if self.swap.is_due(&self.session, &self.upstream)
-                && let Err(end) = self.move_session().await
-            {
-                return end;
+            if self.swap.is_due(&self.session, &self.upstream) {
+                match self.move_session().await {
+                    // Packets may have come behind the broker's CONNACK, and nothing else may come for long.
+                    Ok(()) => continue,
+                    Err(end) => return end,
+                }
             }
             if let Err(end) = self.wait().await {
                 return end;
