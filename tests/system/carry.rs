@@ -14,7 +14,7 @@ use muster_agent::carry::mqtt::packet::{Kind, Packet, PacketReader};
 use muster_agent::carry::{Mode, RelayWritten, TelemetryWritten};
 use muster_agent::identity::{Held, Verdict};
 use muster_tests::carrying::{Carrying, relay, within};
-use muster_tests::fleet::Fleet;
+use muster_tests::fleet::{Broker, Fleet};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -76,6 +76,21 @@ const CONNECT_CLEAN: &[u8] = &[0x10, 0x0d, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0
 const CONNECT_KEPT: &[u8] = &[0x10, 0x0d, 0, 4, b'M', b'Q', b'T', b'T', 4, 0, 0, 60, 0, 1, b'c'];
 const CONNACK: &[u8] = &[0x20, 2, 0, 0];
 const CONNACK_PRESENT: &[u8] = &[0x20, 2, 1, 0];
+
+/// A session that the broker keeps, with both its ends.
+async fn kept(
+    carrying: &Carrying,
+    broker: &Broker,
+) -> (TcpStream, Packets, impl AsyncRead + AsyncWrite + Unpin + use<>, Packets) {
+    let mut client = TcpStream::connect(carrying.addresses[0]).await.expect("listens");
+    send(&mut client, CONNECT_KEPT).await;
+    let ((mut up, _), mut at_broker, mut at_client) =
+        (within(broker.accept()).await, Packets::new(), Packets::new());
+    at_broker.expect(&mut up, Kind::Connect).await;
+    send(&mut up, CONNACK).await;
+    at_client.expect(&mut client, Kind::Connack).await;
+    (client, at_client, up, at_broker)
+}
 
 fn publish(first: u8, id: u8) -> [u8; 9] {
     [first, 0x07, 0, 1, b't', 0, id, b'h', b'i']
@@ -289,13 +304,7 @@ async fn a_session_the_broker_keeps_moves_with_what_was_not_acknowledged() {
     let broker = fleet.broker().await;
     let carrying = Carrying::start(&[relay(Mode::Mqtt, broker.address)], None).await;
     carrying.hold(fleet.using(1));
-    let mut client = TcpStream::connect(carrying.addresses[0]).await.expect("listens");
-    send(&mut client, CONNECT_KEPT).await;
-    let ((mut up, _), mut at_broker, mut at_client) =
-        (within(broker.accept()).await, Packets::new(), Packets::new());
-    at_broker.expect(&mut up, Kind::Connect).await;
-    send(&mut up, CONNACK).await;
-    at_client.expect(&mut client, Kind::Connack).await;
+    let (mut client, mut at_client, mut up, mut at_broker) = kept(&carrying, &broker).await;
     send(&mut client, &publish(0x32, 1)).await;
     at_broker.expect(&mut up, Kind::Publish).await;
     // No PUBACK: the exchange is under way when the identity changes.
@@ -326,13 +335,7 @@ async fn a_message_right_behind_the_takeover_reaches_the_client_at_once() {
     let broker = fleet.broker().await;
     let carrying = Carrying::start(&[relay(Mode::Mqtt, broker.address)], None).await;
     carrying.hold(fleet.using(1));
-    let mut client = TcpStream::connect(carrying.addresses[0]).await.expect("listens");
-    send(&mut client, CONNECT_KEPT).await;
-    let ((mut up, _), mut at_broker, mut at_client) =
-        (within(broker.accept()).await, Packets::new(), Packets::new());
-    at_broker.expect(&mut up, Kind::Connect).await;
-    send(&mut up, CONNACK).await;
-    at_client.expect(&mut client, Kind::Connack).await;
+    let (mut client, mut at_client, mut up, mut at_broker) = kept(&carrying, &broker).await;
     carrying.hold(fleet.using(2));
     let (mut next, _) = within(broker.accept()).await;
     at_broker.expect(&mut up, Kind::Disconnect).await;

@@ -122,8 +122,8 @@ impl Rig {
         let hooks = Hooks {
             edge_is_at: None,
             edge_figures: None,
-            edge_connections: Some(Arc::new(super::connected)),
-            close_connections: Some(Arc::new(|filter| super::connected(filter).1)),
+            edge_connections: Some(Arc::new(super::connections::connected)),
+            close_connections: Some(Arc::new(|filter| super::connections::connected(filter).1)),
             webhooks: webhook_settings(),
             rehearse: Some(rehearse(Arc::clone(&registrar))),
             est_url: Some("https://est.example.com:8443".to_owned()),

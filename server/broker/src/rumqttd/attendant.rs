@@ -369,7 +369,7 @@ impl Attendant {
     }
 }
 
-/// The next notification. Cancel-safe as long as the router is not told in it, which is why it ends then.
+/// The next notification. Cancel-safe: nothing is awaited once one was taken.
 async fn next(rx: &mut LinkRx) -> Result<Option<Notification>, Code> {
     let told = rx.next().await.map_err(|_| Code::SERVER_BUSY)?;
     if matches!(told, Some(Notification::Unschedule)) {

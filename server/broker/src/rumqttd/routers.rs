@@ -12,7 +12,7 @@ use std::time::Instant;
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet};
 use rumqttd::{Router, RouterConfig};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Duration, timeout};
 
 use super::places::Whose;
@@ -24,6 +24,8 @@ const NAMES_MAX: usize = 128 * 1024;
 const NAMES_PER_OWNER: usize = 800;
 /// Clients at one time; the router reserves room for each.
 const LINKS_MAX: usize = 20_000;
+/// Clients that are taken at once: each takes a thread for that time.
+const DIALS_MAX: usize = 64;
 /// Links that it takes to end a router.
 const LINKS_TO_END: usize = 2;
 /// What a filter's log keeps for subscribers that are behind, and twice that with what it fills.
@@ -69,6 +71,7 @@ impl Named {
 pub(super) struct Routers {
     current: Mutex<Generation>,
     slots: Arc<Mutex<Slots>>,
+    dials: Semaphore,
 }
 
 struct Generation {
@@ -100,7 +103,7 @@ pub(super) struct Link {
     pub(super) rx: LinkRx,
     /// The number of its router.
     router: u64,
-    _slot: Slot,
+    slot: Slot,
 }
 
 struct Tx(LinkTx);
@@ -119,7 +122,8 @@ impl core::fmt::Debug for Routers {
 
 impl Routers {
     pub(super) fn start() -> Self {
-        Self { current: Mutex::new(Generation::new(0)), slots: Arc::default() }
+        let dials = Semaphore::new(DIALS_MAX);
+        Self { current: Mutex::new(Generation::new(0)), slots: Arc::default(), dials }
     }
 
     /// A new client of the router; none when it takes no more.
@@ -127,14 +131,16 @@ impl Routers {
         // A router that takes no client is dead: the one after it gets a try.
         for _ in 0..2 {
             let slot = Slot::take(&self.slots)?;
+            let dial = self.dials.acquire().await.ok()?;
             let (router, door) = {
                 let current = lock(&self.current);
                 (current.number, Arc::clone(&current.door))
             };
             let name = format!("link-{}", slot.number);
             if let Some(Some((tx, rx))) = aside(move || door.dial(&name)).await {
-                return Some(Link { tx: Tx(tx), rx, router, _slot: slot });
+                return Some(Link { tx: Tx(tx), rx, router, slot });
             }
+            drop(dial);
             self.replace(router).await;
         }
         None
@@ -272,6 +278,8 @@ impl Link {
     pub(super) async fn leave(mut self) {
         // A router that is dead needs no goodbye.
         let _ = self.send(goodbye()).await;
+        // The name is free once the router has been told, and no sooner.
+        drop(self.slot);
     }
 }
 
@@ -309,6 +317,20 @@ mod tests {
 
     fn whose(device: &str) -> Whose {
         (AccountId::from_bytes([1; 16]), Owner::Device(device.into()))
+    }
+
+    /// More than are taken at once: the rest wait for their turn, and each gets a link of its own.
+    #[tokio::test]
+    async fn a_crowd_is_taken_in_turns() {
+        let routers = Arc::new(Routers::start());
+        let mut crowd = tokio::task::JoinSet::new();
+        for _ in 0..4 * DIALS_MAX {
+            let routers = Arc::clone(&routers);
+            crowd.spawn(async move { routers.link().await });
+        }
+        let links = crowd.join_all().await;
+        let names: HashSet<_> = links.iter().flatten().map(|link| link.slot.number).collect();
+        assert_eq!((links.len(), names.len()), (4 * DIALS_MAX, 4 * DIALS_MAX));
     }
 
     #[tokio::test]
