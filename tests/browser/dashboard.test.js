@@ -318,9 +318,22 @@ test("a form, a choice, a menu that unfolds and a question are answered by the k
     await to("Import");
     await press("Enter");
     await page.getByText("1 devices are known now.").waitFor();
+    // The answer to the choice comes when the keyboard has gone on into the list that it replaces.
+    let answer;
+    const until = new Promise((resolve) => (answer = resolve));
+    await page.route("**/devices?*", async (route) => {
+      await until;
+      await route.continue();
+    });
     await to("Status");
     await press("ArrowDown");
     await to("gate-1");
+    const answered = page.evaluate(
+      () => new Promise((done) => document.body.addEventListener("htmx:afterSettle", () => done(), { once: true })),
+    );
+    answer();
+    await answered;
+    assert.equal(await page.evaluate(() => document.activeElement.innerText), "gate-1");
     await press("Enter");
     await page.getByRole("heading", { name: "gate-1" }).waitFor();
     await to("Suspend");

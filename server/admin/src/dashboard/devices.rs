@@ -67,7 +67,8 @@ pub(super) async fn list(visit: Visit, Query(at): Query<At>) -> Result<Markup, P
                 tbody {
                     @for device in &found.items {
                         tr {
-                            td { a href=(device.link()) { (device.id) } }
+                            // By its id htmx leaves the keyboard at the link when the answer to a choice comes late.
+                            td { a id={"device-" (device.id)} href=(device.link()) { (device.id) } }
                             td { (state(&device.status)) }
                             td { (device.groups()) }
                             td { (time(device.created_at, now)) }
