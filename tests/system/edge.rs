@@ -524,6 +524,81 @@ fn an_mqtt_client_whose_device_is_suspended_is_told_that_it_has_no_right() {
     assert_eq!(answer, [0x20, 3, 0, 0x87, 0], "CONNACK, not authorized");
 }
 
+/// Everyone reads what `speakers` say.
+const FLEET: &str = r#"
+[[broker.rules]]
+subscribe = ["fleet/#"]
+
+[[broker.rules]]
+groups = ["speakers"]
+publish = ["fleet/#"]
+"#;
+
+#[test]
+fn what_a_device_retained_is_given_out_only_while_it_may_speak() {
+    let mut server = Server::with_config(FLEET);
+    set(&server, "mqtt.example.test", &["--protocol", "mqtt"]);
+    let put_in = |groups: &str| {
+        let devices = server.scratch().join("devices.csv");
+        std::fs::write(&devices, format!("id,groups\nspeaker,{groups}\n")).expect("written");
+        server.muster(&["device", "import", &devices.display().to_string()]);
+    };
+    put_in("speakers");
+    let (speaker, meter) = (enrolled(&server, "speaker"), enrolled(&server, "meter-1"));
+    let retain = |holder: &Holder| {
+        let mut stream = mqtt(&server, holder, "speaker");
+        stream.write_all(b"\x33\x12\x00\x0bfleet/order\x00\x01\x00go").expect("sent");
+        let mut acknowledged = [0; 4];
+        stream.read_exact(&mut acknowledged[..2]).expect("PUBACK");
+        stream.read_exact(&mut acknowledged[..usize::from(acknowledged[1])]).expect("PUBACK");
+        assert_eq!(acknowledged[..2], [0, 1]);
+    };
+    retain(&speaker);
+    come_to(&server, &meter, 1);
+    server.muster(&["device", "suspend", "speaker"]);
+    come_to(&server, &meter, 0);
+    server.muster(&["device", "resume", "speaker"]);
+    come_to(&server, &meter, 1);
+    put_in("others");
+    come_to(&server, &meter, 0);
+    put_in("speakers");
+    come_to(&server, &meter, 1);
+    server.muster(&["cert", "revoke", "--device", "speaker"]);
+    come_to(&server, &meter, 0);
+    let withheld = |line: &str| line.starts_with("mqtt_retained_withheld") && !line.ends_with(" 0");
+    assert!(server.metrics().lines().any(withheld), "{}", server.metrics());
+    retain(&enrolled(&server, "speaker"));
+    come_to(&server, &meter, 1);
+    server.muster(&["device", "retire", "speaker"]);
+    come_to(&server, &meter, 0);
+    server.terminate();
+    server.serve_again();
+    come_to(&server, &meter, 0);
+}
+
+/// Waits until a new subscription to all of the fleet gets so many retained messages.
+fn come_to(server: &Server, holder: &Holder, expected: usize) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut stream = mqtt(server, holder, "meter-1");
+        // SUBSCRIBE, and a ping whose answer comes behind what is retained.
+        stream.write_all(b"\x82\x0d\x00\x02\x00\x00\x07fleet/#\x00\xc0\x00").expect("sent");
+        let mut firsts = Vec::new();
+        while firsts.last() != Some(&0xd0) {
+            let mut head = [0; 2];
+            stream.read_exact(&mut head).expect("a packet");
+            stream.read_exact(&mut vec![0; usize::from(head[1])]).expect("a packet");
+            firsts.push(head[0]);
+        }
+        let count = firsts.iter().filter(|first| **first & 0xf0 == 0x30).count();
+        if count == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{count} came, not {expected}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// One answer of the API: the status, and what is in it.
 fn api(server: &Server, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
     let (_, token) = server.account_and_token();

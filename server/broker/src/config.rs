@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::topic::{TopicError, TopicFilter};
+use crate::wire::Qos;
 use crate::wire::connect::PACKET_BYTES_MAX;
 
 /// Settings that can't be used.
@@ -46,6 +47,12 @@ pub struct BrokerConfig {
     pub anonymous: Option<AnonymousConfig>,
     /// What a user name in CONNECT must be.
     pub username: UsernameRule,
+    /// What becomes of an empty client id.
+    pub empty_client_id: EmptyClientId,
+    /// Whose retained messages new subscriptions get.
+    pub retained_of: RetainedOf,
+    /// The quality of service that a message reaches a subscriber with.
+    pub delivered_qos: DeliveredQos,
     /// What happens to a client whose connection the edge cuts.
     pub on_cut: CutConfig,
     /// Bounds on what one client and all clients may use.
@@ -117,6 +124,52 @@ pub enum UsernameRule {
     Ignore,
     /// If there is one, it must be the device id.
     Device,
+}
+
+/// What becomes of an empty client id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmptyClientId {
+    /// The client is given one, and told so where its version can (MQTT 5 §3.1.3.1).
+    #[default]
+    Assign,
+    /// The client is refused: code 2 in version 3, 0x85 in version 5. Then each client says which session is its own.
+    Refuse,
+}
+
+/// Whose retained messages new subscriptions get. They outlive the connection of who sent them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RetainedOf {
+    /// Anyone's, whatever has become of them.
+    Anyone,
+    /// Theirs who may publish to the topic still, by the rules and groups of today: the message of a device that is
+    /// suspended or retired, or whose CA is accepted no more, is withheld for as long. One that was sent with a
+    /// certificate that is revoked is withheld at once, and gone within a minute: a revocation is for good.
+    #[default]
+    Permitted,
+}
+
+/// The quality of service that a message reaches a subscriber with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveredQos {
+    /// The lesser of that of the message and that of the subscription, as the standard has it (MQTT 5 §3.8.4).
+    #[default]
+    Lesser,
+    /// That of the subscription, also where the message has less. So what was sent with QoS 0 waits for a session
+    /// that is away, and is delivered until it is acknowledged.
+    Subscribed,
+}
+
+impl DeliveredQos {
+    /// Of a message with this quality for a subscription with that one.
+    pub(crate) fn of(self, message: Qos, subscription: Qos) -> Qos {
+        match self {
+            Self::Lesser => message.min(subscription),
+            Self::Subscribed => subscription,
+        }
+    }
 }
 
 /// What happens when the edge cuts a connection, by revocation for instance.
@@ -268,6 +321,9 @@ pub(crate) struct Settings {
     pub(crate) rules: Vec<CheckedRule>,
     pub(crate) anonymous: Option<CheckedRule>,
     pub(crate) username: UsernameRule,
+    pub(crate) empty_client_id: EmptyClientId,
+    pub(crate) retained_of: RetainedOf,
+    pub(crate) delivered_qos: DeliveredQos,
     pub(crate) on_cut: CutConfig,
     pub(crate) quotas: Quotas,
 }
@@ -317,6 +373,9 @@ impl Settings {
             rules,
             anonymous: anonymous.transpose()?,
             username: config.username,
+            empty_client_id: config.empty_client_id,
+            retained_of: config.retained_of,
+            delivered_qos: config.delivered_qos,
             on_cut: config.on_cut,
             quotas,
         })
@@ -337,6 +396,9 @@ impl Settings {
             rules: Vec::new(),
             anonymous: Some(open),
             username: UsernameRule::Ignore,
+            empty_client_id: EmptyClientId::Assign,
+            retained_of: RetainedOf::Anyone,
+            delivered_qos: DeliveredQos::Lesser,
             on_cut: CutConfig::default(),
             quotas: Quotas::default(),
         }

@@ -16,7 +16,8 @@ use muster_policy::access::Holder;
 use muster_policy::mqtt::{self, Asked, Judge};
 use tokio::time::{Duration, Instant};
 
-use crate::config::{ClientIdRule, Quotas, Settings, UsernameRule, WhenTooFast};
+use crate::author::Author;
+use crate::config::{ClientIdRule, EmptyClientId, Quotas, Settings, UsernameRule, WhenTooFast};
 use crate::rules::{Reading, Rules};
 use crate::topic::{SHARE_PREFIX, Subscribed, TopicError, TopicName};
 use crate::wire::connect::Connect;
@@ -37,6 +38,8 @@ pub(crate) enum Owner {
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) rules: Arc<Rules>,
+    /// Who sends what it lets pass.
+    pub(crate) author: Author,
     judge: Arc<dyn Judge>,
     aliases: Aliases,
     limits: Limits,
@@ -73,20 +76,18 @@ pub(crate) fn admit(
     }
     let (owner, rules) = match holder {
         Some(holder) => {
-            let mine = settings
-                .rules
-                .iter()
-                .filter(|rule| rule.groups.is_empty() || !rule.groups.is_disjoint(&holder.groups));
-            (Owner::Device(holder.device.as_str().into()), Rules::new(mine, holder.device.as_str()))
+            let device = holder.device.as_str();
+            (Owner::Device(device.into()), Rules::of_device(settings, &holder.groups, device))
         }
-        None => {
-            let rule = settings.anonymous.as_ref().ok_or(Code::NOT_AUTHORIZED)?;
-            (Owner::Anonymous, Rules::new([rule], "anonymous"))
-        }
+        None if settings.anonymous.is_none() => return Err(Code::NOT_AUTHORIZED),
+        None => (Owner::Anonymous, Rules::of_anonymous(settings)),
     };
     let rules = rules.map_err(|_| Code::NOT_AUTHORIZED)?;
     check_username(connect, holder, settings.username)?;
     let is_assigned = connect.client_id.is_empty();
+    if is_assigned && settings.empty_client_id == EmptyClientId::Refuse {
+        return Err(Code::CLIENT_ID_NOT_VALID);
+    }
     bind_client_id(connect, &owner, rules.client_id, assigned)?;
     let limits = Limits::of(&settings.quotas);
     if let Some(will) = &connect.will {
@@ -100,6 +101,7 @@ pub(crate) fn admit(
     judge.judge(&Asked::Connect(&as_judged(connect))).map_err(|_| Code::NOT_AUTHORIZED)?;
     let gate = Gate {
         rules: Arc::new(rules),
+        author: holder.map_or(Author::Anonymous, |holder| Author::Holder(Box::new(holder.into()))),
         judge,
         aliases: Aliases::new(settings.quotas.topic_aliases),
         limits,

@@ -19,6 +19,7 @@
 //!
 #![doc = include_str!("../DECISIONS.md")]
 
+mod author;
 mod clock;
 mod config;
 mod cut;
@@ -38,8 +39,9 @@ mod upstream;
 mod wire;
 
 pub use crate::config::{
-    AnonymousConfig, BrokerConfig, ClientIdRule, ConfigError, CutConfig, EngineKind, OnCutSession, OnCutWill,
-    Quotas, RuleConfig, UpstreamConfig, UsernameRule, WhenFull, WhenTooFast,
+    AnonymousConfig, BrokerConfig, ClientIdRule, ConfigError, CutConfig, DeliveredQos, EmptyClientId,
+    EngineKind, OnCutSession, OnCutWill, Quotas, RetainedOf, RuleConfig, UpstreamConfig, UsernameRule,
+    WhenFull, WhenTooFast,
 };
 pub use crate::cut::{Cut, CutReason, Cutter};
 pub use crate::metrics::Snapshot;

@@ -66,6 +66,8 @@ counters! {
     dropped_too_large;
     /// Retained messages refused because there were too many.
     retained_refused;
+    /// Retained messages that a subscription did not get, for their sender may publish there no more.
+    retained_withheld;
     /// Sessions taken over by a new connection of their client.
     taken_over;
     /// Wills that were published.

@@ -4,7 +4,9 @@
 //! place of `%i`. An identity that could be read as more than one topic level is refused there,
 //! whatever the type says that it came in (a `+` in a name would turn a rule into a wider one).
 
-use crate::config::{CheckedRule, ClientIdRule, DEVICE_PLACE};
+use std::collections::BTreeSet;
+
+use crate::config::{CheckedRule, ClientIdRule, DEVICE_PLACE, Settings};
 use crate::topic::{TopicFilter, TopicName};
 
 /// The rules of one client.
@@ -33,6 +35,28 @@ pub(crate) enum Reading {
 pub(crate) struct UnfitIdentity;
 
 impl Rules {
+    /// The rules of a device in these groups.
+    ///
+    /// # Errors
+    /// When its id can't stand in a pattern.
+    pub(crate) fn of_device(
+        settings: &Settings,
+        groups: &BTreeSet<String>,
+        device: &str,
+    ) -> Result<Self, UnfitIdentity> {
+        let theirs =
+            settings.rules.iter().filter(|rule| rule.groups.is_empty() || !rule.groups.is_disjoint(groups));
+        Self::new(theirs, device)
+    }
+
+    /// The rules of someone without a certificate; none to do anything by when nobody is let in without.
+    ///
+    /// # Errors
+    /// None, for there is no name in it; as in the others.
+    pub(crate) fn of_anonymous(settings: &Settings) -> Result<Self, UnfitIdentity> {
+        Self::new(&settings.anonymous, "anonymous")
+    }
+
     /// Puts together what applies.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use muster_policy::access::Holder;
 use muster_policy::identity::AccountId;
-use muster_policy::mqtt::Judge;
+use muster_policy::mqtt::{Judge, Senders};
 use muster_policy::name::Hostname;
 use muster_policy::time::UnixTime;
 use tokio::task::JoinHandle;
@@ -193,6 +193,18 @@ impl Broker {
         let ended = Box::pin(self.turn_away(stream, code)).await;
         self.0.metrics.ended(ended);
         ended
+    }
+
+    /// Asks from now on whether the senders of retained messages may still speak; the first to be given is asked.
+    ///
+    /// Only our own engine asks: what another broker or router retains is its own.
+    pub fn heed(&self, senders: Arc<dyn Senders>) {
+        match &self.0.engine {
+            AnyEngine::Embedded(engine) => engine.heed(senders),
+            AnyEngine::Upstream(_) => {}
+            #[cfg(feature = "rumqttd")]
+            AnyEngine::Rumqttd(_) => {}
+        }
     }
 
     /// What was counted until now.

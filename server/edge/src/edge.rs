@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use muster_arrival::fair::FairSlots;
 use muster_arrival::handshakes::Handshakes;
+use muster_policy::mqtt::Senders;
 use muster_policy::reason::Reason;
 use muster_policy::rehearsal::{Rehearsal, Rehearsed};
 use muster_policy::time::UnixTime;
@@ -26,6 +27,7 @@ use crate::listener::{self, ListenerLimits, Shared};
 use crate::live::{Connections, Guest, Sought};
 use crate::lkg::{LastKnownGood, LastKnownGoodError};
 use crate::metrics::{Counters, Metrics};
+use crate::senders::KnownSenders;
 use crate::snapshot::{Applied, CertificateKey, Event, Gap, Update};
 use crate::sources::Sources;
 use crate::standing::Standing;
@@ -231,6 +233,11 @@ impl Edge {
     /// What would become of a visit now, by the same steps as one takes. Nothing is counted.
     pub fn rehearse(&self, rehearsal: &Rehearsal) -> Rehearsed {
         self.shared.rehearse(rehearsal)
+    }
+
+    /// Who knows whether the senders of retained messages may still speak. It holds no connection of the edge.
+    pub fn senders(&self) -> Arc<dyn Senders> {
+        Arc::new(KnownSenders(Arc::clone(&self.shared.state)))
     }
 
     /// What a dashboard shows.

@@ -172,6 +172,11 @@ impl Doors {
         issuers.map(|issuers| issuers.twins(ca).to_vec()).unwrap_or_default()
     }
 
+    /// Whether the CA is one of the account's that vouches for somebody.
+    pub(crate) fn vouches(&self, account: AccountId, ca: CaId) -> bool {
+        self.cas.get(&ca).is_some_and(|ca| ca.entry.account == account && ca.entry.vouches)
+    }
+
     /// What could not be used of the update that these doors come from.
     pub(crate) fn faults(&self) -> &[Fault] {
         &self.faults

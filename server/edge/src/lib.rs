@@ -32,6 +32,7 @@ mod lkg;
 mod metrics;
 mod mqtt;
 mod rehearsal;
+mod senders;
 mod snapshot;
 mod sources;
 mod standing;

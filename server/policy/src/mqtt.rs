@@ -3,7 +3,14 @@
 //! The edge knows the rules and the broker reads the packets: each asks the other through [`Judge`].
 
 use core::fmt;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use crate::access::Holder;
+use crate::identity::{AccountId, CaId, Serial};
+use crate::name::DeviceId;
 use crate::reason::Reason;
 
 /// Judges what an MQTT connection asks, by the rules that hold at that moment.
@@ -23,6 +30,33 @@ impl Judge for Unjudged {
     fn judge(&self, _: &Asked<'_>) -> Result<(), Reason> {
         Ok(())
     }
+}
+
+/// Who sent a message that outlives its connection, by the certificate of that connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sender {
+    /// The device.
+    pub device: DeviceId,
+    /// The CA of the certificate, as in [`Holder::ca`].
+    pub ca: CaId,
+    /// The certificate's serial.
+    pub serial: Serial,
+}
+
+impl From<&Holder> for Sender {
+    fn from(holder: &Holder) -> Self {
+        Self { device: holder.device.clone(), ca: holder.ca, serial: holder.serial }
+    }
+}
+
+/// Knows whether who sent a message may still speak, connected or not.
+pub trait Senders: Send + Sync + fmt::Debug {
+    /// The groups that the sender's device is in now.
+    ///
+    /// # Errors
+    /// [`Reason::CaNotAccepted`], [`Reason::CertificateRevoked`], [`Reason::DeviceSuspended`] or
+    /// [`Reason::DeviceRetired`]. That the certificate has ended is no error: a message may be older than that.
+    fn groups(&self, account: AccountId, sender: &Sender) -> Result<Arc<BTreeSet<String>>, Reason>;
 }
 
 /// What is asked.

@@ -100,6 +100,11 @@ impl Collector for Figures {
             ("mqtt_dropped_expired", "Messages that ended before they were taken", now.dropped_expired),
             ("mqtt_dropped_too_large", "Messages larger than their client takes", now.dropped_too_large),
             ("mqtt_retained_refused", "Retained messages beyond the most there may be", now.retained_refused),
+            (
+                "mqtt_retained_withheld",
+                "Retained messages of senders without their right",
+                now.retained_withheld,
+            ),
             ("mqtt_taken_over", "Sessions taken over by a new connection", now.taken_over),
             ("mqtt_wills", "Wills that were published", now.wills),
             ("mqtt_store_failures", "Commits of the broker's file that failed", now.store_failures),

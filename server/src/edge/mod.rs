@@ -68,6 +68,7 @@ impl Doors {
             ..EdgeConfig::default()
         };
         let edge = Edge::start(edge_config, Arc::new(Gate::new(broker.clone())), registry)?;
+        broker.heed(edge.senders());
         Ok(Self { edge, broker })
     }
 

@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant};
 
 use super::delivery::Replay;
 use super::hub::{Arrival, Departure, Hub};
+use super::message::Testament;
 use super::seat::Seat;
 use super::session::{Outgoing, Queued, SessionKey};
 use super::terms::Terms;
@@ -65,7 +66,7 @@ async fn begin<S: Stream>(hub: &Arc<Hub>, client: Client<S>) -> Result<(Connecti
         starts_clean: connect.clean_start,
         expiry_s: terms.expiry_s,
         receive_maximum: connect.receive_maximum,
-        will: connect.will.map(Box::new),
+        will: connect.will.map(|will| Box::new(Testament { will, author: gate.author.clone() })),
         rules: Arc::clone(&gate.rules),
     };
     hub.hear_out(&arrival).await;

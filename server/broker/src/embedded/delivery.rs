@@ -56,7 +56,7 @@ pub(super) fn offer(message: &Arc<Message>, subscribers: &[Subscriber], around: 
     let ids: Vec<u32> = subscribers.iter().filter_map(|subscriber| subscriber.subscription_id).collect();
     let delivery = Delivery {
         message,
-        qos: most.min(message.qos),
+        qos: around.delivered_qos.of(message.qos, most),
         retain: message.retain && subscribers.iter().any(|other| other.options.retain_as_published),
         subscription_ids: &ids,
     };
@@ -180,9 +180,9 @@ impl Hub {
             retained.page(filter, replay.after.as_deref(), most, self.clock.now())
         };
         let ids: Vec<u32> = replay.id.into_iter().collect();
-        for message in &page.messages {
-            let delivery =
-                Delivery { message, qos: replay.qos.min(message.qos), retain: true, subscription_ids: &ids };
+        for message in page.messages.iter().filter(|message| self.may_give(&attached.space, message)) {
+            let qos = self.settings.delivered_qos.of(message.qos, replay.qos);
+            let delivery = Delivery { message, qos, retain: true, subscription_ids: &ids };
             attached.session.push(&delivery, self.surroundings());
         }
         replay.after = page.next;

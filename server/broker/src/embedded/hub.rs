@@ -7,16 +7,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use muster_policy::identity::AccountId;
+use muster_policy::mqtt::Senders;
 use tokio::sync::Notify;
 use tokio::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use super::delivery::Replay;
 use super::index::{Index, Subscriber};
-use super::message::Message;
+use super::message::{Message, Testament};
 use super::restore::SessionRecord;
 use super::retained::Retained;
 use super::session::{Link, Session, SessionKey, Subscription, Surroundings};
@@ -29,7 +30,6 @@ use crate::rules::Rules;
 use crate::store::{Store, Ticket};
 use crate::topic::Subscribed;
 use crate::wire::Code;
-use crate::wire::connect::Will;
 use crate::wire::subscribe::{Options, RetainHandling};
 
 /// How long a client that comes back waits for its earlier connection to be read: long enough for a task that is
@@ -43,6 +43,8 @@ pub(crate) struct Hub {
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) store: Store,
+    /// Who knows what has become of the senders of retained messages, once they are known.
+    pub(crate) senders: OnceLock<Arc<dyn Senders>>,
     pub(super) timers: Timers,
     spaces: RwLock<HashMap<AccountId, Arc<Space>>>,
     links: AtomicU64,
@@ -72,7 +74,7 @@ pub(crate) struct Arrival {
     pub(crate) starts_clean: bool,
     pub(crate) expiry_s: u32,
     pub(crate) receive_maximum: u16,
-    pub(crate) will: Option<Box<Will>>,
+    pub(crate) will: Option<Box<Testament>>,
     pub(crate) rules: Arc<Rules>,
 }
 
@@ -111,6 +113,7 @@ impl Hub {
             clock,
             metrics,
             store,
+            senders: OnceLock::new(),
             timers: Timers::default(),
             spaces: RwLock::default(),
             links: AtomicU64::new(1),
@@ -247,7 +250,7 @@ impl Hub {
         if let Some(before) = before {
             self.metrics.taken_over.up();
             before.wake.notify_one();
-            leavings.wills.extend(before.will.filter(|will| will.delay_s == 0).map(|will| *will));
+            leavings.wills.extend(before.will.filter(|left| left.will.delay_s == 0).map(|will| *will));
         }
         // The rules may be narrower than those of the last connection.
         let lost: Vec<_> = state
@@ -317,7 +320,7 @@ impl Hub {
         }
     }
 
-    async fn fire(&self, space: &Arc<Space>, will: Will) {
+    async fn fire(&self, space: &Arc<Space>, will: Testament) {
         self.metrics.wills.up();
         self.publish(space, Message::of_will(will, self.clock.now()), None).await;
     }
@@ -347,10 +350,10 @@ impl Hub {
                 let ends_at = self.clock.now().plus_seconds(state.expiry_s);
                 state.expires = Some(self.timers.add(ends_at, due(space, session, Event::SessionEnds)));
                 if let Some(will) = will {
-                    if will.delay_s == 0 {
+                    if will.will.delay_s == 0 {
                         leavings.wills.push(*will);
                     } else {
-                        let fires_at = self.clock.now().plus_seconds(will.delay_s);
+                        let fires_at = self.clock.now().plus_seconds(will.will.delay_s);
                         state.delayed_will = Some(will);
                         state.will_due =
                             Some(self.timers.add(fires_at, due(space, session, Event::WillFires)));
@@ -441,7 +444,12 @@ impl Hub {
     }
 
     pub(crate) fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings { store: &self.store, metrics: &self.metrics, quotas: &self.settings.quotas }
+        Surroundings {
+            store: &self.store,
+            metrics: &self.metrics,
+            quotas: &self.settings.quotas,
+            delivered_qos: self.settings.delivered_qos,
+        }
     }
 
     /// Ends what is due. Returns when to come again.
@@ -505,7 +513,7 @@ impl Hub {
 #[derive(Debug, Default)]
 pub(super) struct Leavings {
     filters: Vec<(Arc<Session>, Vec<Subscribed>)>,
-    wills: Vec<Will>,
+    wills: Vec<Testament>,
 }
 
 impl Leavings {

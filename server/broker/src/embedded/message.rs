@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::author::Author;
 use crate::clock::Millis;
 use crate::wire::Qos;
 use crate::wire::connect::Will;
@@ -21,12 +22,23 @@ pub(crate) struct Message {
     #[serde(with = "serde_bytes")]
     pub(crate) forward: Box<[u8]>,
     pub(crate) expires_at: Option<Millis>,
+    /// Who sent it, if it is retained. Files of before it was kept do not say.
+    #[serde(default)]
+    pub(crate) author: Author,
+}
+
+/// A will, and who left it.
+#[derive(Clone, Debug)]
+pub(crate) struct Testament {
+    pub(crate) will: Will,
+    pub(crate) author: Author,
 }
 
 impl Message {
     /// The message of a PUBLISH. It is copied: a slice would keep the whole read buffer alive.
-    pub(crate) fn new(publish: Publish, now: Millis) -> Self {
+    pub(crate) fn new(publish: Publish, author: &Author, now: Millis) -> Self {
         Self {
+            author: if publish.retain { author.clone() } else { Author::Unknown },
             topic: publish.topic.into(),
             payload: boxed(&publish.payload),
             qos: publish.qos,
@@ -37,8 +49,9 @@ impl Message {
     }
 
     /// The message of a will that is due.
-    pub(crate) fn of_will(will: Will, now: Millis) -> Self {
+    pub(crate) fn of_will(Testament { will, author }: Testament, now: Millis) -> Self {
         Self {
+            author: if will.retain { author } else { Author::Unknown },
             topic: will.topic.into(),
             payload: boxed(&will.payload),
             qos: will.qos,
@@ -77,5 +90,19 @@ pub(crate) mod qos {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Qos, D::Error> {
         let bits = u8::deserialize(deserializer)?;
         Qos::from_bits(bits).ok_or_else(|| serde::de::Error::custom("a QoS is 0 to 2"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_was_kept_before_it_had_an_author_is_read() {
+        let before =
+            ("a", serde_bytes::Bytes::new(b"x"), 1_u8, true, serde_bytes::Bytes::new(b""), None::<Millis>);
+        let octets = rmp_serde::to_vec(&before).expect("written");
+        let message: Message = rmp_serde::from_slice(&octets).expect("read");
+        assert_eq!((&*message.topic, message.author), ("a", Author::Unknown));
     }
 }

@@ -4,6 +4,7 @@
 //!   from a publication to sessions.
 //! * [`session`]: one client's state and queue; [`flight`]: what is under way to it and from it;
 //!   [`succession`]: from one session to the next. [`index`], [`retained`], [`timers`]: plain tables.
+//!   [`withheld`]: retained messages whose senders lost their right.
 //! * [`connection`]: one client's connection: packets in, messages out; [`requests`]: what it asks for,
 //!   and the answers; [`seat`]: its place in a session.
 //! * [`restore`]: what the file gives back at the start.
@@ -23,6 +24,7 @@ mod session_restore;
 mod succession;
 mod terms;
 mod timers;
+mod withheld;
 
 pub(crate) use self::hub::Hub;
 pub(crate) use self::restore::keep_time;
@@ -39,6 +41,11 @@ pub(crate) struct Embedded {
 impl Embedded {
     pub(crate) const fn new(hub: std::sync::Arc<Hub>) -> Self {
         Self { hub }
+    }
+
+    pub(crate) fn heed(&self, senders: std::sync::Arc<dyn muster_policy::mqtt::Senders>) {
+        // Whoever came first knows it.
+        let _ = self.hub.senders.set(senders);
     }
 }
 

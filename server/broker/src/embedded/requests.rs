@@ -87,7 +87,7 @@ impl<S: Stream> Connection<'_, S> {
             return Ok(());
         }
         self.hub.metrics.published.up();
-        let message = Message::new(publish, self.hub.clock.now());
+        let message = Message::new(publish, &self.gate.author, self.hub.clock.now());
         let published = self.hub.publish(&self.seat.space, message, Some(&session)).await;
         let Published { was_matched, was_refused, ticket } = published;
         let code = match (self.terms.version, was_refused, was_matched) {

@@ -170,6 +170,7 @@ pub(crate) async fn keep_time(hub: Weak<Hub>) {
         let next = hub.handle_due().await;
         if swept_at.elapsed() >= SWEEP_EVERY {
             hub.sweep_retained();
+            hub.sweep_revoked().await;
             swept_at = Instant::now();
         }
         let sweep_at = swept_at + SWEEP_EVERY;

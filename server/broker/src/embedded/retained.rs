@@ -74,6 +74,19 @@ impl Retained {
         self.messages.get(topic).is_some_and(|message| message.is_expired(now)) && self.remove(topic)
     }
 
+    /// Takes a message away if it is the one that its topic has.
+    pub(crate) fn remove_this(&mut self, message: &Arc<Message>) -> bool {
+        let is_there = self.messages.get(&message.topic).is_some_and(|there| Arc::ptr_eq(there, message));
+        is_there && self.remove(&message.topic)
+    }
+
+    /// The next messages after the topic, at most so many.
+    pub(crate) fn next(&self, after: Option<&str>, most: usize) -> Vec<Arc<Message>> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let following = self.messages.range::<str, _>((start, Bound::Unbounded));
+        following.take(most).map(|(_, message)| Arc::clone(message)).collect()
+    }
+
     /// The next messages that match, at most so many, after the given topic.
     pub(crate) fn page(
         &self,
@@ -123,6 +136,7 @@ impl Retained {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::author::Author;
     use crate::wire::Qos;
 
     fn message(topic: &str, bytes: usize) -> Arc<Message> {
@@ -133,6 +147,7 @@ mod tests {
             retain: true,
             forward: Box::default(),
             expires_at: None,
+            author: Author::Unknown,
         })
     }
 

@@ -15,17 +15,16 @@ use tokio::sync::{Notify, oneshot};
 
 use super::delivery::offer;
 use super::flight::{InFlight, Stage};
-use super::message::{Message, qos};
+use super::message::{Message, Testament, qos};
 use super::succession::Heir;
 use super::timers::TimerKey;
 use crate::clock::Millis;
-use crate::config::{Quotas, WhenFull};
+use crate::config::{DeliveredQos, Quotas, WhenFull};
 use crate::gate::Owner;
 use crate::metrics::Metrics;
 use crate::rules::Rules;
 use crate::store::{Store, Ticket};
 use crate::topic::Subscribed;
-use crate::wire::connect::Will;
 use crate::wire::subscribe::Options;
 use crate::wire::{Code, Qos};
 
@@ -58,7 +57,7 @@ pub(crate) struct State {
     pub(crate) expires: Option<TimerKey>,
     pub(crate) will_due: Option<TimerKey>,
     /// The will of the last connection while its delay runs.
-    pub(crate) delayed_will: Option<Box<Will>>,
+    pub(crate) delayed_will: Option<Box<Testament>>,
     pub(crate) subscriptions: BTreeMap<Subscribed, Subscription>,
     pub(super) waiting: VecDeque<Queued>,
     pub(super) waiting_bytes: usize,
@@ -94,7 +93,7 @@ pub(crate) struct Link {
     pub(crate) receive_maximum: u16,
     /// How many it has now.
     pub(crate) outstanding: u16,
-    pub(crate) will: Option<Box<Will>>,
+    pub(crate) will: Option<Box<Testament>>,
     /// Why the connection must end.
     pub(crate) kicked: Option<Code>,
     /// Who waits until all that the client has sent is handled; dropped is answered.
@@ -175,6 +174,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) store: &'a Store,
     pub(crate) metrics: &'a Metrics,
     pub(crate) quotas: &'a Quotas,
+    pub(crate) delivered_qos: DeliveredQos,
 }
 
 impl Session {
@@ -197,7 +197,7 @@ impl Session {
     }
 
     /// Ends it. Returns what must leave the index, and the will that was delayed.
-    pub(crate) fn end(&self) -> (Vec<Subscribed>, Option<Box<Will>>) {
+    pub(crate) fn end(&self) -> (Vec<Subscribed>, Option<Box<Testament>>) {
         let mut state = self.state();
         self.ended.store(true, Ordering::Release);
         state.waiting.clear();

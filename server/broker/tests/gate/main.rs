@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a step that fails is a failed test")]
 
+mod retained;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod settings;
