@@ -6,6 +6,7 @@ mod retained;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod settings;
+mod standard;
 
 use std::sync::Arc;
 
