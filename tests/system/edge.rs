@@ -539,19 +539,20 @@ fn what_a_device_retained_is_given_out_only_while_it_may_speak() {
     let mut server = Server::with_config(FLEET);
     set(&server, "mqtt.example.test", &["--protocol", "mqtt"]);
     let put_in = |groups: &str| {
-        let devices = server.scratch().join("devices.csv");
-        std::fs::write(&devices, format!("id,groups\nspeaker,{groups}\n")).expect("written");
-        server.muster(&["device", "import", &devices.display().to_string()]);
+        let body = serde_json::json!({ "groups": [groups] }).to_string();
+        let (status, answer) = server.api("PATCH", "/devices/speaker", &[], &body);
+        assert_eq!(status, 200, "{answer}");
     };
-    put_in("speakers");
     let (speaker, meter) = (enrolled(&server, "speaker"), enrolled(&server, "meter-1"));
+    put_in("speakers");
     let retain = |holder: &Holder| {
         let mut stream = mqtt(&server, holder, "speaker");
         stream.write_all(b"\x33\x12\x00\x0bfleet/order\x00\x01\x00go").expect("sent");
-        let mut acknowledged = [0; 4];
-        stream.read_exact(&mut acknowledged[..2]).expect("PUBACK");
-        stream.read_exact(&mut acknowledged[..usize::from(acknowledged[1])]).expect("PUBACK");
-        assert_eq!(acknowledged[..2], [0, 1]);
+        let mut head = [0; 2];
+        stream.read_exact(&mut head).expect("PUBACK");
+        let mut acknowledged = vec![0; usize::from(head[1])];
+        stream.read_exact(&mut acknowledged).expect("PUBACK");
+        assert_eq!((head[0], &acknowledged[..2]), (0x40, &[0, 1][..]));
     };
     retain(&speaker);
     come_to(&server, &meter, 1);
@@ -565,7 +566,7 @@ fn what_a_device_retained_is_given_out_only_while_it_may_speak() {
     come_to(&server, &meter, 1);
     server.muster(&["cert", "revoke", "--device", "speaker"]);
     come_to(&server, &meter, 0);
-    let withheld = |line: &str| line.starts_with("mqtt_retained_withheld") && !line.ends_with(" 0");
+    let withheld = |line: &str| line.starts_with("muster_mqtt_retained_withheld_total") && !line.ends_with(" 0");
     assert!(server.metrics().lines().any(withheld), "{}", server.metrics());
     retain(&enrolled(&server, "speaker"));
     come_to(&server, &meter, 1);
@@ -577,6 +578,7 @@ fn what_a_device_retained_is_given_out_only_while_it_may_speak() {
 }
 
 /// Waits until a new subscription to all of the fleet gets so many retained messages.
+#[track_caller]
 fn come_to(server: &Server, holder: &Holder, expected: usize) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {

@@ -208,7 +208,7 @@ pub enum OnCutSession {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quotas {
-    /// Largest packet taken from a client, 256 KiB as in most hosted brokers.
+    /// Largest packet taken from a client, 256 KiB as in most hosted brokers. A CONNECT has that at most in any case.
     pub packet_bytes: u32,
     /// Largest payload of a message; zero for whatever a packet holds. One that is larger is dropped, and the client
     /// told so where its version can: 0x95. A will that is larger is refused with its CONNECT.

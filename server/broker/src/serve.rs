@@ -236,7 +236,7 @@ impl Broker {
     /// Waits for CONNECT and holds it against the certificate.
     async fn admit<S: Stream>(&self, stream: S, peer: Peer) -> Result<Box<Client<S>>, Ended> {
         let settings = &self.0.settings;
-        let mut packets = Packets::new(stream, settings.quotas.packet_bytes);
+        let mut packets = Packets::new(stream, settings.quotas.packet_bytes.min(CONNECT_BYTES_MAX));
         let names = Box::new(PeerNames::of(&peer));
         let Peer { account, holder, mut cut, judge, .. } = peer;
         let first = tokio::select! {
@@ -256,12 +256,13 @@ impl Broker {
                 return Err(Ended::Refused(code));
             }
         };
+        packets.take_up_to(settings.quotas.packet_bytes);
         Ok(Box::new(Client { packets, gate, connect, is_assigned, owner, account, cut, peer: names }))
     }
 
     /// Waits for CONNECT, whoever comes with it, and says no.
     async fn turn_away<S: Stream>(&self, stream: S, code: Code) -> Ended {
-        let mut packets = Packets::new(stream, self.0.settings.quotas.packet_bytes);
+        let mut packets = Packets::new(stream, self.0.settings.quotas.packet_bytes.min(CONNECT_BYTES_MAX));
         let first = match self.first(&mut packets).await {
             Ok(first) => first,
             Err(ended) => return ended,
@@ -298,6 +299,10 @@ impl Broker {
         format!("auto-{}", Uuid::new_v8(octets))
     }
 }
+
+/// The largest first packet: what is held of someone who has not been let in. A CONNECT with long names and a
+/// long will has a quarter of it.
+const CONNECT_BYTES_MAX: u32 = 256 * 1024;
 
 /// Says what is wrong with a first packet, where its version is known, and closes.
 async fn not_a_connect<S: Stream>(mut packets: Packets<S>, fault: Unconnectable) -> Ended {

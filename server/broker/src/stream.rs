@@ -93,6 +93,11 @@ impl<S: Stream> Packets<S> {
         }
     }
 
+    /// Takes packets of so many octets from now on.
+    pub(crate) fn take_up_to(&mut self, max_bytes: u32) {
+        self.max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+    }
+
     /// Where packets are written to; they go out in the next [`Packets::event`].
     pub(crate) fn output(&mut self) -> &mut Vec<u8> {
         if self.output.is_empty() {

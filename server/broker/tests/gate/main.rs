@@ -428,6 +428,25 @@ async fn a_packet_above_the_limit_is_refused_by_its_header() {
 }
 
 #[tokio::test]
+async fn who_has_not_been_let_in_is_held_to_the_size_of_a_connect() {
+    let broker = broker("[quotas]\npacket_bytes = 268435455");
+    for first in [0x10, 0x30] {
+        // The length says 200 MB; nothing of it is sent or awaited.
+        let mut client = dial(&broker, Some(holder("meter", &[])));
+        client.send(&[first, 0x80, 0x80, 0x80, 0x60]).await;
+        client.is_closed().await;
+        assert_eq!(client.ended().await, Ended::Refused(Code::PACKET_TOO_LARGE));
+        let mut client = rig::dial_to_be_refused(&broker, Code::NOT_AUTHORIZED);
+        client.send(&[first, 0x80, 0x80, 0x80, 0x60]).await;
+        client.is_closed().await;
+    }
+    let mut client = device(&broker, 5).await;
+    let large = vec![b'x'; 1_000_000];
+    client.send(&publish(5, 2, "devices/meter/x", 1, &[], &large)).await;
+    assert_eq!(client.receive().await.0, PUBACK);
+}
+
+#[tokio::test]
 async fn broken_packets_get_their_code_and_a_close() {
     let broker = broker("");
     let too_deep = "devices/meter".to_owned() + &"/x".repeat(200);
