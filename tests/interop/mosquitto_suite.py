@@ -124,7 +124,7 @@ def expect_packet(sock, name, expected):
 # What fails with ours, by why it may.
 WHY = {
     "asks for what MQTT 5 forbids: a will after its session (3.1.3.2.2), packets above the client's limit (2.1.4)": """
-        07-will-delay 07-will-delay-reconnect 07-will-delay-recover
+        07-will-delay 07-will-delay-reconnect
         12-prop-maximum-packet-size-publish-qos1 12-prop-maximum-packet-size-publish-qos2""",
     "wants no will of a connection that was taken over (MQTT 3.1.1 3.1.2.5, MQTT 5 3.1.3.2.2 want it)": """
         07-will-takeover""",

@@ -566,7 +566,8 @@ fn what_a_device_retained_is_given_out_only_while_it_may_speak() {
     come_to(&server, &meter, 1);
     server.muster(&["cert", "revoke", "--device", "speaker"]);
     come_to(&server, &meter, 0);
-    let withheld = |line: &str| line.starts_with("muster_mqtt_retained_withheld_total") && !line.ends_with(" 0");
+    let withheld =
+        |line: &str| line.starts_with("muster_mqtt_retained_withheld_total") && !line.ends_with(" 0");
     assert!(server.metrics().lines().any(withheld), "{}", server.metrics());
     retain(&enrolled(&server, "speaker"));
     come_to(&server, &meter, 1);

@@ -291,15 +291,23 @@ async fn wills_fire_when_they_should() {
         assert!(body.ends_with(&[0, 0, number, 0, b'x'][1..]));
         watcher.send(&ack(PUBACK, number.into())).await;
     }
-    // Back within the delay: no will.
-    let client = connected(&broker, willing(100)).await;
-    client.ended().await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let (client, was_there) = session_present(&broker, connect(5, "one").unclean().expiry(100)).await;
-    assert!(was_there);
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    watcher.receive_nothing().await;
-    leave(client).await;
+    // Back within the delay: no will, whether the session goes on or begins anew.
+    for again in [connect(5, "one").unclean().expiry(100), connect(5, "one").expiry(100)] {
+        let client = connected(&broker, willing(100)).await;
+        client.ended().await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let (client, was_there) = session_present(&broker, again.clone()).await;
+        assert_eq!(was_there, !again.clean);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        watcher.receive_nothing().await;
+        leave(client).await;
+    }
+    // A clean start that takes a connection over ends its session before the delay runs.
+    let _old = connected(&broker, willing(100)).await;
+    leave(connected(&broker, connect(5, "one")).await).await;
+    let (first, body) = watcher.receive().await;
+    assert_eq!((first, &body[6..]), (0x32, &[0, 4, 0, b'x'][..]));
+    watcher.send(&ack(PUBACK, 4)).await;
     // A goodbye drops it, "disconnect with will" does not.
     let client = connected(&broker, connect(5, "one").will("gone", b"x", 0, &[])).await;
     leave(client).await;
@@ -312,7 +320,7 @@ async fn wills_fire_when_they_should() {
     let _old = connected(&broker, connect(5, "one").will("gone", b"x", 0, &[])).await;
     let _new = connected(&broker, connect(5, "one")).await;
     assert!(watcher.receive().await.1.ends_with(b"gone\0x"));
-    assert_eq!(broker.metrics().wills, 5);
+    assert_eq!(broker.metrics().wills, 6);
 }
 
 #[tokio::test]

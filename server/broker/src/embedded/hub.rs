@@ -201,6 +201,7 @@ impl Hub {
                 return Ok(Entered { session, session_present: true, predecessor });
             }
             sessions.remove(&arrival.key);
+            session.state().forgive(now);
             self.retire(&session, leavings);
             if session.awaits_heir() {
                 predecessor = Some(session);

@@ -370,6 +370,15 @@ impl State {
         self.link.take()
     }
 
+    /// Drops a will whose delay still runs, for its client is back. [MQTT-3.1.2-8] counts a new connection of the client
+    /// id, with a clean start or without; a will that the end of the session was to send is due already.
+    pub(crate) fn forgive(&mut self, now: Millis) {
+        let is_later = |timer: TimerKey| timer.0 > now;
+        if self.will_due.is_some_and(is_later) && self.expires.is_some_and(is_later) {
+            self.delayed_will = None;
+        }
+    }
+
     /// Whether this connection is the session's.
     pub(crate) fn check_link(&self, link: u64) -> Result<(), Code> {
         match &self.link {
