@@ -130,12 +130,14 @@ WHY = {
         07-will-takeover""",
 }
 OURS = {name for names in WHY.values() for name in names.split()}
+# A debug build of the whole server has more memory than the test allows before anyone comes.
+LARGE = {"01-bad-initial-packets"} if "/debug/" in os.path.abspath(sys.argv[3] if sys.argv[3:] else "") else set()
 # What fails with mosquitto behind the relay, and not without. They set up more than one listener, which the relay's
 # settings take the place of.
 BEHIND_RELAY = """01-connect-zero-length-id 04-retain-check-source 04-retain-check-source-persist
     04-retain-check-source-persist-diff-port 13-malformed-publish-v5"""
 EXPECTED = {
-    "edge": OURS,
+    "edge": OURS | LARGE,
     "plain": OURS,
     "mosquitto": set(BEHIND_RELAY.split()),
     "mosquitto-plain": set(),
