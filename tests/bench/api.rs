@@ -24,7 +24,7 @@ use muster_store::record::{Actor, Certificate, ClientRequest, RevocationReason};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::server::Server;
+use crate::server::{Processors, Server};
 use crate::{Goals, fleet, median, start};
 
 /// Goals, milliseconds: a page that a person waits for, and one that a script reaches by its number.
@@ -66,7 +66,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Goals> {
     let dir = home.path().join("muster");
     let made = fleet::found(&dir).await?;
     let known = fill(&dir, &made, arguments.certificates).await?;
-    let server = Server::muster(&dir).await?;
+    let server = Server::muster(&dir, Processors::All).await?;
     let admin = server.admin.context("an admin address")?;
     let caller = Caller::enter(admin, &made.admin_token).await?;
     let mut goals = Goals::Met;

@@ -1,7 +1,7 @@
 //! The baseline: Debian's cfssl as an HTTPS signing service with mTLS.
 //!
 //! It gets what favours it: P-256 everywhere, its least logging, no database, so nothing it signs is
-//! stored. Its client certificates are the devices' own.
+//! stored, and the processor that Muster has too. Its client certificates are the devices' own.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -13,11 +13,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256,
 };
-use tokio::process::Command;
 
 use crate::client::Exchange;
 use crate::fleet::Device;
-use crate::server::{Server, accepts};
+use crate::server::{Processors, Server, accepts};
 
 const POLICY: &str =
     r#"{"signing":{"default":{"expiry":"2160h","usages":["digital signature","client auth"]}}}"#;
@@ -28,14 +27,14 @@ pub(crate) async fn start(dir: &Path, clients: &Path) -> anyhow::Result<Server> 
     write_files(dir)?;
     // cfssl can't say which port it took; the one just given back is free.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let mut command = Command::new("cfssl");
+    let mut command = Processors::One.command("cfssl");
     command.current_dir(dir).args(["serve", "-address", "127.0.0.1", "-loglevel", "5"]);
     command.args(["-port", &address.port().to_string(), "-ca", "ca.pem", "-ca-key", "ca.key"]);
     command.args(["-config", "policy.json", "-tls-cert", "server.pem", "-tls-key", "server.key"]);
     command.arg("-mutual-tls-ca").arg(clients);
     command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let child = command.spawn().context("cfssl: install Debian's golang-cfssl")?;
-    accepts(address).await.context("cfssl")?;
+    let child = command.spawn().context("taskset")?;
+    accepts(address).await.context("cfssl; is Debian's golang-cfssl installed?")?;
     Server::watch(child, address, None)
 }
 

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use crate::client::{Connection, Exchange, Identity, roots};
 use crate::enroll::reenroll;
 use crate::fleet::{self, Device};
-use crate::server::Server;
+use crate::server::{Processors, Server};
 use crate::{Goals, median};
 
 /// Writers at once; what fills a commit.
@@ -102,7 +102,7 @@ async fn start(dir: &Path, device: &Device) -> anyhow::Result<Found> {
     let identity = Identity::new(device, &roots(&dir.join("ca.pem"))?)?;
     let first = reenroll(device)?;
     let begin = Instant::now();
-    let server = Server::muster(dir).await?;
+    let server = Server::muster(dir, Processors::All).await?;
     let ready = begin.elapsed().as_secs_f64();
     let mut connection = Connection::open(server.address, &identity).await?;
     connection.exchange(&Exchange::cacerts()).await?;

@@ -59,10 +59,15 @@ fn decode_armour(body: &[u8]) -> Result<Vec<u8>, Refusal> {
 
 /// Writes an answer's body.
 pub(crate) fn encode_answer(der: &[u8], lines: Lines) -> String {
-    let text = STANDARD.encode(der);
     match lines {
-        Lines::One => text + "\n",
+        Lines::One => {
+            let mut text = String::with_capacity(base64::encoded_len(der.len(), true).unwrap_or(0) + 1);
+            STANDARD.encode_string(der, &mut text);
+            text.push('\n');
+            text
+        }
         Lines::Wrapped => {
+            let text = STANDARD.encode(der);
             let mut wrapped = String::with_capacity(text.len() + text.len() / WRAP_COLUMNS * 2 + 2);
             let mut rest = text.as_str();
             while !rest.is_empty() {

@@ -10,7 +10,19 @@ use crate::tables::TableName;
 use crate::transaction::Fault;
 
 pub(crate) fn encode<R: Serialize>(table: TableName, record: &R) -> Result<Vec<u8>, Fault> {
-    rmp_serde::to_vec_named(record)
+    let mut bytes = Vec::new();
+    encode_into(table, record, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Appends a record's bytes.
+pub(crate) fn encode_into<R: Serialize>(
+    table: TableName,
+    record: &R,
+    bytes: &mut Vec<u8>,
+) -> Result<(), Fault> {
+    record
+        .serialize(&mut rmp_serde::Serializer::new(bytes).with_struct_map())
         .map_err(|error| Fault::Corrupt { table: table.as_str(), what: error.to_string() })
 }
 

@@ -36,9 +36,11 @@ pub(crate) const QUEUE_MAX: usize = 4 * BATCH_MAX;
 pub(crate) const DISK_RESERVE_BYTES: u64 = 32 << 20;
 /// How long a batch waits for others: most of a commit's cost does not depend on how much is in it, and
 /// those who were answered with the last commit come again with the next step of their work, which
-/// takes some 100 microseconds of a core each. It waits while the batch grows, for 6 ms at most.
+/// takes some 100 microseconds of a core each. It waits while the batch grows, for 6 ms at most. While fewer have
+/// come than came before, steps are long: each wakes a thread, and nothing is ready before they have come.
 const LINGER_STEP: Duration = Duration::from_micros(200);
-const LINGER_STEPS: u32 = 30;
+const LINGER_LONG_STEP: Duration = Duration::from_micros(600);
+const LINGER_MAX: Duration = Duration::from_millis(6);
 /// After a batch of so many it is a crowd, and waits until nobody comes: how many there are is not known, as
 /// some are always on their way.
 const CROWD: usize = 8;
@@ -178,8 +180,8 @@ pub(crate) struct Committer {
     pub(crate) path: PathBuf,
     /// Issuances begun and neither completed nor abandoned yet.
     pub(crate) open_intents: i64,
-    /// How many transactions the last batch had.
-    pub(crate) last_batch: usize,
+    /// How many transactions the last batches had: the most, which a fourth of is forgotten with each batch.
+    pub(crate) crowd: usize,
     /// Whether the last commit left the file so that it opens at once after a crash.
     pub(crate) at_rest: bool,
 }
@@ -223,7 +225,7 @@ impl Committer {
             let mut batch = vec![first];
             self.fill(&mut batch);
             self.linger(&mut batch);
-            self.last_batch = batch.len();
+            self.crowd = batch.len().max(self.crowd.saturating_sub(self.crowd.div_ceil(4)));
             self.commit(batch);
         }
         self.shared.replace(None);
@@ -270,19 +272,18 @@ impl Committer {
         }
     }
 
-    /// Waits a little for those who are likely to come: who was in the last batch, and who is signing.
+    /// Waits a little for those who are likely to come: who was in the last batches, and who is signing.
     /// Alone, the last batch was of one, and nobody is waited for.
     fn linger(&mut self, batch: &mut Vec<Box<dyn Job>>) {
         let signing = usize::try_from(self.open_intents).unwrap_or(0);
-        let known = self.last_batch.max(signing);
+        let known = self.crowd.max(signing);
         let expected = if known < CROWD { known } else { BATCH_MAX };
-        let mut idle = 0;
-        for _ in 0..LINGER_STEPS {
-            if batch.len() >= expected || idle == LINGER_IDLE_STEPS {
-                break;
-            }
+        let (mut idle, mut waited) = (0, Duration::ZERO);
+        while batch.len() < expected && idle < LINGER_IDLE_STEPS && waited < LINGER_MAX {
             let before = batch.len();
-            std::thread::sleep(LINGER_STEP);
+            let step = if CROWD <= known && before < known { LINGER_LONG_STEP } else { LINGER_STEP };
+            std::thread::sleep(step);
+            waited = waited.saturating_add(step);
             self.fill(batch);
             idle = if batch.len() == before { idle.saturating_add(1) } else { 0 };
         }

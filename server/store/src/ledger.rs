@@ -158,7 +158,7 @@ impl Ledger {
             open,
             path: path.to_owned(),
             open_intents: 0,
-            last_batch: 0,
+            crowd: 0,
             at_rest: false,
         };
         let thread = std::thread::Builder::new()

@@ -146,6 +146,8 @@ pub struct Tables<'t> {
     audit: Option<AuditHead>,
     newest_change: Option<u64>,
     counters: BTreeMap<AccountId, Counters>,
+    /// Room for the bytes of a record, which redb copies into a page.
+    encoded: Vec<u8>,
     job_wrote: bool,
     batch_wrote: bool,
     opened_intents: i64,
@@ -159,6 +161,7 @@ impl<'t> Tables<'t> {
             audit: None,
             newest_change: None,
             counters: BTreeMap::new(),
+            encoded: Vec::new(),
             job_wrote: false,
             batch_wrote: false,
             opened_intents: 0,
@@ -205,8 +208,12 @@ impl<'t> Tables<'t> {
     }
 
     pub(crate) fn put<R: Record>(&mut self, key: &[u8], record: &R) -> Result<(), Fault> {
-        let bytes = codec::encode(R::TABLE, record)?;
-        self.put_raw(R::TABLE, key, &bytes)
+        let mut bytes = core::mem::take(&mut self.encoded);
+        bytes.clear();
+        codec::encode_into(R::TABLE, record, &mut bytes)?;
+        let stored = self.put_raw(R::TABLE, key, &bytes);
+        self.encoded = bytes;
+        stored
     }
 
     pub(crate) fn put_raw(&mut self, table: TableName, key: &[u8], value: &[u8]) -> Result<(), Fault> {
