@@ -129,6 +129,7 @@ fn host_entry(issuer: &Issuer<'_, KeyPair>, number: usize) -> anyhow::Result<Hos
             origins: Vec::new(),
             when_stale: Default::default(),
             forward_certificate: true,
+            origin_timeout_s: 60,
         },
         certificate: Some(TlsIdentity {
             chain: vec![certificate.der().to_vec().into()],

@@ -413,7 +413,9 @@ async fn every_method_is_the_origins_to_answer_but_those_that_speak_of_the_way()
         ("GET http://off.example.com/x HTTP/1.1", "200", "GET /x"),
         ("GET http://off.example.com HTTP/1.1", "200", "GET /"),
         ("GET ftp://off.example.com/x HTTP/1.1", "200", "GET /x"),
-        ("TRACE /x HTTP/1.1", "200", "TRACE /x"),
+        ("TRACE /x HTTP/1.1", "405", "allow: GET, HEAD"),
+        ("TRACE /x HTTP/1.1", "405", "method_refused"),
+        ("GET /x HTTP/1.1", "200", "via: 1.1 muster"),
         ("CONNECT off.example.com:443 HTTP/1.1", "400", "request_malformed"),
     ] {
         let host = if line.starts_with("CONNECT") { "off.example.com:443" } else { "off.example.com" };
