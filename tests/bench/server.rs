@@ -36,15 +36,17 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `muster serve` on `dir` for enrollment and waits for its ready line.
     pub(crate) async fn muster(dir: &Path) -> anyhow::Result<Self> {
-        let ready = Ready::of(dir, &["--roles", "enroll,admin", "--listen-est", "127.0.0.1:0"]).await?;
+        let muster = Command::new(program()?);
+        let ready =
+            Ready::of(muster, dir, &["--roles", "enroll,admin", "--listen-est", "127.0.0.1:0"]).await?;
         let (admin, est) = (ready.address("admin", "http://")?, ready.address("est", "https://")?);
         Self::watch(ready.child, est, Some(admin))
     }
 
-    /// Starts `muster serve` on `dir` as an edge and waits for its ready line.
-    pub(crate) async fn edge(dir: &Path) -> anyhow::Result<Self> {
+    /// Starts `muster serve` on `dir` as an edge, by this command without arguments, and waits for its ready line.
+    pub(crate) async fn edge(muster: Command, dir: &Path) -> anyhow::Result<Self> {
         let listen = ["--listen-https", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0"];
-        let ready = Ready::of(dir, &[&["--roles", "edge,admin"][..], &listen].concat()).await?;
+        let ready = Ready::of(muster, dir, &[&["--roles", "edge,admin"][..], &listen].concat()).await?;
         let (admin, mqtt) = (ready.address("admin", "http://")?, ready.address("edge_mqtt", "")?);
         let https = ready.address("edge_https", "")?;
         Ok(Self { mqtt: Some(mqtt), ..Self::watch(ready.child, https, Some(admin))? })
@@ -102,12 +104,10 @@ struct Ready {
 }
 
 impl Ready {
-    async fn of(dir: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
-        let program = program()?;
-        let mut command = Command::new(&program);
+    async fn of(mut command: Command, dir: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         command.arg("serve").arg(dir).args(["--listen-admin", "127.0.0.1:0"]).args(arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-        let mut child = command.spawn().with_context(|| format!("{}: build it first", program.display()))?;
+        let mut child = command.spawn().context("no muster: build it first")?;
         let line = first_line(&mut child).await?;
         Ok(Self { child, line: serde_json::from_str(&line)? })
     }

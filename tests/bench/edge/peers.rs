@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
+use super::processors::on_the_servers;
 use super::site::{DOOR, PROXY, Site};
 use crate::server::{Server, accepts};
 
@@ -50,7 +51,7 @@ pub(crate) async fn nginx(site: &Site, origin: SocketAddr) -> anyhow::Result<Ser
     );
     let file = site.file("nginx.conf");
     std::fs::write(&file, config)?;
-    let mut command = Command::new("/usr/sbin/nginx");
+    let mut command = on_the_servers("/usr/sbin/nginx");
     command.arg("-e").arg(site.file("nginx.log")).arg("-p").arg(site.path()).arg("-c").arg(file);
     started(command, address).await.context("nginx: install Debian's nginx-light")
 }
@@ -68,7 +69,7 @@ pub(crate) async fn mosquitto(site: &Site) -> anyhow::Result<Server> {
     );
     let file = site.file("mosquitto.conf");
     std::fs::write(&file, config)?;
-    let mut command = Command::new("/usr/sbin/mosquitto");
+    let mut command = on_the_servers("/usr/sbin/mosquitto");
     command.arg("-c").arg(file);
     started(command, address).await.context("mosquitto: install Debian's mosquitto")
 }
