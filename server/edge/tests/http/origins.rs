@@ -446,3 +446,15 @@ async fn whether_an_origin_is_still_there_is_asked_of_the_system() {
         .collect();
     assert_eq!(timers, ["02"], "{table}");
 }
+
+/// RFC 9110 §15.2: there may be any number of them before an answer, but no time without end.
+#[tokio::test]
+async fn an_origin_that_only_says_that_it_will_answer_is_given_up() {
+    let rig = Rig::start().await;
+    let origin = Script::start("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(20), Then::Stay).await;
+    let mut entry = host(&rig.server_ca, "hints.example.com", HostMode::Off, Protocol::Https, origin.address);
+    entry.rule.origin_timeout_s = 1;
+    rig.tell(vec![Event::Host(Box::new(entry))]);
+    let answer = rig.get("hints.example.com", None).await.expect("answered");
+    assert_eq!((answer.status.as_u16(), answer.reason()), (504, "origin_timeout"));
+}
