@@ -22,9 +22,10 @@ use muster_policy::name::DeviceId;
 use muster_store::act::{By, REVOKE_MAX, RevokeCertificates, RevokeWhich, STATUS_MAX, SetDevicesStatus};
 use muster_store::record::{Actor, Certificate, ClientRequest, RevocationReason};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::task::JoinSet;
 
-use crate::server::{Processors, Server};
+use crate::server::{Server, program};
 use crate::{Goals, fleet, median, start};
 
 /// Goals, milliseconds: a page that a person waits for, and one that a script reaches by its number.
@@ -66,7 +67,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Goals> {
     let dir = home.path().join("muster");
     let made = fleet::found(&dir).await?;
     let known = fill(&dir, &made, arguments.certificates).await?;
-    let server = Server::muster(&dir, Processors::All).await?;
+    let server = Server::muster(Command::new(program()?), &dir).await?;
     let admin = server.admin.context("an admin address")?;
     let caller = Caller::enter(admin, &made.admin_token).await?;
     let mut goals = Goals::Met;

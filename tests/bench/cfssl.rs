@@ -16,7 +16,8 @@ use rcgen::{
 
 use crate::client::Exchange;
 use crate::fleet::Device;
-use crate::server::{Processors, Server, accepts};
+use crate::processors::on_the_servers;
+use crate::server::{Server, accepts};
 
 const POLICY: &str =
     r#"{"signing":{"default":{"expiry":"2160h","usages":["digital signature","client auth"]}}}"#;
@@ -27,7 +28,7 @@ pub(crate) async fn start(dir: &Path, clients: &Path) -> anyhow::Result<Server> 
     write_files(dir)?;
     // cfssl can't say which port it took; the one just given back is free.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let mut command = Processors::One.command("cfssl");
+    let mut command = on_the_servers("cfssl");
     command.current_dir(dir).args(["serve", "-address", "127.0.0.1", "-loglevel", "5"]);
     command.args(["-port", &address.port().to_string(), "-ca", "ca.pem", "-ca-key", "ca.key"]);
     command.args(["-config", "policy.json", "-tls-cert", "server.pem", "-tls-key", "server.key"]);

@@ -18,7 +18,7 @@ use crate::Goals;
 use crate::client::{Connection, Identity, roots};
 use crate::enroll::reenroll;
 use crate::fleet::{self, Device};
-use crate::server::{Processors, Server};
+use crate::server::{Server, program};
 
 /// Goal of issue 2: one fsync for eight certificates.
 const FSYNCS_PER_CERTIFICATE: f64 = 1.0 / 8.0;
@@ -43,7 +43,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Goals> {
     let registrar = fleet::open(&dir)?;
     let devices = fleet::devices(&registrar, arguments.writers).await?;
     drop(registrar);
-    let server = Server::muster(&dir, Processors::All).await?;
+    let server = Server::muster(Command::new(program()?), &dir).await?;
     let roots = roots(&dir.join("ca.pem"))?;
     let count = u32::try_from(arguments.writers * arguments.each)?;
     let mut goals = Goals::Met;

@@ -18,7 +18,8 @@ use tokio::task::JoinSet;
 
 use crate::client::{Connection, Exchange, Identity, roots};
 use crate::fleet::{self, Device};
-use crate::server::{Processors, Server, pin_load};
+use crate::processors::{self, on_the_servers, pin};
+use crate::server::{Server, program};
 use crate::{Goals, bound, cfssl, median};
 
 /// Goals of issue 2, milliseconds of CPU per certificate.
@@ -66,10 +67,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Goals> {
     let registrar = fleet::open(&dir)?;
     let devices = fleet::devices(&registrar, arguments.requests).await?;
     drop(registrar);
-    let muster = Server::muster(&dir, Processors::One).await?;
+    let muster = Server::muster(on_the_servers(program()?), &dir).await?;
     let trust = dir.join("ca.pem");
     if arguments.keep_alive_only {
-        pin_load().await?;
+        pin(processors::LOAD, std::process::id()).await?;
         let pid = muster.pid();
         println!("muster is process {pid}");
         for at_once in arguments.rounds() {
@@ -81,7 +82,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Goals> {
     }
     let baseline = cfssl::start(&cfssl_dir, &trust).await?;
     let their_trust = cfssl_dir.join("ca.pem");
-    pin_load().await?;
+    pin(processors::LOAD, std::process::id()).await?;
     let mut figures = Figures::new();
     println!("CPU ms per certificate          muster   cfssl   ratio   bound   ratio  commits");
     for at_once in arguments.rounds() {

@@ -13,6 +13,7 @@ mod commits;
 mod edge;
 mod enroll;
 mod fleet;
+mod processors;
 mod server;
 mod start;
 

@@ -1,6 +1,5 @@
 //! A server process under measurement: its CPU clock, its memory, its end.
 
-use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -21,43 +20,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 const START_TRIES: u32 = 200;
 const START_PAUSE: Duration = Duration::from_millis(50);
 
-/// Where a server runs that is measured on a processor of its own, and where its load does.
-const SERVER_PROCESSOR: &str = "0";
-const LOAD_PROCESSOR: &str = "1";
-
-/// Which processors a server may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Processors {
-    /// All there are.
-    All,
-    /// One, which it knows from its start; see [`pin_load`].
-    One,
-}
-
-impl Processors {
-    /// A command that runs a program there.
-    pub(crate) fn command(self, program: impl AsRef<OsStr>) -> Command {
-        match self {
-            Self::All => Command::new(program),
-            Self::One => {
-                // It becomes the program, so it is the server's process id all the same.
-                let mut command = Command::new("taskset");
-                command.args(["-c", SERVER_PROCESSOR]).arg(program);
-                command
-            }
-        }
-    }
-}
-
-/// Keeps this process off the processor of the servers with one of their own.
-pub(crate) async fn pin_load() -> anyhow::Result<()> {
-    let id = std::process::id().to_string();
-    let mut taskset = Command::new("taskset");
-    let pinned = taskset.args(["-acp", LOAD_PROCESSOR, &id]).stdout(Stdio::null()).status().await?;
-    anyhow::ensure!(pinned.success(), "taskset can't pin the load; are there two processors?");
-    Ok(())
-}
-
 /// A running server; killed when dropped.
 pub(crate) struct Server {
     child: Child,
@@ -72,19 +34,18 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `muster serve` on `dir` for enrollment and waits for its ready line.
-    pub(crate) async fn muster(dir: &Path, processors: Processors) -> anyhow::Result<Self> {
-        let arguments = ["--roles", "enroll,admin", "--listen-est", "127.0.0.1:0"];
-        let ready = Ready::of(dir, processors, &arguments).await?;
+    /// Starts `muster serve` on `dir` for enrollment, by this command without arguments, and waits for its ready line.
+    pub(crate) async fn muster(muster: Command, dir: &Path) -> anyhow::Result<Self> {
+        let ready =
+            Ready::of(muster, dir, &["--roles", "enroll,admin", "--listen-est", "127.0.0.1:0"]).await?;
         let (admin, est) = (ready.address("admin", "http://")?, ready.address("est", "https://")?);
         Self::watch(ready.child, est, Some(admin))
     }
 
-    /// Starts `muster serve` on `dir` as an edge and waits for its ready line.
-    pub(crate) async fn edge(dir: &Path) -> anyhow::Result<Self> {
+    /// Starts `muster serve` on `dir` as an edge, by this command without arguments, and waits for its ready line.
+    pub(crate) async fn edge(muster: Command, dir: &Path) -> anyhow::Result<Self> {
         let listen = ["--listen-https", "127.0.0.1:0", "--listen-mqtt", "127.0.0.1:0"];
-        let ready =
-            Ready::of(dir, Processors::All, &[&["--roles", "edge,admin"][..], &listen].concat()).await?;
+        let ready = Ready::of(muster, dir, &[&["--roles", "edge,admin"][..], &listen].concat()).await?;
         let (admin, mqtt) = (ready.address("admin", "http://")?, ready.address("edge_mqtt", "")?);
         let https = ready.address("edge_https", "")?;
         Ok(Self { mqtt: Some(mqtt), ..Self::watch(ready.child, https, Some(admin))? })
@@ -142,12 +103,10 @@ struct Ready {
 }
 
 impl Ready {
-    async fn of(dir: &Path, processors: Processors, arguments: &[&str]) -> anyhow::Result<Self> {
-        let program = program()?;
-        let mut command = processors.command(&program);
+    async fn of(mut command: Command, dir: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         command.arg("serve").arg(dir).args(["--listen-admin", "127.0.0.1:0"]).args(arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-        let mut child = command.spawn().with_context(|| format!("{}: build it first", program.display()))?;
+        let mut child = command.spawn().context("no muster: build it first")?;
         let line = first_line(&mut child).await?;
         Ok(Self { child, line: serde_json::from_str(&line)? })
     }

@@ -16,12 +16,13 @@ use muster_policy::name::DeviceId;
 use muster_policy::profile::Approval;
 use muster_store::act::{BeginIssue, Begun, By, CompleteIssue};
 use muster_store::record::{Actor, Certificate};
+use tokio::process::Command;
 use tokio::task::JoinSet;
 
 use crate::client::{Connection, Exchange, Identity, roots};
 use crate::enroll::reenroll;
 use crate::fleet::{self, Device};
-use crate::server::{Processors, Server};
+use crate::server::{Server, program};
 use crate::{Goals, median};
 
 /// Writers at once; what fills a commit.
@@ -102,7 +103,7 @@ async fn start(dir: &Path, device: &Device) -> anyhow::Result<Found> {
     let identity = Identity::new(device, &roots(&dir.join("ca.pem"))?)?;
     let first = reenroll(device)?;
     let begin = Instant::now();
-    let server = Server::muster(dir, Processors::All).await?;
+    let server = Server::muster(Command::new(program()?), dir).await?;
     let ready = begin.elapsed().as_secs_f64();
     let mut connection = Connection::open(server.address, &identity).await?;
     connection.exchange(&Exchange::cacerts()).await?;

@@ -10,6 +10,7 @@ fn every_refusal_reason_is_listed_with_its_status_and_sentence() {
         let status = match reason.fault() {
             Fault::Authentication => 401,
             Fault::Forbidden => 403,
+            Fault::Malformed if *reason == Reason::MethodRefused => 405,
             Fault::Malformed => 400,
             Fault::TooLarge => 413,
             Fault::MediaType => 415,

@@ -31,7 +31,7 @@ const ELSEWHERE: &[(Reason, &str)] = &[
 
 /// Reasons of the edge, which EST never gives; each is caused over the wire by a test of muster-edge.
 /// They are alerts, statuses, log lines and metrics; not in the audit, which a stranger at the door could fill.
-const EDGE: [(Reason, &str); 19] = [
+const EDGE: [(Reason, &str); 20] = [
     (Reason::AccessDenied, "gate: an_access_application_is_enforced_at_its_path"),
     (Reason::RuleBlocked, "gate: a_rule_blocks_who_it_means"),
     (Reason::CaNotAccepted, "live: whatever_takes_the_right_away_ends_the_connection"),
@@ -42,6 +42,7 @@ const EDGE: [(Reason, &str); 19] = [
     (Reason::HostUnknown, "live: whatever_takes_the_right_away_ends_the_connection"),
     (Reason::IdentityAmbiguous, "identity: a_bad_certificate_is_refused_whether_or_not_one_is_demanded"),
     (Reason::IdentityMalformed, "identity: a_bad_certificate_is_refused_whether_or_not_one_is_demanded"),
+    (Reason::MethodRefused, "http: every_method_is_the_origins_to_answer_but_those_that_speak_of_the_way"),
     (Reason::OriginFailed, "http: an_origin_is_checked_against_its_pins_and_shown_the_accounts_certificate"),
     (Reason::OriginMissing, "http: an_origin_that_is_away_is_named_and_its_peers_take_over"),
     (Reason::OriginTimeout, "http: an_origin_that_does_not_answer_is_given_up"),

@@ -4,7 +4,9 @@
 //! quotes the request, so there is nothing to escape, and never names what is behind the edge.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use muster_policy::reason::{Fault, Reason};
@@ -15,6 +17,9 @@ use crate::http::body::ResponseBody;
 const MUSTER_REASON: HeaderName = HeaderName::from_static("muster-reason");
 /// How soon a client may hope for better, in seconds.
 const RETRY_SECONDS: u16 = 5;
+
+/// What passes to origins, which may know fewer, or others (RFC 9110 §15.5.6 demands a list).
+const PASSED_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 /// The answer to a request that is not served.
 pub(crate) fn refusal(reason: Reason, request: &HeaderMap) -> Response<ResponseBody> {
@@ -31,15 +36,19 @@ pub(crate) fn refusal(reason: Reason, request: &HeaderMap) -> Response<ResponseB
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(MUSTER_REASON, HeaderValue::from_static(reason.code()));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
-    }
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS)),
+        StatusCode::METHOD_NOT_ALLOWED => headers.insert(ALLOW, PASSED_METHODS),
+        _ => None,
+    };
     response
 }
 
 pub(crate) const fn status(reason: Reason) -> StatusCode {
-    if matches!(reason, Reason::OriginTimeout) {
-        return StatusCode::GATEWAY_TIMEOUT;
+    match reason {
+        Reason::OriginTimeout => return StatusCode::GATEWAY_TIMEOUT,
+        Reason::MethodRefused => return StatusCode::METHOD_NOT_ALLOWED,
+        _ => {}
     }
     match reason.fault() {
         // RFC 9110 §15.5.2: 401 names a scheme to authenticate by, and certificates have none.

@@ -64,8 +64,8 @@ pub struct ListenerLimits {
     pub hello_timeout: Duration,
     /// How long the parts of a handshake may take after the ClientHello.
     pub handshake_times: Times,
-    /// How long an origin may think after it has the whole request.
-    pub answer_timeout: Duration,
+    /// How long a client may pause within the body of a request that an origin asks more of.
+    pub body_pause: Duration,
     /// How long a peer may take nothing of what is sent to it, on Linux; elsewhere the system's own time
     /// holds. Not much less than devices sleep between two looks at their radio.
     pub write_timeout: Duration,
@@ -85,7 +85,7 @@ impl Default for ListenerLimits {
             handshakes: 1024,
             hello_timeout: Duration::from_secs(5),
             handshake_times: Times::default(),
-            answer_timeout: Duration::from_secs(60),
+            body_pause: Duration::from_secs(60),
             write_timeout: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(10),
         }
@@ -139,6 +139,9 @@ pub(crate) async fn accept(
     kind: ListenerKind,
     stop: CancellationToken,
 ) {
+    if let Err(error) = set_options(&socket, kind, shared.limits.write_timeout) {
+        tracing::warn!(%error, "a listener does not take its options");
+    }
     let mut at_once = 0;
     loop {
         let accepted = tokio::select! {
@@ -214,9 +217,6 @@ impl Shared {
         kind: ListenerKind,
         slots: &Slots,
     ) -> Option<Arrived> {
-        if let Err(error) = set_options(&stream, self.limits.write_timeout) {
-            tracing::debug!(%peer, %error, "a socket does not take its options");
-        }
         let hello = match timeout(self.limits.hello_timeout, read_hello(&mut stream)).await {
             Ok(Ok(hello)) => hello,
             Ok(Err(HelloFault::Malformed(alert))) => {
@@ -318,7 +318,6 @@ impl Shared {
         drop(door);
         match protocol {
             Protocol::Https => {
-                ask_whether_there(stream.get_ref().0);
                 let is_h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
                 let version = if is_h2 { Version::Http2 } else { Version::Http1 };
                 let visit = Visit::new(Arc::clone(&self), Arc::new(place), Arc::new(slots), verified, peer);
@@ -326,6 +325,7 @@ impl Shared {
                 Box::pin(http::serve(stream, version, Arc::new(visit))).await;
             }
             Protocol::Mqtt => {
+                leave_to_keep_alive(stream.get_ref().0);
                 let asked = Arc::new(Asked::of_mqtt(&place.guest.name, peer.ip(), verified));
                 self.hand_over(stream, place, peer, Carrier::Tls, asked).await;
                 drop(slots);
@@ -437,27 +437,37 @@ impl Shared {
     }
 }
 
-/// Sets what the system does for a connection.
+/// Sets what the system does for each connection. Connections have what their listener has when they come, so it is
+/// said once instead of six times for each.
 ///
 /// It is the system that sees whether a peer still takes what it is sent, whatever is spoken: HTTP, MQTT
 /// or a WebSocket's other protocol. Writes then fail, and with them the connection.
-fn set_options(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
+fn set_options(socket: &TcpListener, kind: ListenerKind, write_timeout: Duration) -> io::Result<()> {
+    let socket = SockRef::from(socket);
     // Answers are small writes; without this the last segment would wait for an ACK.
-    stream.set_nodelay(true)?;
+    socket.set_tcp_nodelay(true)?;
     // RFC 5482; for probes of a closed window too.
     #[cfg(target_os = "linux")]
-    SockRef::from(stream).set_tcp_user_timeout(Some(write_timeout))?;
-    Ok(())
+    socket.set_tcp_user_timeout(Some(write_timeout))?;
+    match kind {
+        ListenerKind::Https => ask_whether_there(&socket),
+        ListenerKind::Mqtt => Ok(()),
+    }
 }
 
 /// Has the system ask whether an HTTP client is there: one whose WebSocket is silent shows it by nothing
-/// else. MQTT has its own keep alive, and devices that sleep for longer than this.
-fn ask_whether_there(stream: &TcpStream) {
+/// else.
+fn ask_whether_there(socket: &SockRef<'_>) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_IDLE / KEEPALIVE_PROBES)
         .with_retries(KEEPALIVE_PROBES);
-    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&keepalive) {
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+/// MQTT has its own keep alive, and devices that sleep for longer than HTTP clients are silent.
+fn leave_to_keep_alive(stream: &TcpStream) {
+    if let Err(error) = SockRef::from(stream).set_keepalive(false) {
         tracing::debug!(%error, "a socket does not take its options");
     }
 }
@@ -488,4 +498,27 @@ async fn survive(error: &io::Error, metrics: &Metrics) {
     metrics.connection_refused(ConnectionRefusal::AcceptFailed);
     tracing::warn!(%error, "can't accept connections; trying again");
     tokio::time::sleep(EXHAUSTED_PAUSE).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_has_the_options_of_its_listener() {
+        for (kind, keepalive) in [(ListenerKind::Https, true), (ListenerKind::Mqtt, false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            set_options(&listener, kind, Duration::from_secs(7)).expect("taken");
+            let address = listener.local_addr().expect("an address");
+            let (_client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let (stream, _) = accepted.expect("a connection");
+            assert!(stream.nodelay().expect("an option"));
+            let socket = SockRef::from(&stream);
+            assert_eq!(socket.keepalive().expect("an option"), keepalive);
+            #[cfg(target_os = "linux")]
+            assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(Duration::from_secs(7)));
+            leave_to_keep_alive(&stream);
+            assert!(!socket.keepalive().expect("an option"));
+        }
+    }
 }

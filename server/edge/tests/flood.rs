@@ -23,7 +23,7 @@ async fn silent_and_dawdling_peers_hold_up_nobody() {
         |_| {},
         |config| {
             config.limits.handshakes = 4;
-            config.limits.hello_timeout = Duration::from_secs(2);
+            config.limits.hello_timeout = Duration::from_secs(10);
         },
     )
     .await;
@@ -37,12 +37,13 @@ async fn silent_and_dawdling_peers_hold_up_nobody() {
         }
         crowd.push(stream);
     }
-    let begin = Instant::now();
     assert_eq!(rig.get("api.example.com", Some(&pair)).await.expect("served").status, 200);
-    // 100 ms is the goal on a machine of its own.
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert!(
+        !rig.metrics().contains("reason=\"hello_timeout\""),
+        "it had to wait for the others to be sent away"
+    );
     for stream in &mut crowd {
-        let ended = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut [0])).await;
+        let ended = tokio::time::timeout(Duration::from_secs(60), stream.read(&mut [0])).await;
         assert!(ended.is_ok(), "it is sent away in the end");
     }
     assert!(rig.metrics().contains("edge_connections_refused_total{reason=\"hello_timeout\"} 400"));

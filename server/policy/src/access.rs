@@ -139,6 +139,7 @@ mod tests {
             origins: Vec::new(),
             when_stale: WhenStale::Closed,
             forward_certificate: true,
+            origin_timeout_s: 60,
         }
     }
 

@@ -171,6 +171,10 @@ pub struct HostRule {
     /// Whether origins are sent the certificate in the `Cf-Client-Cert-*` headers too.
     #[serde(default = "HostRule::forwards")]
     pub forward_certificate: bool,
+    /// How many seconds an origin may be silent, before its answer begins and within it; 0 is for as long as
+    /// it likes.
+    #[serde(default = "HostRule::waits")]
+    pub origin_timeout_s: u32,
 }
 
 impl HostRule {
@@ -188,6 +192,7 @@ impl HostRule {
             origins: Vec::new(),
             when_stale: WhenStale::default(),
             forward_certificate: Self::forwards(),
+            origin_timeout_s: Self::waits(),
         }
     }
 
@@ -202,6 +207,11 @@ impl HostRule {
 
     const fn forwards() -> bool {
         true
+    }
+
+    /// As nginx has it.
+    const fn waits() -> u32 {
+        60
     }
 }
 

@@ -150,6 +150,7 @@ reasons! {
         "The request is for another hostname than the connection was made for.";
     ProtocolNotOffered, "protocol_not_offered", NotOffered, "The hostname does not speak this protocol.";
     RequestMalformed, "request_malformed", Malformed, "The request's host or framing can be read two ways.";
+    MethodRefused, "method_refused", Malformed, "Requests of this method are not passed on.";
     ClientCertificateRequired, "client_certificate_required", Forbidden,
         "The hostname demands a client certificate, and none was shown.";
     ChainExcessive, "chain_excessive", Forbidden,

@@ -365,6 +365,10 @@ pub struct HostSetArgs {
     /// Whether origins are shown the account's certificate, `DIR/tls/outbound.crt` and `outbound.key`.
     #[arg(long, value_parser = ["yes", "no"])]
     pub origin_client_cert: Option<String>,
+    /// How many seconds an origin may be silent, before its answer begins and within it; 0 is for as long as
+    /// it likes. A new hostname waits for 60.
+    #[arg(long, value_name = "SECONDS")]
+    pub origin_timeout: Option<u32>,
     /// The oldest TLS it speaks.
     #[arg(long, value_parser = ["1.2", "1.3"])]
     pub min_tls: Option<String>,

@@ -44,6 +44,7 @@ fn wish(args: HostSetArgs) -> anyhow::Result<Value> {
     let mut wish = Map::new();
     let identify = args.origin_client_cert.map(|word| Value::from(word == "yes"));
     wish.extend(identify.map(|value| ("origin_client_cert".to_owned(), value)));
+    wish.extend(args.origin_timeout.map(|seconds| ("origin_timeout_s".to_owned(), Value::from(seconds))));
     for (field, value) in [
         ("mode", args.mode),
         ("min_tls", args.min_tls),

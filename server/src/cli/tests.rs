@@ -109,6 +109,11 @@ async fn a_hostname_is_set_changed_listed_and_removed() {
         let refused = rig.refused(&["host", "set", "www.example.com", "--origin", origin]).await;
         assert!(refused.contains("origins:"), "{refused}");
     }
+    let patience = ["host", "set", "www.example.com", "--origin-timeout"];
+    assert_eq!(rig.json(&[&patience[..], &["0"]].concat()).await["origin_timeout_s"], 0);
+    assert_eq!(rig.json(&["host", "set", "www.example.com"]).await["origin_timeout_s"], 0);
+    let refused = rig.refused(&[&patience[..], &["86401"]].concat()).await;
+    assert!(refused.contains("origin_timeout_s: 0 to 86400"), "{refused}");
     let ca = std::fs::read_to_string(&rig.made.as_ref().expect("made").ca_file).expect("a CA");
     let ca = ca.replace("\r\n", "\n");
     let [good, key, none, leaf] = [

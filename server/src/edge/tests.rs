@@ -118,6 +118,7 @@ impl Rig {
             origins: Vec::new(),
             when_stale: WhenStale::Closed,
             forward_certificate: true,
+            origin_timeout_s: 60,
         };
         let set = SetHost { rule, origin_tls: OriginTls::default(), by };
         registrar.ledger().transact(set).await.expect("stored");

@@ -19,10 +19,10 @@ use muster_policy::identity::{AccountId, CaId, Serial, ZoneId};
 use prometheus_client::registry::Registry;
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use tokio::net::TcpListener;
-use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::site::{Site, new_key, raise_file_limit, server_ca};
+use crate::processors::on_the_servers;
 use crate::server::{Server, first_line};
 
 const ACCOUNT: AccountId = AccountId::from_bytes([1; 16]);
@@ -52,7 +52,7 @@ pub(crate) fn host(number: usize) -> String {
 
 /// Starts one.
 pub(crate) async fn start(site: &Site, hosts: usize, revoked: usize) -> anyhow::Result<Server> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = on_the_servers(std::env::current_exe()?);
     command.arg("alone").arg("--devices").arg(site.file("devices.der"));
     command.arg("--server-ca-key").arg(site.file("server-ca.key"));
     command.args(["--hosts", &hosts.to_string(), "--revoked", &revoked.to_string()]);
@@ -129,6 +129,7 @@ fn host_entry(issuer: &Issuer<'_, KeyPair>, number: usize) -> anyhow::Result<Hos
             origins: Vec::new(),
             when_stale: Default::default(),
             forward_certificate: true,
+            origin_timeout_s: 60,
         },
         certificate: Some(TlsIdentity {
             chain: vec![certificate.der().to_vec().into()],

@@ -29,6 +29,7 @@ use super::peers::{load_average, origin};
 use super::revoke::{print_quantiles, quantile};
 use super::site::{DOOR, Site, raise_file_limit};
 use crate::Goals;
+use crate::processors::{self, on_the_servers, pin};
 use crate::server::Server;
 
 /// The goal for an honest client, and how far above what the server can do the flood has to be.
@@ -40,8 +41,6 @@ const DOOR_STATUS: u16 = 502;
 const PAUSE: Duration = Duration::from_millis(20);
 /// After this it would have given up.
 const VISIT_TIMEOUT: Duration = Duration::from_secs(30);
-const SERVER_PROCESSOR: &str = "0";
-const FLOOD_PROCESSOR: &str = "1";
 /// How long it is looked at what others leave of a processor.
 const SPIN: Duration = Duration::from_secs(2);
 /// How many a second are made to learn what one costs.
@@ -104,7 +103,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Goals> {
     // As it ships, with all its bounds.
     std::fs::write(site.dir().join("muster.toml"), "")?;
     let server = site.serve(origin().await?).await?;
-    pin(SERVER_PROCESSOR, &server.pid().to_string()).await?;
+    pin(processors::SERVER, server.pid().as_raw().try_into()?).await?;
     let caller = site.callers(&devices)?.pop().context("a device")?;
     let flood = Flood { hello: STANDARD.encode(hello()?), server: &server, arguments: &arguments };
     let span = Duration::from_secs(arguments.seconds);
@@ -170,7 +169,7 @@ impl Flood<'_> {
         let mut flooders = Vec::new();
         for _ in 0..self.arguments.processes {
             let flooder = self.start(then, per_s / self.arguments.processes)?;
-            pin(FLOOD_PROCESSOR, &flooder.id().context("a flooder")?.to_string()).await?;
+            pin(processors::LOAD, flooder.id().context("a flooder")?).await?;
             flooders.push(flooder);
         }
         let before = self.server.cpu_ms()?;
@@ -198,10 +197,7 @@ impl Flood<'_> {
 
 /// How much of the server's processor others leave: what a process that never waits gets of it.
 async fn share_of_a_processor() -> anyhow::Result<f64> {
-    let mut spinning = Command::new("taskset")
-        .args(["-c", SERVER_PROCESSOR, "sh", "-c", "while :; do :; done"])
-        .kill_on_drop(true)
-        .spawn()?;
+    let mut spinning = on_the_servers("sh").args(["-c", "while :; do :; done"]).kill_on_drop(true).spawn()?;
     let pid = Pid::from_raw(i32::try_from(spinning.id().context("a process")?)?);
     let (began, clock) = (Instant::now(), clock_getcpuclockid(pid)?);
     tokio::time::sleep(SPIN).await;
@@ -209,14 +205,6 @@ async fn share_of_a_processor() -> anyhow::Result<f64> {
     let share = used.as_secs_f64() / began.elapsed().as_secs_f64();
     spinning.kill().await?;
     Ok(share)
-}
-
-/// Has a process run on one processor.
-async fn pin(processor: &str, pid: &str) -> anyhow::Result<()> {
-    let pinned =
-        Command::new("taskset").args(["-acp", processor, pid]).stdout(Stdio::null()).status().await?;
-    anyhow::ensure!(pinned.success(), "taskset can't pin {pid}");
-    Ok(())
 }
 
 /// Visits of the honest client.

@@ -4,7 +4,7 @@
 //! those of the same devices; ratios are taken inside a round. A certificate that a server sees for the
 //! first time is one that Muster verifies; the second time it knows the chain. Then, each on processes
 //! of their own: changes under load, idle connections, and edges of the library with a million revoked
-//! certificates and with ten thousand hostnames.
+//! certificates and with ten thousand hostnames. Servers have one processor, and this process the other.
 
 pub(crate) mod alone;
 mod caller;
@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use self::caller::{Caller, Line, get};
 use self::load::{cpu_each, do_all};
@@ -27,6 +27,7 @@ use self::peers::{load_average, mosquitto, nginx, origin};
 use self::revoke::Visits;
 use self::site::{DOOR, MQTT, PROXY, Site};
 use crate::fleet::Device;
+use crate::processors::{self, pin};
 use crate::server::Server;
 use crate::{Goals, bound, median};
 
@@ -73,9 +74,22 @@ pub(crate) struct Arguments {
     /// Idle connections.
     #[arg(long, default_value_t = 5_000)]
     idle: usize,
-    /// Only the HTTPS load on Muster; for profilers.
-    #[arg(long)]
-    https_only: bool,
+    /// Only this load, on Muster alone; for profilers.
+    #[arg(long, value_enum)]
+    only: Option<Load>,
+}
+
+/// What Muster is loaded with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Load {
+    /// New HTTPS connections.
+    Https,
+    /// New HTTPS connections of certificates that were seen before.
+    Known,
+    /// New MQTT connections.
+    Mqtt,
+    /// Requests to the origin on kept connections.
+    Proxied,
 }
 
 /// The figures of all rounds, by what they are.
@@ -91,14 +105,15 @@ struct Figures {
 /// Measures.
 #[expect(clippy::print_stdout, reason = "the report of a bench")]
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Goals> {
+    pin(processors::LOAD, std::process::id()).await?;
     let each = arguments.https + arguments.mqtt;
     let count = (each * arguments.rounds).max(arguments.idle) + WARM_UP;
     let (site, devices) = Site::found(count).await?;
     let (warm, devices) = devices.split_at(WARM_UP);
     let origin = origin().await?;
-    let muster = site.serve(origin).await?;
-    if arguments.https_only {
-        return https_only(&site, devices, muster, &arguments).await;
+    let muster = site.serve_apart(origin).await?;
+    if let Some(load) = arguments.only {
+        return only(load, &site, devices, muster, &arguments).await;
     }
     let mut goals = Goals::Met;
     let mut figures = Figures::default();
@@ -122,17 +137,26 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Goals> {
     Ok(goals)
 }
 
+/// One load, round after round.
 #[expect(clippy::print_stdout, reason = "the report of a bench")]
-async fn https_only(
+async fn only(
+    load: Load,
     site: &Site,
     devices: &[Device],
     muster: Server,
     arguments: &Arguments,
 ) -> anyhow::Result<Goals> {
     println!("muster is process {}", muster.pid());
-    for devices in devices.chunks(arguments.https) {
-        let callers = site.callers(devices)?;
-        println!("https {:.4} ms", https(&muster, &callers, (DOOR, DOOR_STATUS), arguments).await?);
+    for round in devices.chunks_exact(arguments.https).take(arguments.rounds) {
+        let round =
+            if load == Load::Known { devices.get(..arguments.https).context("devices")? } else { round };
+        let callers = site.callers(round)?;
+        let ms = match load {
+            Load::Https | Load::Known => https(&muster, &callers, (DOOR, DOOR_STATUS), arguments).await?,
+            Load::Mqtt => mqtt(&muster, &callers, arguments).await?,
+            Load::Proxied => proxied(&muster, callers.get(..KEPT).context("callers")?).await?,
+        };
+        println!("{load:?} {ms:.4} ms");
     }
     muster.stop().await?;
     Ok(Goals::Met)
@@ -298,7 +322,7 @@ async fn reload(site: &Site, muster: &Server, devices: &[Device]) -> anyhow::Res
 async fn idle(site: &Site, devices: &[Device], origin: SocketAddr, goals: &mut Goals) -> anyhow::Result<()> {
     let callers = site.callers(devices)?;
     let mut found = Vec::new();
-    for server in [site.serve(origin).await?, mosquitto(site).await?] {
+    for server in [site.serve_apart(origin).await?, mosquitto(site).await?] {
         let address = mqtt_address(&server);
         let greet = |caller: Caller| async move { caller.greet(address, MQTT, "").await };
         let before = server.resident_mib()?;

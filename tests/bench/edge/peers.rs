@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use super::site::{DOOR, PROXY, Site};
+use crate::processors::on_the_servers;
 use crate::server::{Server, accepts};
 
 const ORIGIN_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nok\n";
@@ -50,7 +51,7 @@ pub(crate) async fn nginx(site: &Site, origin: SocketAddr) -> anyhow::Result<Ser
     );
     let file = site.file("nginx.conf");
     std::fs::write(&file, config)?;
-    let mut command = Command::new("/usr/sbin/nginx");
+    let mut command = on_the_servers("/usr/sbin/nginx");
     command.arg("-e").arg(site.file("nginx.log")).arg("-p").arg(site.path()).arg("-c").arg(file);
     started(command, address).await.context("nginx: install Debian's nginx-light")
 }
@@ -68,7 +69,7 @@ pub(crate) async fn mosquitto(site: &Site) -> anyhow::Result<Server> {
     );
     let file = site.file("mosquitto.conf");
     std::fs::write(&file, config)?;
-    let mut command = Command::new("/usr/sbin/mosquitto");
+    let mut command = on_the_servers("/usr/sbin/mosquitto");
     command.arg("-c").arg(file);
     started(command, address).await.context("mosquitto: install Debian's mosquitto")
 }

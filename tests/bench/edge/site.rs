@@ -17,6 +17,7 @@ use tokio::process::Command;
 use super::caller::Caller;
 use crate::client::roots;
 use crate::fleet::{self, Device};
+use crate::processors::on_the_servers;
 use crate::server::{Server, program};
 
 /// Answers HTTPS itself: it has no origin.
@@ -90,7 +91,16 @@ impl Site {
 
     /// Starts `muster serve` and sets its hostnames.
     pub(crate) async fn serve(&self, origin: SocketAddr) -> anyhow::Result<Server> {
-        let server = Server::edge(&self.dir()).await?;
+        self.serve_by(Command::new(program()?), origin).await
+    }
+
+    /// The same on the server's processor.
+    pub(crate) async fn serve_apart(&self, origin: SocketAddr) -> anyhow::Result<Server> {
+        self.serve_by(on_the_servers(program()?), origin).await
+    }
+
+    async fn serve_by(&self, muster: Command, origin: SocketAddr) -> anyhow::Result<Server> {
+        let server = Server::edge(muster, &self.dir()).await?;
         self.muster(&["host", "set", DOOR]).await?;
         self.muster(&["host", "set", PROXY, "--origin", &format!("http://{origin}")]).await?;
         self.muster(&["host", "set", MQTT, "--protocol", "mqtt"]).await?;

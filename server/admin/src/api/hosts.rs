@@ -27,6 +27,8 @@ use crate::request::{Account, Id, Json, Query};
 const ORIGINS_MAX: usize = 16;
 /// Longest origin.
 const ORIGIN_MAX_BYTES: usize = 300;
+/// Longest silence of an origin that is not one without end.
+const ORIGIN_TIMEOUT_MAX_S: u32 = 86_400;
 /// Most CAs that may vouch for the origins of a hostname; room for two of each of a few operators.
 const ORIGIN_CAS_MAX: usize = 8;
 /// Longest text of them.
@@ -50,6 +52,9 @@ pub(crate) struct HostView {
     origin_client_cert: bool,
     when_stale: WhenStale,
     forward_certificate: bool,
+    /// How many seconds an origin may be silent, before its answer begins and within it; 0 is for as long as
+    /// it likes.
+    origin_timeout_s: u32,
     created_at: UnixTime,
     changed_at: UnixTime,
 }
@@ -71,6 +76,7 @@ impl From<Host> for HostView {
             origin_client_cert: tls.identify,
             when_stale: rule.when_stale,
             forward_certificate: rule.forward_certificate,
+            origin_timeout_s: rule.origin_timeout_s,
             created_at: host.created_at,
             changed_at: host.changed_at,
         }
@@ -94,6 +100,8 @@ pub(crate) struct HostWish {
     origin_client_cert: Option<bool>,
     when_stale: Option<WhenStale>,
     forward_certificate: Option<bool>,
+    /// 60 of a new hostname; at most a day, and 0 for no end.
+    origin_timeout_s: Option<u32>,
 }
 
 impl HostWish {
@@ -117,6 +125,7 @@ impl HostWish {
             origins: self.origins.unwrap_or(rule.origins),
             when_stale: self.when_stale.unwrap_or(rule.when_stale),
             forward_certificate: self.forward_certificate.unwrap_or(rule.forward_certificate),
+            origin_timeout_s: self.origin_timeout_s.unwrap_or(rule.origin_timeout_s),
             ..rule
         };
         Ok((rule, tls))
@@ -159,6 +168,10 @@ pub(crate) async fn set(
     check_origins(&rule.origins)?;
     if rule.protocols.is_empty() {
         return Err(ApiError::argument("/protocols", "protocols: at least one of https, mqtt"));
+    }
+    if rule.origin_timeout_s > ORIGIN_TIMEOUT_MAX_S {
+        let text = format!("origin_timeout_s: 0 to {ORIGIN_TIMEOUT_MAX_S}");
+        return Err(ApiError::argument("/origin_timeout_s", text));
     }
     let set = SetHost { rule, origin_tls, by: caller.by(api.now()) };
     Answer::one(&HostView::from(api.registrar().ledger().transact(set).await?))

@@ -55,6 +55,7 @@ fn entry(name: &str, (der, key): &(ByteBuf, SecretKey)) -> HostEntry {
             origins: Vec::new(),
             when_stale: WhenStale::Closed,
             forward_certificate: true,
+            origin_timeout_s: 60,
         },
         certificate: Some(TlsIdentity { chain: vec![der.clone()], key: key.clone() }),
         origin_tls: OriginTls::default(),

@@ -14,13 +14,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
+use muster_policy::reason::Reason;
 use tokio::time::{Instant, Sleep};
 
 use super::headers;
 use super::requests::UnderWay;
-
-/// How long a client may pause within a body.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+use crate::metrics::Metrics;
 
 /// The body of an answer: streamed from an origin, or a page of our own.
 pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, BodyError>;
@@ -32,6 +31,8 @@ pub(crate) enum BodyError {
     Broken(#[from] hyper::Error),
     #[error("the client paused for too long")]
     Paused,
+    #[error("the origin was silent for too long")]
+    OriginSilent,
 }
 
 /// The answers of one connection that have handed out a piece which the client has not taken yet.
@@ -64,14 +65,32 @@ pub(crate) struct AnswerBody {
     offers: Arc<Offers>,
     id: u64,
     /// Judged again by every change, until the answer is over.
-    _under_way: UnderWay,
+    under_way: UnderWay,
+    patience: Patience,
+    metrics: Arc<Metrics>,
 }
 
 impl AnswerBody {
-    pub(crate) fn new(body: Incoming, offers: &Arc<Offers>, under_way: UnderWay) -> Self {
+    /// `silence_max` is how long the origin may pause in it.
+    pub(crate) fn new(
+        body: Incoming,
+        offers: &Arc<Offers>,
+        under_way: UnderWay,
+        silence_max: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let mut pending = offers.pending();
         pending.last_id += 1;
-        Self { body, offers: Arc::clone(offers), id: pending.last_id, _under_way: under_way }
+        let (id, patience) = (pending.last_id, Patience::new(silence_max));
+        Self { body, offers: Arc::clone(offers), id, under_way, patience, metrics }
+    }
+
+    /// Nothing came of the origin. The answer has begun, so all that is left to do is to break it off.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        ready!(self.patience.poll_end(cx));
+        tracing::warn!(host = &*self.under_way.asked.host, "an origin was silent within its answer");
+        self.metrics.refused(Reason::OriginTimeout);
+        Poll::Ready(BodyError::OriginSilent)
     }
 }
 
@@ -85,7 +104,10 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.offers.pending().since.remove(&self.id);
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            return self.poll_silence(cx).map(|silent| Some(Err(silent)));
+        };
+        self.patience.stop();
         if matches!(frame, Some(Ok(_))) && !self.body.is_end_stream() {
             self.offers.pending().since.insert(self.id, Instant::now());
         }
@@ -116,22 +138,27 @@ struct Watched {
     patience: Patience,
 }
 
-/// How much longer a client may pause. Only what is asked for and does not come counts: while an origin takes
-/// nothing, nobody waits for the client.
-#[derive(Default)]
+/// How much longer one side may pause. Only what is asked for and does not come counts: while an origin takes
+/// nothing, nobody waits for the client, and the other way round.
 struct Patience {
+    most: Duration,
     /// Made with the first pause, so that short bodies need no timer.
     timer: Option<Pin<Box<Sleep>>>,
     is_running: bool,
 }
 
 impl Patience {
+    const fn new(most: Duration) -> Self {
+        Self { most, timer: None, is_running: false }
+    }
+
     /// Nothing came; ready when that has been so for too long.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE_MAX)));
+        let most = self.most;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(most)));
         if !self.is_running {
             self.is_running = true;
-            timer.as_mut().reset(Instant::now() + PAUSE_MAX);
+            timer.as_mut().reset(Instant::now() + most);
         }
         timer.as_mut().poll(cx)
     }
@@ -143,12 +170,13 @@ impl Patience {
 }
 
 impl RequestBody {
-    pub(crate) fn new(body: Incoming, progress: Progress) -> Self {
+    /// `pause_max` is how long the client may pause in it.
+    pub(crate) fn new(body: Incoming, progress: Progress, pause_max: Duration) -> Self {
         if body.is_end_stream() {
             progress.done();
             Self::empty()
         } else {
-            Self(Some(Watched { body, progress, patience: Patience::default() }))
+            Self(Some(Watched { body, progress, patience: Patience::new(pause_max) }))
         }
     }
 
@@ -190,12 +218,19 @@ pub(crate) struct Progress(Arc<AtomicU64>);
 
 /// No body has so many frames.
 const DONE: u64 = u64::MAX;
+/// The client did not go on with it.
+const PAUSED: u64 = u64::MAX - 1;
 
 impl Progress {
     /// How many frames the origin has taken; none when it has the whole request.
     pub(crate) fn frames(&self) -> Option<u64> {
         let frames = self.0.load(Ordering::Relaxed);
-        (frames != DONE).then_some(frames)
+        (frames < PAUSED).then_some(frames)
+    }
+
+    /// Whether the client was given up, as it did not go on.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == PAUSED
     }
 
     fn moved(&self) {
@@ -205,11 +240,17 @@ impl Progress {
     fn done(&self) {
         self.0.store(DONE, Ordering::Relaxed);
     }
+
+    fn paused(&self) {
+        self.0.store(PAUSED, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.progress.done();
+        if !self.progress.is_paused() {
+            self.progress.done();
+        }
     }
 }
 
@@ -217,6 +258,7 @@ impl Watched {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
             ready!(self.patience.poll_end(cx));
+            self.progress.paused();
             return Poll::Ready(Some(Err(BodyError::Paused)));
         };
         self.patience.stop();
@@ -244,9 +286,11 @@ mod tests {
 
     use super::*;
 
+    const PAUSE_MAX: Duration = Duration::from_secs(60);
+
     #[tokio::test(start_paused = true)]
     async fn a_client_is_given_up_for_its_own_pause_and_not_for_that_of_the_origin() {
-        let mut patience = Patience::default();
+        let mut patience = Patience::new(PAUSE_MAX);
         let asked =
             async |patience: &mut Patience| poll_fn(|cx| Poll::Ready(patience.poll_end(cx).is_ready())).await;
         assert!(!asked(&mut patience).await);

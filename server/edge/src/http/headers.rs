@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::names;
@@ -129,6 +130,17 @@ pub(crate) fn withhold_fields(headers: &mut HeaderMap) {
     for name in fields {
         headers.remove(name);
     }
+}
+
+/// RFC 9110 §7.6.3: says to the origin that the request came through here, and what it was spoken in. Its answer is
+/// not told so on, which a gateway may leave out: a client sees no more of what is behind the name.
+pub(crate) fn add_via(request: &mut HeaderMap, spoken: Version) {
+    let via = match spoken {
+        Version::HTTP_2 => "2.0 muster",
+        Version::HTTP_10 => "1.0 muster",
+        _ => "1.1 muster",
+    };
+    request.append(header::VIA, HeaderValue::from_static(via));
 }
 
 /// Adds where a request came from. Removing what a client said of it comes before.

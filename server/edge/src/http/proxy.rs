@@ -8,6 +8,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
@@ -15,7 +16,7 @@ use http::{Method, Request, Response, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use muster_policy::access::Permit;
-use muster_policy::host::Protocol;
+use muster_policy::host::{HostRule, Protocol};
 use muster_policy::reason::Reason;
 
 use super::body::{AnswerBody, Offers, Progress, RequestBody, ResponseBody};
@@ -30,6 +31,9 @@ use crate::tls::verifier::Verified;
 
 /// How often within the time of a write a connection is looked at.
 const STALL_LOOKS: u32 = 4;
+
+/// As good as without end for a wait.
+const FOR_EVER_S: u32 = u32::MAX;
 
 /// A connection that speaks HTTP, with who is on it.
 pub(crate) struct Visit {
@@ -111,7 +115,8 @@ impl Visit {
         }
         let upgrade = Upgrade::of(&mut request)?;
         let host = HeaderValue::try_from(authority.as_str()).map_err(|_| Reason::RequestMalformed)?;
-        self.rewrite(request.headers_mut(), host, under_way.asked.identity(&permit));
+        let spoken = request.version();
+        self.rewrite(request.headers_mut(), spoken, host, under_way.asked.identity(&permit));
         if !door.rule.forward_certificate {
             headers::withhold_certificate(request.headers_mut());
         }
@@ -146,15 +151,23 @@ impl Visit {
         }
     }
 
-    fn rewrite(&self, request: &mut HeaderMap, host: HeaderValue, identity: Option<&HeaderMap>) {
+    fn rewrite(
+        &self,
+        request: &mut HeaderMap,
+        spoken: Version,
+        host: HeaderValue,
+        identity: Option<&HeaderMap>,
+    ) {
         headers::strip_hop_by_hop(request);
         headers::strip(request);
         headers::join_cookies(request);
+        headers::add_via(request, spoken);
+        // A map is copied for much less than its fields are entered one by one. The client has none of ours left.
+        let ours = identity.map_or_else(headers::anonymous, HeaderMap::clone);
+        let theirs = std::mem::replace(request, ours);
+        request.extend(theirs);
         headers::add_forwarded(request, self.source.ip(), &host);
         request.insert(header::HOST, host);
-        let nobody = OnceLock::new();
-        let identity = identity.unwrap_or_else(|| nobody.get_or_init(headers::anonymous));
-        request.extend(identity.iter().map(|(name, value)| (name.clone(), value.clone())));
     }
 
     async fn forward(
@@ -165,7 +178,8 @@ impl Visit {
         under_way: UnderWay,
     ) -> Result<Response<ResponseBody>, Reason> {
         let progress = Progress::default();
-        let mut request = request.map(|body| RequestBody::new(body, progress.clone()));
+        let pause_max = self.shared.limits.body_pause;
+        let mut request = request.map(|body| RequestBody::new(body, progress.clone(), pause_max));
         *request.version_mut() = Version::HTTP_11;
         request.extensions_mut().clear();
         if let Some(upgrade) = &upgrade {
@@ -173,11 +187,15 @@ impl Visit {
         }
         let answer = door.origins.send(request);
         tokio::pin!(answer);
+        let silence_max = silence_max(&door.rule);
         let mut frames_before = None;
         let mut response = loop {
             tokio::select! {
-                answer = answer.as_mut() => break answer?,
-                () = tokio::time::sleep(self.shared.limits.answer_timeout) => {
+                answer = answer.as_mut() => match answer {
+                    Err(_) if progress.is_paused() => return Err(Reason::BodyTimeout),
+                    answer => break answer?,
+                },
+                () = tokio::time::sleep(silence_max) => {
                     // A long upload is no slow origin, as long as the origin takes something of it.
                     let frames = progress.frames();
                     if frames.is_none() || frames == frames_before {
@@ -193,14 +211,25 @@ impl Visit {
         if let Some(accepted) = accepted {
             accepted.confirm(response.headers_mut());
         }
-        Ok(response.map(|body| AnswerBody::new(body, &self.offers, under_way).boxed_unsync()))
+        let metrics = Arc::clone(&self.shared.metrics);
+        let answer = |body| AnswerBody::new(body, &self.offers, under_way, silence_max, metrics);
+        Ok(response.map(|body| answer(body).boxed_unsync()))
     }
+}
+
+/// How long an origin of this hostname may be silent.
+fn silence_max(rule: &HostRule) -> Duration {
+    let seconds = if rule.origin_timeout_s == 0 { FOR_EVER_S } else { rule.origin_timeout_s };
+    Duration::from_secs(seconds.into())
 }
 
 /// The one host that a request is for.
 fn authority<B>(request: &Request<B>) -> Result<Authority, Reason> {
-    if request.method() == Method::CONNECT {
-        return Err(Reason::RequestMalformed);
+    match *request.method() {
+        Method::CONNECT => return Err(Reason::RequestMalformed),
+        // RFC 9110 §9.3.8: what answers it sends back all it was sent, and with it what only origins are told.
+        Method::TRACE => return Err(Reason::MethodRefused),
+        _ => {}
     }
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next().map(|host| Authority::try_from(host.as_bytes()));

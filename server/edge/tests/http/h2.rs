@@ -15,7 +15,7 @@ use crate::rig::{self, Rig, host};
 use crate::script::{Script, Then};
 
 /// What ends a wait that should have ended long before, also on a machine with other work.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Streams that are opened and reset end the connection, not the edge (CVE-2023-44487).
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn a_storm_of_resets_ends_the_connection() {
 }
 
 /// RFC 9113 §4.1.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
@@ -164,7 +164,7 @@ async fn a_client_that_takes_nothing_of_a_stream_is_sent_away() {
 }
 
 /// RFC 7541 §6.2.2: a field as it is, whatever it is.
-fn field(name: &[u8], value: &[u8]) -> Vec<u8> {
+pub(crate) fn field(name: &[u8], value: &[u8]) -> Vec<u8> {
     let length = |text: &[u8]| u8::try_from(text.len()).ok().filter(|length| *length < 127).expect("short");
     [&[0, length(name)][..], name, &[length(value)], value].concat()
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use muster_edge::{Event, OriginTls, SecretKey, TlsIdentity};
 use muster_policy::host::{HostMode, Protocol};
+use muster_policy::reason::Reason;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -36,8 +37,9 @@ async fn an_origin_that_is_away_is_named_and_its_peers_take_over() {
 async fn an_origin_that_does_not_answer_is_given_up() {
     let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = socket.local_addr().expect("an address");
-    let rig = Rig::with(|_| {}, |config| config.limits.answer_timeout = Duration::from_millis(200)).await;
-    let entry = host(&rig.server_ca, "slow.example.com", HostMode::Off, Protocol::Https, address);
+    let rig = Rig::start().await;
+    let mut entry = host(&rig.server_ca, "slow.example.com", HostMode::Off, Protocol::Https, address);
+    entry.rule.origin_timeout_s = 1;
     rig.tell(vec![Event::Host(Box::new(entry))]);
     let answer = rig.get("slow.example.com", None).await.expect("answered");
     assert_eq!((answer.status.as_u16(), answer.reason()), (504, "origin_timeout"));
@@ -64,15 +66,15 @@ async fn reader(octets: usize) -> std::net::SocketAddr {
 
 #[tokio::test]
 async fn an_upload_that_the_origin_does_not_take_is_given_up_and_a_slow_one_is_not() {
-    let timeout = Duration::from_millis(400);
-    let rig = Rig::with(|_| {}, |config| config.limits.answer_timeout = timeout).await;
+    let rig = Rig::start().await;
     // More than all buffers on the way hold, and a trickle.
     for (name, taken, octets, pause, answer) in [
         ("stuck.example.com", 0, 64 * 1024 * 1024, Duration::ZERO, "HTTP/1.1 504"),
-        ("slow.example.com", 1000, 1000, timeout / 200, "HTTP/1.1 200"),
+        ("slow.example.com", 1000, 1000, Duration::from_micros(2_500), "HTTP/1.1 200"),
     ] {
         let origin = reader(taken).await;
-        let entry = host(&rig.server_ca, name, HostMode::Off, Protocol::Https, origin);
+        let mut entry = host(&rig.server_ca, name, HostMode::Off, Protocol::Https, origin);
+        entry.rule.origin_timeout_s = 1;
         rig.tell(vec![Event::Host(Box::new(entry))]);
         let config = rig.client(None, &[b"http/1.1"]);
         let stream = rig.tls(rig.https, name, config).await.expect("connected");
@@ -92,6 +94,91 @@ async fn an_upload_that_the_origin_does_not_take_is_given_up_and_a_slow_one_is_n
         answered.expect("in time").expect("an answer");
         assert_eq!(String::from_utf8_lossy(&status), answer, "{name}");
     }
+}
+
+/// An origin that says half of its answer, and the rest of it after a pause.
+async fn hesitant(pause: Duration) -> std::net::SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = socket.accept().await {
+            tokio::spawn(async move {
+                while stream.read_u8().await? != b'\n' {}
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf").await?;
+                tokio::time::sleep(pause).await;
+                stream.write_all(b"more").await?;
+                std::future::pending::<std::io::Result<()>>().await
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_origin_that_is_silent_within_its_answer_is_given_up_unless_its_hostname_waits() {
+    let rig = Rig::start().await;
+    let day = Duration::from_secs(86_400);
+    for (name, pause, timeout_s, whole) in [
+        ("stuck.example.com", day, 1, false),
+        ("patient.example.com", Duration::from_secs(2), 0, true),
+        ("usual.example.com", Duration::from_secs(2), 60, true),
+    ] {
+        let origin = hesitant(pause).await;
+        let mut entry = host(&rig.server_ca, name, HostMode::Off, Protocol::Https, origin);
+        entry.rule.origin_timeout_s = timeout_s;
+        rig.tell(vec![Event::Host(Box::new(entry))]);
+        let config = rig.client(None, &[b"http/1.1"]);
+        let mut stream = rig.tls(rig.https, name, config).await.expect("connected");
+        let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer));
+        let _ = read.await.expect("it ends");
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.contains("200 OK") && text.ends_with(if whole { "halfmore" } else { "half" }), "{text}");
+    }
+    assert_eq!(rig.edge.counters().refused_by_reason, [(Reason::OriginTimeout, 1)]);
+}
+
+/// The other streams of the connection are other origins'.
+#[tokio::test]
+async fn a_silent_origin_costs_an_h2_client_one_stream() {
+    let rig = Rig::start().await;
+    let origin = hesitant(Duration::from_secs(86_400)).await;
+    let mut entry = host(&rig.server_ca, "stuck.example.com", HostMode::Off, Protocol::Https, origin);
+    entry.rule.origin_timeout_s = 1;
+    rig.tell(vec![Event::Host(Box::new(entry))]);
+    let config = rig.client(None, &[b"h2"]);
+    let stream = rig.tls(rig.https, "stuck.example.com", config).await.expect("connected");
+    let (mut sender, connection) = h2::client::handshake(stream).await.expect("h2");
+    tokio::spawn(connection);
+    for _ in 0..2 {
+        sender = sender.ready().await.expect("open");
+        let request = http::Request::get("https://stuck.example.com/").body(()).expect("a request");
+        let (answer, _) = sender.send_request(request, true).expect("sent");
+        let mut body = answer.await.expect("begun").into_body();
+        assert_eq!(body.data().await.expect("a piece").expect("read"), "half");
+        let ended = tokio::time::timeout(Duration::from_secs(60), body.data()).await.expect("it ends");
+        assert!(ended.is_some_and(|ended| ended.is_err_and(|error| error.is_reset())));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_pauses_within_its_request_is_told_so() {
+    let rig = Rig::with(|_| {}, |config| config.limits.body_pause = Duration::from_millis(300)).await;
+    let origin = Script::by(|_, _| (Vec::new(), Then::Stay)).await;
+    let entry = host(&rig.server_ca, "pause.example.com", HostMode::Off, Protocol::Https, origin.address);
+    rig.tell(vec![Event::Host(Box::new(entry))]);
+    let config = rig.client(None, &[b"http/1.1"]);
+    let mut stream = rig.tls(rig.https, "pause.example.com", config).await.expect("connected");
+    let request = "POST / HTTP/1.1\r\nHost: pause.example.com\r\nContent-Length: 8\r\n\r\nhalf";
+    stream.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer));
+    let _ = read.await.expect("it ends");
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.starts_with("HTTP/1.1 400") && text.contains("body_timeout"), "{text}");
+    origin.until(|heard| heard.iter().all(|text| text.ends_with("half"))).await;
 }
 
 /// An HTTPS origin that wants a client certificate and names who showed it.
@@ -358,4 +445,16 @@ async fn whether_an_origin_is_still_there_is_asked_of_the_system() {
         .filter_map(|fields| fields.get(5).map(|timer| timer[..2].to_owned()))
         .collect();
     assert_eq!(timers, ["02"], "{table}");
+}
+
+/// RFC 9110 §15.2: there may be any number of them before an answer, but no time without end.
+#[tokio::test]
+async fn an_origin_that_only_says_that_it_will_answer_is_given_up() {
+    let rig = Rig::start().await;
+    let origin = Script::start("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(20), Then::Stay).await;
+    let mut entry = host(&rig.server_ca, "hints.example.com", HostMode::Off, Protocol::Https, origin.address);
+    entry.rule.origin_timeout_s = 1;
+    rig.tell(vec![Event::Host(Box::new(entry))]);
+    let answer = rig.get("hints.example.com", None).await.expect("answered");
+    assert_eq!((answer.status.as_u16(), answer.reason()), (504, "origin_timeout"));
 }

@@ -413,7 +413,9 @@ async fn every_method_is_the_origins_to_answer_but_those_that_speak_of_the_way()
         ("GET http://off.example.com/x HTTP/1.1", "200", "GET /x"),
         ("GET http://off.example.com HTTP/1.1", "200", "GET /"),
         ("GET ftp://off.example.com/x HTTP/1.1", "200", "GET /x"),
-        ("TRACE /x HTTP/1.1", "200", "TRACE /x"),
+        ("TRACE /x HTTP/1.1", "405", "allow: GET, HEAD"),
+        ("TRACE /x HTTP/1.1", "405", "method_refused"),
+        ("GET /x HTTP/1.1", "200", "via: 1.1 muster"),
         ("CONNECT off.example.com:443 HTTP/1.1", "400", "request_malformed"),
     ] {
         let host = if line.starts_with("CONNECT") { "off.example.com:443" } else { "off.example.com" };
@@ -424,4 +426,45 @@ async fn every_method_is_the_origins_to_answer_but_those_that_speak_of_the_way()
             "{line}: {answer}"
         );
     }
+}
+
+/// Whatever of a request a client never ends, it is sent away: for its length, or as nothing of a body comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_part_of_a_request_but_its_body_is_read_for_ever() {
+    let rig = Rig::with(|_| {}, |config| config.limits.body_pause = Duration::from_secs(1)).await;
+    let chunked = "POST / HTTP/1.1\r\nHost: off.example.com\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let floods = [
+        ("a target", "GET /".to_owned(), "a"),
+        ("a field", "GET / HTTP/1.1\r\nHost: off.example.com\r\nx: ".to_owned(), "a"),
+        ("fields", "GET / HTTP/1.1\r\nHost: off.example.com\r\n".to_owned(), "x: a\r\n"),
+        ("the size of a chunk", chunked.to_owned(), "0"),
+        ("extensions of a chunk", format!("{chunked}1"), ";a=b"),
+        (
+            "extensions of chunks",
+            chunked.to_owned(),
+            "1;aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa=b\r\nx\r\n",
+        ),
+        ("a trailer", format!("{chunked}0\r\nx: "), "a"),
+        ("trailers", format!("{chunked}0\r\n"), "x: a\r\n"),
+    ];
+    join_all(floods.map(async |(name, first, again)| {
+        let config = rig.client(None, &[b"http/1.1"]);
+        let stream = rig.tls(rig.https, "off.example.com", config).await.expect("connected");
+        let (mut read, mut write) = tokio::io::split(stream);
+        write.write_all(first.as_bytes()).await.expect("written");
+        let many = again.repeat(16 * 1024 / again.len());
+        let flooding = async { while write.write_all(many.as_bytes()).await.is_ok() {} };
+        let answered = async {
+            let mut answer = Vec::new();
+            let _ = read.read_to_end(&mut answer).await;
+        };
+        // It closes, or breaks off.
+        let ended = async { tokio::join!(flooding, answered) };
+        assert!(
+            tokio::time::timeout(Duration::from_secs(60), ended).await.is_ok(),
+            "{name} is read for ever"
+        );
+    }))
+    .await;
+    assert_eq!(rig.get("off.example.com", None).await.expect("served").status, 200);
 }

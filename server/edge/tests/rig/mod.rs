@@ -51,6 +51,7 @@ pub(crate) const ACCOUNT: AccountId = AccountId::from_bytes([1; 16]);
 pub(crate) const OTHER_ACCOUNT: AccountId = AccountId::from_bytes([2; 16]);
 pub(crate) const NOW: i64 = 1_800_000_000;
 const YEAR: i64 = 31_536_000;
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A CA that issues what a test asks for.
 pub(crate) struct TestCa {
@@ -248,6 +249,10 @@ impl Rig {
             clock: Clock::from_fn(move || UnixTime::from_secs(turned.load(Ordering::Relaxed))),
             ..EdgeConfig::default()
         };
+        // A handshake takes as long as the machine's other work has it: who tests these times sets his own.
+        config.limits.hello_timeout = HANDSHAKE_PATIENCE;
+        config.limits.handshake_times.handshake = HANDSHAKE_PATIENCE;
+        config.limits.handshake_times.crowded = HANDSHAKE_PATIENCE;
         configure(&mut config);
         let mut registry = Registry::default();
         let edge = Edge::start(config, Arc::new(EchoBroker), &mut registry).expect("an edge");
@@ -457,6 +462,7 @@ pub(crate) fn host(
             origins: vec![format!("http://{origin}")],
             when_stale: WhenStale::Closed,
             forward_certificate: true,
+            origin_timeout_s: 60,
         },
         certificate: Some(identity(&pair)),
         origin_tls: OriginTls::default(),

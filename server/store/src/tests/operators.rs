@@ -77,6 +77,7 @@ fn a_hostname_lies_in_a_zone_of_its_account_and_belongs_to_nobody_else() {
         origins: Vec::new(),
         when_stale: WhenStale::Closed,
         forward_certificate: true,
+        origin_timeout_s: 60,
     };
     let set = |rule: HostRule| SetHost { rule, origin_tls: OriginTls::default(), by: rig.by() };
     let outside = rule("mqtt.example.org");
