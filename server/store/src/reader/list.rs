@@ -18,7 +18,8 @@ use crate::mark::Mark;
 use crate::reader::page::{List, Order, Reach};
 use crate::reader::{Page, Paging, Reader};
 use crate::record::{
-    Certificate, CertificateStatus, Device, Request, RevokedEntry, Token, TokenState, WaitingRequest, Zone,
+    Certificate, CertificateStatus, Device, ForeignRevoked, Request, RevokedEntry, Token, TokenState,
+    WaitingRequest, Zone,
 };
 use crate::tables::TableName;
 use crate::transaction::Fault;
@@ -278,6 +279,22 @@ impl Reader {
             length: Some(self.counters(account)?.waiting),
             filter: None,
             load: &load,
+        }
+        .page(paging)
+    }
+
+    /// The certificates of a CA that were issued elsewhere and are revoked, by serial.
+    ///
+    /// # Errors
+    /// See [`Reader::certificates`].
+    pub fn foreign_revoked_of(&self, ca: CaId, paging: &Paging) -> Result<Page<ForeignRevoked>, Fault> {
+        List {
+            table: self.table(TableName::ForeignRevoked)?,
+            prefix: ca.as_bytes().to_vec(),
+            order: Order::Ascending,
+            length: Some(self.foreign_ca(ca)?.revoked),
+            filter: None,
+            load: &|_, value| codec::decode(TableName::ForeignRevoked, value).map(Some),
         }
         .page(paging)
     }
