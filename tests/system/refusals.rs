@@ -31,12 +31,13 @@ const ELSEWHERE: &[(Reason, &str)] = &[
 
 /// Reasons of the edge, which EST never gives; each is caused over the wire by a test of muster-edge.
 /// They are alerts, statuses, log lines and metrics; not in the audit, which a stranger at the door could fill.
-const EDGE: [(Reason, &str); 19] = [
+const EDGE: [(Reason, &str); 20] = [
     (Reason::AccessDenied, "gate: an_access_application_is_enforced_at_its_path"),
     (Reason::RuleBlocked, "gate: a_rule_blocks_who_it_means"),
     (Reason::CaNotAccepted, "live: whatever_takes_the_right_away_ends_the_connection"),
     (Reason::ChainExcessive, "identity: a_bad_certificate_is_refused_whether_or_not_one_is_demanded"),
     (Reason::ClientCertificateRequired, "identity: a_mode_says_who_is_served_without_a_certificate"),
+    (Reason::CrlStale, "live: a_ca_whose_list_ends_lets_nobody_in_until_the_next"),
     (Reason::GroupsChanged, "live: a_device_that_changes_its_groups_connects_anew"),
     (Reason::HostMisdirected, "http: a_request_for_another_hostname_is_misdirected_on_every_stream"),
     (Reason::HostUnknown, "live: whatever_takes_the_right_away_ends_the_connection"),
