@@ -225,7 +225,7 @@ fn a_certificate_is_revoked_by_its_names_without_any_crl() {
 #[test]
 fn a_ca_without_a_fresh_crl_is_closed_or_open_as_it_is_set() {
     let bench = Bench::start("");
-    bench.take(&bench.crl("", "-crlsec 6", "short.pem"));
+    bench.take(&bench.crl("", "-crlsec 20", "short.pem"));
     let until = |wanted: Option<u16>| {
         let deadline = Instant::now() + PATIENCE;
         while bench.visits("meter-2") != wanted {

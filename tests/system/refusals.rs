@@ -20,6 +20,7 @@ const ELSEWHERE: &[(Reason, &str)] = &[
     (Reason::CaUnavailable, "time: no_certificate_outlives_its_ca_and_none_is_made_after_its_end"),
     (Reason::CertificateExpired, "time: an_ended_certificate_renews_only_inside_the_grace_of_its_profile"),
     (Reason::CertificateNotYetValid, "time: a_certificate_is_no_good_before_it_begins"),
+    (Reason::CrlStale, "identity: a_manufacturer_s_own_crl_says_who_enrolls_for_as_long_as_it_is_good"),
     (Reason::ConnectionClosed, "edge: an_operator_ends_live_connections_and_who_has_its_right_comes_again"),
     (
         Reason::LedgerUnavailable,
@@ -31,13 +32,12 @@ const ELSEWHERE: &[(Reason, &str)] = &[
 
 /// Reasons of the edge, which EST never gives; each is caused over the wire by a test of muster-edge.
 /// They are alerts, statuses, log lines and metrics; not in the audit, which a stranger at the door could fill.
-const EDGE: [(Reason, &str); 20] = [
+const EDGE: [(Reason, &str); 19] = [
     (Reason::AccessDenied, "gate: an_access_application_is_enforced_at_its_path"),
     (Reason::RuleBlocked, "gate: a_rule_blocks_who_it_means"),
     (Reason::CaNotAccepted, "live: whatever_takes_the_right_away_ends_the_connection"),
     (Reason::ChainExcessive, "identity: a_bad_certificate_is_refused_whether_or_not_one_is_demanded"),
     (Reason::ClientCertificateRequired, "identity: a_mode_says_who_is_served_without_a_certificate"),
-    (Reason::CrlStale, "live: a_ca_whose_list_ends_lets_nobody_in_until_the_next"),
     (Reason::GroupsChanged, "live: a_device_that_changes_its_groups_connects_anew"),
     (Reason::HostMisdirected, "http: a_request_for_another_hostname_is_misdirected_on_every_stream"),
     (Reason::HostUnknown, "live: whatever_takes_the_right_away_ends_the_connection"),
