@@ -29,6 +29,8 @@ use crate::x509;
 
 /// How often a list is fetched when nothing is said.
 const EVERY_DEFAULT_S: u32 = 3_600;
+/// What a list in DER begins with.
+const DER_SEQUENCE: u8 = 0x30;
 /// A list of a week's age tells too little.
 const EVERY_MAX_S: u32 = 7 * 86_400;
 /// More often is a burden for the CA.
@@ -310,7 +312,8 @@ fn octets_of(text: String) -> Result<Vec<u8>, ApiError> {
         return Err(ApiError::argument("/crl", "crl: it is larger than 4 MiB"));
     }
     let digits: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    STANDARD.decode(digits).map_err(|_| ApiError::argument("/crl", "crl: neither PEM nor DER in base64"))
+    let octets = STANDARD.decode(digits).ok().filter(|octets| octets.first() == Some(&DER_SEQUENCE));
+    octets.ok_or_else(|| ApiError::argument("/crl", "crl: neither PEM nor DER in base64"))
 }
 
 /// `GET …/cas/{id}/crl/settings`

@@ -99,7 +99,8 @@ async fn a_list_that_is_no_good_is_refused_and_the_last_one_stays() {
         (large.as_str(), "larger than 4 MiB"),
         (other.as_str(), "well-formed"),
         ("???", "neither PEM nor DER"),
-        ("", "well-formed"),
+        ("", "neither PEM nor DER"),
+        ("nonsense", "neither PEM nor DER"),
     ] {
         let answer = put(&rig, &format!("/cas/{ca}/crl"), json!({ "crl": crl })).await;
         assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, 1_400), "{word}");
