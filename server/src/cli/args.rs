@@ -507,6 +507,9 @@ pub enum CertCommand {
         /// Which ones.
         #[command(flatten)]
         which: RevocableSelector,
+        /// The CA that issued it, here or elsewhere.
+        #[arg(long, value_name = "ID")]
+        ca: Option<String>,
         /// Why (RFC 5280 CRLReason).
         #[arg(long, default_value = "unspecified", value_parser = [
             "unspecified", "keyCompromise", "caCompromise", "affiliationChanged", "superseded",
@@ -519,6 +522,9 @@ pub enum CertCommand {
         /// Which ones.
         #[command(flatten)]
         which: RevocableSelector,
+        /// The CA that issued it, here or elsewhere.
+        #[arg(long, value_name = "ID")]
+        ca: Option<String>,
     },
     /// Sign a PKCS#10 request (PEM or DER) and print the certificate; names come from policy.
     Sign {

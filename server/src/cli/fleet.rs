@@ -154,7 +154,7 @@ pub(super) async fn cert(client: &Client, command: CertCommand, out: &mut Printe
             }
             all(&shown, &which, out, |out, one| out.object(one))
         }
-        CertCommand::Revoke { which: RevocableSelector { device: Some(device), .. }, reason } => {
+        CertCommand::Revoke { which: RevocableSelector { device: Some(device), .. }, reason, .. } => {
             let wanted = json!({ "devices": [device], "reason": reason });
             let answer = client.call(Method::POST, &format!("{certificates}/revoke"), Some(&wanted)).await?;
             let rows = answer.get("rows").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -165,21 +165,19 @@ pub(super) async fn cert(client: &Client, command: CertCommand, out: &mut Printe
             }
             revoked.iter().try_for_each(|one| out.done(one, &change("Revoked", one)))
         }
-        CertCommand::Revoke { which: which @ RevocableSelector { ca: Some(_), .. }, reason } => {
-            let ca = which.ca.as_deref().unwrap_or_default();
-            revocation::revoke_named(client, ca, &which, &reason, out).await
+        CertCommand::Revoke { which, ca: Some(ca), reason } => {
+            revocation::revoke_named(client, &ca, &which, &reason, out).await
         }
-        CertCommand::Revoke { which, reason } => {
+        CertCommand::Revoke { which, ca: None, reason } => {
             let which = issued_here(which);
             let body = json!({ "reason": reason });
             let revoked = each(client, &which, "active", "revoke", Some(&body)).await?;
             all(&revoked, &which, out, |out, one| out.done(one, &change("Revoked", one)))
         }
-        CertCommand::Reactivate { which: which @ RevocableSelector { ca: Some(_), .. } } => {
-            let ca = which.ca.as_deref().unwrap_or_default();
-            revocation::reinstate_named(client, ca, &which, out).await
+        CertCommand::Reactivate { which, ca: Some(ca) } => {
+            revocation::reinstate_named(client, &ca, &which, out).await
         }
-        CertCommand::Reactivate { which } => {
+        CertCommand::Reactivate { which, ca: None } => {
             let which = issued_here(which);
             let good = each(client, &which, "revoked", "reactivate", None).await?;
             all(&good, &which, out, |out, one| out.done(one, &change("Reactivated", one)))

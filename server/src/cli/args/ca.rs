@@ -111,27 +111,21 @@ pub enum RotateRole {
 
 /// Which certificate is revoked, or good again.
 #[derive(Args, Debug)]
-#[group(skip)]
+#[group(required = true, multiple = false)]
 pub struct RevocableSelector {
     /// By id.
-    #[arg(
-        long, conflicts_with = "ca", group = "revocable",
-        required_unless_present_any = ["serial", "device", "sha256", "file"]
-    )]
+    #[arg(long, conflicts_with = "ca")]
     pub id: Option<String>,
     /// By serial, hex; with `--ca` also one that was issued elsewhere.
-    #[arg(long, group = "revocable")]
+    #[arg(long)]
     pub serial: Option<String>,
     /// All certificates of a device that it is about.
-    #[arg(long, conflicts_with = "ca", group = "revocable")]
+    #[arg(long, conflicts_with = "ca")]
     pub device: Option<String>,
     /// By SHA-256 of the certificate, hex.
-    #[arg(long, requires = "ca", group = "revocable", value_name = "HEX")]
+    #[arg(long, requires = "ca", value_name = "HEX")]
     pub sha256: Option<String>,
     /// The certificate itself, PEM.
-    #[arg(long, requires = "ca", group = "revocable")]
+    #[arg(long, requires = "ca")]
     pub file: Option<PathBuf>,
-    /// The CA that issued it, here or elsewhere.
-    #[arg(long, value_name = "ID")]
-    pub ca: Option<String>,
 }
