@@ -490,9 +490,7 @@ async fn an_edge_starts_from_its_last_known_good_state() {
         let clock = clock.clone();
         let config = EdgeConfig {
             last_known_good: Some(folder.clone()),
-            clock: muster_edge::Clock::from_fn(move || {
-                muster_policy::time::UnixTime::from_secs(clock.load(Ordering::Relaxed))
-            }),
+            clock: muster_edge::Clock::from_fn(move || UnixTime::from_secs(clock.load(Ordering::Relaxed))),
             ..EdgeConfig::default()
         };
         let mut registry = prometheus_client::registry::Registry::default();
@@ -527,7 +525,7 @@ async fn an_edge_that_is_dropped_is_gone() {
         let mark = mark.clone();
         muster_edge::Clock::from_fn(move || {
             let _held = &mark;
-            muster_policy::time::UnixTime::from_secs(NOW)
+            UnixTime::from_secs(NOW)
         })
     };
     let config = EdgeConfig { clock, ..EdgeConfig::default() };
@@ -549,7 +547,7 @@ async fn a_delta_with_a_gap_is_refused_and_changes_nothing() {
     let delta = muster_edge::Delta {
         from: 7,
         change: 8,
-        made_at: muster_policy::time::UnixTime::from_secs(NOW),
+        made_at: UnixTime::from_secs(NOW),
         events: vec![Event::Revoked(rig.ca.key(1))],
     };
     let refused = rig.edge.apply(&Update::Delta(delta));
