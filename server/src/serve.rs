@@ -275,6 +275,7 @@ impl Server {
         });
         if let Some(socket) = sockets.admin {
             tasks.spawn(muster_admin::deliver_webhooks(Arc::clone(&api), stop.clone()));
+            tasks.spawn(muster_admin::fetch_lists(Arc::clone(&api), stop.clone()));
             tasks.spawn(serve_http(socket, muster_admin::router(Arc::clone(&api)), stop.clone()));
         }
         if let Some(socket) = sockets.crl {

@@ -18,6 +18,8 @@ import { LOOKS, fitsItsWidth, openBrowser, textIsLegible, visit } from "./harnes
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const HOST = "api.example.test";
+/** The certificate of a CA whose key is elsewhere. */
+const ELSEWHERE = path.join(import.meta.dirname, "../../server/admin/src/tests/data/elsewhere/ca.pem");
 /** What the tour of all pages shows; the story has its own. */
 const [SHOWN_DEVICE, SHOWN_HOST] = ["meter-0", "mqtt.example.test"];
 
@@ -29,6 +31,7 @@ let server;
 let token;
 let ca;
 let hook;
+let elsewhere;
 
 const muster = (...args) => execFileSync(process.env.MUSTER, args, { cwd: folder, encoding: "utf8" });
 
@@ -57,6 +60,9 @@ before(async () => {
   muster("-C", "d", "host", "set", SHOWN_HOST, "--mode", "request", "--protocol", "mqtt");
   await enroll(SHOWN_DEVICE, muster("-C", "d", "token", "new", "--device", SHOWN_DEVICE).trim());
   hook = JSON.parse(muster("-C", "d", "webhook", "add", "https://hooks.example.test/muster", "--event", "ca-added", "--json")).id;
+  elsewhere = JSON.parse(muster("-C", "d", "ca", "import", ELSEWHERE, "--json")).id;
+  muster("-C", "d", "cert", "revoke", "--ca", elsewhere, "--serial", "10:02", "--reason", "superseded");
+  muster("-C", "d", "cert", "revoke", "--ca", elsewhere, "--sha256", "ab".repeat(32));
   browser = await openBrowser();
 });
 
@@ -434,7 +440,7 @@ test("devices are found while one types", async () => {
   });
 });
 
-const pages = () => ["/", "/devices", `/devices/${SHOWN_DEVICE}`, "/certificates", "/cas", "/hosts", `/hosts/${SHOWN_HOST}`, "/access", "/tokens", "/approvals", "/audit", "/webhooks", `/webhooks/${hook}`, "/settings"];
+const pages = () => ["/", "/devices", `/devices/${SHOWN_DEVICE}`, "/certificates", "/cas", `/cas/${elsewhere}`, `/cas/${elsewhere}/revoked`, "/hosts", `/hosts/${SHOWN_HOST}`, "/access", "/tokens", "/approvals", "/audit", "/webhooks", `/webhooks/${hook}`, "/settings"];
 
 /** What axe-core finds that keeps people out. */
 async function isAccessible(page) {

@@ -1,8 +1,9 @@
 //! A manufacturer with a CA of its own, and the certificates (IDevID) that its devices leave the factory with.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber,
 };
 
 use crate::{Identity, Server};
@@ -36,7 +37,28 @@ impl Maker {
         self.idevid_for(serial, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    /// The same with another purpose than a device's.
+    /// Its own CRL, PEM, good for some seconds from now.
+    #[expect(clippy::disallowed_methods, reason = "the server goes by the machine's clock too")]
+    pub fn crl(&self, number: u64, good_for_s: i64, revoked: &[&[u8]]) -> String {
+        let now = time::OffsetDateTime::from(std::time::SystemTime::now());
+        let entry = |serial: &&[u8]| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: now - time::Duration::MINUTE,
+            next_update: now + time::Duration::seconds(good_for_s),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).and_then(|crl| crl.pem()).expect("a CRL")
+    }
+
+    /// A device's certificate with another purpose than a device's.
     pub fn idevid_for(&self, serial: &str, purpose: ExtendedKeyUsagePurpose) -> Identity {
         let mut leaf = CertificateParams::default();
         leaf.distinguished_name = DistinguishedName::new();

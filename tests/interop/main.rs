@@ -11,6 +11,7 @@ mod carry;
 mod cloudflare;
 mod curl;
 mod edges;
+mod elsewhere;
 mod mqtt_clients;
 mod mqtt_edge;
 mod mqtt_upstream;

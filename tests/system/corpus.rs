@@ -11,7 +11,7 @@ use muster::config::ConfigWritten;
 use muster_agent::carry::mqtt::opening::Opening;
 use muster_agent::carry::mqtt::packet::{PacketFault, PacketReader};
 use muster_agent::carry::mqtt::session::Session;
-use muster_ca::certificate::LeafFacts;
+use muster_ca::certificate::{CaCertificate, LeafFacts};
 use muster_ca::chain::{ClientChain, TrustAnchors, verify_client_chain};
 use muster_ca::csr::Csr;
 use muster_enroll::{Presented, decode_request};
@@ -24,6 +24,8 @@ use muster_simulator::identities::read_frame;
 use muster_simulator::scenario::ScenarioWritten;
 
 const ANCHOR: &[u8] = include_bytes!("../fuzz/anchor.der");
+/// The CA that made the lists.
+const CRL_CA: &[u8] = include_bytes!("../fuzz/crl_ca.der");
 
 /// Inside the validity of the corpus' certificates, so that a test run in any year finds the same.
 const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
@@ -156,6 +158,14 @@ fn client_certificates_name_a_device_or_are_refused() {
 #[test]
 fn bundles_are_imported_or_refused() {
     read_all("byo", |_, input| muster_ca::byo::import(text(input), None, NOW).map(drop));
+}
+
+#[test]
+fn lists_of_other_cas_are_taken_or_refused() {
+    // They were made by openssl, and are good for a month.
+    let now = UnixTime::from_secs(1_795_600_000);
+    let ca = CaCertificate::parse(CRL_CA).expect("a CA");
+    read_all("foreign_crl", |_, input| muster_ca::foreign_crl::read(input, &ca, now).map(drop));
 }
 
 #[test]

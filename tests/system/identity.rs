@@ -6,12 +6,13 @@ use base64::engine::general_purpose::STANDARD;
 use muster_policy::reason::Reason;
 use muster_tests::est::{basic, certificates_of, post, read_reply};
 use muster_tests::request::{CHALLENGE_PASSWORD, challenge, request, request_by, request_with};
-use muster_tests::{Identity, Reply, Server};
+use muster_tests::{Identity, Maker, Reply, Server};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType,
 };
 use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 /// A device that has enrolled: its key and certificate.
 struct Device {
@@ -130,6 +131,51 @@ fn a_device_is_not_a_ca() {
     let forged = leaf("meter-2").signed_by(&child, &issuer).expect("a leaf").der().to_vec();
     let reply = renewal(&server, vec![forged, device.certificate.clone()], &child, "meter-2");
     assert_refused(&reply, 401, Reason::CertificateUntrusted);
+}
+
+/// What left the factory is revoked by name, or by the manufacturer's own CRL, which has to be a fresh one.
+#[test]
+fn a_manufacturer_s_own_crl_says_who_enrolls_for_as_long_as_it_is_good() {
+    let server = Server::start();
+    let maker = Maker::known_to(&server, &[("meter-1", "S-1"), ("meter-2", "S-2"), ("meter-3", "S-3")]);
+    let cas = server.muster_json(&["ca", "list"]);
+    let ca = cas.as_array().expect("a list").iter().find(|ca| ca["role"] == "manufacturer").expect("one");
+    let ca = ca["id"].as_str().expect("an id");
+    let enroll = |device: &str, idevid: Identity| {
+        server.est().with(idevid).post("simpleenroll", None, &request(device).1)
+    };
+    let serial = |idevid: &Identity| {
+        let (_, read) = x509_parser::parse_x509_certificate(&idevid.chain[0]).expect("a certificate");
+        read.raw_serial().to_vec()
+    };
+    let take = |crl: String| {
+        let file = server.scratch().join("maker.crl");
+        std::fs::write(&file, crl).expect("written");
+        server.muster(&["ca", "take-crl", ca, &file.display().to_string()]);
+    };
+    let (named, listed) = (maker.idevid("S-1"), maker.idevid("S-2"));
+    server.muster(&["cert", "revoke", "--ca", ca, "--serial", &hex(&serial(&named))]);
+    assert_refused(&enroll("meter-1", named), 403, Reason::CertificateRevoked);
+    take(maker.crl(1, 600, &[&serial(&listed)]));
+    assert_refused(&enroll("meter-2", listed), 403, Reason::CertificateRevoked);
+    enroll("meter-3", maker.idevid("S-3")).certificate();
+    take(maker.crl(2, 20, &[]));
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let late = loop {
+        let reply = enroll("meter-3", maker.idevid("S-3"));
+        if reply.status != 200 {
+            break reply;
+        }
+        assert!(Instant::now() < deadline, "its CRL ended");
+        std::thread::sleep(Duration::from_secs(4));
+    };
+    assert_refused(&late, 503, Reason::CrlStale);
+    server.muster(&["ca", "crl-source", ca, "--when-stale", "open"]);
+    enroll("meter-3", maker.idevid("S-3")).certificate();
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 #[test]

@@ -20,6 +20,7 @@ const ELSEWHERE: &[(Reason, &str)] = &[
     (Reason::CaUnavailable, "time: no_certificate_outlives_its_ca_and_none_is_made_after_its_end"),
     (Reason::CertificateExpired, "time: an_ended_certificate_renews_only_inside_the_grace_of_its_profile"),
     (Reason::CertificateNotYetValid, "time: a_certificate_is_no_good_before_it_begins"),
+    (Reason::CrlStale, "identity: a_manufacturer_s_own_crl_says_who_enrolls_for_as_long_as_it_is_good"),
     (Reason::ConnectionClosed, "edge: an_operator_ends_live_connections_and_who_has_its_right_comes_again"),
     (
         Reason::LedgerUnavailable,

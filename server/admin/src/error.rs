@@ -182,6 +182,7 @@ impl From<Rejected> for ApiError {
         match rejected {
             Rejected::AccountUnknown => Self::no_route_to("account"),
             Rejected::CaUnknown => Self::not_found("CA"),
+            Rejected::ListNumber { .. } | Rejected::ListOlder { .. } => Self::argument("/crl", message),
             Rejected::CertificateExists(_) => {
                 Self::new(StatusCode::CONFLICT, CODE_CERTIFICATE_EXISTS, message).at("/certificates")
             }
@@ -247,6 +248,9 @@ impl From<AuthorityError> for ApiError {
             AuthorityError::AccountMissing => Self::no_route_to("account"),
             AuthorityError::Import(refused) => {
                 Self::new(StatusCode::BAD_REQUEST, CODE_NOT_A_CA, refused.to_string()).at("/pem")
+            }
+            AuthorityError::ForeignCrl(refused) => {
+                Self::new(StatusCode::BAD_REQUEST, CODE_ARGUMENT, format!("crl: {refused}")).at("/crl")
             }
             AuthorityError::Rejected(rejected) => rejected.into(),
             AuthorityError::NoActiveCa(_) => Self::conflict(error.to_string()),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// The names of all events, in alphabetical order.
-pub(crate) const NAMES: [&str; 22] = [
+pub(crate) const NAMES: [&str; 24] = [
     "account-created",
     "admin-token-set",
     "ca-added",
@@ -22,6 +22,8 @@ pub(crate) const NAMES: [&str; 22] = [
     "device-set",
     "devices-imported",
     "document-set",
+    "foreign-list-taken",
+    "foreign-revocation-set",
     "host-removed",
     "host-set",
     "origin-pull-set",
@@ -74,6 +76,8 @@ fn subject(kind: &ChangeKind) -> Map<String, Value> {
         ChangeKind::DeviceSet(device, status) => json!({ "device": device, "status": status }),
         ChangeKind::DevicesImported(count) => json!({ "count": count }),
         ChangeKind::DocumentSet(kind, id) => json!({ "kind": kind, "id": id }),
+        ChangeKind::ForeignListTaken(ca, _) => json!({ "ca": ca }),
+        ChangeKind::ForeignRevocationSet(ca, name) => json!({ "ca": ca, "name": name.to_string() }),
         ChangeKind::HostRemoved(host) | ChangeKind::HostSet(host) | ChangeKind::OriginPullSet(host) => {
             json!({ "host": host })
         }

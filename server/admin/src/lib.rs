@@ -24,6 +24,7 @@ mod error;
 mod events;
 mod health;
 mod idempotency;
+mod lists;
 mod metrics;
 mod openapi;
 mod paging;
@@ -38,6 +39,7 @@ mod webhooks;
 mod x509;
 
 pub use api::access::gate;
+pub use lists::fetch_lists;
 pub use routes::{crl_router, figures_router, router};
 pub use service::{
     Api, Backup, CloseConnections, Connection, ConnectionFilter, EdgeFigures, Hooks, ReadConnections,

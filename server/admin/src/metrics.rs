@@ -7,8 +7,12 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use muster_enroll::Registrar;
+use muster_policy::identity::CaId;
+use muster_store::Fault;
+use muster_store::record::ForeignList;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -54,6 +58,37 @@ pub(crate) struct LedgerFigures(Arc<Registrar>);
 impl LedgerFigures {
     pub(crate) const fn new(registrar: Arc<Registrar>) -> Self {
         Self(registrar)
+    }
+}
+
+impl LedgerFigures {
+    /// How old the own lists of CAs are; an account has some dozens of CAs at most.
+    fn encode_lists(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let now = self.0.clock().now();
+        let Ok(lists) = self.lists() else { return Ok(()) };
+        let age = |list: &ForeignList| now.as_secs().saturating_sub(list.this_update.as_secs());
+        let left = |list: &ForeignList| list.next_update.as_secs().saturating_sub(now.as_secs());
+        let ages: [(&str, &str, &dyn Fn(&ForeignList) -> i64); 2] = [
+            ("foreign_crl_age_seconds", "Since thisUpdate of a CA's own CRL", &age),
+            ("foreign_crl_left_seconds", "Until nextUpdate of a CA's own CRL; negative past it", &left),
+        ];
+        for (name, help, value) in ages {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (ca, list) in &lists {
+                let gauge = ConstGauge::new(value(list));
+                gauge.encode(family.encode_family(&[("ca", ca.to_string())])?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lists(&self) -> Result<Vec<(CaId, ForeignList)>, Fault> {
+        let reader = self.0.ledger().reader()?;
+        let mut lists = Vec::new();
+        for ca in reader.cas(self.0.account())? {
+            lists.extend(reader.foreign_ca(ca.id)?.list.map(|list| (ca.id, list)));
+        }
+        Ok(lists)
     }
 }
 
@@ -103,6 +138,6 @@ impl Collector for LedgerFigures {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
-        Ok(())
+        self.encode_lists(&mut encoder)
     }
 }

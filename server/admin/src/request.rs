@@ -14,7 +14,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use muster_policy::identity::{AccountId, ZoneId};
-use muster_store::record::{self, AssociationScope};
+use muster_store::record::{self, AssociationScope, ForeignName};
 use serde::de::DeserializeOwned;
 
 use crate::Api;
@@ -238,6 +238,20 @@ impl FromRequestParts<Arc<Api>> for Number {
         let Path(segments) = segments(parts, api).await?;
         let number = segments.get("number").and_then(|text| text.parse().ok());
         number.map(Self).ok_or_else(|| ApiError::not_found("object: its number is malformed"))
+    }
+}
+
+/// The certificate of a path, under the name `{name}`: a serial or a fingerprint.
+pub(crate) struct ForeignNamed(pub(crate) ForeignName);
+
+impl FromRequestParts<Arc<Api>> for ForeignNamed {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let Path(segments) = segments(parts, api).await?;
+        let name = segments.get("name").and_then(|text| text.parse().ok());
+        name.map(Self)
+            .ok_or_else(|| ApiError::not_found("certificate: give its serial or its SHA-256, in hex"))
     }
 }
 

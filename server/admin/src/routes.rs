@@ -20,7 +20,7 @@ use tracing::Instrument as _;
 
 use crate::api::{
     access, access_certificates, access_test, accounts, admin_tokens, approvals, associations, audit, backup,
-    cas, certificates, client_certificates, connections, devices, events, host_test, hosts, lapsing,
+    cas, certificates, client_certificates, connections, devices, events, foreign, host_test, hosts, lapsing,
     managed_headers, metrics, mtls_certificates, origin_pulls, profiles, rulesets, signing, status, tokens,
     webhooks, zones,
 };
@@ -491,7 +491,45 @@ fn authorities() -> Routes {
             [post("Replace an issuing CA", cas::rotate).takes::<cas::Rotate>().answers::<cas::CaView>()],
         )
         .at("/cas/{id}", [get("A CA", cas::get).answers::<cas::CaView>()])
-        .at("/cas/{id}/crl", [get("The newest CRL of a CA", cas::crl).answers::<cas::CrlView>()])
+        .at(
+            "/cas/{id}/crl",
+            [
+                get("The newest CRL of a CA", cas::crl).answers::<cas::CrlView>(),
+                put("Take the own CRL of a CA whose key is elsewhere", foreign::upload)
+                    .takes::<foreign::NewList>()
+                    .answers::<foreign::ListTakenView>(),
+            ],
+        )
+        .at(
+            "/cas/{id}/crl/fetch",
+            [post("Fetch the own CRL of a CA now", foreign::fetch).answers::<foreign::ListTakenView>()],
+        )
+        .at(
+            "/cas/{id}/crl/settings",
+            [
+                get("How the own CRL of a CA becomes known", foreign::settings)
+                    .answers::<foreign::ForeignView>(),
+                put("Set how the own CRL of a CA becomes known", foreign::set_settings)
+                    .takes::<foreign::NewListSettings>()
+                    .answers::<foreign::ForeignView>(),
+            ],
+        )
+        .at(
+            "/cas/{id}/revoked",
+            [
+                get("What is revoked of what a CA issued elsewhere", foreign::list)
+                    .query(&["name"])
+                    .lists::<foreign::ForeignRevokedView>(),
+                post("Revoke a certificate that a CA issued elsewhere", foreign::revoke)
+                    .takes::<foreign::NewForeignRevoked>()
+                    .answers::<foreign::ForeignRevokedView>(),
+            ],
+        )
+        .at(
+            "/cas/{id}/revoked/{name}",
+            [delete("Take such a revocation back", foreign::reinstate)
+                .answers::<foreign::ForeignRevokedView>()],
+        )
         .at(
             "/certificates",
             [get("Issued certificates", certificates::list)

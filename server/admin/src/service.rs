@@ -24,6 +24,7 @@ use crate::api::events::{self, EventStreams};
 use crate::auth::Slowdown;
 use crate::error::ApiError;
 use crate::idempotency::UnderWay;
+use crate::lists::Lists;
 use crate::metrics::{LedgerFigures, Requests};
 use crate::webhooks::{WebhookSettings, Webhooks};
 
@@ -121,7 +122,7 @@ pub struct Hooks {
     pub edge_connections: Option<ReadConnections>,
     /// Ends connections to it.
     pub close_connections: Option<CloseConnections>,
-    /// How webhooks are delivered.
+    /// How webhooks are delivered; CRLs of CAs are fetched by the same TLS.
     pub webhooks: WebhookSettings,
     /// Asks that edge what would become of a visit.
     pub rehearse: Option<Rehearse>,
@@ -143,6 +144,7 @@ pub struct Api {
     tasks: TaskTracker,
     streams: EventStreams,
     webhooks: Webhooks,
+    lists: Lists,
     stop: CancellationToken,
 }
 
@@ -161,6 +163,7 @@ impl Api {
         let requests = Requests::new(&mut registry);
         registry.register_collector(Box::new(LedgerFigures::new(Arc::clone(&registrar))));
         let started_at = registrar.clock().now();
+        let lists = Lists::new(&hooks.webhooks, &mut registry);
         let webhooks = Webhooks::new(hooks.webhooks.clone());
         Self {
             registrar,
@@ -175,6 +178,7 @@ impl Api {
             tasks: TaskTracker::new(),
             streams: events::streams(),
             webhooks,
+            lists,
             stop: CancellationToken::new(),
         }
     }
@@ -196,6 +200,10 @@ impl Api {
 
     pub(crate) const fn webhooks(&self) -> &Webhooks {
         &self.webhooks
+    }
+
+    pub(crate) const fn lists(&self) -> &Lists {
+        &self.lists
     }
 
     pub(crate) const fn streams(&self) -> &EventStreams {

@@ -7,6 +7,7 @@ mod cloudflare;
 mod connections;
 mod dashboard;
 mod events;
+mod foreign;
 mod idempotency;
 mod live;
 mod openapi;
@@ -118,6 +119,13 @@ const ROUTES: &[(&str, &str)] = &[
     ("POST", "{own}/cas/rotate"),
     ("GET", "{own}/cas/{uuid}"),
     ("GET", "{own}/cas/{uuid}/crl"),
+    ("PUT", "{own}/cas/{uuid}/crl"),
+    ("POST", "{own}/cas/{uuid}/crl/fetch"),
+    ("GET", "{own}/cas/{uuid}/crl/settings"),
+    ("PUT", "{own}/cas/{uuid}/crl/settings"),
+    ("GET", "{own}/cas/{uuid}/revoked"),
+    ("POST", "{own}/cas/{uuid}/revoked"),
+    ("DELETE", "{own}/cas/{uuid}/revoked/{hex}"),
     ("GET", "{own}/certificates"),
     ("POST", "{own}/certificates/revoke"),
     ("POST", "{own}/certificates/sign"),
@@ -294,6 +302,7 @@ async fn what_is_not_there_is_404() {
                 "PATCH" => "{\"note\":\"x\"}",
                 _ if path.ends_with("/test") => "{\"certificate\":\"x\"}",
                 _ if path.ends_with("/rules") => "{\"expression\":\"ssl\",\"action\":\"log\"}",
+                "PUT" if path.ends_with("/crl") => "{\"crl\":\"x\"}",
                 "PUT" if path.contains("/rulesets/") => "{\"rules\":[]}",
                 "POST" | "PUT" if path.contains("/policies") => {
                     "{\"name\":\"x\",\"decision\":\"allow\",\"include\":[{\"everyone\":{}}]}"

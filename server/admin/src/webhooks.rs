@@ -80,27 +80,7 @@ impl Webhooks {
 
     /// Checks where events shall be sent to.
     pub(crate) fn check_url(&self, text: &str) -> Result<(), ApiError> {
-        let wrong = |message: &str| Err(ApiError::argument("/url", format!("url: {message}")));
-        if text.len() > URL_MAX_BYTES || text.contains('#') {
-            return wrong("at most 2048 characters, without a fragment");
-        }
-        let Ok(uri) = text.parse::<Uri>() else {
-            return wrong("an absolute URL such as https://example.com/x");
-        };
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return wrong("an absolute URL such as https://example.com/x");
-        };
-        if authority.as_str().contains('@') || authority.host().is_empty() {
-            return wrong("a host without user and password");
-        }
-        match scheme {
-            "https" => Ok(()),
-            "http" if !self.settings.loopback_http => {
-                wrong("https; http to a loopback address needs webhooks.loopback_http in muster.toml")
-            }
-            "http" if is_loopback(authority.host()) => Ok(()),
-            _ => wrong("https, or http to a loopback address"),
-        }
+        check_address(text, PlainHttp::Loopback, self.settings.loopback_http)
     }
 
     /// Sends a text once, signed.
@@ -113,6 +93,42 @@ impl Webhooks {
         }
         let signature = format!("v1,{}", STANDARD.encode(context.sign()));
         self.sender.post(&webhook.url, &letter.id, &stamp, &signature, letter.body.clone()).await
+    }
+}
+
+/// Where `http://` may lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PlainHttp {
+    /// To any host: what comes from there is signed.
+    Anywhere,
+    /// To the loopback only.
+    Loopback,
+}
+
+/// Checks an address that this server shall speak to; `loopback_http` is whether `http://` may lead to the loopback.
+pub(crate) fn check_address(text: &str, plain: PlainHttp, loopback_http: bool) -> Result<(), ApiError> {
+    let wrong = |message: &str| Err(ApiError::argument("/url", format!("url: {message}")));
+    if text.len() > URL_MAX_BYTES || text.contains('#') {
+        return wrong("at most 2048 characters, without a fragment");
+    }
+    let Ok(uri) = text.parse::<Uri>() else {
+        return wrong("an absolute URL such as https://example.com/x");
+    };
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return wrong("an absolute URL such as https://example.com/x");
+    };
+    if authority.as_str().contains('@') || authority.host().is_empty() {
+        return wrong("a host without user and password");
+    }
+    match (scheme, is_loopback(authority.host())) {
+        ("https", _) => Ok(()),
+        ("http", false) if plain == PlainHttp::Anywhere => Ok(()),
+        ("http", _) if !loopback_http => {
+            wrong("https; http to a loopback address needs webhooks.loopback_http in muster.toml")
+        }
+        ("http", true) => Ok(()),
+        _ if plain == PlainHttp::Anywhere => wrong("https or http"),
+        _ => wrong("https, or http to a loopback address"),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing is decided here: a certificate that can't be read has empty fields.
 
+use muster_policy::identity::Serial;
 use muster_policy::time::UnixTime;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{ExtendedKeyUsage, ParsedExtension};
@@ -84,6 +85,17 @@ impl Decoded {
             purposes: purposes.unwrap_or_default(),
         })
     }
+}
+
+/// The serial of a certificate that a CA issued, by the CA's name on it; else why not.
+pub(crate) fn serial_under(der: &[u8], ca_der: &[u8]) -> Result<Serial, String> {
+    let unreadable = || "it can't be read".to_owned();
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| unreadable())?;
+    let (_, ca) = X509Certificate::from_der(ca_der).map_err(|_| unreadable())?;
+    if certificate.issuer().as_raw() != ca.subject().as_raw() {
+        return Err(format!("it was issued by {}, not by this CA", rfc2253(certificate.issuer())));
+    }
+    Serial::from_bytes(certificate.raw_serial()).map_err(|error| error.to_string())
 }
 
 fn purposes(found: &ExtendedKeyUsage<'_>) -> String {

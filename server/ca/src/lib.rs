@@ -9,6 +9,7 @@
 //! * [`leaf`], [`server_leaf`], [`lint`]: grant -> prepared (linted) -> issued, signed once.
 //! * [`crl`], [`bundle`], [`csr_attributes`]: what is published.
 //! * [`chain`]: whether a presented client certificate leads to a trust anchor.
+//! * [`foreign_crl`]: revocation lists of CAs whose key is elsewhere, read and checked.
 //!
 //! Promises: no panic on any bytes, no signature over what was not linted, names and keys of
 //! others kept byte for byte, secrets wiped and never shown.
@@ -22,6 +23,7 @@ pub mod crl;
 pub mod csr;
 pub mod csr_attributes;
 pub mod file_key;
+pub mod foreign_crl;
 pub mod issuer;
 pub mod keygen;
 pub mod leaf;

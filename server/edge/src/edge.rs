@@ -293,18 +293,20 @@ impl Edge {
                 keys.flat_map(|key| live.of_certificate(&key)).collect()
             }
             Event::Device(entry) => live.of_device(entry.account, &entry.device),
+            // Rare, and found by nothing that connections are indexed by.
+            Event::List(_) | Event::PrintRevoked(_) => live.all(),
             _ => Vec::new(),
         };
         events.iter().flat_map(of).collect()
     }
 }
 
-/// Ends connections whose certificate, or the CA above it, has ended, and those whose hostnames let nobody
-/// in while the news of revocations is too old. Ends itself with the edge.
+/// Ends connections whose certificate, or the CA above it, has ended, those whose CA's own list has, and those
+/// whose hostnames let nobody in while the news of revocations is too old. Ends itself with the edge.
 async fn watch_time(edge: Weak<Shared>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(WATCH_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut stale_looks = 0;
+    let (mut stale_looks, mut closed) = (0, 0);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -314,6 +316,12 @@ async fn watch_time(edge: Weak<Shared>, stop: CancellationToken) {
         for guest in shared.live.ended(shared.state.now()) {
             shared.cut(&guest, Reason::CertificateExpired);
         }
+        let closed_now = shared.state.standing().closed_count(shared.state.now());
+        if closed_now > closed {
+            let cut = shared.cut_denied(&shared.live.all());
+            tracing::error!(cas = closed_now, cut, "the own revocation lists of CAs are past their end");
+        }
+        closed = closed_now;
         stale_looks = if shared.state.is_stale() { STALE_LOOKS.min(stale_looks) + 1 } else { 0 };
         // Once: who comes later is asked at the door.
         if stale_looks == STALE_LOOKS {
@@ -342,6 +350,7 @@ mod tests {
             hosts: Vec::new(),
             revoked: Vec::new(),
             devices: Vec::new(),
+            elsewhere: Default::default(),
         }))
     }
 

@@ -126,7 +126,12 @@ impl Doors {
                     hosts.retain(|entry| entry.rule.host != *pattern);
                     doors.remove(pattern);
                 }
-                Event::Device(_) | Event::Reactivated(_) | Event::Revoked(_) => {}
+                Event::Device(_)
+                | Event::List(_)
+                | Event::PrintReactivated(_)
+                | Event::PrintRevoked(_)
+                | Event::Reactivated(_)
+                | Event::Revoked(_) => {}
             }
         }
         doors.issuers = Issuers::by_account(&doors.cas);

@@ -48,7 +48,7 @@ pub use live::{Connection, Connections, Cut, Sought};
 pub use lkg::LastKnownGoodError;
 pub use metrics::Counters;
 pub use snapshot::{
-    AccountEntry, Applied, CaEntry, CertificateKey, Delta, DeviceEntry, Event, Fault, Gap, HostEntry,
-    NoUpdate, OriginTls, SecretKey, Snapshot, TlsIdentity, Update,
+    AccountEntry, Applied, CaEntry, CertificateKey, Delta, DeviceEntry, Elsewhere, Event, Fault, Gap,
+    HostEntry, ListEntry, NoUpdate, OriginTls, PrintKey, SecretKey, Snapshot, TlsIdentity, Update,
 };
 pub use tls::config::ListenerKind;

@@ -13,7 +13,8 @@ use muster_policy::host::HostPattern;
 use serde::de::DeserializeOwned;
 
 use crate::snapshot::{
-    AccountEntry, CaEntry, CertificateKey, DeviceEntry, Event, HostEntry, Snapshot, Update,
+    AccountEntry, CaEntry, CertificateKey, DeviceEntry, Elsewhere, Event, HostEntry, ListEntry, PrintKey,
+    Snapshot, Update,
 };
 use muster_policy::time::UnixTime;
 
@@ -50,6 +51,8 @@ pub(crate) struct LastKnownGood {
     hosts: sled::Tree,
     revoked: sled::Tree,
     devices: sled::Tree,
+    prints: sled::Tree,
+    lists: sled::Tree,
 }
 
 type Outcome<T> = Result<T, LastKnownGoodError>;
@@ -70,6 +73,8 @@ impl LastKnownGood {
             hosts: database.open_tree("hosts")?,
             revoked: database.open_tree("revoked")?,
             devices: database.open_tree("devices")?,
+            prints: database.open_tree("prints")?,
+            lists: database.open_tree("lists")?,
             database,
         })
     }
@@ -93,6 +98,7 @@ impl LastKnownGood {
             hosts: all(&self.hosts)?,
             revoked: all(&self.revoked)?,
             devices: all(&self.devices)?,
+            elsewhere: Elsewhere { prints: all(&self.prints)?, lists: all(&self.lists)? },
         }))
     }
 
@@ -127,7 +133,8 @@ impl LastKnownGood {
     fn keep_snapshot(&self, snapshot: &Snapshot) -> Outcome<()> {
         // Without a head there is no state: half of one is never started from.
         self.database.remove(HEAD)?;
-        for tree in [&self.accounts, &self.cas, &self.hosts, &self.revoked, &self.devices] {
+        let Self { accounts, cas, hosts, revoked, devices, prints, lists, .. } = self;
+        for tree in [accounts, cas, hosts, revoked, devices, prints, lists] {
             tree.clear()?;
         }
         snapshot.accounts.iter().try_for_each(|entry| self.put_account(entry))?;
@@ -135,6 +142,9 @@ impl LastKnownGood {
         snapshot.hosts.iter().try_for_each(|entry| self.put_host(entry))?;
         snapshot.revoked.iter().try_for_each(|key| put(&self.revoked, &certificate_name(key), key))?;
         snapshot.devices.iter().try_for_each(|entry| self.put_device(entry))?;
+        let Elsewhere { prints, lists } = &snapshot.elsewhere;
+        prints.iter().try_for_each(|key| put(&self.prints, &print_name(key), key))?;
+        lists.iter().try_for_each(|entry| self.put_list(entry))?;
         self.put_head(snapshot.change, snapshot.made_at)
     }
 
@@ -146,6 +156,9 @@ impl LastKnownGood {
             Event::Device(entry) => self.put_device(entry),
             Event::Host(entry) => self.put_host(entry),
             Event::HostRemoved(pattern) => Ok(self.hosts.remove(host_name(pattern)).map(drop)?),
+            Event::List(entry) => self.put_list(entry),
+            Event::PrintReactivated(key) => Ok(self.prints.remove(print_name(key)).map(drop)?),
+            Event::PrintRevoked(key) => put(&self.prints, &print_name(key), key),
             Event::Reactivated(key) => Ok(self.revoked.remove(certificate_name(key)).map(drop)?),
             Event::Revoked(key) => put(&self.revoked, &certificate_name(key), key),
         }
@@ -176,6 +189,14 @@ impl LastKnownGood {
         put(&self.hosts, &host_name(&entry.rule.host), entry)
     }
 
+    fn put_list(&self, entry: &ListEntry) -> Outcome<()> {
+        if entry.closes_at.is_some() {
+            put(&self.lists, entry.ca.as_bytes(), entry)
+        } else {
+            Ok(self.lists.remove(entry.ca.as_bytes()).map(drop)?)
+        }
+    }
+
     fn put_device(&self, entry: &DeviceEntry) -> Outcome<()> {
         let name = [entry.account.as_bytes(), entry.device.as_str().as_bytes()].concat();
         // A fleet of plain devices leaves no trace here, as it leaves none in a snapshot.
@@ -189,6 +210,10 @@ impl LastKnownGood {
 
 fn certificate_name(key: &CertificateKey) -> Vec<u8> {
     [key.ca.as_bytes(), key.serial.as_bytes()].concat()
+}
+
+fn print_name(key: &PrintKey) -> Vec<u8> {
+    [key.ca.as_bytes().as_slice(), key.fingerprint.as_bytes()].concat()
 }
 
 fn host_name(pattern: &HostPattern) -> Vec<u8> {
@@ -215,7 +240,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Outcome<T> {
 #[cfg(test)]
 mod tests {
     use muster_policy::enrol::DeviceStatus;
-    use muster_policy::identity::{AccountId, CaId, Serial};
+    use muster_policy::identity::{AccountId, CaId, Fingerprint, Serial};
 
     use super::*;
     use crate::snapshot::Delta;
@@ -234,6 +259,7 @@ mod tests {
             hosts: Vec::new(),
             revoked: vec![key(1)],
             devices: Vec::new(),
+            elsewhere: Elsewhere::default(),
         }
     }
 
@@ -274,6 +300,29 @@ mod tests {
         assert_eq!((loaded.change, loaded.made_at), (7, UnixTime::from_secs(100)));
         kept.keep(&delta(7, 2)).expect("kept");
         assert_eq!(kept.load().expect("read").expect("a state").change, 8);
+    }
+
+    #[test]
+    fn what_is_known_of_cas_elsewhere_is_there_after_a_restart() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let ca = CaId::from_bytes([1; 16]);
+        let print = |octet| PrintKey { ca, fingerprint: Fingerprint::from_bytes([octet; 32]) };
+        let list = |at: i64| ListEntry { ca, closes_at: Some(UnixTime::from_secs(at)) };
+        let kept = LastKnownGood::open(temp.path()).expect("opened");
+        let elsewhere = Elsewhere { prints: vec![print(1)], lists: vec![list(100)] };
+        kept.keep(&Update::Snapshot(Box::new(Snapshot { elsewhere, ..snapshot() }))).expect("kept");
+        let events =
+            vec![Event::PrintRevoked(print(2)), Event::PrintReactivated(print(1)), Event::List(list(200))];
+        let delta = Delta { from: 7, change: 8, made_at: UnixTime::from_secs(200), events };
+        kept.keep(&Update::Delta(delta)).expect("kept");
+        let loaded = kept.load().expect("read").expect("a state").elsewhere;
+        assert_eq!(loaded, Elsewhere { prints: vec![print(2)], lists: vec![list(200)] });
+        let events = vec![Event::List(ListEntry { ca, closes_at: None })];
+        let delta = Delta { from: 8, change: 9, made_at: UnixTime::from_secs(200), events };
+        kept.keep(&Update::Delta(delta)).expect("kept");
+        assert!(kept.load().expect("read").expect("a state").elsewhere.lists.is_empty());
+        kept.keep(&Update::Snapshot(Box::new(snapshot()))).expect("kept");
+        assert_eq!(kept.load().expect("read").expect("a state").elsewhere, Elsewhere::default());
     }
 
     #[test]

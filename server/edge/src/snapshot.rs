@@ -10,7 +10,7 @@ use std::fmt;
 use muster_policy::enrol::DeviceStatus;
 use muster_policy::gate::GateWritten;
 use muster_policy::host::{HostPattern, HostRule};
-use muster_policy::identity::{AccountId, CaId, Serial};
+use muster_policy::identity::{AccountId, CaId, Fingerprint, Serial};
 use muster_policy::name::{DeviceId, Hostname, TrustDomain};
 use muster_policy::time::UnixTime;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,18 @@ pub struct Snapshot {
     pub revoked: Vec<CertificateKey>,
     /// The devices that are not active or are in groups; all others are active and in none.
     pub devices: Vec<DeviceEntry>,
+    /// What more is known of CAs that issue elsewhere.
+    #[serde(default)]
+    pub elsewhere: Elsewhere,
+}
+
+/// What is known of certificates that were issued elsewhere, beside the serials that are revoked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// The revoked certificates that are known by their fingerprints.
+    pub prints: Vec<PrintKey>,
+    /// The CAs that vouch for nobody from some time on.
+    pub lists: Vec<ListEntry>,
 }
 
 /// What became different since a change. Without events it is a heartbeat.
@@ -64,6 +76,12 @@ pub enum Event {
     Host(Box<HostEntry>),
     /// A hostname is not answered any more.
     HostRemoved(HostPattern),
+    /// A CA's own list is another one, or matters no more.
+    List(ListEntry),
+    /// A revocation by fingerprint was taken back.
+    PrintReactivated(PrintKey),
+    /// A certificate was revoked by its fingerprint.
+    PrintRevoked(PrintKey),
     /// A revocation was taken back.
     Reactivated(CertificateKey),
     /// A certificate was revoked.
@@ -188,6 +206,24 @@ pub struct CertificateKey {
     pub ca: CaId,
     /// Its serial there.
     pub serial: Serial,
+}
+
+/// What names a certificate of which only its fingerprint is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PrintKey {
+    /// The CA.
+    pub ca: CaId,
+    /// SHA-256 of the certificate.
+    pub fingerprint: Fingerprint,
+}
+
+/// Until when a CA's own list of revocations is good enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListEntry {
+    /// The CA.
+    pub ca: CaId,
+    /// From when on nobody is let in by its certificates; none for never.
+    pub closes_at: Option<UnixTime>,
 }
 
 /// What is known of a device.

@@ -17,7 +17,7 @@ use muster_policy::time::UnixTime;
 use crate::clock::Clock;
 use crate::hosts::{Door, DoorMaker, Doors};
 use crate::snapshot::{CertificateKey, Event, Fault, Gap, Update};
-use crate::standing::Standing;
+use crate::standing::{Leaf, Standing};
 
 /// The edge's knowledge.
 pub(crate) struct State {
@@ -60,7 +60,7 @@ impl State {
         match update {
             Update::Snapshot(snapshot) => {
                 let doors = Doors::new(&self.maker, &snapshot.accounts, &snapshot.cas, &snapshot.hosts);
-                let standing = Standing::new(&snapshot.revoked, &snapshot.devices);
+                let standing = Standing::new(&snapshot.revoked, &snapshot.devices, &snapshot.elsewhere);
                 let faults = doors.faults().to_vec();
                 self.standing.store(Arc::new(standing));
                 self.doors.store(Arc::new(doors));
@@ -124,17 +124,20 @@ impl State {
         holder: Option<&'a Holder>,
         protocol: Protocol,
     ) -> Result<Permit<'a>, Reason> {
-        let standing = self.standing();
-        let is_revoked = |holder: &Holder| {
-            let key = CertificateKey { ca: holder.ca, serial: holder.serial };
-            standing.is_revoked(&key, door.anchors.issuers.twins(holder.ca))
-        };
+        let (standing, now) = (self.standing(), self.clock.now());
+        let leaf = holder.map(|holder| Leaf {
+            key: CertificateKey { ca: holder.ca, serial: holder.serial },
+            fingerprint: holder.fingerprint,
+            twins: door.anchors.issuers.twins(holder.ca),
+        });
+        let is_closed = leaf.as_ref().is_some_and(|leaf| standing.is_closed(leaf, now));
         let circumstances = Circumstances {
             protocol,
-            now: self.clock.now(),
+            now,
             news: if self.is_stale() { News::Stale } else { News::Fresh },
             ca_accepted: holder.is_some_and(|holder| door.anchors.cas.contains(&holder.anchor)),
-            revoked: holder.is_some_and(is_revoked),
+            revoked: leaf.as_ref().is_some_and(|leaf| standing.is_revoked(leaf)),
+            list: if is_closed { News::Stale } else { News::Fresh },
             device: holder
                 .map(|holder| standing.device(holder.account, &holder.device).status)
                 .unwrap_or_default(),
@@ -149,6 +152,9 @@ impl State {
                 Event::Revoked(key) => standing.revoke(key),
                 Event::Reactivated(key) => standing.reactivate(key),
                 Event::Device(entry) => standing.set_device(entry),
+                Event::List(entry) => standing.set_list(entry),
+                Event::PrintReactivated(key) => standing.reactivate_print(key),
+                Event::PrintRevoked(key) => standing.revoke_print(key),
                 Event::Account(_)
                 | Event::Ca(_)
                 | Event::CaRemoved(_)
@@ -170,6 +176,11 @@ pub(crate) const fn concerns_doors(event: &Event) -> bool {
         Event::Account(_) | Event::Ca(_) | Event::CaRemoved(_) | Event::Host(_) | Event::HostRemoved(_) => {
             true
         }
-        Event::Device(_) | Event::Reactivated(_) | Event::Revoked(_) => false,
+        Event::Device(_)
+        | Event::List(_)
+        | Event::PrintReactivated(_)
+        | Event::PrintRevoked(_)
+        | Event::Reactivated(_)
+        | Event::Revoked(_) => false,
     }
 }

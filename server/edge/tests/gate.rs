@@ -16,7 +16,8 @@ use muster_policy::gate::{
     Action, App, Condition, Decision, GateWritten, Policy, RuleWritten, Visitors, ZoneRules,
 };
 use muster_policy::reason::Reason;
-use rig::{ACCOUNT, H1, Rig, account, line};
+use rcgen::{BasicConstraints, CertificateParams, CustomExtension, IsCa};
+use rig::{ACCOUNT, H1, Rig, account, device_params, line};
 use tokio::io::AsyncWriteExt as _;
 
 const HOST: &str = "open.example.com";
@@ -106,6 +107,41 @@ async fn a_rule_blocks_who_it_means() {
         assert_eq!(status(&mut connection, path).await, expected, "{path}");
     }
     rig.refused(Reason::RuleBlocked, 6).await;
+}
+
+/// What is too large for a header is told by a field of its own, and the header stays away.
+#[tokio::test]
+async fn rules_hear_which_certificate_is_too_large_for_its_header() {
+    let large = |params: &mut CertificateParams, bytes: usize| {
+        params.custom_extensions =
+            vec![CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999, 1], vec![4; bytes])];
+    };
+    let rig = Rig::start().await;
+    let mut leaf = device_params("meter-1", 7);
+    large(&mut leaf, 8 * 1024);
+    let of_leaf = rig.ca.sign(&leaf);
+    let mut below = device_params("below", 6);
+    large(&mut below, 13 * 1024);
+    let (below, below_der) = rig.ca.issue(below, IsCa::Ca(BasicConstraints::Unconstrained));
+    let mut of_path = below.device("meter-2", 8);
+    of_path.chain.push(below_der);
+    let small = rig.ca.device("meter-3", 9);
+    let zone = rig.snapshot.hosts[0].rule.zone;
+    for (field, header, blocked) in [
+        ("cert_rfc9440_too_large", "client-cert", &of_leaf),
+        ("cert_chain_rfc9440_too_large", "client-cert-chain", &of_path),
+    ] {
+        let sent = rig.get(HOST, Some(blocked)).await.expect("served");
+        assert_eq!((sent.status.as_u16(), sent.seen(header)), (200, None), "{field}");
+        let expression = format!("cf.tls_client_auth.{field}");
+        let rules = vec![RuleWritten { expression, action: Action::Block }];
+        rig.tell(gated(GateWritten { zones: vec![ZoneRules { zone, rules }], ..GateWritten::default() }));
+        for pair in [&of_leaf, &of_path, &small] {
+            let expected = if core::ptr::eq(pair, blocked) { 403 } else { 200 };
+            assert_eq!(rig.get(HOST, Some(pair)).await.expect("answered").status, expected, "{field}");
+        }
+        rig.tell(gated(GateWritten::default()));
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use muster_edge::{CaEntry, CertificateKey, Event};
 use muster_policy::host::{HostMode, Protocol};
-use muster_policy::identity::CaId;
+use muster_policy::identity::{CaId, Serial};
 use muster_policy::reason::Reason;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
 use rig::{ACCOUNT, NOW, OTHER_ACCOUNT, Pair, Rig, TestCa, at, device_params, host};
@@ -225,6 +225,23 @@ async fn what_is_revoked_is_so_by_whichever_ca_it_is_verified_with() {
         rig.tell(vec![Event::Reactivated(key)]);
         assert_eq!(rig.get("open.example.com", Some(&whole)).await.expect("served").status, 200);
     }
+}
+
+/// A CA between leaf and anchor is a certificate too, and its anchor's list may name it.
+#[tokio::test]
+async fn nobody_comes_in_below_a_ca_that_is_revoked() {
+    let root = TestCa::new(5, ACCOUNT, "root");
+    let (issuing, issuing_der) = root.below("issuing");
+    let mut whole = issuing.device("meter-1", 7);
+    whole.chain.push(issuing_der.clone());
+    let (_, read) = x509_parser::parse_x509_certificate(&issuing_der).expect("a certificate");
+    let serial = Serial::from_bytes(read.raw_serial()).expect("a serial");
+    let entry = root.entry();
+    let rig = Rig::with(|snapshot| snapshot.cas = vec![entry], |_| {}).await;
+    assert_eq!(rig.get("api.example.com", Some(&whole)).await.expect("served").status, 200);
+    rig.tell(vec![Event::Revoked(CertificateKey { ca: root.id, serial })]);
+    let refused = rig.get("api.example.com", Some(&whole)).await.map(|answer| answer.status);
+    assert!(refused.expect_err("revoked").contains("CertificateRevoked"));
 }
 
 /// A CA that neither issues nor vouches any more does not come back by the root above it.

@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::BodyExt as _;
-use muster_edge::{AccountEntry, DeviceEntry, EdgeConfig, Event, Gap, Update};
+use muster_edge::{AccountEntry, DeviceEntry, EdgeConfig, Event, Gap, ListEntry, PrintKey, Update};
 use muster_policy::gate::{
     Action, App, Condition, Decision, GateWritten, Policy, RuleWritten, Visitors, ZoneRules,
 };
 use muster_policy::host::HostMode;
+use muster_policy::identity::Fingerprint;
 use muster_policy::reason::Reason;
+use muster_policy::time::UnixTime;
 use rig::{ACCOUNT, NOW, Rig, at, device_params, line};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::Message;
@@ -46,6 +48,62 @@ async fn a_revocation_ends_the_connections_of_that_certificate_and_of_no_other()
     assert!(rig.metrics().contains("edge_connections_cut_total{reason=\"certificate_revoked\"} 2"));
     let refused = rig.get("api.example.com", Some(&bad)).await.map(|answer| answer.status);
     assert!(refused.expect_err("revoked").contains("CertificateRevoked"));
+}
+
+/// Of a certificate that was issued elsewhere, its fingerprint may be all that is known.
+#[tokio::test]
+async fn a_fingerprint_is_revoked_and_good_again_as_a_serial_is() {
+    let rig = Rig::start().await;
+    let (bad, good) = (rig.ca.device("meter-1", 66), rig.ca.device("meter-1", 67));
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bad.chain[0]);
+    let fingerprint = Fingerprint::from_bytes(digest.as_ref().try_into().expect("32 octets"));
+    let print = PrintKey { ca: rig.ca.id, fingerprint };
+    let mut cut = rig.h1("api.example.com", Some(&bad)).await.expect("connected");
+    let mut kept = rig.h2("api.example.com", Some(&good)).await.expect("connected");
+    assert_eq!(cut.get("api.example.com", &[]).await.expect("served").status, 200);
+    assert_eq!(rig.tell(vec![Event::PrintRevoked(print)]), 1);
+    tokio::time::timeout(PATIENCE, cut.ended)
+        .await
+        .expect("in time")
+        .expect("no panic")
+        .expect("in good order");
+    assert_eq!(kept.get("api.example.com").await.expect("served").status, 200);
+    let refused = rig.get("api.example.com", Some(&bad)).await.map(|answer| answer.status);
+    assert!(refused.expect_err("revoked").contains("CertificateRevoked"));
+    rig.tell(vec![Event::PrintReactivated(print)]);
+    assert_eq!(rig.get("api.example.com", Some(&bad)).await.expect("served").status, 200);
+}
+
+#[tokio::test]
+async fn a_ca_whose_list_ends_lets_nobody_in_until_the_next() {
+    let rig = Rig::start().await;
+    let pair = rig.ca.device("meter-1", 7);
+    let list =
+        |at: Option<i64>| Event::List(ListEntry { ca: rig.ca.id, closes_at: at.map(UnixTime::from_secs) });
+    assert_eq!(rig.tell(vec![list(Some(NOW + 5))]), 0);
+    let mut open = rig.h1("api.example.com", Some(&pair)).await.expect("connected");
+    assert_eq!(open.get("api.example.com", &[]).await.expect("served").status, 200);
+    rig.clock.store(NOW + 5, Ordering::Relaxed);
+    tokio::time::timeout(PATIENCE, open.ended)
+        .await
+        .expect("in time")
+        .expect("no panic")
+        .expect("in good order");
+    let refused = rig.get("api.example.com", Some(&pair)).await.map(|answer| answer.status);
+    assert!(refused.expect_err("closed").contains("CertificateUnknown"));
+    let metrics = rig.metrics();
+    assert!(metrics.contains("edge_connections_cut_total{reason=\"crl_stale\"} 1"), "{metrics}");
+    assert_eq!(
+        rig.get("off.example.com", None).await.expect("served").status,
+        200,
+        "who needs no certificate"
+    );
+    rig.tell(vec![list(Some(NOW + 10))]);
+    assert_eq!(rig.get("api.example.com", Some(&pair)).await.expect("served").status, 200);
+    rig.clock.store(NOW + 10, Ordering::Relaxed);
+    rig.get("api.example.com", Some(&pair)).await.map(|answer| answer.status).expect_err("closed");
+    rig.tell(vec![list(None)]);
+    assert_eq!(rig.get("api.example.com", Some(&pair)).await.expect("served").status, 200);
 }
 
 #[tokio::test]
@@ -432,9 +490,7 @@ async fn an_edge_starts_from_its_last_known_good_state() {
         let clock = clock.clone();
         let config = EdgeConfig {
             last_known_good: Some(folder.clone()),
-            clock: muster_edge::Clock::from_fn(move || {
-                muster_policy::time::UnixTime::from_secs(clock.load(Ordering::Relaxed))
-            }),
+            clock: muster_edge::Clock::from_fn(move || UnixTime::from_secs(clock.load(Ordering::Relaxed))),
             ..EdgeConfig::default()
         };
         let mut registry = prometheus_client::registry::Registry::default();
@@ -469,7 +525,7 @@ async fn an_edge_that_is_dropped_is_gone() {
         let mark = mark.clone();
         muster_edge::Clock::from_fn(move || {
             let _held = &mark;
-            muster_policy::time::UnixTime::from_secs(NOW)
+            UnixTime::from_secs(NOW)
         })
     };
     let config = EdgeConfig { clock, ..EdgeConfig::default() };
@@ -491,7 +547,7 @@ async fn a_delta_with_a_gap_is_refused_and_changes_nothing() {
     let delta = muster_edge::Delta {
         from: 7,
         change: 8,
-        made_at: muster_policy::time::UnixTime::from_secs(NOW),
+        made_at: UnixTime::from_secs(NOW),
         events: vec![Event::Revoked(rig.ca.key(1))],
     };
     let refused = rig.edge.apply(&Update::Delta(delta));

@@ -31,14 +31,15 @@ mod secret;
 
 pub use admission::{AdmissionLimits, Rate};
 pub use authority::{
-    Authority, AuthorityError, FoundingPlan, ImportPlan, IssuingCa, KeyFolder, RevocationError,
-    ServerCertificate, Trust, TrustedCa,
+    Authority, AuthorityError, FoundingPlan, ImportPlan, IssuingCa, KeyFolder, ListOrigin, ListTrial,
+    RevocationError, ServerCertificate, Trust, TrustedCa,
 };
 // Words of the CA that callers of the registrar need; admin has no arrow to the CA itself.
 pub use muster_ca::authority::Purpose;
 pub use muster_ca::certificate::CaCertificate;
 pub use muster_ca::csr::Csr;
 pub use muster_ca::file_key::{CaAlgorithm, Passphrase};
+pub use muster_ca::foreign_crl::CRL_MAX_BYTES;
 
 pub use caller::Identified;
 pub use clock::Clock;

@@ -12,7 +12,7 @@ use muster_policy::identity::{CaId, Fingerprint};
 use muster_policy::name::DeviceId;
 use muster_policy::reason::{Reason, Refusal};
 use muster_policy::time::UnixTime;
-use muster_store::record::Certificate;
+use muster_store::record::{Certificate, ForeignName};
 use muster_store::{Fault, Reader};
 
 use crate::authority::{Trust, TrustedCa};
@@ -117,7 +117,7 @@ fn judge_device(ca: CaId, facts: &LeafFacts, reader: &Reader) -> Result<Presenta
     // Bound to the stored certificate, never to a serial or a subject alone.
     Ok(if certificate.fingerprint != facts.fingerprint {
         refused(Reason::CertificateUnknown)
-    } else if certificate.revoked.is_some() {
+    } else if certificate.revoked.is_some() || revoked_by_name(reader, ca, facts)? {
         refused(Reason::CertificateRevoked)
     } else {
         Presentation::Device(Box::new(certificate))
@@ -137,12 +137,32 @@ fn judge_manufacturer(
     let Some(serial) = facts.subject_serial_number() else {
         return Ok(refused(Reason::ManufacturerSerialUnlisted));
     };
+    if revoked_by_name(reader, ca, facts)? {
+        return Ok(refused(Reason::CertificateRevoked));
+    }
+    if reader.foreign_ca(ca)?.closes_at().is_some_and(|at| at <= now) {
+        return Ok(refused(Reason::CrlStale));
+    }
     // Listed under its manufacturer: two of them may number their devices alike.
     let listed = manufacturer_serial(ca, serial);
     Ok(match reader.device_by_manufacturer_serial(trust.account, &listed)? {
         Some(device) => Presentation::Manufacturer { device: device.id, leaf: facts.fingerprint },
         None => refused(Reason::ManufacturerSerialUnlisted),
     })
+}
+
+/// Whether the CA's own list, or an operator, revoked a certificate that the ledger may not know.
+///
+/// A serial is looked up under the CA that the path leads to, which for a leaf of an unknown CA below it can at
+/// worst refuse one more.
+fn revoked_by_name(reader: &Reader, ca: CaId, facts: &LeafFacts) -> Result<bool, Fault> {
+    let names = [ForeignName::Serial(facts.serial), ForeignName::Fingerprint(facts.fingerprint)];
+    for name in names {
+        if reader.foreign_revoked(ca, name)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// How a device lists its serial number: bound to the manufacturer's CA.

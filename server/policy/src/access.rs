@@ -60,6 +60,8 @@ pub struct Circumstances {
     pub ca_accepted: bool,
     /// Whether the holder's certificate is revoked; without a holder, anything.
     pub revoked: bool,
+    /// How old the own revocation list of the holder's CA is; without a holder, anything.
+    pub list: News,
     /// The state of the holder's device; without a holder, anything.
     pub device: DeviceStatus,
 }
@@ -81,7 +83,7 @@ impl<'a> Permit<'a> {
 ///
 /// # Errors
 /// The one reason why not; the first in the order protocol, freshness, presence, CA, time,
-/// revocation, device.
+/// revocation, the CA's list, device.
 pub fn access<'a>(
     rule: &HostRule,
     holder: Option<&'a Holder>,
@@ -110,6 +112,9 @@ pub fn access<'a>(
     }
     if circumstances.revoked {
         return Err(Reason::CertificateRevoked);
+    }
+    if circumstances.list == News::Stale {
+        return Err(Reason::CrlStale);
     }
     match circumstances.device {
         DeviceStatus::Active => Ok(Permit { holder: Some(holder) }),
@@ -162,6 +167,7 @@ mod tests {
         news: News::Fresh,
         ca_accepted: true,
         revoked: false,
+        list: News::Fresh,
         device: DeviceStatus::Active,
     };
 
@@ -193,6 +199,8 @@ mod tests {
                 (Circumstances { ca_accepted: false, ..GOOD }, Reason::CaNotAccepted),
                 (Circumstances { now: late, ..GOOD }, Reason::CertificateExpired),
                 (Circumstances { revoked: true, ..GOOD }, Reason::CertificateRevoked),
+                (Circumstances { list: News::Stale, ..GOOD }, Reason::CrlStale),
+                (Circumstances { list: News::Stale, revoked: true, ..GOOD }, Reason::CertificateRevoked),
                 (Circumstances { device: DeviceStatus::Suspended, ..GOOD }, Reason::DeviceSuspended),
                 (Circumstances { device: DeviceStatus::Retired, ..GOOD }, Reason::DeviceRetired),
             ] {

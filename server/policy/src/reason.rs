@@ -163,6 +163,8 @@ reasons! {
         "The client certificate can't be read, or names no device.";
     RevocationsStale, "revocations_stale", Unavailable,
         "Revocations have not been heard of for too long to let anybody in.";
+    CrlStale, "crl_stale", Unavailable,
+        "The revocation list of the certificate's CA is past its end, and the CA is closed without one.";
     GroupsChanged, "groups_changed", Unavailable,
         "The groups of the device have changed, and it has to connect anew.";
     ServerStopping, "server_stopping", Unavailable, "The server is stopping.";

@@ -2,6 +2,7 @@
 //!
 //! Names and shapes are a contract (scripts rely on them): change nothing, only add.
 
+mod ca;
 mod watch;
 
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::ca::{CaCommand, CrlSourceArgs, ImportUse, RevocableSelector, RotateRole};
 pub use self::watch::{CloseArgs, ConnectionCommand, EventCommand, FollowArgs, WebhookCommand};
 
 /// Muster issues every device of a fleet a certificate from your own CA, and checks it at the door.
@@ -503,11 +505,15 @@ pub enum CertCommand {
         #[command(flatten)]
         which: CertSelector,
     },
-    /// Revoke certificates; the CRL has them when this returns.
+    /// Revoke certificates; the CRL has them when this returns. One that a CA issued elsewhere is named by `--ca`
+    /// and `--serial`, `--sha256` or `--file`.
     Revoke {
         /// Which ones.
         #[command(flatten)]
-        which: CertSelector,
+        which: RevocableSelector,
+        /// The CA that issued it, here or elsewhere.
+        #[arg(long, value_name = "ID")]
+        ca: Option<String>,
         /// Why (RFC 5280 CRLReason).
         #[arg(long, default_value = "unspecified", value_parser = [
             "unspecified", "keyCompromise", "caCompromise", "affiliationChanged", "superseded",
@@ -519,7 +525,10 @@ pub enum CertCommand {
     Reactivate {
         /// Which ones.
         #[command(flatten)]
-        which: CertSelector,
+        which: RevocableSelector,
+        /// The CA that issued it, here or elsewhere.
+        #[arg(long, value_name = "ID")]
+        ca: Option<String>,
     },
     /// Sign a PKCS#10 request (PEM or DER) and print the certificate; names come from policy.
     Sign {
@@ -535,67 +544,6 @@ pub enum CertCommand {
         #[arg(long)]
         dry_run: bool,
     },
-}
-
-/// Certificate authorities.
-#[derive(Debug, Subcommand)]
-pub enum CaCommand {
-    /// List CAs.
-    List(PageArgs),
-    /// Make a new root with new issuing CAs below it; the old ones verify until their last leaf ends.
-    Create {
-        /// Algorithm of the keys.
-        #[arg(long, value_enum, default_value_t = CaAlgorithmArg::EcdsaP256)]
-        algorithm: CaAlgorithmArg,
-    },
-    /// Import a CA from a PEM bundle. With its key it issues from now on, without it only verifies.
-    Import {
-        /// The bundle: the CA, the CAs above it, and optionally its key.
-        file: PathBuf,
-        /// What it is for.
-        #[arg(long = "use", value_enum, default_value_t = ImportUse::Devices)]
-        purpose: ImportUse,
-        /// What to call it; default: its subject.
-        #[arg(long)]
-        name: Option<String>,
-        /// File with the passphrase of the bundle's key.
-        #[arg(long, value_name = "FILE")]
-        key_passphrase_file: Option<PathBuf>,
-    },
-    /// Replace an issuing CA: a new one signs from now on, the old one verifies until its last leaf ends.
-    Rotate {
-        /// Which one.
-        #[arg(long, value_enum, default_value_t = RotateRole::Devices)]
-        role: RotateRole,
-    },
-    /// Print certificates as PEM: of one CA with its chain, or what clients should trust.
-    Export {
-        /// The CA; default: the account's roots.
-        id: Option<String>,
-    },
-    /// Print the current CRL as PEM.
-    Crl {
-        /// The CA; default: the one that issues to devices.
-        id: Option<String>,
-    },
-}
-
-/// What an imported CA is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ImportUse {
-    /// Its certificates are devices of this account.
-    Devices,
-    /// Its certificates (IDevID) prove a device's first enrollment.
-    Manufacturer,
-}
-
-/// Which issuing CA is replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RotateRole {
-    /// The one that issues to devices.
-    Devices,
-    /// The one that issues to servers.
-    Services,
 }
 
 /// Profiles.

@@ -28,6 +28,7 @@ use super::args::PageArgs;
 use super::server::configuration;
 use crate::backup;
 use crate::datadir::DataDir;
+use crate::edge::machine_roots;
 use crate::serve::{ca_file_hook, open};
 use crate::serving::Serving;
 use crate::webhooks;
@@ -307,8 +308,8 @@ fn in_process(dir: &DataDir) -> anyhow::Result<(Transport, Zeroizing<String>)> {
         edge_figures: None,
         edge_connections: None,
         close_connections: None,
-        // No command makes a delivery.
-        webhooks: webhooks::settings(dir, registrar.authority(), &config, rustls::RootCertStore::empty())?,
+        // No command makes a delivery, but one may fetch a CRL.
+        webhooks: webhooks::settings(dir, registrar.authority(), &config, machine_roots())?,
         rehearse: None,
         est_url: None,
         backup: backup::hook(dir, &registrar),

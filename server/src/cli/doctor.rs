@@ -227,6 +227,8 @@ async fn cas(client: &Client, now: UnixTime, findings: &mut Findings) -> anyhow:
         }
         if ca.get("has_key") == Some(&Value::Bool(true)) {
             crl(client, &cell(ca.get("id")), &name, now, findings).await;
+        } else {
+            foreign_crl(client, &cell(ca.get("id")), &name, now, findings).await;
         }
     }
     Ok(())
@@ -243,6 +245,30 @@ async fn crl(client: &Client, id: &str, name: &str, now: UnixTime, findings: &mu
             findings.add("CRL", State::Fail, format!("that of {name} was good until {next}; see the log"));
         }
         next => findings.add("CRL", State::Ok, format!("that of {name} is good until {next}")),
+    }
+}
+
+/// The own CRL of a CA whose key is elsewhere; there need not be one.
+async fn foreign_crl(client: &Client, id: &str, name: &str, now: UnixTime, findings: &mut Findings) {
+    let known = match client.get(&client.own(&format!("/cas/{id}/crl/settings"))).await {
+        Ok(known) => known,
+        Err(error) => return findings.add("CRL", State::Fail, format!("that of {name}: {error:#}")),
+    };
+    let failed = known.pointer("/last_fetch/message").and_then(Value::as_str);
+    if let Some(message) = failed {
+        findings.add("CRL", State::Warn, format!("that of {name} was not fetched: {message}"));
+    }
+    let Some(next) = known.get("list").and_then(|list| time(list, "next_update")) else { return };
+    let is_closed = known.get("closed") == Some(&Value::Bool(true));
+    match next {
+        next if next > now => findings.add("CRL", State::Ok, format!("that of {name} is good until {next}")),
+        next if is_closed => {
+            let what = format!("that of {name} was good until {next}: nobody gets in by its certificates");
+            findings.add("CRL", State::Fail, what);
+        }
+        next => {
+            findings.add("CRL", State::Warn, format!("that of {name} was good until {next}, and goes on"))
+        }
     }
 }
 

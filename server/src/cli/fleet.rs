@@ -7,18 +7,20 @@ use anyhow::{Context as _, bail, ensure};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::args::{CertCommand, CertSelector, DeviceCommand, PageArgs};
+use super::args::{CertCommand, CertSelector, DeviceCommand, PageArgs, RevocableSelector};
 use super::client::{Client, Refused};
 use super::device_csv::{self, Row};
 use super::manage::{read_bounded, segment};
 use super::print::{Column, Printer, cell};
+use super::revocation;
 
 /// Devices sent at once; the most that the ledger takes in one transaction.
 const IMPORT_CHUNK: usize = 10_000;
 
 /// Devices whose status is set at once; the most that the API takes.
 const STATUS_CHUNK: usize = 1_000;
-const NO_MATCH: &str = "no certificate matches; `muster cert list` shows what there is";
+const NO_MATCH: &str = "no certificate matches; `muster cert list` shows what there is, and one that a CA issued \
+                        elsewhere is named with --ca";
 
 const DEVICES: &[Column] = &[
     ("ID", "/id"),
@@ -152,7 +154,7 @@ pub(super) async fn cert(client: &Client, command: CertCommand, out: &mut Printe
             }
             all(&shown, &which, out, |out, one| out.object(one))
         }
-        CertCommand::Revoke { which: CertSelector { device: Some(device), .. }, reason } => {
+        CertCommand::Revoke { which: RevocableSelector { device: Some(device), .. }, reason, .. } => {
             let wanted = json!({ "devices": [device], "reason": reason });
             let answer = client.call(Method::POST, &format!("{certificates}/revoke"), Some(&wanted)).await?;
             let rows = answer.get("rows").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -163,12 +165,20 @@ pub(super) async fn cert(client: &Client, command: CertCommand, out: &mut Printe
             }
             revoked.iter().try_for_each(|one| out.done(one, &change("Revoked", one)))
         }
-        CertCommand::Revoke { which, reason } => {
+        CertCommand::Revoke { which, ca: Some(ca), reason } => {
+            revocation::revoke_named(client, &ca, &which, &reason, out).await
+        }
+        CertCommand::Revoke { which, ca: None, reason } => {
+            let which = issued_here(which);
             let body = json!({ "reason": reason });
             let revoked = each(client, &which, "active", "revoke", Some(&body)).await?;
             all(&revoked, &which, out, |out, one| out.done(one, &change("Revoked", one)))
         }
-        CertCommand::Reactivate { which } => {
+        CertCommand::Reactivate { which, ca: Some(ca) } => {
+            revocation::reinstate_named(client, &ca, &which, out).await
+        }
+        CertCommand::Reactivate { which, ca: None } => {
+            let which = issued_here(which);
             let good = each(client, &which, "revoked", "reactivate", None).await?;
             all(&good, &which, out, |out, one| out.done(one, &change("Reactivated", one)))
         }
@@ -179,6 +189,11 @@ pub(super) async fn cert(client: &Client, command: CertCommand, out: &mut Printe
             if dry_run { explain(&answer, out) } else { signed(&answer, out) }
         }
     }
+}
+
+/// Without a CA, only what this server issued can be meant.
+fn issued_here(which: RevocableSelector) -> CertSelector {
+    CertSelector { id: which.id, serial: which.serial, device: which.device }
 }
 
 /// The ids of the certificates that are meant; `status` is which of a device's are.

@@ -13,7 +13,7 @@ use super::args::{
 };
 use super::client::{Client, Refused};
 use super::print::{Column, Printer, cell};
-use super::profile_fields;
+use super::{profile_fields, revocation};
 
 /// Larger files are no bundle of certificates and no request.
 pub(super) const PEM_FILE_MAX_BYTES: u64 = 256 << 10;
@@ -155,6 +155,10 @@ pub(super) async fn ca(client: &Client, command: CaCommand, out: &mut Printer<'_
             };
             out.field(&client.get(&format!("{cas}/{}/crl", segment(&id))).await?, "pem")
         }
+        CaCommand::TakeCrl { id, file } => revocation::take_crl(client, &id, &file, out).await,
+        CaCommand::CrlSource(args) => revocation::crl_source(client, args, out).await,
+        CaCommand::FetchCrl { id } => revocation::fetch_crl(client, &id, out).await,
+        CaCommand::Revoked { id, page } => revocation::revoked(client, &id, page, out).await,
     }
 }
 

@@ -13,6 +13,7 @@ mod hosts;
 mod manage;
 mod print;
 mod profile_fields;
+mod revocation;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -371,6 +371,42 @@ async fn a_certificate_is_explained_signed_revoked_and_reactivated() {
 }
 
 #[tokio::test]
+async fn what_a_ca_issued_elsewhere_is_revoked_by_name_and_listed() {
+    let rig = Rig::new().await;
+    let maker = rig.file("maker.pem", MAKER);
+    let ca = rig.json(&["ca", "import", &maker, "--use", "manufacturer"]).await["id"].clone();
+    let ca = ca.as_str().expect("an id");
+    let shown = rig.json(&["ca", "crl-source", ca]).await;
+    assert_eq!((&shown["list"], &shown["when_stale"]), (&Value::Null, &"closed".into()));
+    let set = rig.json(&["ca", "crl-source", ca, "--every", "2h", "--when-stale", "open"]).await;
+    assert_eq!((&set["every_s"], &set["when_stale"]), (&7_200.into(), &"open".into()));
+    let said = rig.ok(&["ca", "crl-source", ca, "--upload"]).await;
+    assert_eq!(said, "The CRL of the CA is uploaded; without a fresh one the CA is open\n");
+    let print = "AB:".repeat(31) + "AB";
+    rig.ok(&["cert", "revoke", "--ca", ca, "--serial", "0A", "--reason", "superseded"]).await;
+    rig.ok(&["cert", "revoke", "--ca", ca, "--sha256", &print]).await;
+    let listed = rig.ok(&["ca", "revoked", ca]).await;
+    assert!(listed.contains("superseded") && listed.contains(&"ab".repeat(32)), "{listed}");
+    let back = rig.ok(&["cert", "reactivate", "--ca", ca, "--serial", "0a"]).await;
+    assert_eq!(back, format!("0a of the CA {ca} is good again\n"));
+    let unknown = rig.refused(&["cert", "reactivate", "--ca", ca, "--serial", "0a"]).await;
+    assert!(unknown.contains("no such certificate"), "{unknown}");
+    let foreign = rig.file("leaf.pem", include_str!("testdata/leaf.pem"));
+    let refused = rig.refused(&["cert", "revoke", "--ca", ca, "--file", &foreign]).await;
+    assert!(refused.contains("not by this CA"), "{refused}");
+    let refused = rig.refused(&["ca", "take-crl", ca, &foreign]).await;
+    assert!(refused.contains("no `X509 CRL`"), "{refused}");
+    let refused = rig.refused(&["ca", "fetch-crl", ca]).await;
+    assert!(refused.contains("set the URL"), "{refused}");
+    for wrong in
+        [&["--sha256", "ab"][..], &["--id", "x", "--ca", ca], &["--ca", ca], &["--device", "d", "--ca", ca]]
+    {
+        let line = [&["muster", "cert", "revoke"][..], wrong].concat();
+        assert!(Cli::try_parse_from(line).is_err(), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_may_be_der() {
     let rig = Rig::new().await;
     let path = rig.temp.path().join("csr.der");

@@ -9,15 +9,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use muster_edge::{
-    AccountEntry, CaEntry, CertificateKey, Delta, DeviceEntry, Event, HostEntry, OriginTls, Snapshot, Update,
+    AccountEntry, CaEntry, CertificateKey, Delta, DeviceEntry, Elsewhere, Event, HostEntry, ListEntry,
+    OriginTls, PrintKey, Snapshot, Update,
 };
 use muster_enroll::{Clock, Registrar};
 use muster_policy::gate::GateWritten;
 use muster_policy::host::{HostPattern, HostRule};
-use muster_policy::identity::AccountId;
+use muster_policy::identity::{AccountId, CaId};
 use muster_policy::time::UnixTime;
 use muster_store::record::{
-    Account, Ca, CaRole, CaState, Certificate, ChangeKind, Device, Host, OutboundLeaf, ShownTo, Zone,
+    Account, Ca, CaRole, CaState, Certificate, ChangeKind, Device, ForeignName, Host, OutboundLeaf, ShownTo,
+    Zone,
 };
 use muster_store::{Fault, Ledger, Reader};
 
@@ -69,6 +71,7 @@ impl Feed {
             }
         })?;
         let cas = reader.cas(self.account)?;
+        let elsewhere = elsewhere(&reader, &cas, &mut revoked)?;
         Ok(Snapshot {
             change: reader.newest_change()?,
             made_at: now,
@@ -84,6 +87,7 @@ impl Feed {
                 .collect::<Result<_, _>>()?,
             revoked,
             devices: self.noted_devices(&reader)?,
+            elsewhere,
         })
     }
 
@@ -102,12 +106,27 @@ impl Feed {
         for entry in changes {
             change = entry.number;
             match entry.kind {
-                ChangeKind::DevicesImported(_) => return Ok(Update::Snapshot(Box::new(self.snapshot()?))),
+                ChangeKind::DevicesImported(_) | ChangeKind::ForeignListTaken(_, None) => {
+                    return Ok(Update::Snapshot(Box::new(self.snapshot()?)));
+                }
+                ChangeKind::ForeignListTaken(ca, Some(names)) => {
+                    for name in names {
+                        events.push(foreign_standing(&reader, ca, name)?);
+                    }
+                    let closes_at = reader.foreign_ca(ca)?.closes_at();
+                    events.push(Event::List(ListEntry { ca, closes_at }));
+                }
+                ChangeKind::ForeignRevocationSet(ca, name) => {
+                    events.push(foreign_standing(&reader, ca, name)?);
+                }
                 ChangeKind::CaAdded(id) | ChangeKind::CaStateSet(id, _) => {
                     events.extend(reader.ca(id)?.as_ref().and_then(ca_entry).map(Event::Ca));
                 }
                 ChangeKind::DocumentSet(..) => account_changed = true,
-                ChangeKind::CaRemoved(id) => events.push(Event::CaRemoved(id)),
+                ChangeKind::CaRemoved(id) => {
+                    events.push(Event::CaRemoved(id));
+                    events.push(Event::List(ListEntry { ca: id, closes_at: None }));
+                }
                 ChangeKind::ZoneSet(zone) => drop(zones.insert(zone)),
                 ChangeKind::CertificateReactivated(id) | ChangeKind::CertificateRevoked(id) => {
                     events.extend(reader.certificate(self.account, id)?.map(|found| standing(&found)));
@@ -277,6 +296,33 @@ fn entry_of(device: Device) -> DeviceEntry {
 fn standing(certificate: &Certificate) -> Event {
     let key = CertificateKey { ca: certificate.ca, serial: certificate.serial };
     if certificate.revoked.is_some() { Event::Revoked(key) } else { Event::Reactivated(key) }
+}
+
+/// What is revoked of certificates that were issued elsewhere; serials join the others.
+fn elsewhere(reader: &Reader, cas: &[Ca], revoked: &mut Vec<CertificateKey>) -> Result<Elsewhere, Fault> {
+    let mut elsewhere = Elsewhere::default();
+    for ca in cas {
+        let ca = ca.id;
+        reader.for_each_foreign_revoked(ca, |entry| match entry.name {
+            ForeignName::Fingerprint(fingerprint) => elsewhere.prints.push(PrintKey { ca, fingerprint }),
+            ForeignName::Serial(serial) => revoked.push(CertificateKey { ca, serial }),
+        })?;
+        let closes_at = reader.foreign_ca(ca)?.closes_at();
+        elsewhere.lists.extend(closes_at.map(|at| ListEntry { ca, closes_at: Some(at) }));
+    }
+    Ok(elsewhere)
+}
+
+fn foreign_standing(reader: &Reader, ca: CaId, name: ForeignName) -> Result<Event, Fault> {
+    let is_revoked = reader.foreign_revoked(ca, name)?.is_some();
+    Ok(match (name, is_revoked) {
+        (ForeignName::Fingerprint(fingerprint), true) => Event::PrintRevoked(PrintKey { ca, fingerprint }),
+        (ForeignName::Fingerprint(fingerprint), false) => {
+            Event::PrintReactivated(PrintKey { ca, fingerprint })
+        }
+        (ForeignName::Serial(serial), true) => Event::Revoked(CertificateKey { ca, serial }),
+        (ForeignName::Serial(serial), false) => Event::Reactivated(CertificateKey { ca, serial }),
+    })
 }
 
 /// What the edge is told of a CA; nothing of those that never vouch for a client.

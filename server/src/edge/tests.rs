@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use muster_edge::{Event, Update};
 use muster_enroll::{Clock, Csr, Identified, KeySource, Order, Outcome, Registrar, decode_request};
 use muster_policy::host::{DefaultCas, HostMode, HostPattern, HostRule, MinTls, Protocol, WhenStale};
-use muster_policy::identity::{CaId, CertificateId};
-use muster_store::act::{By, EditZone, RevokeCertificate, SetDocument, SetHost};
-use muster_store::record::{Actor, Document, DocumentKind, OriginTls, RevocationReason};
+use muster_policy::identity::{CaId, CertificateId, Fingerprint, Serial};
+use muster_store::act::{By, EditZone, ReinstateNamed, RevokeCertificate, RevokeNamed, SetDocument, SetHost};
+use muster_store::record::{Actor, Document, DocumentKind, ForeignName, OriginTls, RevocationReason};
 use prometheus_client::registry::Registry;
 
 use super::certificates::{Certificates, RETRY_AFTER};
@@ -280,6 +280,42 @@ async fn a_document_that_cant_be_read_holds_nothing_else_up_and_opens_nothing() 
     let snapshot = rig.feed().snapshot().expect("read");
     assert!(snapshot.accounts[0].gate.is_shut);
     assert_eq!(snapshot.revoked.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_revoked_by_name_is_told_at_once_and_in_snapshots() {
+    let rig = Rig::new().await;
+    let feed = rig.feed();
+    let (registrar, mut at) = (&rig.registrar, feed.snapshot().expect("read").change);
+    let ca = registrar.authority().trust().issuing.as_ref().expect("a CA").id;
+    let (account, reason) = (registrar.account(), RevocationReason::Unspecified);
+    let by = By { actor: Actor::Local, at: registrar.clock().now() };
+    let serial = ForeignName::Serial(Serial::from_bytes(&[7]).expect("a serial"));
+    let print = ForeignName::Fingerprint(Fingerprint::from_bytes([7; 32]));
+    for name in [serial, print] {
+        let revoke = RevokeNamed { account, ca, name, reason, by: by.clone() };
+        registrar.ledger().transact(revoke).await.expect("revoked");
+    }
+    let mut told = || {
+        let Ok(Update::Delta(delta)) = feed.since(at) else { panic!("a delta") };
+        at = delta.change;
+        delta.events
+    };
+    assert!(
+        matches!(told()[..], [Event::Revoked(key), Event::PrintRevoked(print)] if key.ca == ca && print.ca == ca)
+    );
+    let snapshot = feed.snapshot().expect("read");
+    assert_eq!((snapshot.revoked.len(), snapshot.elsewhere.prints.len()), (1, 1));
+    for name in [serial, print] {
+        registrar
+            .ledger()
+            .transact(ReinstateNamed { account, ca, name, by: by.clone() })
+            .await
+            .expect("good");
+    }
+    assert!(matches!(told()[..], [Event::Reactivated(_), Event::PrintReactivated(_)]));
+    let snapshot = feed.snapshot().expect("read");
+    assert_eq!((snapshot.revoked.len(), snapshot.elsewhere.prints.len()), (0, 0));
 }
 
 /// With a day for clocks that are behind.

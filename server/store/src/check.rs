@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use muster_policy::identity::{AccountId, SecretHash, ZoneId};
+use muster_policy::identity::{AccountId, CaId, SecretHash, ZoneId};
 use muster_policy::profile::ProfileWritten;
 use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 use serde::Serialize;
@@ -27,8 +27,8 @@ use crate::migration::SCHEMA_VERSION;
 use crate::reader::Reader;
 use crate::record::{
     Account, AdminToken, Association, Ca, Certificate, Change, Counters, CrlState, DeadLetter, Device,
-    Document, Host, Intent, KeyedRequest, KeyedUse, OriginPull, OutboundLeaf, Request, RevokedEntry, Token,
-    Webhook, WebhookProgress, Zone,
+    Document, ForeignCa, ForeignListDer, ForeignRevoked, Host, Intent, KeyedRequest, KeyedUse, OriginPull,
+    OutboundLeaf, Request, RevokedEntry, Token, Webhook, WebhookProgress, Zone,
 };
 use crate::tables::{META_SCHEMA, Record, TableName};
 use crate::transaction::Fault;
@@ -125,6 +125,7 @@ impl Reader {
             self.check_devices()?;
             self.check_tokens()?;
             self.check_certificates()?;
+            self.check_foreign()?;
             self.check_requests()?;
             self.check_keyed()?;
             self.check_webhooks()?;
@@ -275,6 +276,36 @@ impl Reader {
             )
         })?;
         self.has_length(TableName::Revoked, revoked)
+    }
+
+    fn check_foreign(&self) -> Result<(), CheckError> {
+        let mut counted: BTreeMap<CaId, (u64, u64)> = BTreeMap::new();
+        self.each(|key, entry: &ForeignRevoked| {
+            holds(TableName::ForeignRevoked, key == keys::foreign(entry.ca, entry.name), KEY_DIFFERS)?;
+            let (revoked, by_operator) = counted.entry(entry.ca).or_default();
+            *revoked = revoked.saturating_add(1);
+            *by_operator = by_operator.saturating_add(u64::from(entry.by_operator.is_some()));
+            Ok(())
+        })?;
+        let cas = self.table(TableName::Cas)?;
+        let lists = self.table(TableName::ForeignLists)?;
+        let mut with_list = 0_u64;
+        self.each(|key, state: &ForeignCa| {
+            let table = TableName::ForeignCas;
+            holds(table, cas.get(key)?.is_some(), "it belongs to no CA")?;
+            let id = key.try_into().map_err(|_| inconsistent(table, KEY_DIFFERS))?;
+            let of_ca = counted.remove(&CaId::from_bytes(id)).unwrap_or_default();
+            holds(table, of_ca == (state.revoked, state.by_operator), "the numbers differ from the records")?;
+            let Some(list) = &state.list else { return Ok(()) };
+            with_list = with_list.saturating_add(1);
+            let stored = lists.get(key)?;
+            let stored: Option<ForeignListDer> =
+                stored.map(|der| codec::decode(TableName::ForeignLists, der.value())).transpose()?;
+            let agrees = stored.is_some_and(|der| sha256(&der.0) == *list.fingerprint.as_bytes());
+            holds(TableName::ForeignLists, agrees, "a list is not that of its fingerprint")
+        })?;
+        holds(TableName::ForeignRevoked, counted.is_empty(), "an entry belongs to no CA")?;
+        self.has_length(TableName::ForeignLists, with_list)
     }
 
     fn check_requests(&self) -> Result<(), CheckError> {

@@ -10,7 +10,7 @@ use muster_policy::identity::{
 use muster_policy::name::{DeviceId, Hostname, Label};
 use muster_policy::time::UnixTime;
 
-use crate::record::{AssociationScope, DocumentKind};
+use crate::record::{AssociationScope, DocumentKind, ForeignName};
 
 pub(crate) fn join(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
@@ -128,6 +128,14 @@ pub(crate) fn certificate(account: AccountId, id: CertificateId) -> Vec<u8> {
 
 pub(crate) fn serial(ca: CaId, serial: Serial) -> Vec<u8> {
     join(&[ca.as_bytes(), serial.as_bytes()])
+}
+
+/// A certificate that was issued elsewhere, within its CA.
+pub(crate) fn foreign(ca: CaId, name: ForeignName) -> Vec<u8> {
+    match name {
+        ForeignName::Serial(serial) => join(&[ca.as_bytes(), &[0], serial.as_bytes()]),
+        ForeignName::Fingerprint(fingerprint) => join(&[ca.as_bytes(), &[1], fingerprint.as_bytes()]),
+    }
 }
 
 /// The start of all keys of a device's certificates.

@@ -73,6 +73,12 @@ tables! {
     Devices, "devices";
     /// end, account, certificate -> nothing
     Expiry, "expiry";
+    /// ca -> `ForeignCa`
+    ForeignCas, "foreign-cas";
+    /// ca -> `ForeignListDer`
+    ForeignLists, "foreign-lists";
+    /// ca, 0 and serial or 1 and fingerprint -> `ForeignRevoked`
+    ForeignRevoked, "foreign-revoked";
     /// hostname or wildcard -> `Host`
     Hosts, "hosts";
     /// account, device that is not active -> octet of its status

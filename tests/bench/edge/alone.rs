@@ -110,6 +110,7 @@ fn snapshot(arguments: &Arguments) -> anyhow::Result<Snapshot> {
         hosts: (0..arguments.hosts).map(|number| host_entry(&issuer, number)).collect::<Result<_, _>>()?,
         revoked: (0..arguments.revoked).map(revoked).collect::<anyhow::Result<_>>()?,
         devices: Vec::new(),
+        elsewhere: Default::default(),
     })
 }
 

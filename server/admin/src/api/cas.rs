@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Api;
+use crate::api::foreign::ForeignView;
 use crate::api::{Outcome, pem};
 use crate::auth::Caller;
 use crate::envelope::Answer;
@@ -45,6 +46,9 @@ pub(crate) struct CaView {
     /// The certificate, then those above it; left out of lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pem: Option<String>,
+    /// What is revoked of certificates that it issued elsewhere; left out of lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revocation: Option<ForeignView>,
 }
 
 impl From<&Ca> for CaView {
@@ -64,6 +68,7 @@ impl From<&Ca> for CaView {
             has_key: ca.key_file.is_some(),
             created_at: ca.created_at,
             pem: None,
+            revocation: None,
         }
     }
 }
@@ -88,10 +93,11 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account,
 
 /// `GET …/cas/{id}`
 pub(crate) async fn get(State(api): State<Arc<Api>>, _: Account, Id(id): Id<CaId>) -> Outcome {
-    Answer::one(&CaView::with_pem(&known(&api, id).await?))
+    let view = CaView::with_pem(&known(&api, id).await?);
+    Answer::one(&CaView { revocation: Some(ForeignView::of(&api, id).await?), ..view })
 }
 
-async fn known(api: &Api, id: CaId) -> Result<Ca, ApiError> {
+pub(crate) async fn known(api: &Api, id: CaId) -> Result<Ca, ApiError> {
     let account = api.registrar().account();
     let ca = api.read(move |reader| reader.ca(id)).await?;
     ca.filter(|ca| ca.account == account).ok_or_else(|| ApiError::not_found("CA"))
@@ -111,29 +117,56 @@ pub(crate) async fn roots(State(api): State<Arc<Api>>, _: Account) -> Outcome {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CrlView {
     ca: CaId,
-    number: u64,
+    /// Its CRL number; null when it is longer than 8 octets.
+    number: Option<u64>,
     this_update: UnixTime,
     next_update: UnixTime,
     pem: String,
 }
 
-/// `GET …/cas/{id}/crl`; one that is missing or has ended is made first, as no server may run that does.
+/// `GET …/cas/{id}/crl`; of a CA whose key is elsewhere, its own newest that is known here.
+///
+/// One of ours that is missing or has ended is made first, as no server may run that does.
 pub(crate) async fn crl(State(api): State<Arc<Api>>, _: Account, Id(id): Id<CaId>) -> Outcome {
     let ca = known(&api, id).await?;
     let id = ca.id;
+    if ca.key_file.is_none() {
+        return Answer::one(&foreign_crl(&api, id).await?);
+    }
     let now = api.now();
     let mut crl = api.read(move |reader| reader.crl(id)).await?;
-    if ca.key_file.is_some() && crl.as_ref().is_none_or(|crl| crl.next_update <= now) {
+    if crl.as_ref().is_none_or(|crl| crl.next_update <= now) {
         api.registrar().authority().renew_crl(id, api.crl_lifetime()).await?;
         crl = api.read(move |reader| reader.crl(id)).await?;
     }
-    let crl = crl.ok_or_else(|| ApiError::not_found("CRL: the CA has none, because its key is not here"))?;
+    let crl = crl.ok_or_else(|| ApiError::not_found("CRL: the CA has ended"))?;
     Answer::one(&CrlView {
         ca: id,
-        number: crl.number,
+        number: Some(crl.number),
         this_update: crl.this_update,
         next_update: crl.next_update,
         pem: pem::encode("X509 CRL", &crl.der),
+    })
+}
+
+async fn foreign_crl(api: &Api, ca: CaId) -> Result<CrlView, ApiError> {
+    let found = api.read(move |reader| Ok((reader.foreign_ca(ca)?.list, reader.foreign_list(ca)?))).await?;
+    let (Some(list), Some(der)) = found else {
+        return Err(ApiError::not_found(
+            "CRL: the key of the CA is elsewhere, and its own CRL is not known here",
+        ));
+    };
+    let mut number = [0; 8];
+    let start = number.len().checked_sub(list.number.len());
+    if let Some(end) = start.and_then(|start| number.get_mut(start..)) {
+        end.copy_from_slice(&list.number);
+    }
+    Ok(CrlView {
+        ca,
+        number: start.map(|_| u64::from_be_bytes(number)),
+        this_update: list.this_update,
+        next_update: list.next_update,
+        pem: pem::encode("X509 CRL", &der.0),
     })
 }
 

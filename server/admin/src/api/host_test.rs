@@ -10,7 +10,7 @@ use muster_policy::identity::{AccountId, CertificateId, Serial};
 use muster_policy::name::DeviceId;
 use muster_policy::reason::Reason;
 use muster_policy::time::UnixTime;
-use muster_store::record::{CaRole, CaState, Certificate, Host};
+use muster_store::record::{CaRole, CaState, Certificate, ForeignName, Host};
 use muster_store::{Fault, Reader};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -48,6 +48,9 @@ struct Found {
     host: Host,
     certificate: Certificate,
     ca_accepted: bool,
+    /// Revoked by its fingerprint, or by its serial before this server knew it.
+    revoked_by_name: bool,
+    list_closes_at: Option<UnixTime>,
     device: DeviceStatus,
 }
 
@@ -91,7 +94,13 @@ fn find(
     });
     let device = reader.device(account, &certificate.device)?;
     let device = device.map_or(DeviceStatus::Active, |device| device.status);
-    Ok(Ok(Found { host, certificate, ca_accepted, device }))
+    let names = [ForeignName::Serial(certificate.serial), ForeignName::Fingerprint(certificate.fingerprint)];
+    let mut revoked_by_name = false;
+    for name in names {
+        revoked_by_name |= reader.foreign_revoked(certificate.ca, name)?.is_some();
+    }
+    let list_closes_at = reader.foreign_ca(certificate.ca)?.closes_at();
+    Ok(Ok(Found { host, certificate, ca_accepted, revoked_by_name, list_closes_at, device }))
 }
 
 /// The certificate of this id or serial, or the newest of a device.
@@ -134,7 +143,8 @@ fn decide(found: &Found, protocol: Protocol, now: UnixTime) -> ProtocolView {
         // What the ledger says is never old news.
         news: News::Fresh,
         ca_accepted: found.ca_accepted,
-        revoked: certificate.revoked.is_some(),
+        revoked: certificate.revoked.is_some() || found.revoked_by_name,
+        list: if found.list_closes_at.is_some_and(|at| at <= now) { News::Stale } else { News::Fresh },
         device: found.device,
     };
     let reason = access(&found.host.rule, Some(&holder), &circumstances).err();

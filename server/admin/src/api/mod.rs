@@ -17,6 +17,7 @@ pub(crate) mod client_certificates;
 pub(crate) mod connections;
 pub(crate) mod devices;
 pub(crate) mod events;
+pub(crate) mod foreign;
 pub(crate) mod host_test;
 pub(crate) mod hosts;
 pub(crate) mod lapsing;

@@ -13,6 +13,7 @@ use super::certificates::{attachment, decoded};
 use super::form::Sent;
 use super::inside::{Problem, segment};
 use super::layout::{code, fact, page, secret, state, time};
+use super::revocation::{self, Revocation};
 use super::visit::Visit;
 
 #[derive(Debug, Deserialize)]
@@ -30,6 +31,7 @@ struct Ca {
     has_key: bool,
     created_at: UnixTime,
     pem: Option<String>,
+    revocation: Option<Revocation>,
 }
 
 impl Ca {
@@ -159,9 +161,12 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
         }
         p {
             a href={(ca.link()) "/chain.pem"} { "Download the chain" }
-            @if ca.has_key { " · " a href={(ca.link()) "/crl.pem"} { "Download the revocation list" } }
+            @if ca.has_key || ca.revocation.as_ref().is_some_and(Revocation::has_list) { " · " a href={(ca.link()) "/crl.pem"} { "Download the revocation list" } }
         }
-        pre tabindex="0" { (ca.pem.unwrap_or_default()) }
+        @if let Some(known) = ca.revocation.as_ref().filter(|_| matches!(ca.role.as_str(), "devices" | "manufacturer" | "verify-only")) {
+            (revocation::section(&visit, &ca.link(), ca.has_key, known))
+        }
+        pre tabindex="0" { (ca.pem.as_deref().unwrap_or_default()) }
     };
     Ok(page(&visit, &ca.title, content))
 }

@@ -18,7 +18,7 @@ use crate::x509::Decoded;
 
 const STATES: &[&str] = &["", "active", "revoked", "expired"];
 /// Words of RFC 5280 §5.3.1 that a person chooses among.
-const REASONS: &[&str] = &[
+pub(super) const REASONS: &[&str] = &[
     "unspecified",
     "keyCompromise",
     "cessationOfOperation",

@@ -21,6 +21,7 @@ mod layout;
 mod live;
 mod login;
 mod overview;
+mod revocation;
 mod session;
 mod settings;
 mod tokens;
@@ -107,6 +108,11 @@ fn account() -> Router<Arc<Dashboard>> {
         .route("/cas", get(cas::list).post(cas::import))
         .route("/cas/rotate", post(cas::rotate))
         .route("/cas/{id}", get(cas::show))
+        .route("/cas/{id}/revoked", get(revocation::list).post(revocation::revoke))
+        .route("/cas/{id}/revoked/{name}/reinstate", post(revocation::reinstate))
+        .route("/cas/{id}/crl", post(revocation::take))
+        .route("/cas/{id}/crl/fetch", post(revocation::fetch))
+        .route("/cas/{id}/crl/settings", post(revocation::set))
         .route("/cas/{id}/{file}", get(cas::download))
         .route("/hosts", get(hosts::list).post(hosts::add))
         .route("/hosts/{id}", get(hosts::show).post(hosts::set))

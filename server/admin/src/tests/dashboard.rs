@@ -7,7 +7,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::rig::{CSR, HOSTILE, MAKER, Rig, body};
+use super::rig::{CSR, ELSEWHERE, HOSTILE, LIST, MAKER, Rig, body};
 
 /// Every page that can be read; `{…}` is filled in by the test.
 const PAGES: &[&str] = &[
@@ -21,6 +21,10 @@ const PAGES: &[&str] = &[
     "/cas/{ca}",
     "/cas/{ca}/chain.pem",
     "/cas/{ca}/crl.pem",
+    "/cas/{elsewhere}",
+    "/cas/{elsewhere}/crl.pem",
+    "/cas/{elsewhere}/revoked",
+    "/cas/{elsewhere}/revoked?q=1002",
     "/certificates",
     "/certificates/{certificate}",
     "/certificates/{certificate}/pem",
@@ -46,6 +50,11 @@ const FORMS: &[&str] = &[
     "/approvals/0000000000000000000000000000000000000000000000000000000000000000/approve",
     "/cas",
     "/cas/rotate",
+    "/cas/{elsewhere}/crl",
+    "/cas/{elsewhere}/crl/fetch",
+    "/cas/{elsewhere}/crl/settings",
+    "/cas/{elsewhere}/revoked",
+    "/cas/{elsewhere}/revoked/1003/reinstate",
     "/certificates/{certificate}/revoke",
     "/certificates/{certificate}/reactivate",
     "/devices",
@@ -166,6 +175,7 @@ struct World {
     rig: Rig,
     zone: String,
     ca: String,
+    elsewhere: String,
     certificate: String,
     webhook: String,
 }
@@ -188,12 +198,18 @@ impl World {
         rig.send("GET", &rig.own(&format!("/cas/{ca}/crl")), "").await;
         let webhook = json!({ "name": "ours", "url": "https://hooks.example.com/x" });
         let webhook = text(&rig.post("/webhooks", webhook).await["id"]);
-        Self { rig, zone, ca, certificate, webhook }
+        let elsewhere = text(&rig.post("/cas/import", json!({ "pem": ELSEWHERE })).await["id"]);
+        let list = json!({ "crl": LIST }).to_string();
+        let taken = rig.send("PUT", &rig.own(&format!("/cas/{elsewhere}/crl")), &list).await;
+        assert_eq!(taken.status, StatusCode::OK, "{}", taken.message());
+        rig.post(&format!("/cas/{elsewhere}/revoked"), json!({ "serial_number": "1003" })).await;
+        Self { rig, zone, ca, elsewhere, certificate, webhook }
     }
 
     fn fill(&self, path: &str) -> String {
         path.replace("{zone}", &self.zone)
             .replace("{ca}", &self.ca)
+            .replace("{elsewhere}", &self.elsewhere)
             .replace("{certificate}", &self.certificate)
             .replace("{webhook}", &self.webhook)
     }
@@ -456,6 +472,31 @@ async fn connections_are_shown_and_closed_on_the_page_of_their_device() {
     let (mut reader, ..) = Browser::of(&world.rig, "reader").await;
     let seen = reader.get("/devices/meter-1").await.text;
     assert!(seen.contains("192.0.2.1:4711") && !seen.contains("/close"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_ca_elsewhere_has_its_list_and_what_is_revoked_on_its_page() {
+    let world = World::new().await;
+    let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
+    let page = world.fill("/cas/{elsewhere}");
+    let seen = browser.get(&page).await.text;
+    assert!(seen.contains("<code>02</code>") && seen.contains("uploaded"), "{seen}");
+    let seen = browser.get(&format!("{page}/revoked")).await.text;
+    assert!(seen.contains("<code>1002</code>") && seen.contains("keyCompromise"), "{seen}");
+    let print = "AB".repeat(32);
+    browser.post(&format!("{page}/revoked"), &format!("name={print}&reason=superseded")).await;
+    let seen = browser.get(&format!("{page}/revoked?q={print}")).await.text;
+    assert!(seen.contains(&print.to_lowercase()) && seen.contains("superseded"), "{seen}");
+    browser.post(&format!("{page}/revoked/1003/reinstate"), "").await;
+    assert!(!browser.get(&format!("{page}/revoked")).await.text.contains("1003"));
+    let told = browser.post(&format!("{page}/crl/settings"), "every_s=x&when_stale=open").await.text;
+    assert!(told.contains("invalid type"), "{told}");
+    let told = browser.post(&format!("{page}/crl/settings"), "every_s=600&when_stale=open").await.text;
+    assert!(told.contains("the last one goes on"), "{told}");
+    let told = browser.post(&format!("{page}/crl"), "crl=no+list").await.text;
+    assert!(told.contains("neither PEM nor DER"), "{told}");
+    let told = browser.post(&format!("{page}/crl/fetch"), "").await.text;
+    assert!(told.contains("set the URL that it is fetched from first"), "{told}");
 }
 
 #[tokio::test]

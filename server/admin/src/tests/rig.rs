@@ -42,6 +42,12 @@ pub(super) const CSR_WITHOUT_NAME: &str = include_str!("data/nameless.csr.pem");
 pub(super) const MAKER: &str = include_str!("data/maker-ca.pem");
 /// A CA whose subject is markup.
 pub(super) const HOSTILE: &str = include_str!("data/hostile-ca.pem");
+/// A CA whose key is elsewhere, and its own lists: openssl made them.
+pub(super) const ELSEWHERE: &str = include_str!("data/elsewhere/ca.pem");
+/// Its first list, of nothing.
+pub(super) const EMPTY_LIST: &str = include_str!("data/elsewhere/empty.pem");
+/// Its second, of one certificate.
+pub(super) const LIST: &str = include_str!("data/elsewhere/one.pem");
 pub(super) const LEAF: &str = include_str!("data/leaf.pem");
 
 /// When the tests begin: 2026-11-25.

@@ -76,6 +76,7 @@ mod tests {
             Reason::IdentityMalformed,
             Reason::IdentityAmbiguous,
             Reason::ChainExcessive,
+            Reason::CrlStale,
         ] {
             let error = std::io::Error::other(error_of(reason));
             assert_eq!(fault_of(&error), HandshakeFault::Refused(reason));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use muster_policy::access::Holder;
-use muster_policy::identity::{CaId, Fingerprint};
+use muster_policy::identity::{CaId, Fingerprint, Serial};
 use muster_policy::reason::Reason;
 use muster_policy::time::UnixTime;
 use quick_cache::sync::Cache;
@@ -25,7 +25,7 @@ use super::anchors::{AnchorSet, IssuerFacts};
 use crate::clock::to_pki;
 use crate::identity::{Leaf, fingerprint, key_within_bounds, parse};
 use crate::snapshot::CertificateKey;
-use crate::standing::Standing;
+use crate::standing::{Leaf as Judged, Standing};
 
 /// A leaf and three CAs: more than any device PKI has.
 const CHAIN_MAX_CERTIFICATES: usize = 4;
@@ -39,6 +39,8 @@ pub(crate) struct Verified {
     pub(crate) key: CertificateKey,
     /// All CAs that share name and key with the issuer, if it is not the only one.
     twins: Vec<CaId>,
+    /// The CAs between leaf and anchor, as certificates of those above them; they can be revoked too.
+    above: Vec<Above>,
     /// The CA whose anchor it was verified with.
     anchor: CaId,
     /// The end of the first of the path's certificates to end.
@@ -50,7 +52,27 @@ pub(crate) struct Verified {
     pub(crate) path: Vec<CertificateDer<'static>>,
 }
 
+/// A CA of a path, as a certificate of the CA above it.
+#[derive(Debug)]
+struct Above {
+    key: CertificateKey,
+    fingerprint: Fingerprint,
+    twins: Vec<CaId>,
+}
+
+impl Above {
+    fn judged(&self) -> Judged<'_> {
+        Judged { key: self.key, fingerprint: self.fingerprint, twins: &self.twins }
+    }
+}
+
 impl Verified {
+    /// The leaf and the CAs above it, by what they can be revoked by.
+    fn judged(&self) -> impl Iterator<Item = Judged<'_>> {
+        let leaf = Judged { key: self.key, fingerprint: self.leaf.fingerprint, twins: &self.twins };
+        core::iter::once(leaf).chain(self.above.iter().map(Above::judged))
+    }
+
     /// The holder, without what is known of its device.
     pub(crate) fn holder(&self, anchors: &AnchorSet) -> Holder {
         Holder {
@@ -95,8 +117,12 @@ impl Examiner {
         now: UnixTime,
     ) -> Result<Arc<Verified>, Reason> {
         let verified = self.chain(anchors, leaf, intermediates, now)?;
-        if self.standing.load().is_revoked(&verified.key, &verified.twins) {
+        let standing = self.standing.load();
+        if verified.judged().any(|judged| standing.is_revoked(&judged)) {
             return Err(Reason::CertificateRevoked);
+        }
+        if verified.judged().any(|judged| standing.is_closed(&judged, now)) {
+            return Err(Reason::CrlStale);
         }
         Ok(verified)
     }
@@ -161,6 +187,7 @@ fn verify(
     let issuer = issuer(anchors, &path)?;
     let read = Leaf::of(&certificate, leaf, &anchors.trust_domain)?;
     Ok(Verified {
+        above: above(anchors, &path, span.anchor)?,
         key: CertificateKey { ca: issuer.unwrap_or(span.anchor), serial: read.serial },
         twins: issuer.map(|issuer| anchors.issuers.twins(issuer).to_vec()).unwrap_or_default(),
         anchor: span.anchor,
@@ -184,6 +211,26 @@ fn issuer(anchors: &AnchorSet, path: &VerifiedPath<'_>) -> Result<Option<CaId>, 
         None => anchors.issuers.of(path.anchor()),
     };
     found.map(|found| found.first().copied()).ok_or(Reason::CertificateUntrusted)
+}
+
+/// The CAs of a path, each as a certificate of the one above it, as far as that one is known here.
+fn above(anchors: &AnchorSet, path: &VerifiedPath<'_>, anchor: CaId) -> Result<Vec<Above>, Reason> {
+    let ders: Vec<_> = path.intermediate_certificates().map(|certificate| certificate.der()).collect();
+    let mut above = Vec::with_capacity(ders.len());
+    for (place, der) in ders.iter().enumerate() {
+        let issuer = match ders.get(place + 1) {
+            Some(next) => {
+                let next = webpki::anchor_from_trusted_cert(next).map_err(|error| reason_of(&error))?;
+                anchors.issuers.of(&next).and_then(|found| found.first().copied())
+            }
+            None => Some(anchor),
+        };
+        let serial = Serial::from_bytes(parse(der)?.raw_serial());
+        let (Some(ca), Ok(serial)) = (issuer, serial) else { continue };
+        let twins = anchors.issuers.twins(ca).to_vec();
+        above.push(Above { key: CertificateKey { ca, serial }, fingerprint: fingerprint(der), twins });
+    }
+    Ok(above)
 }
 
 /// The time that all CAs of a path share, and who stands at its ends.

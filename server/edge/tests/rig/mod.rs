@@ -232,6 +232,7 @@ impl Rig {
             hosts: Vec::new(),
             revoked: Vec::new(),
             devices: Vec::new(),
+            elsewhere: Default::default(),
         };
         for (name, mode, protocol) in [
             ("api.example.com", HostMode::Require, Protocol::Https),

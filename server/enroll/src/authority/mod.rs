@@ -4,6 +4,7 @@
 //! changes. A key file is durable before the record that names it; a record never lacks its key.
 //! Only this crate calls a signer.
 
+mod foreign;
 mod found;
 mod import;
 mod keys;
@@ -26,6 +27,7 @@ use muster_store::act::Rejected;
 use muster_store::record::{Ca, CaRole, CaState};
 use muster_store::{Error as LedgerError, Fault, Ledger};
 
+pub use self::foreign::{ListOrigin, ListTrial};
 pub use self::found::FoundingPlan;
 pub use self::import::ImportPlan;
 pub use self::keys::KeyFolder;
@@ -99,6 +101,9 @@ pub enum AuthorityError {
     /// A bundle was refused.
     #[error(transparent)]
     Import(#[from] muster_ca::byo::ImportError),
+    /// A CA's own list was refused.
+    #[error(transparent)]
+    ForeignCrl(#[from] muster_ca::foreign_crl::ForeignCrlError),
     /// A revocation list could not be made.
     #[error(transparent)]
     Crl(#[from] muster_ca::crl::CrlError),

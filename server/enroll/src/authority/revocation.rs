@@ -9,7 +9,7 @@ use std::time::Duration;
 use muster_ca::crl::{CrlReason, CrlSettings, Revoked};
 use muster_policy::identity::CaId;
 use muster_store::act::{By, StoreCrl};
-use muster_store::record::CrlState;
+use muster_store::record::{CrlState, ForeignName};
 
 use super::{Authority, AuthorityError};
 
@@ -85,6 +85,13 @@ impl Authority {
                     revoked_at: entry.revocation.at,
                     reason: CrlReason::from_code(entry.revocation.reason.code()).unwrap_or_default(),
                 });
+            }
+        })?;
+        // Those that it issued before its key came here have no end that is known.
+        reader.for_each_foreign_revoked(ca, |entry| {
+            if let (ForeignName::Serial(serial), Some(revocation)) = (entry.name, entry.revocation()) {
+                let reason = CrlReason::from_code(revocation.reason.code()).unwrap_or_default();
+                revoked.push(Revoked { serial, revoked_at: revocation.at, reason });
             }
         })?;
         let number = reader.crl(ca)?.map_or(1, |crl| crl.number.saturating_add(1));

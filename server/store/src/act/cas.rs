@@ -2,7 +2,7 @@
 
 use muster_policy::identity::{AccountId, CaId};
 
-use crate::act::{By, Rejected, hosts, log};
+use crate::act::{By, Rejected, foreign, hosts, log};
 use crate::codec;
 use crate::keys;
 use crate::record::{Action, Ca, CaKind, CaRole, CaState, ChangeKind, CrlState, Subjects, Upload};
@@ -86,6 +86,7 @@ impl Transaction for RemoveCa {
             return Err(Failed::Refused(Rejected::CaInUse(format!("Hostnames: {accepted_by}"))));
         }
         tables.remove(TableName::Cas, &key)?;
+        foreign::forget(tables, self.ca)?;
         let subjects = Subjects { account: Some(ca.account), ca: Some(ca.id), ..Subjects::default() };
         log(tables, &self.by, Action::CaRemoved, subjects, ChangeKind::CaRemoved(ca.id))?;
         Ok(ca)

@@ -12,6 +12,7 @@ mod connections;
 mod decide;
 pub(crate) mod devices;
 mod documents;
+mod foreign;
 mod hosts;
 mod issue;
 pub(crate) mod keyed;
@@ -47,6 +48,10 @@ pub use devices::{
     SetDeviceStatus, SetDevicesStatus, StatusRow,
 };
 pub use documents::{RemoveDocument, SetDocument};
+pub use foreign::{
+    FOREIGN_BY_OPERATOR_MAX, FOREIGN_NAMES_MAX, ListTaken, Named, ReinstateNamed, RevokeNamed,
+    SetListSettings, TakeList,
+};
 pub use hosts::{RemoveHost, SetForwarding, SetHost};
 pub use issue::{
     AbandonIssue, BeginIssue, Begun, CompleteIssue, CompleteRefused, INTENT_STALE_AFTER, IssueRefused, Signed,
@@ -78,6 +83,9 @@ pub enum Rejected {
     /// The CA or leaf is associated with hostnames, or the CA issues.
     #[error("Certificate cannot be deleted while in use. {0}")]
     CaInUse(String),
+    /// The CA never vouches for clients.
+    #[error("the CA issues no client certificates")]
+    CaNotOfClients,
     /// The same certificate was uploaded before.
     #[error("a certificate with these contents already exists, as {0}")]
     CertificateExists(CaId),
@@ -119,6 +127,24 @@ pub enum Rejected {
     /// There is no such hostname in the account.
     #[error("there is no such hostname")]
     HostUnknown,
+    /// The CA's key is here, so its list is made here.
+    #[error("the key of the CA is here, so this server makes its CRL; revoke certificates one by one")]
+    ListIsOurs,
+    /// Only the CA's next list takes it back.
+    #[error("the CA's own CRL lists the certificate; only a newer CRL of the CA takes that back")]
+    ListedByCa,
+    /// The number of a list grows (RFC 5280 §5.2.3).
+    #[error("the CRL number must be greater than {newest}, which the CA published before")]
+    ListNumber {
+        /// The number of the list that is known.
+        newest: String,
+    },
+    /// A later list is made later.
+    #[error("the CRL is older than the one that is known, of {newest}")]
+    ListOlder {
+        /// When that was made.
+        newest: UnixTime,
+    },
     /// The manufacturer's serial belongs to another device.
     #[error("the manufacturer serial {serial} belongs to device {device} already")]
     ManufacturerSerialTaken {

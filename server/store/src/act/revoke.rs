@@ -136,7 +136,7 @@ impl RevokeCertificates {
 }
 
 /// Revokes one; false when it was revoked already.
-fn revoke(
+pub(super) fn revoke(
     tables: &mut Tables<'_>,
     certificate: &mut Certificate,
     reason: RevocationReason,
@@ -189,20 +189,29 @@ impl Transaction for ReactivateCertificate {
 
     fn apply(&self, tables: &mut Tables<'_>) -> Result<Certificate, Failed<Rejected>> {
         let mut certificate = known(tables, self.account, self.certificate)?;
-        if certificate.revoked.take().is_none() {
-            return Ok(certificate);
-        }
-        let key = keys::certificate(certificate.account, certificate.id);
-        tables.put(&key, &certificate)?;
-        mark::put(tables, &certificate)?;
-        tables.remove(TableName::Revoked, &key)?;
-        tables.count(certificate.account, |counters| {
-            counters.certificates_revoked = counters.certificates_revoked.saturating_sub(1);
-        })?;
-        let kind = ChangeKind::CertificateReactivated(certificate.id);
-        log_certificate(tables, &self.by, Action::CertificateReactivated, &certificate, kind)?;
+        reactivate(tables, &mut certificate, &self.by)?;
         Ok(certificate)
     }
+}
+
+/// Makes one good again.
+pub(super) fn reactivate(
+    tables: &mut Tables<'_>,
+    certificate: &mut Certificate,
+    by: &By,
+) -> Result<(), Fault> {
+    if certificate.revoked.take().is_none() {
+        return Ok(());
+    }
+    let key = keys::certificate(certificate.account, certificate.id);
+    tables.put(&key, certificate)?;
+    mark::put(tables, certificate)?;
+    tables.remove(TableName::Revoked, &key)?;
+    tables.count(certificate.account, |counters| {
+        counters.certificates_revoked = counters.certificates_revoked.saturating_sub(1);
+    })?;
+    let kind = ChangeKind::CertificateReactivated(certificate.id);
+    log_certificate(tables, by, Action::CertificateReactivated, certificate, kind)
 }
 
 fn known(

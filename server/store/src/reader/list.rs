@@ -15,13 +15,17 @@ use crate::act::devices::inactive_octet;
 use crate::codec;
 use crate::keys;
 use crate::mark::Mark;
-use crate::reader::page::{List, Order, Reach};
+use crate::reader::page::{List, Order, Reach, between};
 use crate::reader::{Page, Paging, Reader};
 use crate::record::{
-    Certificate, CertificateStatus, Device, Request, RevokedEntry, Token, TokenState, WaitingRequest, Zone,
+    Certificate, CertificateStatus, Device, ForeignRevoked, Request, RevokedEntry, Token, TokenState,
+    WaitingRequest, Zone,
 };
 use crate::tables::TableName;
 use crate::transaction::Fault;
+
+/// Most certificates past their end that are looked at to know how many are not, some 10 ms.
+const ENDED_MAX: usize = 10_000;
 
 /// Which certificates are wanted; none means any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,15 +113,56 @@ impl Reader {
             .page(paging);
         }
         let wanted = |_: &[u8], mark: &[u8]| Ok(filter.takes(&Mark::read(mark)?, now));
+        let counted = match (length, filter) {
+            (None, CertificateFilter { status: Some(status), ca: None, .. }) => {
+                self.count_by_end(account, *status, now)?
+            }
+            (length, _) => length,
+        };
         List {
             table: self.table(TableName::CertificateMarks)?,
             prefix: account.as_bytes().to_vec(),
             order: Order::Descending,
-            length,
+            length: counted,
             filter: length.is_none().then_some((&wanted, Reach::MARKS)),
             load: &|key, _| self.get::<Certificate>(key),
         }
         .page(paging)
+    }
+
+    /// How many certificates are active, or expired: all others of the account are counted, so only those past their
+    /// end are looked at. None when these are many.
+    fn count_by_end(
+        &self,
+        account: AccountId,
+        status: CertificateStatus,
+        now: UnixTime,
+    ) -> Result<Option<u64>, Fault> {
+        let marks = self.table(TableName::CertificateMarks)?;
+        let ended = self.table(TableName::Expiry)?;
+        let mut expired = 0_u64;
+        for (looked, row) in between(&ended, &[], Some(&keys::time(now)))?.enumerate() {
+            if looked >= ENDED_MAX {
+                return Ok(None);
+            }
+            let (key, _) = row?;
+            // Behind the time of the end is the key of the mark.
+            let certificate = key.value().get(keys::time(now).len()..).unwrap_or_default();
+            if certificate.starts_with(account.as_bytes())
+                && let Some(mark) = marks.get(certificate)?
+                && Mark::read(mark.value())?.status(now) == CertificateStatus::Expired
+            {
+                expired = expired.saturating_add(1);
+            }
+        }
+        let counters = self.counters(account)?;
+        Ok(Some(match status {
+            CertificateStatus::Active => {
+                counters.certificates.saturating_sub(counters.certificates_revoked).saturating_sub(expired)
+            }
+            CertificateStatus::Expired => expired,
+            CertificateStatus::Revoked => counters.certificates_revoked,
+        }))
     }
 
     /// A device has few certificates, so its index is walked and the mark of each one looked at.
@@ -278,6 +323,22 @@ impl Reader {
             length: Some(self.counters(account)?.waiting),
             filter: None,
             load: &load,
+        }
+        .page(paging)
+    }
+
+    /// The certificates of a CA that were issued elsewhere and are revoked, by serial.
+    ///
+    /// # Errors
+    /// See [`Reader::certificates`].
+    pub fn foreign_revoked_of(&self, ca: CaId, paging: &Paging) -> Result<Page<ForeignRevoked>, Fault> {
+        List {
+            table: self.table(TableName::ForeignRevoked)?,
+            prefix: ca.as_bytes().to_vec(),
+            order: Order::Ascending,
+            length: Some(self.foreign_ca(ca)?.revoked),
+            filter: None,
+            load: &|_, value| codec::decode(TableName::ForeignRevoked, value).map(Some),
         }
         .page(paging)
     }

@@ -14,8 +14,8 @@ use crate::keys;
 use crate::reader::{Reader, page};
 use crate::record::{
     Account, AdminToken, Association, AssociationScope, Ca, Certificate, Counters, CrlState, DeadLetter,
-    Device, Document, DocumentKind, Host, Intent, OriginPull, OutboundLeaf, Request, RevokedEntry, Token,
-    Webhook, WebhookProgress, Zone,
+    Device, Document, DocumentKind, ForeignCa, ForeignListDer, ForeignName, ForeignRevoked, Host, Intent,
+    OriginPull, OutboundLeaf, Request, RevokedEntry, Token, Webhook, WebhookProgress, Zone,
 };
 use crate::tables::TableName;
 use crate::transaction::Fault;
@@ -352,6 +352,46 @@ impl Reader {
         for row in page::range(&self.table(TableName::Revoked)?, account.as_bytes())? {
             let (_, value) = row?;
             each(codec::decode(TableName::Revoked, value.value())?);
+        }
+        Ok(())
+    }
+
+    /// What is known of the revocations of a CA beside those of certificates issued here.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn foreign_ca(&self, ca: CaId) -> Result<ForeignCa, Fault> {
+        Ok(self.get(&keys::ca(ca))?.unwrap_or_default())
+    }
+
+    /// The newest list of a CA whose key is elsewhere.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn foreign_list(&self, ca: CaId) -> Result<Option<ForeignListDer>, Fault> {
+        self.get(&keys::ca(ca))
+    }
+
+    /// Whether and why a certificate that was issued elsewhere is revoked.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn foreign_revoked(&self, ca: CaId, name: ForeignName) -> Result<Option<ForeignRevoked>, Fault> {
+        self.get(&keys::foreign(ca, name))
+    }
+
+    /// Calls `each` for every certificate of a CA that was issued elsewhere and is revoked, by serial.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn for_each_foreign_revoked(
+        &self,
+        ca: CaId,
+        mut each: impl FnMut(ForeignRevoked),
+    ) -> Result<(), Fault> {
+        for row in page::range(&self.table(TableName::ForeignRevoked)?, &keys::ca(ca))? {
+            let (_, value) = row?;
+            each(codec::decode(TableName::ForeignRevoked, value.value())?);
         }
         Ok(())
     }

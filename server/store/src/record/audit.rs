@@ -79,6 +79,12 @@ pub enum Action {
     DeviceStatusSet,
     /// Devices were imported.
     DevicesImported,
+    /// The own list of a CA whose key is elsewhere was taken; the details say what it changed.
+    ForeignListTaken,
+    /// A certificate that was issued elsewhere is no longer revoked by an operator.
+    ForeignReinstated,
+    /// A certificate that was issued elsewhere was revoked.
+    ForeignRevoked,
     /// A hostname was taken away.
     HostRemoved,
     /// The rule of a hostname was set.
@@ -87,6 +93,8 @@ pub enum Action {
     IssueAbandoned,
     /// An issuance was cut off by a crash; its serial may have been signed.
     IssueInterrupted,
+    /// How the list of a CA becomes known was set; the details say how.
+    ListSettingsSet,
     /// A profile was set.
     ProfileSet,
     /// Something was refused.

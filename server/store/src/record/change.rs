@@ -7,7 +7,7 @@ use muster_policy::name::{DeviceId, Label};
 use muster_policy::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
-use crate::record::{CaState, DocumentKind};
+use crate::record::{CaState, DocumentKind, ForeignName};
 use crate::tables::{Record, TableName};
 
 /// One change; numbers start at 1 and have no gaps.
@@ -48,6 +48,11 @@ pub enum ChangeKind {
     DeviceSet(DeviceId, DeviceStatus),
     /// So many devices were imported; followers read them anew.
     DevicesImported(u64),
+    /// The CA's own list, or how it becomes known, is another one. With it these certificates became revoked or
+    /// good again; none when they are too many to name.
+    ForeignListTaken(CaId, Option<Vec<ForeignName>>),
+    /// An operator revoked a certificate that was issued elsewhere, or took that back.
+    ForeignRevocationSet(CaId, ForeignName),
     /// A hostname was taken away.
     HostRemoved(HostPattern),
     /// The rule of a hostname was set.

@@ -12,6 +12,7 @@ mod certificate;
 mod change;
 mod device;
 mod document;
+mod foreign;
 mod host;
 mod idempotency;
 mod outbound;
@@ -30,6 +31,9 @@ pub use certificate::{
 pub use change::{Change, ChangeKind};
 pub use device::{DEVICE_GROUPS_MAX, DEVICE_LABELS_MAX, DEVICE_TEXT_MAX_BYTES, Device, DeviceTextError};
 pub use document::{Document, DocumentKind};
+pub use foreign::{
+    ForeignCa, ForeignList, ForeignListDer, ForeignName, ForeignRevoked, ListSettings, ListSource,
+};
 pub use host::{Host, OriginTls};
 pub use idempotency::KeyedRequest;
 pub(crate) use idempotency::KeyedUse;

@@ -158,6 +158,43 @@ fn devices_are_filtered_by_status_with_exact_lengths_and_through_cursors() {
     assert_eq!(reader.devices(ACCOUNT, &group, &ALL).expect("reads").total, Total::Exactly(0));
 }
 
+/// Whatever the page: what is past its end is counted by its own index, what is revoked by a counter.
+#[test]
+fn how_many_are_active_or_expired_is_known_without_looking_at_them() {
+    let mut rig = Rig::new();
+    for number in 0..4 {
+        rig.issue(number, "old");
+    }
+    rig.pass(LIFETIME + Duration::from_secs(1));
+    for number in 4..10 {
+        rig.issue(number, "new");
+    }
+    for number in [0, 4, 5] {
+        let at = if number == 0 { START } else { rig.now };
+        let certificate = begin(number, "any", at).certificate;
+        let revoke = RevokeCertificate {
+            account: ACCOUNT,
+            certificate,
+            reason: RevocationReason::Unspecified,
+            by: rig.by(),
+        };
+        rig.ledger().transact_blocking(revoke).expect("revoked");
+    }
+    let reader = rig.ledger().reader().expect("open");
+    for (status, expected) in
+        [(CertificateStatus::Active, 4), (CertificateStatus::Expired, 3), (CertificateStatus::Revoked, 3)]
+    {
+        let filter = CertificateFilter { status: Some(status), ..CertificateFilter::default() };
+        for page in 1..5 {
+            let paging = Paging::Numbered { page, per_page: 2 };
+            let found = reader.certificates(ACCOUNT, &filter, rig.now, &paging).expect("reads");
+            assert_eq!(found.total, Total::Exactly(expected), "{status:?}, page {page}");
+            let left = expected.saturating_sub(2 * (u64::from(page) - 1)).min(2);
+            assert_eq!(u64::try_from(found.items.len()), Ok(left), "{status:?}, page {page}");
+        }
+    }
+}
+
 #[test]
 fn a_list_says_when_it_did_not_count_to_the_end() {
     let rig = rig_with_certificates(30);

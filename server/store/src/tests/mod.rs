@@ -3,6 +3,7 @@
 
 mod faults;
 mod files;
+mod foreign;
 mod issuing;
 mod lists;
 mod operators;
