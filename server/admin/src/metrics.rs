@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use muster_enroll::Registrar;
 use muster_policy::identity::CaId;
+use muster_policy::time::UnixTime;
 use muster_store::Fault;
 use muster_store::record::ForeignList;
 use prometheus_client::collector::Collector;
@@ -66,17 +67,19 @@ impl LedgerFigures {
     fn encode_lists(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let now = self.0.clock().now();
         let Ok(lists) = self.lists() else { return Ok(()) };
-        let age = |list: &ForeignList| now.as_secs().saturating_sub(list.this_update.as_secs());
-        let left = |list: &ForeignList| list.next_update.as_secs().saturating_sub(now.as_secs());
-        let ages: [(&str, &str, &dyn Fn(&ForeignList) -> i64); 2] = [
-            ("foreign_crl_age_seconds", "Since thisUpdate of a CA's own CRL", &age),
-            ("foreign_crl_left_seconds", "Until nextUpdate of a CA's own CRL; negative past it", &left),
-        ];
-        for (name, help, value) in ages {
+        let since = |at: UnixTime| now.as_secs().saturating_sub(at.as_secs());
+        let [mut ages, mut lefts] = [Vec::new(), Vec::new()];
+        for (ca, list) in &lists {
+            ages.push((ca, since(list.this_update)));
+            lefts.push((ca, since(list.next_update).saturating_neg()));
+        }
+        for (name, help, values) in [
+            ("foreign_crl_age_seconds", "Since thisUpdate of a CA's own CRL", ages),
+            ("foreign_crl_left_seconds", "Until nextUpdate of a CA's own CRL; negative past it", lefts),
+        ] {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (ca, list) in &lists {
-                let gauge = ConstGauge::new(value(list));
-                gauge.encode(family.encode_family(&[("ca", ca.to_string())])?)?;
+            for (ca, seconds) in values {
+                ConstGauge::new(seconds).encode(family.encode_family(&[("ca", ca.to_string())])?)?;
             }
         }
         Ok(())

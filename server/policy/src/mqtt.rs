@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::access::Holder;
-use crate::identity::{AccountId, CaId, Serial};
+use crate::identity::{AccountId, CaId, Fingerprint, Serial};
 use crate::name::DeviceId;
 use crate::reason::Reason;
 
@@ -41,11 +41,18 @@ pub struct Sender {
     pub ca: CaId,
     /// The certificate's serial.
     pub serial: Serial,
+    /// Its fingerprint, which a certificate that was issued elsewhere may be revoked by.
+    pub fingerprint: Fingerprint,
 }
 
 impl From<&Holder> for Sender {
     fn from(holder: &Holder) -> Self {
-        Self { device: holder.device.clone(), ca: holder.ca, serial: holder.serial }
+        Self {
+            device: holder.device.clone(),
+            ca: holder.ca,
+            serial: holder.serial,
+            fingerprint: holder.fingerprint,
+        }
     }
 }
 

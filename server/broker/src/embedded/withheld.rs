@@ -60,7 +60,7 @@ impl Hub {
 mod tests {
     use std::collections::BTreeSet;
 
-    use muster_policy::identity::{AccountId, CaId, Serial};
+    use muster_policy::identity::{AccountId, CaId, Fingerprint, Serial};
     use muster_policy::mqtt::{Sender, Senders};
     use muster_policy::reason::Reason;
     use muster_policy::time::UnixTime;
@@ -90,6 +90,7 @@ mod tests {
             ca: CaId::from_bytes([1; 16]),
             serial: Serial::from_bytes(&u32::try_from(number + 1).expect("small").to_be_bytes())
                 .expect("a serial"),
+            fingerprint: Fingerprint::from_bytes([1; 32]),
         };
         Message {
             topic: format!("a/{number}").into(),

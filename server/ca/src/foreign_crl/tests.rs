@@ -94,11 +94,12 @@ fn an_entry_that_takes_back_revokes_nothing_and_unknown_reasons_revoke() {
 #[test]
 fn what_is_not_a_full_list_of_this_ca_is_refused() {
     use ForeignCrlError as Error;
+    type Expected = fn(&Error) -> bool;
     let number = numbered(&[5]);
     let scope = |inner: &[u8]| extension(&DISTRIBUTION_POINT, true, &tlv::element(tlv::SEQUENCE, &[inner]));
     let unknown = ObjectIdentifier::new_unwrap("1.2.3.4");
     let strange = extension(&unknown, true, b"\x05\x00");
-    let cases: [(Vec<u8>, fn(&Error) -> bool); 9] = [
+    let cases: [(Vec<u8>, Expected); 9] = [
         (list(b"", &[]), |error| *error == Error::NoNumber),
         (list(b"", &[&number, &extension(&DELTA_INDICATOR, true, &[2, 1, 1])]), |e| *e == Error::Delta),
         (list(b"", &[&number, &scope(&[0x84, 1, 0xff])]), |error| *error == Error::Indirect),
