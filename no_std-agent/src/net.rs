@@ -1,7 +1,7 @@
 //! TCP, as the board's network stack has it.
 //!
 //! All of it is plain calls that wait, each until its [`Deadline`] at the longest. How a board lets its network go on
-//! meanwhile is its own affair: below here is the one place for futures, if it has any.
+//! meanwhile is its own affair; if its stack is made of futures, this is where they end.
 
 use core::cell::Cell;
 

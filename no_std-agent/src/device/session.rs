@@ -74,6 +74,8 @@ where
     }
 
     /// Makes the connection that the machine wants and serves it until it is gone. Then [`settle`](Self::settle).
+    // Apart: the connection is off the stack when there is none.
+    #[inline(never)]
     pub(super) fn session(
         &mut self,
         wanted: Connect,

@@ -226,6 +226,8 @@ where
         }
     }
 
+    // Apart, here and below: one connection's memory is off the stack before the next one's is on it.
+    #[inline(never)]
     fn visit(&mut self, service: Endpoint<'m>, slot: Slot) -> Visit {
         let Some(status) = self.report(slot).and_then(|report| report.status().ok()) else {
             return Visit::Unanswered;
@@ -246,6 +248,7 @@ where
         visit
     }
 
+    #[inline(never)]
     fn converse(&mut self, broker: Endpoint<'m>, slot: Slot, trial: Trial, until: Instant) -> End {
         let Some(name) = server_name(broker.host) else { return End::Unanswered };
         let Some(report) = self.report(slot) else { return End::Unanswered };

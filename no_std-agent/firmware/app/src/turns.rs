@@ -19,9 +19,11 @@ pub type Background<'b> = Pin<&'b mut dyn Future<Output = Infallible>>;
 /// How a processor sleeps between two turns.
 #[derive(Clone, Copy, Debug)]
 pub struct Sleep {
-    /// Comes back when something may have happened.
+    /// Forgets who was woken so far: all of it is about to be looked at.
+    pub begin: fn(),
+    /// Comes back when something may have happened, at once if somebody was woken since `begin`.
     pub sleep: fn(),
-    /// Ends the sleep, or the next one.
+    /// Ends the sleep.
     pub waker: &'static Waker,
 }
 
@@ -66,6 +68,8 @@ impl<'b> Turns<'b> {
     #[inline(never)]
     fn turn(&self, until: Instant) {
         let mut context = Context::from_waker(self.sleep.waker);
+        // Whoever asks a socket wakes the network, which has its turn now. It would never sleep otherwise.
+        (self.sleep.begin)();
         if let Ok(mut background) = self.background.try_borrow_mut() {
             // It never ends.
             let _ = background.as_mut().poll(&mut context);
@@ -81,12 +85,16 @@ mod tests {
 
     use core::cell::Cell;
     use core::pin::pin;
+    use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
     use core::time::Duration;
+    use std::boxed::Box;
+    use std::sync::Arc;
+    use std::task::Wake;
 
     use super::*;
 
     const SLEEP: Sleep =
-        Sleep { sleep: || std::thread::sleep(Duration::from_millis(1)), waker: Waker::noop() };
+        Sleep { begin: || {}, sleep: || std::thread::sleep(Duration::from_millis(1)), waker: Waker::noop() };
 
     fn soon() -> Instant {
         BoardClock.now().plus(Duration::from_millis(30))
@@ -121,6 +129,45 @@ mod tests {
         let at = soon();
         turns.wait_until(at);
         assert!(BoardClock.now() >= at);
+    }
+
+    static IS_WOKEN: AtomicBool = AtomicBool::new(false);
+    static SLEEPS: AtomicUsize = AtomicUsize::new(0);
+
+    struct Flag;
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            IS_WOKEN.store(true, SeqCst);
+        }
+    }
+
+    fn sleep_unless_woken() {
+        if !IS_WOKEN.swap(false, SeqCst) {
+            SLEEPS.fetch_add(1, SeqCst);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn who_waits_wakes_the_network_and_does_not_keep_the_board_awake_by_that() {
+        let waker: &'static Waker = Box::leak(Box::new(Arc::new(Flag).into()));
+        let sleep = Sleep { begin: || IS_WOKEN.store(false, SeqCst), sleep: sleep_unless_woken, waker };
+        let (turns_so_far, woken_in) = (Cell::new(0), 3);
+        let background = pin!(core::future::poll_fn(|context| {
+            turns_so_far.set(turns_so_far.get() + 1);
+            if turns_so_far.get() == woken_in {
+                context.waker().wake_by_ref();
+            }
+            Poll::Pending
+        }));
+        let turns = Turns::new(background, sleep);
+        let asking = |context: &mut Context<'_>| {
+            context.waker().wake_by_ref();
+            if turns_so_far.get() < 8 { Poll::Pending } else { Poll::Ready(()) }
+        };
+        assert_eq!(turns.wait(Instant::NEVER, asking), Some(()));
+        assert_eq!(SLEEPS.load(SeqCst), 7, "in each turn but the one in which the network woke it");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! From a reset to a device that can run: arguments, flash, the crash before, settings, network, memory.
 //!
 //! In steps that return, each with a frame of its own: what one of them needs of the stack is there for the next. What
-//! they make is in statics, and not in one future as on the real boards, so that its size is seen at link time.
+//! they make is in statics, and not on the stack as on the real boards, so that its size is seen at link time.
 
 use core::cell::RefCell;
 use core::pin::{Pin, pin};

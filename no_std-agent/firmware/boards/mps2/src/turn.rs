@@ -22,7 +22,7 @@ pub(crate) fn start(system_timer: &mut SYST) {
 }
 
 /// Nobody is woken: everything is looked at in each turn.
-pub(crate) const SLEEP: Sleep = Sleep { sleep, waker: Waker::noop() };
+pub(crate) const SLEEP: Sleep = Sleep { begin: || {}, sleep, waker: Waker::noop() };
 
 fn sleep() {
     watchdog::feed();

@@ -175,7 +175,7 @@ fn hardware<'a>(
         platform,
         button: Button::Free,
         background: idle,
-        sleep: Sleep { sleep, waker: Waker::noop() },
+        sleep: Sleep { begin: || {}, sleep, waker: Waker::noop() },
     }
 }
 
