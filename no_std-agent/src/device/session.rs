@@ -134,6 +134,8 @@ where
 }
 
 /// Serves the machine over `connection` until one of them ends it.
+// Apart: off the stack while the connection is made.
+#[inline(never)]
 fn serve<IO: Read + Write, F: NorFlash, K: KeyStore, E: Entropy>(
     machine: &mut Enrollment<'_, P256Verifier>,
     connection: &mut Connection<'_, IO>,

@@ -37,7 +37,7 @@ enum Line {
     Deaf,
 }
 
-/// The board's time, for its network too.
+// The board's time, for its network too.
 thread_local!(static NOW_MS: Cell<u64> = const { Cell::new(0) });
 
 /// Nothing else happens before the deadline, so it is there.

@@ -25,6 +25,8 @@ pub(crate) enum Visit {
 }
 
 /// Visits, within the deadline of `transport`. `memory` holds one answer.
+// Apart: off the stack while the connection is made.
+#[inline(never)]
 pub(crate) fn visit<T: Read + Write>(
     transport: &mut T,
     service: Endpoint<'_>,

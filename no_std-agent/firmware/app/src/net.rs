@@ -68,6 +68,8 @@ impl<'m> Net for TcpNet<'m> {
     where
         Self: 'n;
 
+    // Apart: off the stack during the handshake that follows.
+    #[inline(never)]
     fn connect<'n>(
         &'n mut self,
         server: ServerName<'_>,

@@ -78,6 +78,8 @@ struct Line<'l, 'm, T: Read + Write> {
 
 impl<P: Platform> Session<'_, P> {
     /// Runs until it ends. `memory` holds a packet in each direction: [`MEMORY_BYTES`].
+    // Apart: off the stack while the connection is made.
+    #[inline(never)]
     pub(crate) fn run<T: Read + Write>(&self, transport: &mut Connection<'_, T>, memory: &mut [u8]) -> End {
         let Some((send, received)) = memory.split_at_mut_checked(SEND_BYTES) else { return End::Unanswered };
         let mut line = Line { transport, received, filled: 0, send };

@@ -244,7 +244,8 @@ fn a_watchdog_that_bit_is_waited_for_and_written_down() {
     let began_at = Instant::now();
     assert_eq!(until(hardware(&flash, &log), "boot: last crash: the watchdog was not fed"), None);
     assert!(log.has("boot: crash 1 in a row, waiting 2 s"), "{:?}", log.0.borrow());
-    assert!(began_at.elapsed() >= Duration::from_secs(2));
+    // The board counts whole milliseconds.
+    assert!(began_at.elapsed() >= Duration::from_millis(1_999));
     remember_watchdog();
     assert_eq!(recall().map(|crash| crash.in_a_row), Some(2), "it is still in the row");
     remember(&journal::Crash::untold(3, journal::cut("a panic")));
