@@ -80,6 +80,8 @@ fn run_as<K: KeyStore>(script: Script, check: &dyn ServerCheck, client: ClientId
         let read = connection.read(&mut bytes);
         read.map(|len| bytes[..len].to_vec())
     });
+    // The server reads on until the client is gone.
+    drop(place);
     (outcome, server.join().expect("the server keeps to its script"))
 }
 
