@@ -1,7 +1,5 @@
 //! The two clocks of a board: one that only runs forward, and one that may know the date.
 
-use core::future::Future;
-
 use muster_proto::time::{Instant, UnixTime};
 
 /// The board's time.
@@ -12,7 +10,4 @@ pub trait Clock {
     /// Wall time, if the board has an RTC or has asked a time server; `None` if it has not. It need not be right:
     /// the machine sets it straight by the EST server's date. Read at start and by `Device::clock_was_set`.
     fn wall(&self) -> Option<UnixTime>;
-
-    /// Ends once [`now`](Self::now) has reached `at`.
-    fn wait_until(&self, at: Instant) -> impl Future<Output = ()>;
 }

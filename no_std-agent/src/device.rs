@@ -6,14 +6,13 @@
 //! Everything that must survive is in flash before the machine goes on, so a reset is safe at every point: after
 //! it [`Device::start`] finds the same identities, and the machine takes up where it was.
 
+mod line;
 mod local;
 mod session;
 
 use core::ops::Range;
-use core::pin::pin;
 
-use embassy_futures::select::{Either, select};
-use embedded_storage_async::nor_flash::NorFlash;
+use embedded_storage::nor_flash::NorFlash;
 use muster_proto::enrollment::{
     Config, Enrollment, Event, Input, Memory, Misuse, Restored, Slot, Times, Trust,
 };
@@ -22,15 +21,16 @@ use muster_proto::time::Instant;
 use muster_proto::x509::{Anchors, Bundle, ServerName};
 use zeroize::Zeroize;
 
+use self::line::Line;
 use self::local::Slots;
 use self::session::Next;
 use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::key::{KeyReference, KeyStore};
-use crate::net::Net;
+use crate::net::{Deadline, Net};
 use crate::software::P256Verifier;
 use crate::store::{BadRegion, IdentityStore, StoreError};
-use crate::tls::{self, ClientIdentity, ConnectError, Connection, NamedServer, TlsMemory};
+use crate::tls::{self, ClientIdentity, ConnectError, Connection, NamedServer, Peer, TlsMemory};
 
 /// What the board has. Each is a trait of this crate, but the flash.
 #[derive(Debug)]
@@ -79,6 +79,8 @@ pub struct Device<'m, N, F, K, E, C> {
     entropy: E,
     clock: C,
     tls: TlsMemory<'m>,
+    /// Of the one connection.
+    deadline: Deadline,
     scratch: &'m mut [u8],
     slots: Slots,
 }
@@ -95,7 +97,7 @@ where
     ///
     /// # Errors
     /// [`StartError`]. Damaged identities are none: the device starts without them.
-    pub async fn start(
+    pub fn start(
         board: Board<N, F, K, E, C>,
         region: Range<u32>,
         config: Config<'m>,
@@ -110,14 +112,27 @@ where
         let DeviceMemory { machine: lent, tls, scratch } = memory;
         let mut store = IdentityStore::new(flash, region, scratch.len()).map_err(StartError::Region)?;
         let mut slots = Slots::default();
-        let in_a = store.load(Slot::A, scratch).await.map_err(StartError::Store)?;
-        let in_b = store.load(Slot::B, tls.receive).await.map_err(StartError::Store)?;
+        let in_a = store.load(Slot::A, scratch).map_err(StartError::Store)?;
+        let in_b = store.load(Slot::B, tls.receive).map_err(StartError::Store)?;
         let restored = Restored { records: [slots.restore(in_a, &mut keys), slots.restore(in_b, &mut keys)] };
         let machine = Enrollment::new(config, lent, &restored, P256Verifier::new(keys.ec()), clock.now());
         scratch.zeroize();
         tls.receive.zeroize();
-        let mut device =
-            Self { machine, config, manufacturer, net, store, keys, entropy, clock, tls, scratch, slots };
+        let deadline = Deadline::new();
+        let mut device = Self {
+            machine,
+            config,
+            manufacturer,
+            net,
+            store,
+            keys,
+            entropy,
+            clock,
+            tls,
+            deadline,
+            scratch,
+            slots,
+        };
         device.clock_was_set().map_err(StartError::Misuse)?;
         Ok(device)
     }
@@ -127,13 +142,11 @@ where
     ///
     /// # Errors
     /// [`Misuse`] is a bug here; reset the device, which is safe.
-    pub async fn work(&mut self, mut observe: impl FnMut(Event)) -> Result<Instant, Misuse> {
+    pub fn work(&mut self, mut observe: impl FnMut(Event)) -> Result<Instant, Misuse> {
         loop {
             self.tell(Input::TimerFired)?;
-            // Pinned, here and below: what is awaited as a value is copied over the stack first.
-            let next = pin!(self.settle(&mut observe)).await?;
-            match next {
-                Next::Connect(wanted, until) => pin!(self.session(wanted, until, &mut observe)).await?,
+            match self.settle(&mut observe)? {
+                Next::Connect(wanted, until) => self.session(wanted, until, &mut observe)?,
                 Next::Rest(until) if self.clock.now() < until => return Ok(until),
                 Next::Rest(_) => {}
             }
@@ -156,7 +169,7 @@ where
     /// # Errors
     /// [`ConnectError`]. Only `CertificateRefused` while reading from the connection is a reason for
     /// [`refused`](Self::refused).
-    pub async fn connect<'d>(
+    pub fn connect<'d>(
         &'d mut self,
         slot: Slot,
         server: ServerName<'_>,
@@ -164,7 +177,7 @@ where
         until: Instant,
         place: &mut Option<Connection<'d, N::Connection<'d>>>,
     ) -> Result<&'d mut [u8], ConnectError> {
-        let until = self.clock.now().plus(tls::CONNECT_TIMEOUT).min(until);
+        self.deadline.set(self.clock.now().plus(tls::CONNECT_TIMEOUT).min(until));
         let pinned = self.machine.pinned_authority();
         let pinned_anchor = [pinned.unwrap_or_default()];
         let certificates = match &self.config.trust {
@@ -183,25 +196,14 @@ where
         let key = self.slots.key(slot);
         let (Some(leaf), Some(key)) = (leaf, key) else { return Err(ConnectError::Key) };
         let client = ClientIdentity { leaf, keys: &mut self.keys, reference: &key.reference };
-        let (net, memory, entropy) = (&mut self.net, &mut self.tls, &mut self.entropy);
-        let connected = {
-            let connecting = pin!(async {
-                let transport = pin!(net.connect(server, port)).await;
-                let transport = transport.map_err(|_| ConnectError::Unreachable)?;
-                pin!(tls::connect(transport, memory, server, &check, Some(client), entropy, place)).await
-            });
-            select(connecting, self.clock.wait_until(until)).await
-        };
-        let judged = match connected {
-            Either::First(Ok(())) if place.as_ref().is_some_and(Connection::presented) => Ok(()),
-            Either::First(Ok(())) => Err(ConnectError::Unasked),
-            Either::First(Err(error)) => Err(error),
-            Either::Second(()) => Err(ConnectError::Timeout),
-        };
-        if judged.is_err() {
+        let line = Line { net: &mut self.net, tls: &mut self.tls, deadline: &self.deadline };
+        let peer = Peer { name: server, check: &check };
+        line.open(peer, port, Some(client), &mut self.entropy, place)?;
+        if !place.as_ref().is_some_and(Connection::presented) {
             *place = None;
+            return Err(ConnectError::Unasked);
         }
-        judged.map(|()| &mut *self.scratch)
+        Ok(&mut *self.scratch)
     }
 
     /// The identity in `slot` works: a connection with it was answered. Call [`work`](Self::work) next.

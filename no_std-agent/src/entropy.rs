@@ -25,6 +25,8 @@ pub struct NoEntropy;
 pub(crate) struct Generator(HmacDrbg<Sha256>);
 
 /// A generator with a fresh seed.
+// Apart: what seeding needs of the stack is given back.
+#[inline(never)]
 pub(crate) fn generator(entropy: &mut impl Entropy) -> Result<Generator, NoEntropy> {
     let mut seed = [0; SEED_BYTES];
     entropy.fill(&mut seed)?;

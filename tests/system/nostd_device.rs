@@ -7,18 +7,16 @@ use std::cell::{Cell, RefCell};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use embassy_futures::block_on;
-use embedded_io_async::{ErrorKind, ErrorType, Read, Write};
-use embedded_storage_async::nor_flash::{
-    ErrorType as FlashErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash,
-};
+use embedded_io::{ErrorKind, ErrorType, Read, Write};
+use embedded_storage::nor_flash::{ErrorType as FlashErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash};
 use muster_nostd_agent::clock::Clock;
 use muster_nostd_agent::device::{Board, Device, DeviceMemory, Manufacturer};
 use muster_nostd_agent::entropy::{Entropy, NoEntropy};
 use muster_nostd_agent::key::KeyReference;
-use muster_nostd_agent::net::{Close, Net, Unreachable};
+use muster_nostd_agent::net::{Close, Deadline, Net, NotConnected};
 use muster_nostd_agent::software::SoftwareKeys;
 use muster_nostd_agent::store::ITEM_BYTES;
 use muster_nostd_agent::tls::TlsMemory;
@@ -67,7 +65,7 @@ impl FlashErrorType for Flash {
 impl ReadNorFlash for Flash {
     const READ_SIZE: usize = WORD;
 
-    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), NorFlashErrorKind> {
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), NorFlashErrorKind> {
         let offset = usize::try_from(offset).expect("small");
         bytes.copy_from_slice(&self.bytes.borrow()[offset..offset + bytes.len()]);
         if self.steps_left.get() == 0 { Err(NorFlashErrorKind::Other) } else { Ok(()) }
@@ -82,7 +80,7 @@ impl NorFlash for Flash {
     const WRITE_SIZE: usize = WORD;
     const ERASE_SIZE: usize = PAGE;
 
-    async fn erase(&mut self, from: u32, to: u32) -> Result<(), NorFlashErrorKind> {
+    fn erase(&mut self, from: u32, to: u32) -> Result<(), NorFlashErrorKind> {
         let (from, to) = (usize::try_from(from).expect("small"), usize::try_from(to).expect("small"));
         for page in (from..to).step_by(PAGE) {
             self.step()?;
@@ -91,7 +89,7 @@ impl NorFlash for Flash {
         Ok(())
     }
 
-    async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), NorFlashErrorKind> {
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), NorFlashErrorKind> {
         let offset = usize::try_from(offset).expect("small");
         for (at, word) in (offset..).step_by(WORD).zip(bytes.chunks(WORD)) {
             self.step()?;
@@ -103,32 +101,55 @@ impl NorFlash for Flash {
     }
 }
 
-struct Tcp(TcpStream);
+struct Tcp<'n> {
+    stream: TcpStream,
+    deadline: &'n Deadline,
+}
 
-impl ErrorType for Tcp {
+impl Tcp<'_> {
+    /// The stream, which waits until the deadline.
+    fn until_deadline(&mut self) -> Result<&mut TcpStream, ErrorKind> {
+        let left = self.deadline.get().since(now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut);
+        }
+        self.stream.set_read_timeout(Some(left)).map_err(|_| ErrorKind::Other)?;
+        self.stream.set_write_timeout(Some(left)).map_err(|_| ErrorKind::Other)?;
+        Ok(&mut self.stream)
+    }
+}
+
+fn error_kind(error: std::io::Error) -> ErrorKind {
+    match error.kind() {
+        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => ErrorKind::TimedOut,
+        _ => ErrorKind::ConnectionReset,
+    }
+}
+
+impl ErrorType for Tcp<'_> {
     type Error = ErrorKind;
 }
 
-impl Read for Tcp {
-    async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
-        self.0.read(buffer).map_err(|_| ErrorKind::ConnectionReset)
+impl Read for Tcp<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
+        self.until_deadline()?.read(buffer).map_err(error_kind)
     }
 }
 
-impl Write for Tcp {
-    async fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-        self.0.write(bytes).map_err(|_| ErrorKind::ConnectionReset)
+impl Write for Tcp<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+        self.until_deadline()?.write(bytes).map_err(error_kind)
     }
 
-    async fn flush(&mut self) -> Result<(), ErrorKind> {
-        self.0.flush().map_err(|_| ErrorKind::ConnectionReset)
+    fn flush(&mut self) -> Result<(), ErrorKind> {
+        self.stream.flush().map_err(error_kind)
     }
 }
 
-impl Close for Tcp {
-    async fn close(&mut self) {
+impl Close for Tcp<'_> {
+    fn close(&mut self) {
         // The server may have been first.
-        let _ = self.0.shutdown(Shutdown::Write);
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 }
 
@@ -136,12 +157,16 @@ impl Close for Tcp {
 struct Host(SocketAddr);
 
 impl Net for Host {
-    type Connection<'n> = Tcp;
+    type Connection<'n> = Tcp<'n>;
 
-    async fn connect(&mut self, _: ServerName<'_>, _: u16) -> Result<Tcp, Unreachable> {
-        let stream = TcpStream::connect(self.0).map_err(|_| Unreachable)?;
-        stream.set_read_timeout(Some(Duration::from_secs(30))).map_err(|_| Unreachable)?;
-        Ok(Tcp(stream))
+    fn connect<'n>(
+        &'n mut self,
+        _: ServerName<'_>,
+        _: u16,
+        deadline: &'n Deadline,
+    ) -> Result<Tcp<'n>, NotConnected> {
+        let stream = TcpStream::connect(self.0).map_err(|_| NotConnected::Unreachable)?;
+        Ok(Tcp { stream, deadline })
     }
 }
 
@@ -153,28 +178,28 @@ impl Entropy for SystemEntropy {
     }
 }
 
+/// Since the first look at it.
+fn now() -> Instant {
+    static BEGIN: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+    // Not zero, which is a deadline that nobody has set.
+    Instant::from_millis(1 + u64::try_from(BEGIN.elapsed().as_millis()).expect("not that long"))
+}
+
 /// Knows the date or not.
 #[derive(Clone, Copy)]
 struct HostClock {
-    begin: std::time::Instant,
     knows_the_date: bool,
 }
 
 impl Clock for HostClock {
     fn now(&self) -> Instant {
-        Instant::from_millis(self.begin.elapsed().as_millis().try_into().expect("not that long"))
+        now()
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is a shell's clock")]
     fn wall(&self) -> Option<UnixTime> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
         self.knows_the_date.then(|| UnixTime::from_secs(now.as_secs()))
-    }
-
-    async fn wait_until(&self, at: Instant) {
-        while self.now() < at {
-            embassy_futures::yield_now().await;
-        }
     }
 }
 
@@ -241,10 +266,10 @@ fn start_made(server: &Server, flash: &Flash, made: Made) -> HostDevice {
         flash: flash.clone(),
         keys: SoftwareKeys,
         entropy: SystemEntropy,
-        clock: HostClock { begin: std::time::Instant::now(), knows_the_date: made.knows_the_date },
+        clock: HostClock { knows_the_date: made.knows_the_date },
     };
     let region = 0..u32::try_from(PAGES * PAGE).expect("small");
-    block_on(Device::start(board, region, config, made.manufacturer, memory)).expect("the device starts")
+    Device::start(board, region, config, made.manufacturer, memory).expect("the device starts")
 }
 
 /// `None`: the power failed before it was up.
@@ -265,7 +290,7 @@ fn token(server: &Server) -> Option<Credential<'static>> {
 /// Works once and returns the events.
 fn work(device: &mut HostDevice) -> Vec<Event> {
     let mut events = Vec::new();
-    block_on(device.work(|event| events.push(event))).expect("the shell keeps to the contract");
+    device.work(|event| events.push(event)).expect("the shell keeps to the contract");
     events
 }
 
@@ -279,21 +304,18 @@ fn serial(device: &HostDevice, slot: Slot) -> Vec<u8> {
 /// Uses the identity in `slot` on a server that sees it, and says what the answer begins with.
 fn use_identity(device: &mut HostDevice, server: &Server, slot: Slot) -> String {
     let port = server.est_address().port();
-    block_on(async {
-        let mut place = None;
-        device
-            .connect(slot, ServerName::Dns("localhost"), port, Instant::NEVER, &mut place)
-            .await
-            .expect("a server that asks for the certificate");
-        let connection = place.as_mut().expect("made in its place");
-        let request =
-            b"GET /.well-known/est/cacerts HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        connection.write_all(request).await.expect("sent");
-        connection.flush().await.expect("sent");
-        let mut answer = [0; 12];
-        connection.read_exact(&mut answer).await.expect("an answer");
-        String::from_utf8_lossy(&answer).into_owned()
-    })
+    let mut place = None;
+    device
+        .connect(slot, ServerName::Dns("localhost"), port, Instant::NEVER, &mut place)
+        .expect("a server that asks for the certificate");
+    let connection = place.as_mut().expect("made in its place");
+    connection.set_deadline(now().plus(Duration::from_secs(60)));
+    let request = b"GET /.well-known/est/cacerts HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    connection.write_all(request).expect("sent");
+    connection.flush().expect("sent");
+    let mut answer = [0; 12];
+    connection.read_exact(&mut answer).expect("an answer");
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[test]

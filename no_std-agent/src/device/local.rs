@@ -1,6 +1,6 @@
 //! What the machine asks for that needs no network: keys, signatures and storage.
 
-use embedded_storage_async::nor_flash::NorFlash;
+use embedded_storage::nor_flash::NorFlash;
 use muster_proto::csr::P256Point;
 use muster_proto::enrollment::{Input, Output, Record, Slot};
 
@@ -79,25 +79,25 @@ impl Answer {
 
 impl<F: NorFlash, K: KeyStore, E: Entropy> Local<'_, F, K, E> {
     /// Does what `output` asks for, if it is one of these.
-    pub(super) async fn answer(&mut self, output: &Output<'_>) -> Answer {
+    pub(super) fn answer(&mut self, output: &Output<'_>) -> Answer {
         match output {
-            Output::MakeKey(slot) => self.make_key(*slot).await,
-            Output::Retire(slot) => self.retire(*slot).await,
+            Output::MakeKey(slot) => self.make_key(*slot),
+            Output::Retire(slot) => self.retire(*slot),
             Output::Sign { slot, message } => {
                 let key = self.slots.key(*slot);
                 let signature = key.and_then(|key| self.keys.sign(&key.reference, message).ok());
                 signature.map_or(Answer::Failure, Answer::Signature)
             }
-            Output::Store(record) => self.put_record(record).await,
+            Output::Store(record) => self.put_record(record),
             _ => Answer::Nothing,
         }
     }
 
     /// The key is in the store before it is used, and the one before it is forgotten only then.
-    async fn make_key(&mut self, slot: Slot) -> Answer {
+    fn make_key(&mut self, slot: Slot) -> Answer {
         let Ok(key) = self.keys.generate(slot, self.entropy) else { return Answer::Failure };
         let item = Item::Key { slot, key, record: None };
-        if self.store.put(&item, self.scratch).await.is_err() {
+        if self.store.put(&item, self.scratch).is_err() {
             return Answer::Failure;
         }
         let Item::Key { key, .. } = item else { return Answer::Failure };
@@ -112,19 +112,19 @@ impl<F: NorFlash, K: KeyStore, E: Entropy> Local<'_, F, K, E> {
         Answer::Key(point)
     }
 
-    async fn put_record(&mut self, record: &Record<'_>) -> Answer {
+    fn put_record(&mut self, record: &Record<'_>) -> Answer {
         let slot = record.slot();
         let Some(key) = self.slots.key(slot).cloned() else { return Answer::Failure };
         let item = Item::Key { slot, key, record: Some(*record) };
-        match self.store.put(&item, self.scratch).await {
+        match self.store.put(&item, self.scratch) {
             Ok(()) => Answer::Stored,
             Err(_) => Answer::Failure,
         }
     }
 
     /// Fails without harm: the slot is still there after a reset, and is retired again.
-    async fn retire(&mut self, slot: Slot) -> Answer {
-        if self.store.empty(slot, self.scratch).await.is_ok()
+    fn retire(&mut self, slot: Slot) -> Answer {
+        if self.store.empty(slot, self.scratch).is_ok()
             && let Some(key) = self.slots.put(slot, None)
         {
             let _ = self.keys.forget(&key.reference);

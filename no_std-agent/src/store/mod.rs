@@ -7,17 +7,21 @@
 //! the higher one was accepted, and then its slot is emptied (see `Enrollment::new`).
 //! A slot that cannot be read is absent, not an error: the machine can make good for it, but not for a panic.
 
+mod immediate;
 mod item;
 
 use core::ops::Range;
 
-use embedded_storage_async::nor_flash::NorFlash;
+use embassy_futures::block_on;
+use embedded_storage::nor_flash::NorFlash;
 use muster_proto::enrollment::Slot;
 use sequential_storage::Error;
 use sequential_storage::cache::Cache;
 use sequential_storage::map::{MapConfig, MapStorage};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
+
+use self::immediate::Immediate;
 
 pub use item::{BadItem, Item};
 
@@ -60,23 +64,21 @@ impl<F: NorFlash> IdentityStore<F> {
     ///
     /// # Errors
     /// [`StoreError`] when the flash fails or `scratch` is too short; damaged content is no error.
-    pub async fn load<'s>(
+    pub fn load<'s>(
         &mut self,
         slot: Slot,
         scratch: &'s mut [u8],
     ) -> Result<Option<Item<'s>>, StoreError<F::Error>> {
-        let found = match self.map(slot)?.fetch_item::<&[u8]>(scratch, &()).await {
-            Ok(found) => found.map(<[u8]>::len),
-            Err(error) => match StoreError::from_map(error) {
-                StoreError::Damaged | StoreError::TooLarge => None,
-                error => return Err(error),
-            },
+        let found = match self.fetch(slot, scratch) {
+            Ok(found) => found,
+            Err(StoreError::Damaged | StoreError::TooLarge) => None,
+            Err(error) => return Err(error),
         };
         // The key `()` takes no bytes, so the item begins where the buffer does.
         let bytes = found.and_then(|len| scratch.get(..len)).unwrap_or_default();
         let item = Item::parse(bytes).ok().filter(|item| item.slot() == slot);
         if let Some(Item::Emptied(_)) = item {
-            self.wipe(slot).await.map_err(StoreError::Flash)?;
+            self.wipe(slot).map_err(StoreError::Flash)?;
             return Ok(None);
         }
         Ok(item)
@@ -86,10 +88,10 @@ impl<F: NorFlash> IdentityStore<F> {
     ///
     /// # Errors
     /// [`StoreError`]; the slot then holds what it held before or nothing, and the other slot is as it was.
-    pub async fn put(&mut self, item: &Item<'_>, scratch: &mut [u8]) -> Result<(), StoreError<F::Error>> {
+    pub fn put(&mut self, item: &Item<'_>, scratch: &mut [u8]) -> Result<(), StoreError<F::Error>> {
         let mut done = Err(StoreError::Damaged);
         for _ in 0..MAX_WRITES {
-            done = match self.put_once(item, scratch).await {
+            done = match self.put_once(item, scratch) {
                 Ok(Written::Found) => Ok(()),
                 Ok(Written::Lost) => continue,
                 Err(error) => Err(error),
@@ -101,24 +103,33 @@ impl<F: NorFlash> IdentityStore<F> {
         done
     }
 
-    async fn put_once(
-        &mut self,
-        item: &Item<'_>,
-        scratch: &mut [u8],
-    ) -> Result<Written, StoreError<F::Error>> {
+    fn put_once(&mut self, item: &Item<'_>, scratch: &mut [u8]) -> Result<Written, StoreError<F::Error>> {
         let slot = item.slot();
         let len = item.write(scratch).map_err(|_| StoreError::TooLarge)?;
         let wanted = Sha256::digest(scratch.get(..len).unwrap_or_default());
-        let mut written = self.map(slot)?.store_item(scratch, &(), item).await;
-        if matches!(written, Err(Error::Corrupted { .. } | Error::LogicBug { .. })) {
+        let mut written = self.store(slot, item, scratch);
+        if matches!(written, Err(StoreError::Damaged)) {
             // Beyond repair, so there is nothing in it to lose, and otherwise it would stay so for ever.
-            self.erase(self.half(slot)).await.map_err(StoreError::Flash)?;
-            written = self.map(slot)?.store_item(scratch, &(), item).await;
+            self.erase(self.half(slot)).map_err(StoreError::Flash)?;
+            written = self.store(slot, item, scratch);
         }
-        written.map_err(StoreError::from_map)?;
-        let found = self.map(slot)?.fetch_item::<&[u8]>(scratch, &()).await.map_err(StoreError::from_map)?;
+        written?;
+        let found = self.fetch(slot, scratch)?.and_then(|len| scratch.get(..len));
         let is_found = found.is_some_and(|bytes| Sha256::digest(bytes) == wanted);
         Ok(if is_found { Written::Found } else { Written::Lost })
+    }
+
+    /// How long the slot's item is, which then is at the beginning of `scratch`.
+    // Apart, here and below: the frame of sequential-storage's future is off the stack before anything else happens.
+    #[inline(never)]
+    fn fetch(&mut self, slot: Slot, scratch: &mut [u8]) -> Result<Option<usize>, StoreError<F::Error>> {
+        let found = block_on(self.map(slot)?.fetch_item::<&[u8]>(scratch, &()));
+        found.map(|item| item.map(<[u8]>::len)).map_err(StoreError::from_map)
+    }
+
+    #[inline(never)]
+    fn store(&mut self, slot: Slot, item: &Item<'_>, scratch: &mut [u8]) -> Result<(), StoreError<F::Error>> {
+        block_on(self.map(slot)?.store_item(scratch, &(), item)).map_err(StoreError::from_map)
     }
 
     /// Empties a slot: after the first, atomic step there is no item in it, and then its pages are wiped, so that
@@ -126,52 +137,52 @@ impl<F: NorFlash> IdentityStore<F> {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn empty(&mut self, slot: Slot, scratch: &mut [u8]) -> Result<(), StoreError<F::Error>> {
-        self.put(&Item::Emptied(slot), scratch).await?;
-        self.wipe(slot).await.map_err(StoreError::Flash)
+    pub fn empty(&mut self, slot: Slot, scratch: &mut [u8]) -> Result<(), StoreError<F::Error>> {
+        self.put(&Item::Emptied(slot), scratch)?;
+        self.wipe(slot).map_err(StoreError::Flash)
     }
 
     /// Erases a slot whose newest item says that it is empty. The page with that item goes last: otherwise a cut
     /// would bring an older item back. It is closed first, since sequential-storage takes a page with neither of
     /// its marks for a blank one, and that is what a cut in the middle of an erase would leave of an open page.
-    async fn wipe(&mut self, slot: Slot) -> Result<(), F::Error> {
+    fn wipe(&mut self, slot: Slot) -> Result<(), F::Error> {
         let mut newest = None;
         for page in pages::<F>(self.half(slot)) {
-            if self.is_marked(&page, Mark::Closed).await? {
-                self.erase(page).await?;
-            } else if newest.is_none() && self.is_marked(&page, Mark::Used).await? {
+            if self.is_marked(&page, Mark::Closed)? {
+                self.erase(page)?;
+            } else if newest.is_none() && self.is_marked(&page, Mark::Used)? {
                 newest = Some(page);
             }
         }
         let Some(page) = newest else { return Ok(()) };
         let mark = Word([0; MAX_WORD_BYTES]);
         let mark = mark.0.get(..word_bytes::<F>()).unwrap_or_default();
-        self.flash.write(page.end - word_bytes_u32::<F>(), mark).await?;
-        self.erase(page).await
+        self.flash.write(page.end - word_bytes_u32::<F>(), mark)?;
+        self.erase(page)
     }
 
     /// Whether the page's first or last word is programmed, which sequential-storage does when it begins to use
     /// the page, and when it goes on to the next.
-    async fn is_marked(&mut self, page: &Range<u32>, mark: Mark) -> Result<bool, F::Error> {
+    fn is_marked(&mut self, page: &Range<u32>, mark: Mark) -> Result<bool, F::Error> {
         let at = match mark {
             Mark::Used => page.start,
             Mark::Closed => page.end - word_bytes_u32::<F>(),
         };
         let mut word = Word([0xff; MAX_WORD_BYTES]);
         let word = word.0.get_mut(..word_bytes::<F>()).unwrap_or_default();
-        self.flash.read(at, word).await?;
+        self.flash.read(at, word)?;
         Ok(word.iter().any(|byte| *byte != 0xff))
     }
 
-    async fn erase(&mut self, range: Range<u32>) -> Result<(), F::Error> {
-        self.flash.erase(range.start, range.end).await
+    fn erase(&mut self, range: Range<u32>) -> Result<(), F::Error> {
+        self.flash.erase(range.start, range.end)
     }
 
     /// The slot's map. Without a cache, because a write to the flash that failed would leave it wrong.
     fn map(&mut self, slot: Slot) -> Result<Map<'_, F>, StoreError<F::Error>> {
         let half = self.half(slot);
         let config = MapConfig::try_new(half).map_err(|_| StoreError::Damaged)?;
-        Ok(MapStorage::new(&mut self.flash, config, Cache::new_uncached()))
+        Ok(MapStorage::new(Immediate(&mut self.flash), config, Cache::new_uncached()))
     }
 
     fn half(&self, slot: Slot) -> Range<u32> {
@@ -184,7 +195,7 @@ impl<F: NorFlash> IdentityStore<F> {
 
 type Map<'f, F> = MapStorage<
     (),
-    &'f mut F,
+    Immediate<'f, F>,
     Cache<
         sequential_storage::cache::Uncached,
         sequential_storage::cache::Uncached,

@@ -12,21 +12,20 @@ mod provider;
 mod screen;
 mod verifier;
 
-use core::pin::pin;
-
-use embedded_io_async::{Error, ErrorKind, ErrorType, Read, Write};
-use embedded_tls::{MaxFragmentLength, TlsConfig, TlsConnection, TlsContext, TlsError};
+use embedded_io::{Error, ErrorKind, ErrorType, Read, Write};
+use embedded_tls::blocking::TlsConnection;
+use embedded_tls::{MaxFragmentLength, TlsConfig, TlsContext, TlsError};
 use muster_proto::enrollment::Ending;
-use muster_proto::time::Validity;
+use muster_proto::time::{Instant, Validity};
 use muster_proto::x509::ServerName;
 
 use self::cipher::GuardedSuite;
 use self::provider::Provider;
-use self::screen::Screened;
+use self::screen::{GIVEN_UP, Screened};
 use self::verifier::StrictVerifier;
 use crate::entropy::{Entropy, generator};
 use crate::key::KeyStore;
-use crate::net::Close;
+use crate::net::{Close, Deadline, NotConnected};
 
 pub use provider::ClientIdentity;
 pub use verifier::{AnyServer, NamedServer, Sent, ServerCheck, Unproven};
@@ -48,21 +47,30 @@ impl TlsMemory<'_> {
     pub const SEND_BYTES: usize = 1024;
 }
 
-/// Makes a TLS connection to the server that `check` accepts, over a transport that was just opened.
+/// Who the server must be.
+#[derive(Clone, Copy)]
+pub struct Peer<'c> {
+    /// What it is asked for.
+    pub name: ServerName<'c>,
+    /// What is asked of its certificate.
+    pub check: &'c dyn ServerCheck,
+}
+
+/// Makes a TLS connection to `server`, over a transport that was just opened.
 ///
 /// The server must have proven its key; a certificate is presented if there is one and the server asks for it.
-/// That the server accepts it shows only with the first bytes that it sends (RFC 8446 §4.4.2.4).
+/// That the server accepts it shows only with the first bytes that it sends (RFC 8446 §4.4.2.4). All of it must be done
+/// by `deadline`, which is the transport's.
 ///
-/// The connection is made in `place`, because it is large and each move of it is a copy on the stack. What is left
-/// there when the future is dropped before it is ready carries no data.
+/// The connection is made in `place`, because it is large and each move of it is a copy on the stack.
 ///
 /// # Errors
 /// [`ConnectError`]; the transport is dropped, and `place` is empty.
-pub async fn connect<'m, IO, K>(
+pub fn connect<'m, IO, K>(
     transport: IO,
     memory: &'m mut TlsMemory<'_>,
-    server: ServerName<'_>,
-    check: &dyn ServerCheck,
+    deadline: &'m Deadline,
+    server: Peer<'_>,
     client: Option<ClientIdentity<'_, K>>,
     entropy: &mut impl Entropy,
     place: &mut Option<Connection<'m, IO>>,
@@ -73,7 +81,7 @@ where
 {
     let mut provider = Provider::new(
         generator(entropy).map_err(|_| ConnectError::NoEntropy)?,
-        StrictVerifier::new(check),
+        StrictVerifier::new(server.check),
         client,
     );
     let max_record_bytes = memory.receive.len();
@@ -82,12 +90,12 @@ where
         config = config.with_max_fragment_length(length);
     }
     // An address is no SNI (RFC 6066 §3), and the final dot of a rooted name is left out.
-    if let ServerName::Dns(name) = server {
+    if let ServerName::Dns(name) = server.name {
         config = config.with_server_name(name.strip_suffix('.').unwrap_or(name));
     }
-    let connection = Connection::put(place);
+    let connection = Connection::put(place, deadline);
     let tls = begin(&mut connection.tls, transport, memory);
-    let opened = pin!(tls.open(TlsContext::new(&config, &mut provider))).await;
+    let opened = tls.open(TlsContext::new(&config, &mut provider));
     let judged = provider.judge(opened);
     match judged {
         Ok(valid) => (connection.server_valid, connection.presented) = (valid, provider.has_signed()),
@@ -133,14 +141,20 @@ type Tls<'m, IO> = TlsConnection<'m, Screened<IO>, GuardedSuite>;
 pub struct Connection<'m, IO: Read + Write + 'm> {
     /// None once it was closed.
     tls: Option<Tls<'m, IO>>,
+    deadline: &'m Deadline,
     server_valid: Option<Validity>,
     presented: bool,
     heard: bool,
 }
 
-impl<IO: Read + Write> Connection<'_, IO> {
-    fn put(place: &mut Option<Self>) -> &mut Self {
-        place.insert(Self { tls: None, server_valid: None, presented: false, heard: false })
+impl<'m, IO: Read + Write> Connection<'m, IO> {
+    fn put<'p>(place: &'p mut Option<Self>, deadline: &'m Deadline) -> &'p mut Self {
+        place.insert(Self { tls: None, deadline, server_valid: None, presented: false, heard: false })
+    }
+
+    /// Reads and writes wait until `at` at the longest.
+    pub fn set_deadline(&self, at: Instant) {
+        self.deadline.set(at);
     }
 
     /// When the server's whole chain is valid, as far as the check looked.
@@ -155,8 +169,9 @@ impl<IO: Read + Write> Connection<'_, IO> {
         self.presented
     }
 
-    fn ending(&self, error: TlsError) -> Ended {
-        Ended(match error {
+    fn failure(&self, error: TlsError) -> Failure {
+        Failure::Ended(match error {
+            TlsError::Io(ErrorKind::TimedOut) => return Failure::TimedOut,
             TlsError::ConnectionClosed | TlsError::MissingHandshake => Ending::Closed,
             // A fatal alert, whose description is lost. As the server's first word it can only be about the
             // certificate: everything else was settled before.
@@ -167,72 +182,81 @@ impl<IO: Read + Write> Connection<'_, IO> {
 }
 
 impl<IO: Read + Write + Close> Connection<'_, IO> {
-    /// Tells the server that nothing more will come, in TLS and below it. The connection is gone either way, also
-    /// when the caller lets go of this because it takes too long. Lent and not given: it is large, and a future that
-    /// owns it would be as large once more.
-    pub async fn close(&mut self) {
+    /// Tells the server that nothing more will come, in TLS and below it, until `at` at the longest. The connection is
+    /// gone either way.
+    // Apart: embedded-tls closes a connection by value, and that copy is off the stack at other times.
+    #[inline(never)]
+    pub fn close(&mut self, at: Instant) {
+        self.set_deadline(at);
         let Some(tls) = self.tls.take() else { return };
         // A transport that could not take the good-bye is ended all the same.
-        let (Ok(screened) | Err((screened, _))) = pin!(tls.close()).await;
-        pin!(screened.into_inner().close()).await;
+        let (Ok(screened) | Err((screened, _))) = tls.close();
+        screened.into_inner().close();
     }
 }
 
 impl<IO: Read + Write> ErrorType for Connection<'_, IO> {
-    type Error = Ended;
+    type Error = Failure;
 }
 
 impl<IO: Read + Write> Read for Connection<'_, IO> {
-    /// As in the trait; `Ok(0)` also when the server closed in order. A future that is dropped before it is ready
-    /// may have taken bytes with it: close the connection then.
-    async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Ended> {
+    /// As in the trait; `Ok(0)` also when the server closed in order.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         let Some(tls) = &mut self.tls else { return Ok(0) };
-        match tls.read(buffer).await {
+        match tls.read(buffer) {
             Ok(read) => {
                 self.heard |= read > 0;
                 Ok(read)
             }
-            Err(error) => match self.ending(error) {
-                Ended(Ending::Closed) => Ok(0),
-                ended => Err(ended),
+            Err(error) => match self.failure(error) {
+                Failure::Ended(Ending::Closed) => Ok(0),
+                failure => Err(failure),
             },
         }
     }
 }
 
 impl<IO: Read + Write> Write for Connection<'_, IO> {
-    async fn write(&mut self, bytes: &[u8]) -> Result<usize, Ended> {
-        let tls = self.tls.as_mut().ok_or(Ended(Ending::Closed))?;
-        tls.write(bytes).await.map_err(|error| self.ending(error))
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Failure> {
+        let tls = self.tls.as_mut().ok_or(Failure::Ended(Ending::Closed))?;
+        tls.write(bytes).map_err(|error| self.failure(error))
     }
 
-    async fn flush(&mut self) -> Result<(), Ended> {
-        let tls = self.tls.as_mut().ok_or(Ended(Ending::Closed))?;
-        tls.flush().await.map_err(|error| self.ending(error))
+    fn flush(&mut self) -> Result<(), Failure> {
+        let tls = self.tls.as_mut().ok_or(Failure::Ended(Ending::Closed))?;
+        tls.flush().map_err(|error| self.failure(error))
     }
 }
 
-/// How a connection ended other than in order.
+/// Why nothing is read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended(pub Ending);
+pub enum Failure {
+    /// The connection is over, and not in order. A deadline within a record is a reason too.
+    Ended(Ending),
+    /// The deadline came between two records. The connection is as it was, and can be read from later.
+    TimedOut,
+}
 
-impl Error for Ended {
+impl Error for Failure {
     fn kind(&self) -> ErrorKind {
-        match self.0 {
-            Ending::CertificateRefused => ErrorKind::PermissionDenied,
-            Ending::Unreachable => ErrorKind::NotConnected,
-            Ending::Closed | Ending::Reset | Ending::ServerUntrusted => ErrorKind::ConnectionReset,
+        match self {
+            Self::Ended(Ending::CertificateRefused) => ErrorKind::PermissionDenied,
+            Self::Ended(Ending::Unreachable) => ErrorKind::NotConnected,
+            Self::Ended(Ending::Closed | Ending::Reset | Ending::ServerUntrusted) => {
+                ErrorKind::ConnectionReset
+            }
+            Self::TimedOut => ErrorKind::TimedOut,
         }
     }
 }
 
-impl core::fmt::Display for Ended {
+impl core::fmt::Display for Failure {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        core::fmt::Debug::fmt(&self.0, f)
+        core::fmt::Debug::fmt(self, f)
     }
 }
 
-impl core::error::Error for Ended {}
+impl core::error::Error for Failure {}
 
 /// Why there is no connection.
 #[derive(Clone, Copy, Debug)]
@@ -255,10 +279,20 @@ pub enum ConnectError {
     Untrusted(Unproven),
 }
 
+impl From<NotConnected> for ConnectError {
+    fn from(error: NotConnected) -> Self {
+        match error {
+            NotConnected::TimedOut => Self::Timeout,
+            NotConnected::Unreachable => Self::Unreachable,
+        }
+    }
+}
+
 impl ConnectError {
     const fn from_tls(error: TlsError) -> Self {
         match error {
             TlsError::Io(ErrorKind::InvalidData) => Self::Record,
+            TlsError::Io(ErrorKind::TimedOut | GIVEN_UP) => Self::Timeout,
             error => Self::Tls(error),
         }
     }

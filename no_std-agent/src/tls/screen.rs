@@ -13,8 +13,7 @@
 
 use core::fmt;
 
-use embassy_futures::yield_now;
-use embedded_io_async::{Error, ErrorKind, ErrorType, Read, Write};
+use embedded_io::{Error, ErrorKind, ErrorType, Read, Write};
 
 /// A transport of which the records that it delivers are screened.
 pub(super) struct Screened<IO> {
@@ -84,6 +83,14 @@ impl<IO> Screened<IO> {
         Ok(())
     }
 
+    /// The deadline between two records costs nothing; within one, what was read of it is lost.
+    const fn failed(&self, kind: ErrorKind) -> ScreenError {
+        match self.place {
+            Place::Header { len: 0, .. } => ScreenError(kind),
+            _ => given_up(kind),
+        }
+    }
+
     fn judge(&mut self, content_type: u8, len: usize) -> Result<(), RecordRefused> {
         self.stage = match (self.stage, content_type) {
             (Stage::Hello, HANDSHAKE) if len > 0 => Stage::Compatibility,
@@ -105,12 +112,7 @@ impl Place {
 struct RecordRefused;
 
 impl<IO: Read> Read for Screened<IO> {
-    async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
-        if matches!(self.place, Place::Header { len: 0, .. }) {
-            // A server that sends records without end and without content would otherwise keep a fast network's
-            // read ready for ever, and the timer that bounds it would never be looked at.
-            yield_now().await;
-        }
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
         // Never past the end of a header or a record, so that each header is judged before anyone acts on it.
         let left = match self.place {
             Place::Header { len, .. } => HEADER_BYTES - len,
@@ -118,7 +120,7 @@ impl<IO: Read> Read for Screened<IO> {
         };
         let wanted = left.min(buffer.len());
         let place = buffer.get_mut(..wanted).unwrap_or_default();
-        let read = self.io.read(place).await.map_err(|error| ScreenError(error.kind()))?;
+        let read = self.io.read(place).map_err(|error| self.failed(error.kind()))?;
         let begin = match self.place {
             Place::Header { len, .. } => Some(len),
             Place::Body { .. } => None,
@@ -133,13 +135,13 @@ impl<IO: Read> Read for Screened<IO> {
 }
 
 impl<IO: Write> Write for Screened<IO> {
-    async fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
         self.answered |= self.stage != Stage::Hello;
-        self.io.write(bytes).await.map_err(|error| ScreenError(error.kind()))
+        self.io.write(bytes).map_err(|error| given_up(error.kind()))
     }
 
-    async fn flush(&mut self) -> Result<(), Self::Error> {
-        self.io.flush().await.map_err(|error| ScreenError(error.kind()))
+    fn flush(&mut self) -> Result<(), Self::Error> {
+        self.io.flush().map_err(|error| given_up(error.kind()))
     }
 }
 
@@ -147,7 +149,19 @@ impl<IO> ErrorType for Screened<IO> {
     type Error = ScreenError;
 }
 
-/// The transport's error, or `InvalidData` for a record that is refused.
+/// A record that is not all here, or not all sent, at the deadline.
+const fn given_up(kind: ErrorKind) -> ScreenError {
+    ScreenError(match kind {
+        ErrorKind::TimedOut => GIVEN_UP,
+        kind => kind,
+    })
+}
+
+/// How the deadline within a record is told.
+pub(super) const GIVEN_UP: ErrorKind = ErrorKind::Interrupted;
+
+/// The transport's error; `TimedOut` only if nothing is lost by it, and [`GIVEN_UP`] otherwise; `InvalidData` for a
+/// record that is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ScreenError(ErrorKind);
 
@@ -186,8 +200,7 @@ pub(super) const APPLICATION_DATA: u8 = 23;
 
 #[cfg(test)]
 mod tests {
-    use embassy_futures::block_on;
-    use embassy_futures::select::{Either, select};
+    extern crate std;
 
     use super::*;
 
@@ -202,7 +215,7 @@ mod tests {
     }
 
     impl Read for Dripping<'_> {
-        async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
+        fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
             let len = self.step.min(buffer.len()).min(self.bytes.len());
             buffer[..len].copy_from_slice(&self.bytes[..len]);
             self.bytes = &self.bytes[len..];
@@ -218,17 +231,17 @@ mod tests {
     }
 
     impl Read for Duplex<'_> {
-        async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
-            self.0.read(buffer).await
+        fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
+            self.0.read(buffer)
         }
     }
 
     impl Write for Duplex<'_> {
-        async fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
+        fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
             Ok(bytes.len())
         }
 
-        async fn flush(&mut self) -> Result<(), Self::Error> {
+        fn flush(&mut self) -> Result<(), Self::Error> {
             Ok(())
         }
     }
@@ -238,7 +251,7 @@ mod tests {
         let mut screened = Screened::new(Dripping { bytes, step }, 64);
         let mut total = 0;
         loop {
-            match block_on(screened.read(&mut [0; 100])) {
+            match screened.read(&mut [0; 100]) {
                 Ok(0) => return Ok(total),
                 Ok(read) => total += read,
                 Err(error) => {
@@ -287,13 +300,13 @@ mod tests {
             let mut screened = Screened::new(Duplex(Dripping { bytes: &bytes, step }), 64);
             let read = |screened: &mut Screened<Duplex<'_>>, len: usize| {
                 let mut record = [0; DATA.len()];
-                block_on(screened.read_exact(&mut record[..len])).expect("sound records");
+                screened.read_exact(&mut record[..len]).expect("sound records");
                 record
             };
-            block_on(screened.write(b"hello")).expect("sent");
+            screened.write(b"hello").expect("sent");
             assert_eq!(read(&mut screened, HELLO.len())[..HELLO.len()], HELLO);
             assert_eq!(read(&mut screened, DATA.len()), DATA, "still the handshake");
-            block_on(screened.write(b"finished")).expect("sent");
+            screened.write(b"finished").expect("sent");
             let mut marked = DATA;
             marked[1..3].copy_from_slice(&AFTER_HANDSHAKE);
             assert_eq!(read(&mut screened, DATA.len()), marked, "{step}");
@@ -318,40 +331,33 @@ mod tests {
         check(&[&DATA], Err(0));
     }
 
-    /// A network that is never at a loss for the same record.
-    struct Flood(usize);
+    /// Delivers these bytes and is silent then, for ever.
+    struct Silent<'b>(Dripping<'b>);
 
-    impl ErrorType for Flood {
-        type Error = core::convert::Infallible;
+    impl ErrorType for Silent<'_> {
+        type Error = ErrorKind;
     }
 
-    impl Read for Flood {
-        async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
-            for (place, byte) in buffer.iter_mut().zip(HELLO.iter().chain(DATA.iter().cycle()).skip(self.0)) {
-                *place = *byte;
-            }
-            // Back to the beginning of a data record after each.
-            self.0 += buffer.len();
-            self.0 -= if self.0 >= HELLO.len() + DATA.len() { DATA.len() } else { 0 };
-            Ok(buffer.len())
+    impl Read for Silent<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
+            let Ok(read) = self.0.read(buffer);
+            if read == 0 { Err(ErrorKind::TimedOut) } else { Ok(read) }
         }
     }
 
     #[test]
-    fn a_flood_of_records_does_not_keep_a_timer_from_firing() {
-        let mut screened = Screened::new(Flood(0), 64);
-        let reading = async {
-            loop {
-                screened.read(&mut [0; 100]).await.expect("sound records");
-            }
-        };
-        let timer = async {
-            for _ in 0..1000 {
-                yield_now().await;
-            }
-        };
-        let ended: Either<(), ()> = block_on(select(reading, timer));
-        assert!(matches!(ended, Either::Second(())));
+    fn the_deadline_between_two_records_is_told_from_the_one_within() {
+        let whole = [&HELLO[..], &DATA].concat();
+        for len in 0..=whole.len() {
+            let mut screened = Screened::new(Silent(Dripping { bytes: &whole[..len], step: 3 }), 64);
+            let error = loop {
+                if let Err(error) = screened.read(&mut [0; 100]) {
+                    break error.kind();
+                }
+            };
+            let is_between = [0, HELLO.len(), whole.len()].contains(&len);
+            assert_eq!(error, if is_between { ErrorKind::TimedOut } else { GIVEN_UP }, "{len}");
+        }
     }
 
     #[test]

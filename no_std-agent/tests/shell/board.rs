@@ -4,11 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use embedded_io_async::{ErrorKind, ErrorType, Read, Write};
+use embedded_io::{ErrorKind, ErrorType, Read, Write};
 use muster_nostd_agent::entropy::{Entropy, NoEntropy};
 use rand_core::{RngCore, SeedableRng};
 
-/// A socket; blocks, which a test's only task may.
+/// A socket. Its deadline is far away: a server that says nothing is a failed test.
 pub(crate) struct Tcp(TcpStream);
 
 impl Tcp {
@@ -24,17 +24,17 @@ impl ErrorType for Tcp {
 }
 
 impl Read for Tcp {
-    async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
         self.0.read(buffer).map_err(|error| error_kind(&error))
     }
 }
 
 impl Write for Tcp {
-    async fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
         self.0.write(bytes).map_err(|error| error_kind(&error))
     }
 
-    async fn flush(&mut self) -> Result<(), ErrorKind> {
+    fn flush(&mut self) -> Result<(), ErrorKind> {
         self.0.flush().map_err(|error| error_kind(&error))
     }
 }

@@ -2,16 +2,14 @@
 //! what a device finds after a reset. Time is a number that jumps.
 
 use std::cell::Cell;
-use std::rc::Rc;
 use std::time::Duration;
 
-use embassy_futures::{block_on, yield_now};
-use embedded_io_async::{ErrorKind, ErrorType, Read, Write};
+use embedded_io::{ErrorKind, ErrorType, Read, Write};
 use muster_nostd_agent::clock::Clock;
 use muster_nostd_agent::device::{Board, Device, DeviceMemory, StartError};
 use muster_nostd_agent::entropy::{Entropy, NoEntropy};
 use muster_nostd_agent::key::{KeyStore, SlotKey};
-use muster_nostd_agent::net::{Close, Net, Unreachable};
+use muster_nostd_agent::net::{Close, Deadline, Net, NotConnected};
 use muster_nostd_agent::software::SoftwareKeys;
 use muster_nostd_agent::store::{BadRegion, ITEM_BYTES, IdentityStore, Item};
 use muster_nostd_agent::tls::{ConnectError, TlsMemory};
@@ -39,63 +37,82 @@ enum Line {
     Deaf,
 }
 
-impl Net for Line {
-    type Connection<'n> = Self;
+// The board's time, for its network too.
+thread_local!(static NOW_MS: Cell<u64> = const { Cell::new(0) });
 
-    async fn connect(&mut self, _: ServerName<'_>, _: u16) -> Result<Self, Unreachable> {
+/// Nothing else happens before the deadline, so it is there.
+fn jump(deadline: &Deadline) {
+    NOW_MS.set(NOW_MS.get().max(deadline.get().as_millis()));
+}
+
+struct Wire<'n> {
+    line: Line,
+    deadline: &'n Deadline,
+}
+
+impl Net for Line {
+    type Connection<'n> = Wire<'n>;
+
+    fn connect<'n>(
+        &'n mut self,
+        _: ServerName<'_>,
+        _: u16,
+        deadline: &'n Deadline,
+    ) -> Result<Wire<'n>, NotConnected> {
         match self {
-            Self::Dead => Err(Unreachable),
-            Self::SilentBeforeTcp => core::future::pending().await,
-            Self::SilentAfterTcp | Self::Deaf => Ok(*self),
+            Self::Dead => Err(NotConnected::Unreachable),
+            Self::SilentBeforeTcp => {
+                jump(deadline);
+                Err(NotConnected::TimedOut)
+            }
+            Self::SilentAfterTcp | Self::Deaf => Ok(Wire { line: *self, deadline }),
         }
     }
 }
 
-impl Close for Line {
-    async fn close(&mut self) {
-        core::future::pending().await
+impl Close for Wire<'_> {
+    fn close(&mut self) {
+        jump(self.deadline);
     }
 }
 
-impl ErrorType for Line {
+impl ErrorType for Wire<'_> {
     type Error = ErrorKind;
 }
 
-impl Read for Line {
-    async fn read(&mut self, _: &mut [u8]) -> Result<usize, ErrorKind> {
-        core::future::pending().await
+impl Read for Wire<'_> {
+    fn read(&mut self, _: &mut [u8]) -> Result<usize, ErrorKind> {
+        jump(self.deadline);
+        Err(ErrorKind::TimedOut)
     }
 }
 
-impl Write for Line {
-    async fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-        match self {
-            Self::Deaf => core::future::pending().await,
+impl Write for Wire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+        match self.line {
+            Line::Deaf => {
+                jump(self.deadline);
+                Err(ErrorKind::TimedOut)
+            }
             _ => Ok(bytes.len()),
         }
     }
 
-    async fn flush(&mut self) -> Result<(), ErrorKind> {
+    fn flush(&mut self) -> Result<(), ErrorKind> {
         Ok(())
     }
 }
 
-/// Jumps to the time that is waited for, as soon as nothing else happens.
-#[derive(Clone, Default)]
-struct Jumping(Rc<Cell<u64>>);
+/// Jumps to the deadline, as soon as nothing else happens.
+struct Jumping;
 
 impl Clock for Jumping {
     fn now(&self) -> Instant {
-        Instant::from_millis(self.0.get())
+        Instant::from_millis(NOW_MS.get())
     }
 
     fn wall(&self) -> Option<UnixTime> {
-        Some(UnixTime::from_secs(START + self.0.get() / 1000))
-    }
-
-    async fn wait_until(&self, at: Instant) {
-        yield_now().await;
-        self.0.set(self.0.get().max(at.as_millis()));
+        Some(UnixTime::from_secs(START + NOW_MS.get() / 1000))
     }
 }
 
@@ -150,14 +167,15 @@ fn start<'f, K: KeyStore, E: Entropy>(
     entropy: E,
     config: Config<'static>,
 ) -> TestDevice<'f, K, E> {
+    NOW_MS.set(0);
     let region = 0..u32::try_from(flash.bytes.len()).expect("small");
-    let board = Board { net, flash, keys, entropy, clock: Jumping::default() };
-    block_on(Device::start(board, region, config, None, memory())).expect("the device starts")
+    let board = Board { net, flash, keys, entropy, clock: Jumping };
+    Device::start(board, region, config, None, memory()).expect("the device starts")
 }
 
 fn work<K: KeyStore, E: Entropy>(device: &mut TestDevice<'_, K, E>) -> (Vec<Event>, Instant) {
     let mut events = Vec::new();
-    let until = block_on(device.work(|event| events.push(event))).expect("the shell keeps to the contract");
+    let until = device.work(|event| events.push(event)).expect("the shell keeps to the contract");
     (events, until)
 }
 
@@ -206,7 +224,7 @@ fn enrolled(flash: &mut BoardFlash, slot: Slot, generation: u32, key: &SlotKey) 
     let region = 0..u32::try_from(flash.bytes.len()).expect("small");
     let mut store = IdentityStore::new(flash, region, ITEM_BYTES).expect("a region of the right size");
     let item = Item::Key { slot, key: key.clone(), record: Some(Record::Pair(pair)) };
-    block_on(store.put(&item, leak(ITEM_BYTES))).expect("stored");
+    store.put(&item, leak(ITEM_BYTES)).expect("stored");
 }
 
 #[test]
@@ -280,7 +298,7 @@ fn an_emptied_slot_has_no_copy_of_its_key() {
     let copies = |flash: &BoardFlash| flash.bytes.windows(32).filter(|window| *window == secret).count();
     assert!(copies(&flash) > 1);
     let mut store = IdentityStore::new(&mut flash, 0..6 * 4096, ITEM_BYTES).expect("a region");
-    block_on(store.empty(Slot::A, leak(ITEM_BYTES))).expect("emptied");
+    store.empty(Slot::A, leak(ITEM_BYTES)).expect("emptied");
     assert_eq!(copies(&flash), 0);
 }
 
@@ -291,14 +309,14 @@ fn an_application_without_identity_or_network_gets_an_error() {
     enrolled(&mut flash, Slot::A, 0, &key);
     let name = ServerName::Dns("broker.example.com");
     let mut device = start(&mut flash, Line::Dead, SoftwareKeys, Seeded::new(2), config());
-    let unreachable = block_on(device.connect(Slot::A, name, 8883, Instant::NEVER, &mut None)).map(drop);
+    let unreachable = device.connect(Slot::A, name, 8883, Instant::NEVER, &mut None).map(drop);
     assert!(matches!(unreachable, Err(ConnectError::Unreachable)), "{unreachable:?}");
-    let nothing = block_on(device.connect(Slot::B, name, 8883, Instant::NEVER, &mut None)).map(drop);
+    let nothing = device.connect(Slot::B, name, 8883, Instant::NEVER, &mut None).map(drop);
     assert!(matches!(nothing, Err(ConnectError::Key)), "{nothing:?}");
     drop(device);
     let mut device = start(&mut flash, Line::SilentAfterTcp, SoftwareKeys, Seeded::new(2), config());
     let mut place = None;
-    let silent = block_on(device.connect(Slot::A, name, 8883, Instant::NEVER, &mut place)).map(drop);
+    let silent = device.connect(Slot::A, name, 8883, Instant::NEVER, &mut place).map(drop);
     assert!(matches!(silent, Err(ConnectError::Timeout)), "{silent:?}");
     assert!(place.is_none(), "half a connection is none");
 }
@@ -343,8 +361,8 @@ fn a_manufacturer_credential_needs_the_certificate() {
         flash: &mut flash,
         keys: SoftwareKeys,
         entropy: Seeded::new(1),
-        clock: Jumping::default(),
+        clock: Jumping,
     };
-    let started = block_on(Device::start(board, 0..6 * 4096, config, None, memory()));
+    let started = Device::start(board, 0..6 * 4096, config, None, memory());
     assert_eq!(started.err(), Some(StartError::NoManufacturer));
 }

@@ -3,9 +3,7 @@
 //! Programming only clears bits, and a word may be programmed once between erases, as flash with ECC demands.
 //! After the cut every access fails until [`Flash::power_on`].
 
-use embedded_storage_async::nor_flash::{
-    ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash,
-};
+use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 
 /// What the power cut leaves of the step under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +99,7 @@ impl<const WORD: usize, const PAGE: usize> ErrorType for Flash<WORD, PAGE> {
 impl<const WORD: usize, const PAGE: usize> ReadNorFlash for Flash<WORD, PAGE> {
     const READ_SIZE: usize = WORD;
 
-    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Off> {
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Off> {
         if self.off {
             return Err(Off);
         }
@@ -120,7 +118,7 @@ impl<const WORD: usize, const PAGE: usize> NorFlash for Flash<WORD, PAGE> {
     const WRITE_SIZE: usize = WORD;
     const ERASE_SIZE: usize = PAGE;
 
-    async fn erase(&mut self, from: u32, to: u32) -> Result<(), Off> {
+    fn erase(&mut self, from: u32, to: u32) -> Result<(), Off> {
         if self.off {
             return Err(Off);
         }
@@ -151,7 +149,7 @@ impl<const WORD: usize, const PAGE: usize> NorFlash for Flash<WORD, PAGE> {
         Ok(())
     }
 
-    async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Off> {
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Off> {
         if self.off {
             return Err(Off);
         }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use embassy_futures::block_on;
-use embedded_io_async::{Read, Write};
+use embedded_io::{Read, Write};
 use muster_nostd_agent::key::KeyStore;
+use muster_nostd_agent::net::Deadline;
 use muster_nostd_agent::software::{P256Verifier, SoftwareKeys, SoftwareKeysBy};
-use muster_nostd_agent::tls::{ClientIdentity, ConnectError, Ended, NamedServer, TlsMemory, connect};
+use muster_nostd_agent::tls::{
+    ClientIdentity, ConnectError, Connection, Failure, Failure::Ended, NamedServer, Peer, TlsMemory, connect,
+};
 use muster_proto::enrollment::{Ending, Slot};
 use muster_proto::time::UnixTime;
 use muster_proto::x509::{Anchors, Bundle, Moment, ServerName};
@@ -89,7 +91,7 @@ fn visit(
     house: &House,
     address: SocketAddr,
     receive: &mut [u8],
-) -> Result<Result<usize, Ended>, ConnectError> {
+) -> Result<Result<usize, Failure>, ConnectError> {
     visit_with(&mut SoftwareKeys, house, address, receive)
 }
 
@@ -98,7 +100,7 @@ fn visit_with(
     house: &House,
     address: SocketAddr,
     receive: &mut [u8],
-) -> Result<Result<usize, Ended>, ConnectError> {
+) -> Result<Result<usize, Failure>, ConnectError> {
     let key = keys.generate(Slot::A, &mut Seeded::new(6)).expect("a key");
     let leaf = house
         .devices
@@ -116,30 +118,28 @@ fn visit_with(
     let mut send = [0; 1024];
     let mut memory = TlsMemory { receive, send: &mut send };
     let mut entropy = Seeded::new(7);
-    block_on(async {
-        let name = ServerName::Dns(NAME);
-        let tcp = Tcp::open(address);
-        let mut place = None;
-        connect(tcp, &mut memory, name, &check, Some(client), &mut entropy, &mut place).await?;
-        let connection = place.as_mut().expect("made in its place");
-        assert!(connection.presented());
-        let mut total = 0;
-        let talk = async {
-            connection.write_all(b"x").await?;
-            connection.flush().await?;
-            let mut bytes = [0; 700];
-            loop {
-                match connection.read(&mut bytes).await? {
-                    0 => return Ok(total),
-                    len => {
-                        assert!(bytes[..len].iter().all(|byte| *byte == b'x'));
-                        total += len;
-                    }
-                }
+    let (deadline, mut place) = (Deadline::new(), None);
+    let peer = Peer { name: ServerName::Dns(NAME), check: &check };
+    connect(Tcp::open(address), &mut memory, &deadline, peer, Some(client), &mut entropy, &mut place)?;
+    let connection = place.as_mut().expect("made in its place");
+    assert!(connection.presented());
+    Ok(talk(connection))
+}
+
+/// Says one byte, and reads to the end.
+fn talk(connection: &mut Connection<'_, Tcp>) -> Result<usize, Failure> {
+    connection.write_all(b"x")?;
+    connection.flush()?;
+    let (mut total, mut bytes) = (0, [0; 700]);
+    loop {
+        match connection.read(&mut bytes)? {
+            0 => return Ok(total),
+            len => {
+                assert!(bytes[..len].iter().all(|byte| *byte == b'x'));
+                total += len;
             }
-        };
-        Ok(talk.await)
-    })
+        }
+    }
 }
 
 #[test]

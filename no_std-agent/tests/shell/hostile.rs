@@ -1,13 +1,14 @@
 //! Servers that break TLS on purpose, among them the four holes of embedded-tls 0.19.
 
-use embassy_futures::block_on;
-use embedded_io_async::Read;
+use embedded_io::Read;
 use muster_nostd_agent::ec::Portable;
 use muster_nostd_agent::entropy::Entropy;
 use muster_nostd_agent::key::{KeyError, KeyReference, KeyStore, Signature, SlotKey};
+use muster_nostd_agent::net::Deadline;
 use muster_nostd_agent::software::{P256Verifier, SoftwareKeys};
 use muster_nostd_agent::tls::{
-    AnyServer, ClientIdentity, ConnectError, Ended, NamedServer, ServerCheck, TlsMemory, Unproven, connect,
+    AnyServer, ClientIdentity, ConnectError, Failure, Failure::Ended, NamedServer, Peer, ServerCheck,
+    TlsMemory, Unproven, connect,
 };
 use muster_proto::csr::P256Point;
 use muster_proto::enrollment::{Ending, ServerRefused, Slot};
@@ -38,7 +39,7 @@ fn house() -> House {
 }
 
 /// The outcome of one connection: what the client read first, and what the server saw.
-type Outcome = (Result<Result<Vec<u8>, Ended>, ConnectError>, Seen);
+type Outcome = (Result<Result<Vec<u8>, Failure>, ConnectError>, Seen);
 
 fn run(script: Script, root: &[u8]) -> Outcome {
     let anchors = [root];
@@ -69,17 +70,18 @@ fn run_as<K: KeyStore>(script: Script, check: &dyn ServerCheck, client: ClientId
     let mut memory = TlsMemory { receive: &mut receive, send: &mut send };
     let tcp = Tcp::open(address);
     let mut entropy = Seeded::new(5);
-    let outcome = block_on(async {
-        let name = ServerName::Dns(NAME);
-        let mut place = None;
-        let connected = connect(tcp, &mut memory, name, check, Some(client), &mut entropy, &mut place).await;
-        assert_eq!(connected.is_ok(), place.is_some(), "nothing is left of what failed");
-        connected?;
+    let (deadline, mut place) = (Deadline::new(), None);
+    let peer = Peer { name: ServerName::Dns(NAME), check };
+    let connected = connect(tcp, &mut memory, &deadline, peer, Some(client), &mut entropy, &mut place);
+    assert_eq!(connected.is_ok(), place.is_some(), "nothing is left of what failed");
+    let outcome = connected.map(|()| {
         let connection = place.as_mut().expect("made in its place");
         let mut bytes = [0; 64];
-        let read = connection.read(&mut bytes).await;
-        Ok(read.map(|len| bytes[..len].to_vec()))
+        let read = connection.read(&mut bytes);
+        read.map(|len| bytes[..len].to_vec())
     });
+    // The server reads on until the client is gone.
+    drop(place);
     (outcome, server.join().expect("the server keeps to its script"))
 }
 

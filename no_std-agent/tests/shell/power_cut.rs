@@ -6,7 +6,6 @@
 //! the store must hold the slot's old or its new item, and the other slot's, byte by byte. Then the operation is
 //! done again, and must succeed.
 
-use embassy_futures::block_on;
 use muster_nostd_agent::key::{KeyReference, SlotKey};
 use muster_nostd_agent::store::{IdentityStore, Item};
 use muster_proto::csr::P256Point;
@@ -95,15 +94,13 @@ fn apply<const WORD: usize, const PAGE: usize>(flash: &mut Flash<WORD, PAGE>, op
     let mut scratch = [0; SCRATCH];
     let mut taken = std::mem::replace(flash, Flash::new(0));
     let mut store = IdentityStore::new(&mut taken, region, CHAIN + 200).expect("a region of the right size");
-    let done = block_on(async {
-        match operation {
-            Operation::Put { slot, number, record } => {
-                let bytes = encoded(*slot, *number, *record);
-                store.put(&Item::parse(&bytes).expect("just written"), &mut scratch).await
-            }
-            Operation::Empty(slot) => store.empty(*slot, &mut scratch).await,
+    let done = match operation {
+        Operation::Put { slot, number, record } => {
+            let bytes = encoded(*slot, *number, *record);
+            store.put(&Item::parse(&bytes).expect("just written"), &mut scratch)
         }
-    });
+        Operation::Empty(slot) => store.empty(*slot, &mut scratch),
+    };
     *flash = taken;
     done.is_ok()
 }
@@ -126,7 +123,7 @@ fn load<const WORD: usize, const PAGE: usize>(flash: &mut Flash<WORD, PAGE>) -> 
     let mut content = Content::default();
     for slot in [Slot::A, Slot::B] {
         let mut scratch = [0; SCRATCH];
-        let item = block_on(store.load(slot, &mut scratch)).ok()?;
+        let item = store.load(slot, &mut scratch).ok()?;
         content[index(slot)] = item.map(|item| {
             let mut bytes = vec![0; SCRATCH];
             let len = item.write(&mut bytes).expect("it fits");

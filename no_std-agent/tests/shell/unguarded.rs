@@ -4,10 +4,10 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use embassy_futures::block_on;
+use embedded_tls::blocking::TlsConnection;
 use embedded_tls::{
     Aes128GcmSha256, CertificateRef, CertificateVerifyRef, CryptoProvider, CryptoRngCore, Sha256, TlsConfig,
-    TlsConnection, TlsContext, TlsError, TlsVerifier,
+    TlsContext, TlsError, TlsVerifier,
 };
 use rand_core::SeedableRng;
 
@@ -63,10 +63,8 @@ fn visit(address: SocketAddr) -> (Result<usize, TlsError>, Counting) {
     let (mut receive, mut send) = ([0; 4608], [0; 1024]);
     let config = TlsConfig::new();
     let mut tls = TlsConnection::new(Tcp::open(address), &mut receive, &mut send);
-    let read = block_on(async {
-        tls.open(TlsContext::new(&config, &mut provider)).await?;
-        tls.read(&mut [0; 64]).await
-    });
+    let opened = tls.open(TlsContext::new(&config, &mut provider));
+    let read = opened.and_then(|()| tls.read(&mut [0; 64]));
     (read, provider.verifier)
 }
 

@@ -1,6 +1,6 @@
 //! The board's clocks, by embassy-time.
 
-use embassy_time::Timer;
+use embassy_time::TICK_HZ;
 use muster_nostd_agent::clock::Clock;
 use muster_proto::time::{Instant, UnixTime};
 
@@ -16,11 +16,9 @@ impl Clock for BoardClock {
     fn wall(&self) -> Option<UnixTime> {
         None
     }
+}
 
-    async fn wait_until(&self, at: Instant) {
-        // An hour at most, so that a far time does not overflow the timer's ticks; the callers ask again.
-        let wait = at.since(self.now()).min(core::time::Duration::from_secs(3600));
-        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        Timer::after(embassy_time::Duration::from_millis(wait_ms)).await;
-    }
+/// The first tick of embassy-time at which it is `at`.
+pub(crate) const fn ticks(at: Instant) -> u64 {
+    at.as_millis().saturating_mul(TICK_HZ).div_ceil(1000)
 }

@@ -6,12 +6,10 @@
 //! The token of the factory serves the first enrollment, and a later one only when the identity was refused, once for
 //! each boot; it is erased as soon as an identity that works is in flash.
 
-use core::pin::pin;
 use core::time::Duration;
 
-use embassy_futures::select::select;
-use embedded_io_async::{Read, Write};
-use embedded_storage_async::nor_flash::NorFlash;
+use embedded_io::{Read, Write};
+use embedded_storage::nor_flash::NorFlash;
 use muster_nostd_agent::clock::Clock;
 use muster_nostd_agent::device::{Board, Device, DeviceMemory, StartError};
 use muster_nostd_agent::entropy::Entropy;
@@ -32,6 +30,7 @@ use crate::partition::erase_token;
 use crate::pause::Pauses;
 use crate::platform::Platform;
 use crate::report::Report;
+use crate::turns::Turns;
 
 /// What a device is made of.
 pub struct Parts<'m, I, T, K, E, P> {
@@ -66,6 +65,7 @@ pub struct Life<'m, I, T, K, E, P> {
     factory: T,
     credential: Option<Credential<'m>>,
     platform: &'m P,
+    turns: &'m Turns<'m>,
     recovery: Recovery,
     /// Between rounds.
     rounds: Pauses,
@@ -96,7 +96,7 @@ where
     ///
     /// # Errors
     /// [`StartError`]: the flash failed, or is too small.
-    pub async fn start(parts: Parts<'m, I, T, K, E, P>) -> Result<Self, StartError<I::Error>> {
+    pub fn start(parts: Parts<'m, I, T, K, E, P>) -> Result<Self, StartError<I::Error>> {
         let Parts { settings, credential, net, identities, factory, keys, entropy, platform, .. } = parts;
         let trust = match &settings.trust {
             TrustSetting::Certificates(certificates) => Trust::Certificates(certificates),
@@ -114,32 +114,43 @@ where
             seed: parts.seed,
         };
         let capacity = u32::try_from(identities.capacity()).unwrap_or(u32::MAX);
+        let turns = net.turns();
         let board = Board { net, flash: identities, keys, entropy, clock: BoardClock };
-        let device = pin!(Device::start(board, 0..capacity, config, None, parts.memory)).await?;
+        let device = Device::start(board, 0..capacity, config, None, parts.memory)?;
         let (rounds, visits) = (Pauses::new(parts.seed), Pauses::new(!parts.seed));
         let (recovery, visit_at) = (Recovery::Untried, BoardClock.now());
-        Ok(Self { device, settings, factory, credential, platform, recovery, rounds, visits, visit_at })
+        Ok(Self {
+            device,
+            settings,
+            factory,
+            credential,
+            platform,
+            turns,
+            recovery,
+            rounds,
+            visits,
+            visit_at,
+        })
     }
 
     /// Lives until the power is cut.
     ///
     /// # Errors
     /// [`Misuse`] is a bug here; restart, which is safe.
-    pub async fn run(&mut self) -> Result<core::convert::Infallible, Misuse> {
-        let clock = BoardClock;
+    pub fn run(&mut self) -> Result<core::convert::Infallible, Misuse> {
         loop {
-            let until = pin!(self.enroll()).await?;
+            let until = self.enroll()?;
             let Some(slot) = self.device.identity() else {
-                clock.wait_until(until).await;
+                self.turns.wait_until(until);
                 continue;
             };
-            let pause_until = pin!(self.round(slot, until)).await?;
-            clock.wait_until(pause_until.min(until)).await;
+            let pause_until = self.round(slot, until)?;
+            self.turns.wait_until(pause_until.min(until));
         }
     }
 
     /// Does what the EST machine has due.
-    async fn enroll(&mut self) -> Result<Instant, Misuse> {
+    fn enroll(&mut self) -> Result<Instant, Misuse> {
         let platform = self.platform;
         loop {
             let (mut is_enrolled, mut is_refused) = (false, false);
@@ -148,9 +159,9 @@ where
                 is_refused |= matches!(event, Event::Failed(Failure::Status(401 | 403), _));
                 platform.log(format_args!("est: {event:?}"));
             };
-            let until = pin!(self.device.work(observe)).await?;
+            let until = self.device.work(observe)?;
             if is_enrolled {
-                self.spend_token().await;
+                self.spend_token();
             } else if is_refused && self.recovery == Recovery::Trying {
                 self.platform.log(format_args!("the token is refused; it is tried again at the next start"));
                 self.recovery = Recovery::Refused;
@@ -162,13 +173,13 @@ where
     }
 
     /// One round with the application's servers. Returns when the next one is to begin at the latest.
-    async fn round(&mut self, slot: Slot, until: Instant) -> Result<Instant, Misuse> {
+    fn round(&mut self, slot: Slot, until: Instant) -> Result<Instant, Misuse> {
         let trial =
             if self.device.enrollment().candidate() == Some(slot) { Trial::Candidate } else { Trial::InUse };
         if let Some(service) = self.settings.https
             && self.visit_at <= BoardClock.now()
         {
-            let visit = pin!(self.visit(service, slot)).await;
+            let visit = self.visit(service, slot);
             self.platform.log(format_args!("https: {visit:?}"));
             match visit {
                 Visit::Answered { .. } => self.visits.reset(),
@@ -176,7 +187,7 @@ where
                 Visit::Broken(_) | Visit::Unanswered => self.visit_at = self.visits.next(BoardClock.now()),
             }
             if visit != Visit::Unanswered {
-                self.taken(slot).await?;
+                self.taken(slot)?;
                 if trial == Trial::Candidate {
                     // It is in use now; the one before is put away first.
                     return Ok(BoardClock.now());
@@ -186,18 +197,18 @@ where
         let Some(broker) = self.settings.mqtt else {
             if self.settings.https.is_none() {
                 // There is nobody to try it on.
-                self.taken(slot).await?;
+                self.taken(slot)?;
             }
             return Ok(BoardClock.now().plus(self.report_every()).max(self.visit_at));
         };
         let began_at = BoardClock.now();
-        let end = pin!(self.converse(broker, slot, trial, until)).await;
+        let end = self.converse(broker, slot, trial, until);
         let now = BoardClock.now();
         match end {
             End::Refused => self.refused(slot),
             End::Unanswered => Ok(self.rounds.next(now)),
             End::Broken => {
-                self.taken(slot).await?;
+                self.taken(slot)?;
                 // A broker that only ever says hello is not well.
                 if now.since(began_at) >= STEADY_AFTER {
                     self.rounds.reset();
@@ -205,7 +216,7 @@ where
                 Ok(self.rounds.next(now))
             }
             End::Done(next) => {
-                self.taken(slot).await?;
+                self.taken(slot)?;
                 self.rounds.reset();
                 if next == Next::Renew {
                     self.device.renew_now();
@@ -215,7 +226,9 @@ where
         }
     }
 
-    async fn visit(&mut self, service: Endpoint<'m>, slot: Slot) -> Visit {
+    // Apart, here and below: one connection's memory is off the stack before the next one's is on it.
+    #[inline(never)]
+    fn visit(&mut self, service: Endpoint<'m>, slot: Slot) -> Visit {
         let Some(status) = self.report(slot).and_then(|report| report.status().ok()) else {
             return Visit::Unanswered;
         };
@@ -223,18 +236,20 @@ where
         self.platform.log(format_args!("https: connecting to {}", service.host));
         let until = BoardClock.now().plus(https::VISIT_TIMEOUT);
         let mut place = None;
-        let connected = pin!(self.device.connect(slot, name, service.port, until, &mut place)).await;
+        let connected = self.device.connect(slot, name, service.port, until, &mut place);
         let (Ok(inbox), Some(connection)) = (told(self.platform, "https", connected), &mut place) else {
             return Visit::Unanswered;
         };
         self.platform.log(format_args!("https: TLS is up"));
         let path = self.settings.path;
-        let visit = pin!(https::visit(connection, service, path, &status, inbox, until)).await;
-        pin!(end(connection)).await;
+        connection.set_deadline(until);
+        let visit = https::visit(connection, service, path, &status, inbox);
+        end(connection);
         visit
     }
 
-    async fn converse(&mut self, broker: Endpoint<'m>, slot: Slot, trial: Trial, until: Instant) -> End {
+    #[inline(never)]
+    fn converse(&mut self, broker: Endpoint<'m>, slot: Slot, trial: Trial, until: Instant) -> End {
         let Some(name) = server_name(broker.host) else { return End::Unanswered };
         let Some(report) = self.report(slot) else { return End::Unanswered };
         let session = Session {
@@ -247,20 +262,20 @@ where
         };
         self.platform.log(format_args!("mqtt: connecting to {}", broker.host));
         let mut place = None;
-        let connected = pin!(self.device.connect(slot, name, broker.port, Instant::NEVER, &mut place)).await;
+        let connected = self.device.connect(slot, name, broker.port, Instant::NEVER, &mut place);
         let (Ok(inbox), Some(connection)) = (told(self.platform, "mqtt", connected), &mut place) else {
             return End::Unanswered;
         };
         self.platform.log(format_args!("mqtt: TLS is up"));
-        let ended = pin!(session.run(connection, inbox)).await;
-        pin!(end(connection)).await;
+        let ended = session.run(connection, inbox);
+        end(connection);
         ended
     }
 
     /// A server answered: the identity works.
-    async fn taken(&mut self, slot: Slot) -> Result<(), Misuse> {
+    fn taken(&mut self, slot: Slot) -> Result<(), Misuse> {
         self.device.accepted(slot)?;
-        self.spend_token().await;
+        self.spend_token();
         Ok(())
     }
 
@@ -280,12 +295,12 @@ where
     }
 
     /// Erases the token. Whatever comes of it, it is not used again before the next start.
-    async fn spend_token(&mut self) {
+    fn spend_token(&mut self) {
         if self.credential.take().is_none() {
             return;
         }
         self.device.forget_credential();
-        match erase_token(&mut self.factory).await {
+        match erase_token(&mut self.factory) {
             Ok(()) => self.platform.log(format_args!("the token is erased")),
             Err(_) => self.platform.log(format_args!("the token could not be erased")),
         }
@@ -304,9 +319,8 @@ where
 }
 
 /// Ends a connection in order, as far as the peer takes part in it.
-async fn end<IO: Read + Write + Close>(connection: &mut Connection<'_, IO>) {
-    let closing = pin!(connection.close());
-    select(closing, BoardClock.wait_until(BoardClock.now().plus(CLOSE_TIMEOUT))).await;
+fn end<IO: Read + Write + Close>(connection: &mut Connection<'_, IO>) {
+    connection.close(BoardClock.now().plus(CLOSE_TIMEOUT));
 }
 
 fn told<T>(

@@ -5,14 +5,10 @@
 use core::fmt::Write as _;
 use core::time::Duration;
 
-use embassy_futures::select::{Either, select};
-use embedded_io_async::{Error, ErrorKind, Read, Write};
+use embedded_io::{Error, ErrorKind, Read, Write};
 use heapless::String;
-use muster_nostd_agent::clock::Clock;
 use muster_proto::http::{Progress, ResponseReader};
-use muster_proto::time::Instant;
 
-use crate::clock::BoardClock;
 use crate::factory::Endpoint;
 
 /// How a visit ended.
@@ -28,21 +24,22 @@ pub(crate) enum Visit {
     Unanswered,
 }
 
-/// Visits, and is back by `until`. `memory` holds one answer.
-pub(crate) async fn visit<T: Read + Write>(
+/// Visits, within the deadline of `transport`. `memory` holds one answer.
+// Apart: off the stack while the connection is made.
+#[inline(never)]
+pub(crate) fn visit<T: Read + Write>(
     transport: &mut T,
     service: Endpoint<'_>,
     path: &str,
     status: &str,
     memory: &mut [u8],
-    until: Instant,
 ) -> Visit {
     let mut head = String::<HEAD_BYTES>::new();
     let Endpoint { host, port } = service;
     if write!(head, "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n").is_err() {
         return Visit::Unanswered;
     }
-    let get = match exchange(transport, &head, "", memory, until).await {
+    let get = match exchange(transport, &head, "", memory) {
         Ok(get) => get,
         Err(Failed::Refused) => return Visit::Refused,
         Err(Failed::Other) => return Visit::Unanswered,
@@ -56,7 +53,7 @@ pub(crate) async fn visit<T: Read + Write>(
     if written.is_err() {
         return Visit::Broken(get);
     }
-    match exchange(transport, &head, status, memory, until).await {
+    match exchange(transport, &head, status, memory) {
         Ok(post) => Visit::Answered { get, post },
         Err(_) => Visit::Broken(get),
     }
@@ -67,36 +64,37 @@ enum Failed {
     Other,
 }
 
-async fn exchange<T: Read + Write>(
+impl<E: Error> From<E> for Failed {
+    fn from(error: E) -> Self {
+        match error.kind() {
+            ErrorKind::PermissionDenied => Self::Refused,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// One request and the status of its answer.
+fn exchange<T: Read + Write>(
     transport: &mut T,
     head: &str,
     body: &str,
     memory: &mut [u8],
-    until: Instant,
 ) -> Result<u16, Failed> {
-    let asking = core::pin::pin!(async {
-        transport.write_all(head.as_bytes()).await?;
-        transport.write_all(body.as_bytes()).await?;
-        transport.flush().await?;
-        let mut reader = ResponseReader::new();
-        let mut piece = [0; PIECE_BYTES];
-        loop {
-            let read = transport.read(&mut piece).await?;
-            if read == 0 {
-                return Ok(None);
-            }
-            match reader.feed(piece.get(..read).unwrap_or_default(), memory) {
-                Ok(Progress::Complete { head, .. }) => return Ok(Some(head.status)),
-                Ok(Progress::Partial) => {}
-                Err(_) => return Ok(None),
-            }
+    transport.write_all(head.as_bytes())?;
+    transport.write_all(body.as_bytes())?;
+    transport.flush()?;
+    let mut reader = ResponseReader::new();
+    let mut piece = [0; PIECE_BYTES];
+    loop {
+        let read = transport.read(&mut piece)?;
+        if read == 0 {
+            return Err(Failed::Other);
         }
-    });
-    let asked: Either<Result<Option<u16>, T::Error>, ()> = select(asking, BoardClock.wait_until(until)).await;
-    match asked {
-        Either::First(Ok(Some(status))) => Ok(status),
-        Either::First(Err(error)) if error.kind() == ErrorKind::PermissionDenied => Err(Failed::Refused),
-        Either::First(_) | Either::Second(()) => Err(Failed::Other),
+        match reader.feed(piece.get(..read).unwrap_or_default(), memory) {
+            Ok(Progress::Complete { head, .. }) => return Ok(head.status),
+            Ok(Progress::Partial) => {}
+            Err(_) => return Err(Failed::Other),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use core::fmt::{self, Write};
 use core::time::Duration;
 
 use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
-use embedded_storage_async::nor_flash::NorFlash;
+use embedded_storage::nor_flash::NorFlash;
 use heapless::String;
 
 /// One crash, and how many there were in a row.
@@ -30,29 +30,29 @@ pub type Reason = String<REASON_BYTES>;
 ///
 /// # Errors
 /// The flash's.
-pub async fn newest<F: NorFlash>(flash: &mut F) -> Result<Option<Crash>, F::Error> {
-    Ok(scan(flash).await?.newest)
+pub fn newest<F: NorFlash>(flash: &mut F) -> Result<Option<Crash>, F::Error> {
+    Ok(scan(flash)?.newest)
 }
 
 /// Adds a record, if this many in a row are worth one.
 ///
 /// # Errors
 /// The flash's. After a cut the record is there or not; the ones before stay.
-pub async fn record<F: NorFlash>(flash: &mut F, in_a_row: u16, reason: &str) -> Result<(), F::Error> {
+pub fn record<F: NorFlash>(flash: &mut F, in_a_row: u16, reason: &str) -> Result<(), F::Error> {
     if !in_a_row.is_power_of_two() {
         return Ok(());
     }
-    let Scan { newest, free_at, stale_page } = scan(flash).await?;
+    let Scan { newest, free_at, stale_page } = scan(flash)?;
     if let Some(page) = stale_page {
         let page_bytes = page_bytes::<F>();
-        flash.erase(page * page_bytes, (page + 1) * page_bytes).await?;
+        flash.erase(page * page_bytes, (page + 1) * page_bytes)?;
     }
     let crash = Crash {
         sequence: newest.map_or(1, |crash| crash.sequence.wrapping_add(1)),
         in_a_row,
         reason: cut(reason),
     };
-    flash.write(free_at, &crash.bytes().0).await
+    flash.write(free_at, &crash.bytes().0)
 }
 
 /// A crash as it is kept in memory that a restart does not clear, until the next boot can write it to flash: a
@@ -127,13 +127,13 @@ struct Scan {
     stale_page: Option<u32>,
 }
 
-async fn scan<F: NorFlash>(flash: &mut F) -> Result<Scan, F::Error> {
+fn scan<F: NorFlash>(flash: &mut F) -> Result<Scan, F::Error> {
     let page_bytes = page_bytes::<F>();
     let mut newest: Option<(Crash, u32)> = None;
     let mut at = 0;
     while at + RECORD_BYTES <= PAGES * page_bytes {
         let mut record = Record([0; RECORD_LEN]);
-        flash.read(at, &mut record.0).await?;
+        flash.read(at, &mut record.0)?;
         if let Some(crash) = record.parse()
             && newest.as_ref().is_none_or(|(known, _)| known.sequence < crash.sequence)
         {
@@ -146,7 +146,7 @@ async fn scan<F: NorFlash>(flash: &mut F) -> Result<Scan, F::Error> {
     // A place that a power cut spoiled is passed over.
     while free_at + RECORD_BYTES <= (newest_page + 1) * page_bytes {
         let mut record = Record([0; RECORD_LEN]);
-        flash.read(free_at, &mut record.0).await?;
+        flash.read(free_at, &mut record.0)?;
         if record.0.iter().all(|byte| *byte == 0xff) {
             return Ok(Scan { newest: newest.map(|(crash, _)| crash), free_at, stale_page: None });
         }
@@ -221,8 +221,7 @@ const CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
 
 #[cfg(test)]
 mod tests {
-    use embassy_futures::block_on;
-    use embedded_storage_async::nor_flash::{ErrorType, NorFlashError, NorFlashErrorKind, ReadNorFlash};
+    use embedded_storage::nor_flash::{ErrorType, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 
     use super::*;
 
@@ -249,7 +248,7 @@ mod tests {
     impl ReadNorFlash for Flash {
         const READ_SIZE: usize = 1;
 
-        async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), PowerCut> {
+        fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), PowerCut> {
             let offset = usize::try_from(offset).expect("small");
             bytes.copy_from_slice(&self.bytes[offset..offset + bytes.len()]);
             Ok(())
@@ -264,14 +263,14 @@ mod tests {
         const WRITE_SIZE: usize = 4;
         const ERASE_SIZE: usize = 4096;
 
-        async fn erase(&mut self, from: u32, to: u32) -> Result<(), PowerCut> {
+        fn erase(&mut self, from: u32, to: u32) -> Result<(), PowerCut> {
             let range = usize::try_from(from).expect("small")..usize::try_from(to).expect("small");
             self.bytes[range].fill(0xff);
             self.erased += 1;
             Ok(())
         }
 
-        async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), PowerCut> {
+        fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), PowerCut> {
             let offset = usize::try_from(offset).expect("small");
             for (place, byte) in self.bytes[offset..].iter_mut().zip(bytes) {
                 self.bytes_left = self.bytes_left.checked_sub(1).ok_or(PowerCut)?;
@@ -287,7 +286,7 @@ mod tests {
     }
 
     fn last(flash: &mut Flash) -> Option<(u16, Reason)> {
-        block_on(newest(flash)).expect("no cut").map(|crash| (crash.in_a_row, crash.reason))
+        newest(flash).expect("no cut").map(|crash| (crash.in_a_row, crash.reason))
     }
 
     #[test]
@@ -297,7 +296,7 @@ mod tests {
         for n in 0..200 {
             let mut reason = Reason::new();
             write!(reason, "panic {n}").expect("fits");
-            block_on(record(&mut flash, 1, &reason)).expect("no cut");
+            record(&mut flash, 1, &reason).expect("no cut");
             assert_eq!(last(&mut flash), Some((1, reason)));
         }
         assert_eq!(flash.erased, 6);
@@ -307,7 +306,7 @@ mod tests {
     fn a_row_of_crashes_is_written_ever_more_seldom() {
         let mut flash = flash();
         for in_a_row in 1..=1000 {
-            block_on(record(&mut flash, in_a_row, "again")).expect("no cut");
+            record(&mut flash, in_a_row, "again").expect("no cut");
         }
         let written = usize::MAX - flash.bytes_left;
         assert_eq!(written, 10 * RECORD_LEN);
@@ -318,12 +317,12 @@ mod tests {
     fn a_cut_in_a_record_leaves_the_one_before_and_room_for_the_next() {
         for cut_at in 0..RECORD_LEN {
             let mut flash = flash();
-            block_on(record(&mut flash, 1, "first")).expect("no cut");
+            record(&mut flash, 1, "first").expect("no cut");
             flash.bytes_left = cut_at;
-            block_on(record(&mut flash, 2, "second")).expect_err("cut");
+            record(&mut flash, 2, "second").expect_err("cut");
             flash.bytes_left = usize::MAX;
             assert_eq!(last(&mut flash), Some((1, cut("first"))), "{cut_at}");
-            block_on(record(&mut flash, 2, "third")).expect("no cut");
+            record(&mut flash, 2, "third").expect("no cut");
             assert_eq!(last(&mut flash), Some((2, cut("third"))), "{cut_at}");
         }
     }

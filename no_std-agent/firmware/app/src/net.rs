@@ -4,97 +4,139 @@
 //! the factory gave first, then by DNS.
 
 use core::net::{IpAddr, Ipv4Addr};
+use core::pin::pin;
+use core::task::Poll;
 
 use embassy_net::dns::DnsQueryType;
-use embassy_net::tcp::TcpSocket;
+use embassy_net::tcp::{ConnectError, TcpSocket};
 use embassy_net::{IpAddress, IpEndpoint, Stack, StaticConfigV4};
-use embedded_io_async::{ErrorType, Read, Write};
+use embedded_io::{ErrorKind, ErrorType, Read, Write};
 use heapless::Vec;
-use muster_nostd_agent::net::{Close, Net, Unreachable};
+use muster_nostd_agent::net::{Close, Deadline, Net, NotConnected};
+use muster_proto::time::Instant;
 use muster_proto::x509::ServerName;
 
 use crate::factory::{Addressing, MAX_HOSTS};
+use crate::turns::Turns;
 
 /// What lends a device its connections.
 pub struct TcpNet<'m> {
     stack: Stack<'m>,
-    hosts: Vec<(&'m str, Ipv4Addr), MAX_HOSTS>,
+    turns: &'m Turns<'m>,
+    hosts: &'m Vec<(&'m str, Ipv4Addr), MAX_HOSTS>,
     receive: &'m mut [u8],
     send: &'m mut [u8],
 }
 
 impl<'m> TcpNet<'m> {
-    /// A network with `hosts` known beforehand.
+    /// A network with `hosts` known beforehand, which goes on in the background of `turns`.
     pub const fn new(
         stack: Stack<'m>,
-        hosts: Vec<(&'m str, Ipv4Addr), MAX_HOSTS>,
+        turns: &'m Turns<'m>,
+        hosts: &'m Vec<(&'m str, Ipv4Addr), MAX_HOSTS>,
         receive: &'m mut [u8],
         send: &'m mut [u8],
     ) -> Self {
-        Self { stack, hosts, receive, send }
+        Self { stack, turns, hosts, receive, send }
     }
 
-    async fn resolve(&self, server: ServerName<'_>) -> Option<IpAddress> {
+    /// How time passes while the network goes on.
+    pub(crate) const fn turns(&self) -> &'m Turns<'m> {
+        self.turns
+    }
+
+    fn resolve(&self, server: ServerName<'_>, until: Instant) -> Result<IpAddress, NotConnected> {
         let name = match server {
-            ServerName::Ip(IpAddr::V4(address)) => return Some(address.into()),
+            ServerName::Ip(IpAddr::V4(address)) => return Ok(address.into()),
             // The stack is built without it.
-            ServerName::Ip(IpAddr::V6(_)) => return None,
+            ServerName::Ip(IpAddr::V6(_)) => return Err(NotConnected::Unreachable),
             ServerName::Dns(name) => name,
         };
         if let Some((_, address)) = self.hosts.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
-            return Some((*address).into());
+            return Ok((*address).into());
         }
-        let found = self.stack.dns_query(name, DnsQueryType::A).await.ok()?;
-        found.first().copied()
+        let mut asking = pin!(self.stack.dns_query(name, DnsQueryType::A));
+        let found = self.turns.wait(until, |context| asking.as_mut().poll(context));
+        let found = found.ok_or(NotConnected::TimedOut)?.map_err(|_| NotConnected::Unreachable)?;
+        found.first().copied().ok_or(NotConnected::Unreachable)
     }
 }
 
-impl Net for TcpNet<'_> {
+impl<'m> Net for TcpNet<'m> {
     type Connection<'n>
-        = Tcp<'n>
+        = Tcp<'n, 'm>
     where
         Self: 'n;
 
-    async fn connect<'n>(&'n mut self, server: ServerName<'_>, port: u16) -> Result<Tcp<'n>, Unreachable> {
-        self.stack.wait_config_up().await;
-        let address = self.resolve(server).await.ok_or(Unreachable)?;
+    // Apart: off the stack during the handshake that follows.
+    #[inline(never)]
+    fn connect<'n>(
+        &'n mut self,
+        server: ServerName<'_>,
+        port: u16,
+        deadline: &'n Deadline,
+    ) -> Result<Tcp<'n, 'm>, NotConnected> {
+        let (turns, until) = (self.turns, deadline.get());
+        let is_up =
+            turns.wait(until, |_| if self.stack.is_config_up() { Poll::Ready(()) } else { Poll::Pending });
+        is_up.ok_or(NotConnected::TimedOut)?;
+        let address = self.resolve(server, until)?;
         let mut socket = TcpSocket::new(self.stack, self.receive, self.send);
         socket.set_timeout(Some(SILENCE_TIMEOUT));
         socket.set_keep_alive(Some(KEEP_ALIVE));
-        socket.connect(IpEndpoint::new(address, port)).await.map_err(|_| Unreachable)?;
-        Ok(Tcp(socket))
+        let connected = {
+            let mut connecting = pin!(socket.connect(IpEndpoint::new(address, port)));
+            turns.wait(until, |context| connecting.as_mut().poll(context))
+        };
+        let connected: Result<(), ConnectError> = connected.ok_or(NotConnected::TimedOut)?;
+        connected.map_err(|_| NotConnected::Unreachable)?;
+        Ok(Tcp { socket, turns, deadline })
     }
 }
 
 /// One connection. When it is dropped before it was closed, what is under way is lost.
-pub struct Tcp<'n>(TcpSocket<'n>);
-
-impl ErrorType for Tcp<'_> {
-    type Error = embassy_net::tcp::Error;
+pub struct Tcp<'n, 'm> {
+    socket: TcpSocket<'n>,
+    turns: &'n Turns<'m>,
+    deadline: &'n Deadline,
 }
 
-impl Read for Tcp<'_> {
-    async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
-        self.0.read(buffer).await
+impl Tcp<'_, '_> {
+    /// What came of waiting.
+    fn done<T>(waited: Option<Result<T, embassy_net::tcp::Error>>) -> Result<T, ErrorKind> {
+        waited.ok_or(ErrorKind::TimedOut)?.map_err(|_| ErrorKind::ConnectionReset)
     }
 }
 
-impl Write for Tcp<'_> {
-    async fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
-        self.0.write(bytes).await
+impl ErrorType for Tcp<'_, '_> {
+    type Error = ErrorKind;
+}
+
+impl Read for Tcp<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
+        let mut reading = pin!(self.socket.read(buffer));
+        Self::done(self.turns.wait(self.deadline.get(), |context| reading.as_mut().poll(context)))
+    }
+}
+
+impl Write for Tcp<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+        let mut writing = pin!(self.socket.write(bytes));
+        Self::done(self.turns.wait(self.deadline.get(), |context| writing.as_mut().poll(context)))
     }
 
     /// Hands over to the network; does not wait until the peer has it, which could be for ever.
-    async fn flush(&mut self) -> Result<(), Self::Error> {
+    fn flush(&mut self) -> Result<(), ErrorKind> {
         Ok(())
     }
 }
 
-impl Close for Tcp<'_> {
-    async fn close(&mut self) {
-        self.0.close();
+impl Close for Tcp<'_, '_> {
+    fn close(&mut self) {
+        self.socket.close();
+        let mut flushing = pin!(self.socket.flush());
         // Until the peer has all of it, and the end.
-        let _ = self.0.flush().await;
+        let _ = self.turns.wait(self.deadline.get(), |context| flushing.as_mut().poll(context));
     }
 }
 

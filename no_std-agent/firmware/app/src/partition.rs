@@ -1,34 +1,27 @@
 //! The factory's two pages in flash, read at boot; and what is erased of them later.
 
-use embedded_storage_async::nor_flash::{NorFlash, ReadNorFlash};
+use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use zeroize::Zeroize;
 
 /// Reads the settings' page into memory.
 ///
 /// # Errors
 /// The flash's.
-pub async fn read_settings<'b, F: NorFlash>(
-    flash: &mut F,
-    buffer: &'b mut [u8],
-) -> Result<&'b [u8], F::Error> {
-    read(flash, 0, buffer).await
+pub fn read_settings<'b, F: NorFlash>(flash: &mut F, buffer: &'b mut [u8]) -> Result<&'b [u8], F::Error> {
+    read(flash, 0, buffer)
 }
 
 /// Reads the token's page into memory.
 ///
 /// # Errors
 /// The flash's.
-pub async fn read_token<'b, F: NorFlash>(flash: &mut F, buffer: &'b mut [u8]) -> Result<&'b [u8], F::Error> {
-    read(flash, page_bytes::<F>(), buffer).await
+pub fn read_token<'b, F: NorFlash>(flash: &mut F, buffer: &'b mut [u8]) -> Result<&'b [u8], F::Error> {
+    read(flash, page_bytes::<F>(), buffer)
 }
 
-async fn read<'b, F: ReadNorFlash>(
-    flash: &mut F,
-    offset: u32,
-    buffer: &'b mut [u8],
-) -> Result<&'b [u8], F::Error> {
+fn read<'b, F: ReadNorFlash>(flash: &mut F, offset: u32, buffer: &'b mut [u8]) -> Result<&'b [u8], F::Error> {
     buffer.zeroize();
-    flash.read(offset, buffer).await?;
+    flash.read(offset, buffer)?;
     Ok(buffer)
 }
 
@@ -36,8 +29,8 @@ async fn read<'b, F: ReadNorFlash>(
 ///
 /// # Errors
 /// The flash's.
-pub async fn erase_token<F: NorFlash>(flash: &mut F) -> Result<(), F::Error> {
-    flash.erase(page_bytes::<F>(), PAGES * page_bytes::<F>()).await
+pub fn erase_token<F: NorFlash>(flash: &mut F) -> Result<(), F::Error> {
+    flash.erase(page_bytes::<F>(), PAGES * page_bytes::<F>())
 }
 
 fn page_bytes<F: NorFlash>() -> u32 {

@@ -7,21 +7,34 @@ use cortex_m::peripheral::SCB;
 use muster_firmware::journal::{self, Crash, Cut, REMEMBERED_BYTES, Reason};
 
 #[unsafe(link_section = ".uninit.last_words")]
-static mut LAST_WORDS: [u8; REMEMBERED_BYTES] = [0; REMEMBERED_BYTES];
+static mut LAST_WORDS: [u32; WORDS] = [0; WORDS];
+
+/// Word by word, in a loop: whole arrays are unrolled to a kilobyte of code.
+fn words() -> impl Iterator<Item = *mut u32> {
+    let first = (&raw mut LAST_WORDS).cast::<u32>();
+    (0..WORDS).map(move |at| first.wrapping_add(at))
+}
 
 /// What the boot before left, if it ended badly.
+// Once in the image, and so is `remember`.
+#[inline(never)]
 pub(crate) fn recall() -> Option<Crash> {
-    // SAFETY: used by the one thread of execution, and by handlers that never return to it; no reference is made.
-    let bytes = unsafe { (&raw const LAST_WORDS).read_volatile() };
+    let mut bytes = [0; REMEMBERED_BYTES];
+    for (place, word) in bytes.as_chunks_mut().0.iter_mut().zip(words()) {
+        // SAFETY: used by the one thread of execution, and by handlers that never return to it; no reference is made.
+        *place = unsafe { word.read_volatile() }.to_ne_bytes();
+    }
     journal::recall(bytes)
 }
 
 /// Leaves it for the next boot.
+#[inline(never)]
 pub(crate) fn remember(crash: &Crash) {
-    let bytes = journal::remember(crash);
-    // SAFETY: as above.
-    unsafe {
-        (&raw mut LAST_WORDS).write_volatile(bytes);
+    for (part, word) in journal::remember(crash).as_chunks().0.iter().zip(words()) {
+        // SAFETY: as above.
+        unsafe {
+            word.write_volatile(u32::from_ne_bytes(*part));
+        }
     }
 }
 
@@ -54,3 +67,6 @@ pub fn remember_watchdog() {
         remember_another(journal::cut("the watchdog was not fed"));
     }
 }
+
+const WORDS: usize = REMEMBERED_BYTES / 4;
+const _: () = assert!(REMEMBERED_BYTES.is_multiple_of(4), "all of it in whole words");

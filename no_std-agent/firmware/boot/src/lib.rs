@@ -15,9 +15,13 @@ mod last_words;
 mod memory;
 pub mod noise;
 mod run;
+#[cfg(target_os = "none")]
+mod sleep;
 
 pub use self::last_words::{give_up, remember_watchdog};
 pub use self::memory::{Lent, Pool};
 pub use self::run::{
-    Button, FactoryPages, Failure, Hardware, IDENTITY_PAGES, SOCKETS, end_row_later, run, tell_and_wait,
+    Button, FactoryPages, Failure, Hardware, IDENTITY_PAGES, Row, SOCKETS, run, tell_and_wait,
 };
+#[cfg(target_os = "none")]
+pub use self::sleep::{WAIT_FOR_EVENT, block_on};

@@ -16,8 +16,8 @@ pub struct Pool {
     tls_receive: [u8; 2816],
     tls_send: [u8; 800],
     scratch: [u8; ITEM_BYTES],
-    tcp_receive: [u8; 1536],
-    tcp_send: [u8; 1024],
+    tcp_receive: [u8; 1024],
+    tcp_send: [u8; 768],
 }
 
 /// The same, for its users.

@@ -1,27 +1,30 @@
 //! From hardware that works to a device that lives: the crash before, a factory reset, settings, network, device.
 
+use core::cell::RefCell;
 use core::fmt;
+use core::future::poll_fn;
 use core::pin::pin;
+use core::task::Poll;
 use core::time::Duration;
 
-use embassy_embedded_hal::flash::partition::Partition;
-use embassy_futures::select::{Either3, select3};
+use embassy_embedded_hal::flash::partition::BlockingPartition;
 use embassy_net::StackResources;
 use embassy_net_driver::Driver;
-use embassy_sync::blocking_mutex::raw::NoopRawMutex;
-use embassy_sync::mutex::Mutex;
-use embassy_time::Timer;
-use embedded_storage_async::nor_flash::NorFlash;
-use muster_firmware::apart::Apart;
+use embassy_sync::blocking_mutex::NoopMutex;
+use embedded_storage::nor_flash::NorFlash;
+use muster_firmware::clock::BoardClock;
 use muster_firmware::device::{Life, Parts};
 use muster_firmware::factory::{self, BadBlock, MAX_SETTINGS_BYTES, MAX_TOKEN_BYTES, Settings};
 use muster_firmware::net::TcpNet;
 use muster_firmware::platform::Platform;
+use muster_firmware::turns::{Background, Sleep, Turns};
 use muster_firmware::{journal, net, partition};
+use muster_nostd_agent::clock::Clock as _;
 use muster_nostd_agent::entropy::{Entropy, NoEntropy};
 use muster_nostd_agent::software::SoftwareKeys;
 use muster_proto::enrollment::{Misuse, Pace};
 use muster_proto::est::Credential;
+use muster_proto::time::Instant;
 
 use crate::last_words;
 use crate::layout::DATA_PAGES;
@@ -41,6 +44,10 @@ pub struct Hardware<'p, F, E, D, P> {
     pub platform: &'p P,
     /// The button for a factory reset.
     pub button: Button,
+    /// What the network's driver and the watchdog need to go on.
+    pub background: Background<'p>,
+    /// How it sleeps.
+    pub sleep: Sleep,
 }
 
 /// Whether a button was held down while the board started.
@@ -84,43 +91,45 @@ impl fmt::Display for Failure {
 
 /// Runs the device until the power is cut; returns if the board does not work. A panic is the right answer to that: it
 /// restarts the board, ever more slowly.
-pub async fn run<F, E, D, P>(hardware: Hardware<'_, F, E, D, P>) -> Failure
+pub fn run<F, E, D, P>(hardware: Hardware<'_, F, E, D, P>) -> Failure
 where
     F: NorFlash,
     E: Entropy,
     D: Driver,
     P: Platform,
 {
-    let Err(failure) = pin!(live(hardware)).await;
+    let Err(failure) = live(hardware);
     failure
 }
 
-async fn live<F, E, D, P>(hardware: Hardware<'_, F, E, D, P>) -> Result<core::convert::Infallible, Failure>
+fn live<F, E, D, P>(hardware: Hardware<'_, F, E, D, P>) -> Result<core::convert::Infallible, Failure>
 where
     F: NorFlash,
     E: Entropy,
     D: Driver,
     P: Platform,
 {
-    let Hardware { flash, data_offset, entropy, network, platform, button } = hardware;
-    let flash = Mutex::<NoopRawMutex, F>::new(flash);
+    let Hardware { flash, data_offset, entropy, network, platform, button, mut background, sleep } = hardware;
+    let flash = NoopMutex::new(RefCell::new(flash));
     let page_bytes = u32::try_from(F::ERASE_SIZE).unwrap_or(u32::MAX);
-    let part =
-        |from: u32, pages: u32| Partition::new(&flash, data_offset + from * page_bytes, pages * page_bytes);
+    let part = |from: u32, pages: u32| {
+        BlockingPartition::new(&flash, data_offset + from * page_bytes, pages * page_bytes)
+    };
     let mut factory = part(0, partition::PAGES);
     let mut journal = part(partition::PAGES, journal::PAGES);
     let mut identities = part(partition::PAGES + journal::PAGES, IDENTITY_PAGES);
 
-    tell_and_wait(platform, &mut journal).await.map_err(|_| Failure::Flash)?;
+    let waiting = Turns::new(background.as_mut(), sleep);
+    tell_and_wait(platform, &mut journal, &waiting).map_err(|_| Failure::Flash)?;
     if button == Button::Held {
         for (part, pages) in [(&mut identities, IDENTITY_PAGES), (&mut journal, journal::PAGES)] {
-            part.erase(0, pages * page_bytes).await.map_err(|_| Failure::Flash)?;
+            part.erase(0, pages * page_bytes).map_err(|_| Failure::Flash)?;
         }
         platform.log(format_args!("boot: the identities are erased"));
     }
 
     let mut pages = FactoryPages::new();
-    let (settings, credential) = pages.read(&mut factory, platform).await?;
+    let (settings, credential) = pages.read(&mut factory, platform)?;
     let mut entropy = entropy.map_err(|_| Failure::Entropy)?;
     let network = network.ok_or(Failure::Network)?;
     let mut seed = [0; 8];
@@ -128,12 +137,23 @@ where
     let seed = u64::from_le_bytes(seed);
     let mut resources = StackResources::<SOCKETS>::new();
     let (stack, mut runner) = embassy_net::new(network, net::config(settings.address), &mut resources, seed);
+    let mut row = Row::begin();
+    let networking = pin!(async { match runner.run().await {} });
+    let mut networking: Background<'_> = networking;
+    let everything = pin!(poll_fn(|context| {
+        row.look();
+        // Neither ends.
+        let _ = networking.as_mut().poll(context);
+        let _ = background.as_mut().poll(context);
+        Poll::Pending
+    }));
+    let turns = Turns::new(everything, sleep);
     let mut pool = Pool::new();
     let lent = pool.lend();
     let parts = Parts {
         settings: &settings,
         credential,
-        net: TcpNet::new(stack, settings.hosts.clone(), lent.tcp_receive, lent.tcp_send),
+        net: TcpNet::new(stack, &turns, &settings.hosts, lent.tcp_receive, lent.tcp_send),
         identities,
         factory,
         keys: SoftwareKeys,
@@ -143,13 +163,8 @@ where
         pace: Pace::default(),
         seed,
     };
-    let mut life = pin!(Life::start(parts)).await.map_err(|_| Failure::Store)?;
-    // Pinned where they are: these are large, and a move is a copy on the stack.
-    let (living, networking, steady) = (pin!(life.run()), pin!(runner.run()), pin!(end_row_later()));
-    match select3(living, Apart(networking), steady).await {
-        Either3::First(Err(misuse)) => Err(Failure::Misuse(misuse)),
-        Either3::First(Ok(never)) => match never {},
-    }
+    let mut life = Life::start(parts).map_err(|_| Failure::Store)?;
+    life.run().map_err(Failure::Misuse)
 }
 
 /// Memory for what is read of the factory's pages.
@@ -176,14 +191,14 @@ impl FactoryPages {
     ///
     /// # Errors
     /// [`Failure::Flash`] and [`Failure::Settings`].
-    pub async fn read(
+    pub fn read(
         &mut self,
         factory: &mut impl NorFlash,
         platform: &impl Platform,
     ) -> Result<(Settings<'_>, Option<Credential<'_>>), Failure> {
-        let settings = partition::read_settings(factory, &mut self.settings).await;
+        let settings = partition::read_settings(factory, &mut self.settings);
         let settings = Settings::parse(settings.map_err(|_| Failure::Flash)?).map_err(Failure::Settings)?;
-        let token = partition::read_token(factory, &mut self.token).await.map_err(|_| Failure::Flash)?;
+        let token = partition::read_token(factory, &mut self.token).map_err(|_| Failure::Flash)?;
         let token = factory::parse_token(token);
         let credential = token.ok().and_then(|token| factory::credential(&settings, token));
         platform.log(format_args!(
@@ -199,27 +214,46 @@ impl FactoryPages {
 ///
 /// # Errors
 /// The flash's.
-pub async fn tell_and_wait<F: NorFlash>(platform: &impl Platform, journal: &mut F) -> Result<(), F::Error> {
+pub fn tell_and_wait<F: NorFlash>(
+    platform: &impl Platform,
+    journal: &mut F,
+    turns: &Turns<'_>,
+) -> Result<(), F::Error> {
     if let Some(crash) = last_words::recall()
         && crash.is_untold()
     {
-        journal::record(journal, crash.in_a_row, &crash.reason).await?;
+        journal::record(journal, crash.in_a_row, &crash.reason)?;
         let wait = journal::back_off(crash.in_a_row);
         platform.log(format_args!("boot: crash {} in a row, waiting {} s", crash.in_a_row, wait.as_secs()));
         last_words::remember(&crash.told());
-        Timer::after_secs(wait.as_secs()).await;
+        turns.wait_until(BoardClock.now().plus(wait));
     }
-    if let Some(crash) = journal::newest(journal).await? {
+    if let Some(crash) = journal::newest(journal)? {
         platform.log(format_args!("boot: last crash: {}", crash.reason));
     }
     Ok(())
 }
 
-/// Begins a new row of crashes after ten minutes, and never ends.
-pub async fn end_row_later() -> core::convert::Infallible {
-    Timer::after_secs(STEADY_AFTER.as_secs()).await;
-    last_words::end_row();
-    core::future::pending().await
+/// The row of crashes that a device began its work in, until that has lasted for ten minutes.
+#[derive(Debug)]
+pub struct Row {
+    ends_at: Option<Instant>,
+}
+
+impl Row {
+    /// The work begins now.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self { ends_at: Some(BoardClock.now().plus(STEADY_AFTER)) }
+    }
+
+    /// To be called again and again. Ends the row when it is time: the next crash is the first of a new one.
+    pub fn look(&mut self) {
+        if self.ends_at.is_some_and(|at| BoardClock.now() >= at) {
+            self.ends_at = None;
+            last_words::end_row();
+        }
+    }
 }
 
 /// A device that has worked for so long did not crash in a row.

@@ -8,10 +8,10 @@ pub mod packet;
 
 use core::time::Duration;
 
-use embassy_futures::select::{Either, select};
-use embedded_io_async::{Error, ErrorKind, Read, Write};
+use embedded_io::{Error, ErrorKind, Read, Write};
 use heapless::String;
 use muster_nostd_agent::clock::Clock;
+use muster_nostd_agent::tls::Connection;
 use muster_proto::time::Instant;
 
 use self::packet::{Packet, parse};
@@ -69,8 +69,8 @@ struct Due {
 }
 
 /// The connection and what has been read of it.
-struct Line<'l, T> {
-    transport: &'l mut T,
+struct Line<'l, 'm, T: Read + Write> {
+    transport: &'l mut Connection<'m, T>,
     received: &'l mut [u8],
     filled: usize,
     send: &'l mut [u8],
@@ -78,34 +78,36 @@ struct Line<'l, T> {
 
 impl<P: Platform> Session<'_, P> {
     /// Runs until it ends. `memory` holds a packet in each direction: [`MEMORY_BYTES`].
-    pub(crate) async fn run<T: Read + Write>(&self, transport: &mut T, memory: &mut [u8]) -> End {
+    // Apart: off the stack while the connection is made.
+    #[inline(never)]
+    pub(crate) fn run<T: Read + Write>(&self, transport: &mut Connection<'_, T>, memory: &mut [u8]) -> End {
         let Some((send, received)) = memory.split_at_mut_checked(SEND_BYTES) else { return End::Unanswered };
         let mut line = Line { transport, received, filled: 0, send };
-        let ping_after = match self.connect(&mut line).await {
+        let ping_after = match self.connect(&mut line) {
             Ok(ping_after) => ping_after,
             Err(end) => return end,
         };
         self.platform.log(format_args!("mqtt: connected"));
         let next = match self.trial {
             Trial::Candidate => Next::Anything,
-            Trial::InUse => match self.serve(&mut line, ping_after).await {
+            Trial::InUse => match self.serve(&mut line, ping_after) {
                 Ok(next) => next,
                 Err(Broken) => return End::Broken,
             },
         };
         // Best effort: without it the broker publishes the will, and the next connection corrects it.
-        let _ = line.write(packet::DISCONNECTION).await;
+        let _ = line.write(packet::DISCONNECTION);
         End::Done(next)
     }
 
     /// Connects. Returns how long the line may be silent before a ping.
-    async fn connect<T: Read + Write>(&self, line: &mut Line<'_, T>) -> Result<Duration, End> {
+    fn connect<T: Read + Write>(&self, line: &mut Line<'_, '_, T>) -> Result<Duration, End> {
         let status = self.topic("status").map_err(|_| End::Unanswered)?;
         let bytes =
             packet::connect(line.send, self.report.device, KEEP_ALIVE_S, PACKET_MAX_BYTES, &status, OFFLINE)
                 .map_err(|_| End::Unanswered)?;
         let until = BoardClock.now().plus(CONNACK_TIMEOUT);
-        write(line.transport, bytes).await.map_err(|error| self.unanswered(error))?;
+        write(line.transport, bytes).map_err(|error| self.unanswered(error))?;
         loop {
             match parse(line.received.get(..line.filled).unwrap_or_default()) {
                 Ok(Some((Packet::Connack { reason: 0, keep_alive_s }, used))) => {
@@ -119,7 +121,7 @@ impl<P: Platform> Session<'_, P> {
                 Ok(None) => {}
                 Ok(Some(_)) | Err(_) => return Err(End::Unanswered),
             }
-            match line.read(until).await {
+            match line.read(until) {
                 Ok(()) => {}
                 Err(error) => return Err(self.unanswered(error)),
             }
@@ -135,15 +137,15 @@ impl<P: Platform> Session<'_, P> {
         End::Unanswered
     }
 
-    async fn serve<T: Read + Write>(
+    fn serve<T: Read + Write>(
         &self,
-        line: &mut Line<'_, T>,
+        line: &mut Line<'_, '_, T>,
         ping_after: Duration,
     ) -> Result<Next, Broken> {
         let clock = BoardClock;
         let command = self.topic("command")?;
         let bytes = packet::subscription(line.send, &command, SUBSCRIPTION_ID).map_err(|_| Broken)?;
-        write(line.transport, bytes).await.map_err(|_| Broken)?;
+        write(line.transport, bytes).map_err(|_| Broken)?;
         let mut due = Due { certificate: true, ..Due::default() };
         let mut heard_at = clock.now();
         let mut report_at = heard_at;
@@ -162,20 +164,20 @@ impl<P: Platform> Session<'_, P> {
                 report_at = now.plus(self.report_every);
             }
             if now >= ping_at {
-                line.write(packet::PING).await.map_err(|_| Broken)?;
+                line.write(packet::PING).map_err(|_| Broken)?;
                 ping_at = now.plus(ping_after);
             }
             if due.under_way_since.is_none() {
                 match leave_as {
                     // What was asked for was answered, and the answer has arrived.
                     Some(next) if due.response.is_none() => return Ok(next),
-                    _ => self.publish_next(line, &mut due).await?,
+                    _ => self.publish_next(line, &mut due)?,
                 }
             }
             if now >= self.until {
                 return Ok(leave_as.unwrap_or(Next::Anything));
             }
-            match line.read(self.until.min(report_at).min(ping_at)).await {
+            match line.read(self.until.min(report_at).min(ping_at)) {
                 Ok(()) => heard_at = clock.now(),
                 Err(ErrorKind::TimedOut) => continue,
                 Err(_) => {
@@ -183,7 +185,7 @@ impl<P: Platform> Session<'_, P> {
                     return Err(Broken);
                 }
             }
-            while let Some(asked) = self.take(line, &command, &mut due).await? {
+            while let Some(asked) = self.take(line, &command, &mut due)? {
                 let Some(asked) = asked else { continue };
                 self.platform.log(format_args!("mqtt: command {asked:?}"));
                 due.response = Some(asked);
@@ -198,9 +200,9 @@ impl<P: Platform> Session<'_, P> {
     }
 
     /// Takes one packet that has been read. `None`: there is none. `Some(Some(_))`: it was a command.
-    async fn take<T: Read + Write>(
+    fn take<T: Read + Write>(
         &self,
-        line: &mut Line<'_, T>,
+        line: &mut Line<'_, '_, T>,
         command: &str,
         due: &mut Due,
     ) -> Result<Option<Option<Option<Asked>>>, Broken> {
@@ -230,25 +232,21 @@ impl<P: Platform> Session<'_, P> {
         }
         line.drop(used);
         if let Some(id) = acknowledge {
-            line.write(&packet::acknowledgement(id)).await.map_err(|_| Broken)?;
+            line.write(&packet::acknowledgement(id)).map_err(|_| Broken)?;
         }
         Ok(Some(asked))
     }
 
-    async fn publish_next<T: Read + Write>(
-        &self,
-        line: &mut Line<'_, T>,
-        due: &mut Due,
-    ) -> Result<(), Broken> {
+    fn publish_next<T: Read + Write>(&self, line: &mut Line<'_, '_, T>, due: &mut Due) -> Result<(), Broken> {
         let report = Report { uptime_s: BoardClock.now().as_millis() / 1000, ..self.report };
         if core::mem::take(&mut due.certificate) {
             let text = report.certificate().map_err(|_| Broken)?;
-            self.publish(line, "certificate", text.as_bytes(), true).await?;
+            self.publish(line, "certificate", text.as_bytes(), true)?;
         } else if let Some(asked) = due.response.take() {
-            self.publish(line, "response", Asked::answer(asked), false).await?;
+            self.publish(line, "response", Asked::answer(asked), false)?;
         } else if core::mem::take(&mut due.status) {
             let text = report.status().map_err(|_| Broken)?;
-            self.publish(line, "status", text.as_bytes(), true).await?;
+            self.publish(line, "status", text.as_bytes(), true)?;
         } else {
             return Ok(());
         }
@@ -256,16 +254,16 @@ impl<P: Platform> Session<'_, P> {
         Ok(())
     }
 
-    async fn publish<T: Read + Write>(
+    fn publish<T: Read + Write>(
         &self,
-        line: &mut Line<'_, T>,
+        line: &mut Line<'_, '_, T>,
         word: &str,
         payload: &[u8],
         retain: bool,
     ) -> Result<(), Broken> {
         let topic = self.topic(word)?;
         let bytes = packet::publication(line.send, &topic, payload, PUBLICATION_ID, retain);
-        write(line.transport, bytes.map_err(|_| Broken)?).await.map_err(|_| Broken)
+        write(line.transport, bytes.map_err(|_| Broken)?).map_err(|_| Broken)
     }
 
     fn topic(&self, word: &str) -> Result<String<TOPIC_BYTES>, Broken> {
@@ -275,22 +273,22 @@ impl<P: Platform> Session<'_, P> {
     }
 }
 
-impl<T: Read + Write> Line<'_, T> {
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), ErrorKind> {
-        write(self.transport, bytes).await
+impl<T: Read + Write> Line<'_, '_, T> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), ErrorKind> {
+        write(self.transport, bytes)
     }
 
     /// Reads what there is, or waits for it; [`ErrorKind::TimedOut`] at `until`.
-    async fn read(&mut self, until: Instant) -> Result<(), ErrorKind> {
+    fn read(&mut self, until: Instant) -> Result<(), ErrorKind> {
         let room = self.received.get_mut(self.filled..).unwrap_or_default();
-        match select(self.transport.read(room), BoardClock.wait_until(until)).await {
-            Either::First(Ok(0)) => Err(ErrorKind::ConnectionReset),
-            Either::First(Ok(read)) => {
+        self.transport.set_deadline(until);
+        match self.transport.read(room) {
+            Ok(0) => Err(ErrorKind::ConnectionReset),
+            Ok(read) => {
                 self.filled += read;
                 Ok(())
             }
-            Either::First(Err(error)) => Err(error.kind()),
-            Either::Second(()) => Err(ErrorKind::TimedOut),
+            Err(error) => Err(error.kind()),
         }
     }
 
@@ -301,17 +299,10 @@ impl<T: Read + Write> Line<'_, T> {
     }
 }
 
-async fn write<T: Read + Write>(transport: &mut T, bytes: &[u8]) -> Result<(), ErrorKind> {
-    let until = BoardClock.now().plus(SEND_TIMEOUT);
-    let writing = core::pin::pin!(async {
-        transport.write_all(bytes).await?;
-        transport.flush().await
-    });
-    let written: Either<Result<(), T::Error>, ()> = select(writing, BoardClock.wait_until(until)).await;
-    match written {
-        Either::First(done) => done.map_err(|error| error.kind()),
-        Either::Second(()) => Err(ErrorKind::TimedOut),
-    }
+fn write<T: Read + Write>(transport: &mut Connection<'_, T>, bytes: &[u8]) -> Result<(), ErrorKind> {
+    transport.set_deadline(BoardClock.now().plus(SEND_TIMEOUT));
+    let written = transport.write_all(bytes).and_then(|()| transport.flush());
+    written.map_err(|error| error.kind())
 }
 
 /// Whether a reason of CONNACK is about the identity, and not about the broker's day (section 3.2.2.2).

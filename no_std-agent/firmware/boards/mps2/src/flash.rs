@@ -6,9 +6,7 @@
 use core::fmt;
 
 use cortex_m_semihosting::nr;
-use embedded_storage_async::nor_flash::{
-    ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash,
-};
+use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 
 use crate::semihosting::{self, File};
 
@@ -69,7 +67,7 @@ impl ErrorType for FileFlash {
 impl ReadNorFlash for FileFlash {
     const READ_SIZE: usize = 1;
 
-    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), FlashFailed> {
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), FlashFailed> {
         let offset = usize::try_from(offset).map_err(|_| FlashFailed)?;
         if self.file.seek(offset) && self.file.read(bytes) { Ok(()) } else { Err(FlashFailed) }
     }
@@ -83,7 +81,7 @@ impl NorFlash for FileFlash {
     const WRITE_SIZE: usize = 4;
     const ERASE_SIZE: usize = PAGE_BYTES;
 
-    async fn erase(&mut self, from: u32, to: u32) -> Result<(), FlashFailed> {
+    fn erase(&mut self, from: u32, to: u32) -> Result<(), FlashFailed> {
         let from = usize::try_from(from).map_err(|_| FlashFailed)?;
         let to = usize::try_from(to).map_err(|_| FlashFailed)?;
         if from % PAGE_BYTES != 0 || to % PAGE_BYTES != 0 || to > self.bytes || from > to {
@@ -99,7 +97,7 @@ impl NorFlash for FileFlash {
         Ok(())
     }
 
-    async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), FlashFailed> {
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), FlashFailed> {
         let offset = usize::try_from(offset).map_err(|_| FlashFailed)?;
         if !offset.is_multiple_of(4) || !bytes.len().is_multiple_of(4) || offset + bytes.len() > self.bytes {
             return Err(FlashFailed);

@@ -1,7 +1,7 @@
 //! The SMSC LAN9118 Ethernet controller, polled.
 //!
 //! Frames go through its FIFOs word by word. The network stack asks at each of its turns whether one has arrived,
-//! which the executor gives it every millisecond; so there is no interrupt.
+//! which it has every millisecond while the device waits; so there is no interrupt.
 
 use core::task::Context;
 

@@ -7,28 +7,22 @@
 #![no_main]
 
 mod board;
-mod executor;
 mod flash;
 mod lan9118;
+mod network;
 mod registers;
 mod semihosting;
 mod set_up;
 mod stack;
 mod time;
+mod turn;
 mod vectors;
 mod watchdog;
 
 use core::fmt::Write as _;
-use core::pin::pin;
 
 use cortex_m_rt::entry;
-use embassy_futures::select::{Either3, select3};
-use embassy_net::Runner;
-use muster_firmware::apart::Apart;
-use muster_firmware_boot::{Failure, end_row_later, give_up};
-
-use self::lan9118::Lan9118;
-use self::set_up::BoardLife;
+use muster_firmware_boot::{Failure, give_up};
 
 #[entry]
 fn main() -> ! {
@@ -36,21 +30,15 @@ fn main() -> ! {
     time::start();
     watchdog::start();
     let Some(mut peripherals) = cortex_m::Peripherals::take() else { semihosting::exit(FAILED) };
-    executor::start(&mut peripherals.SYST);
-    // What starting needs of the stack is given back before the device begins to work: hence two futures.
+    turn::start(&mut peripherals.SYST);
+    // What starting needs of the stack is given back before the device begins to work.
     match set_up::set_up() {
-        Ok((life, runner)) => live(life, runner),
+        Ok(life) => match life.run() {
+            // A bug, and safe to restart from.
+            Err(misuse) => give_up(format_args!("{misuse:?}")),
+            Ok(never) => match never {},
+        },
         Err(failure) => stop(failure),
-    }
-}
-
-/// Runs until the power is cut.
-fn live(life: &'static mut BoardLife, runner: &'static mut Runner<'static, Lan9118>) -> ! {
-    let (living, networking) = (pin!(life.run()), pin!(runner.run()));
-    match executor::block_on(pin!(select3(living, Apart(networking), end_row_later()))) {
-        // A bug, and safe to restart from.
-        Either3::First(Err(misuse)) => give_up(format_args!("{misuse:?}")),
-        Either3::First(Ok(never)) | Either3::Third(never) => match never {},
     }
 }
 

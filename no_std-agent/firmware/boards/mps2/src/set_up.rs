@@ -1,22 +1,24 @@
 //! From a reset to a device that can run: arguments, flash, the crash before, settings, network, memory.
 //!
 //! In steps that return, each with a frame of its own: what one of them needs of the stack is there for the next. What
-//! they make is in statics, and not in one future as on the real boards, so that its size is seen at link time.
+//! they make is in statics, and not on the stack as on the real boards, so that its size is seen at link time.
 
-use core::pin::pin;
+use core::cell::RefCell;
+use core::pin::{Pin, pin};
 use core::time::Duration;
 
-use embassy_embedded_hal::flash::partition::Partition;
-use embassy_net::{Runner, Stack, StackResources};
+use embassy_embedded_hal::flash::partition::BlockingPartition;
+use embassy_net::{Stack, StackResources};
+use embassy_sync::blocking_mutex::NoopMutex;
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
-use embassy_sync::mutex::Mutex;
-use embedded_storage_async::nor_flash::NorFlash as _;
+use embedded_storage::nor_flash::NorFlash as _;
 use muster_firmware::device::{Life, Parts};
 use muster_firmware::factory::{Addressing, Settings};
 use muster_firmware::net::TcpNet;
 use muster_firmware::platform::Platform as _;
+use muster_firmware::turns::Turns;
 use muster_firmware::{journal, net, partition};
-use muster_firmware_boot::{FactoryPages, Failure, IDENTITY_PAGES, Pool, SOCKETS, tell_and_wait};
+use muster_firmware_boot::{FactoryPages, Failure, IDENTITY_PAGES, Pool, Row, SOCKETS, tell_and_wait};
 use muster_nostd_agent::entropy::Entropy as _;
 use muster_proto::enrollment::Pace;
 use muster_proto::est::Credential;
@@ -25,16 +27,16 @@ use static_cell::{ConstStaticCell, StaticCell};
 use crate::board::{Console, HostEntropy, Metering, ToldKeys};
 use crate::flash::{FileFlash, PAGE_BYTES};
 use crate::lan9118::{self, Lan9118};
-use crate::{executor, semihosting, stack};
+use crate::network::Network;
+use crate::turn::SLEEP;
+use crate::{semihosting, stack};
 
-type Part = Partition<'static, NoopRawMutex, FileFlash>;
+type Part = BlockingPartition<'static, NoopRawMutex, FileFlash>;
 /// The device of this board.
 pub(crate) type BoardLife = Life<'static, Part, Part, ToldKeys, HostEntropy, Console>;
-type BoardRunner = Runner<'static, Lan9118>;
-type Prepared = (&'static mut BoardLife, &'static mut BoardRunner);
 
 /// Makes everything ready.
-pub(crate) fn set_up() -> Result<Prepared, Failure> {
+pub(crate) fn set_up() -> Result<&'static mut BoardLife, Failure> {
     static CONSOLE: StaticCell<Console> = StaticCell::new();
 
     let arguments = arguments();
@@ -47,9 +49,8 @@ pub(crate) fn set_up() -> Result<Prepared, Failure> {
     let mut seed = [0; 8];
     entropy.fill(&mut seed).map_err(|_| Failure::Entropy)?;
     let seed = u64::from_le_bytes(seed);
-    let (stack, runner) = start_network(settings.address, seed);
-    let life = start_life(console, parts, settings, credential, entropy, stack, seed)?;
-    Ok((life, runner))
+    let network = start_network(settings.address, seed);
+    start_life(console, parts, settings, credential, entropy, network, seed)
 }
 
 #[inline(never)]
@@ -67,11 +68,11 @@ struct FlashParts {
 
 #[inline(never)]
 fn open_flash(arguments: &Arguments) -> Result<FlashParts, Failure> {
-    static FLASH: StaticCell<Mutex<NoopRawMutex, FileFlash>> = StaticCell::new();
+    static FLASH: StaticCell<NoopMutex<RefCell<FileFlash>>> = StaticCell::new();
 
     let flash = FileFlash::open(&arguments.flash, arguments.die_at_write).ok_or(Failure::Flash)?;
-    let flash = FLASH.init(Mutex::new(flash));
-    let part = |from: u32, pages: u32| Partition::new(flash, from * PAGE, pages * PAGE);
+    let flash = FLASH.init(NoopMutex::new(RefCell::new(flash)));
+    let part = |from: u32, pages: u32| BlockingPartition::new(flash, from * PAGE, pages * PAGE);
     Ok(FlashParts {
         factory: part(0, partition::PAGES),
         journal: part(partition::PAGES, journal::PAGES),
@@ -82,14 +83,13 @@ fn open_flash(arguments: &Arguments) -> Result<FlashParts, Failure> {
 /// Tells of the boot before, and does what was asked for on the command line.
 #[inline(never)]
 fn look_back(console: &Console, parts: &mut FlashParts, arguments: &Arguments) -> Result<(), Failure> {
-    executor::block_on(pin!(tell_and_wait(console, &mut parts.journal))).map_err(|_| Failure::Flash)?;
+    let nothing = pin!(core::future::pending());
+    let waiting = Turns::new(nothing, SLEEP);
+    tell_and_wait(console, &mut parts.journal, &waiting).map_err(|_| Failure::Flash)?;
     assert!(!arguments.panic, "asked to panic");
     if arguments.reset {
-        executor::block_on(pin!(async {
-            parts.identities.erase(0, IDENTITY_PAGES * PAGE).await?;
-            parts.journal.erase(0, journal::PAGES * PAGE).await
-        }))
-        .map_err(|_| Failure::Flash)?;
+        parts.identities.erase(0, IDENTITY_PAGES * PAGE).map_err(|_| Failure::Flash)?;
+        parts.journal.erase(0, journal::PAGES * PAGE).map_err(|_| Failure::Flash)?;
         console.log(format_args!("boot: the identities are erased"));
     }
     Ok(())
@@ -102,20 +102,21 @@ fn read_factory(console: &Console, parts: &mut FlashParts) -> Result<Told, Failu
     static PAGES: ConstStaticCell<FactoryPages> = ConstStaticCell::new(FactoryPages::new());
     static SETTINGS: StaticCell<Settings<'static>> = StaticCell::new();
 
-    let reading = executor::block_on(pin!(PAGES.take().read(&mut parts.factory, console)));
-    let (settings, credential) = reading?;
+    let (settings, credential) = PAGES.take().read(&mut parts.factory, console)?;
     Ok((SETTINGS.init(settings), credential))
 }
 
 #[inline(never)]
-fn start_network(address: Addressing, seed: u64) -> (Stack<'static>, &'static mut BoardRunner) {
+fn start_network(address: Addressing, seed: u64) -> (Stack<'static>, &'static Turns<'static>) {
     static RESOURCES: ConstStaticCell<StackResources<SOCKETS>> = ConstStaticCell::new(StackResources::new());
     static FRAME: ConstStaticCell<lan9118::Frame> = ConstStaticCell::new([0; _]);
-    static RUNNER: StaticCell<BoardRunner> = StaticCell::new();
+    static NETWORK: StaticCell<Network> = StaticCell::new();
+    static TURNS: StaticCell<Turns<'static>> = StaticCell::new();
 
     let controller = Lan9118::start(FRAME.take());
     let (stack, runner) = embassy_net::new(controller, net::config(address), RESOURCES.take(), seed);
-    (stack, RUNNER.init(runner))
+    let network = Pin::new(NETWORK.init(Network { runner, row: Row::begin() }));
+    (stack, TURNS.init(Turns::new(network, SLEEP)))
 }
 
 #[inline(never)]
@@ -125,7 +126,7 @@ fn start_life(
     settings: &'static Settings<'static>,
     credential: Option<Credential<'static>>,
     entropy: HostEntropy,
-    stack: Stack<'static>,
+    (stack, turns): (Stack<'static>, &'static Turns<'static>),
     seed: u64,
 ) -> Result<&'static mut BoardLife, Failure> {
     static POOL: ConstStaticCell<Pool> = ConstStaticCell::new(Pool::new());
@@ -135,7 +136,7 @@ fn start_life(
     let parts = Parts {
         settings,
         credential,
-        net: TcpNet::new(stack, settings.hosts.clone(), lent.tcp_receive, lent.tcp_send),
+        net: TcpNet::new(stack, turns, &settings.hosts, lent.tcp_receive, lent.tcp_send),
         identities: flash.identities,
         factory: flash.factory,
         keys: ToldKeys(console),
@@ -145,7 +146,7 @@ fn start_life(
         pace: PACE,
         seed,
     };
-    let life = executor::block_on(pin!(Life::start(parts))).map_err(|_| Failure::Store)?;
+    let life = Life::start(parts).map_err(|_| Failure::Store)?;
     Ok(LIFE.init(life))
 }
 

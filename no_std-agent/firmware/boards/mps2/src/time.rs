@@ -35,7 +35,7 @@ impl Driver for Counter {
         self.ticks() / (TICKS_PER_S / embassy_time_driver::TICK_HZ)
     }
 
-    /// Nothing: every future is polled at each turn of the executor, which is each millisecond.
+    /// Nothing: all is looked at in each turn, which is each millisecond.
     fn schedule_wake(&self, _: u64, _: &Waker) {}
 }
 

@@ -5,11 +5,12 @@
 #![no_std]
 #![no_main]
 
+use core::convert::Infallible;
 use core::fmt;
+use core::pin::pin;
 
-use embassy_embedded_hal::adapter::BlockingAsync;
-use embassy_executor::Spawner;
-use embassy_futures::select::{Either3, select3};
+use cortex_m_rt::entry;
+use embassy_futures::join::join;
 use embassy_net_wiznet::State;
 use embassy_net_wiznet::chip::W5500;
 use embassy_nrf::gpio::{Input, Level, Output, OutputDrive, Pull};
@@ -24,15 +25,15 @@ use embedded_hal_bus::spi::ExclusiveDevice;
 use muster_firmware_boot::console::Console;
 use muster_firmware_boot::layout::NRF52840_DK as LAYOUT;
 use muster_firmware_boot::noise::{Noise, Tested};
-use muster_firmware_boot::{Button, Hardware, give_up, remember_watchdog, run};
+use muster_firmware_boot::{Button, Hardware, WAIT_FOR_EVENT, block_on, give_up, remember_watchdog, run};
 
 bind_interrupts!(struct Interrupts {
     SPI2 => spim::InterruptHandler<peripherals::SPI2>;
     UARTE0 => uarte::InterruptHandler<peripherals::UARTE0>;
 });
 
-#[embassy_executor::main]
-async fn main(_spawner: Spawner) -> ! {
+#[entry]
+fn main() -> ! {
     let reasons = pac::POWER.resetreas().read();
     // They add up until they are cleared.
     pac::POWER.resetreas().write_value(reasons);
@@ -62,34 +63,34 @@ async fn main(_spawner: Spawner) -> ! {
     let interrupt = Input::new(board.P1_03, Pull::Up);
     let reset = Output::new(board.P1_11, Level::High, OutputDrive::Standard);
     let mut frames = State::<4, 4>::new();
-    let network =
-        embassy_net_wiznet::new::<_, _, W5500, _, _, _>(address(), &mut frames, controller, interrupt, reset)
-            .await;
-    let (network, driver) = network.ok().unzip();
-
-    let rng = Rng::new_blocking(board.RNG);
-    rng.set_bias_correction(true);
-    let hardware = Hardware {
-        flash: BlockingAsync::new(Nvmc::new(board.NVMC)),
-        data_offset: LAYOUT.data_offset(),
-        entropy: Tested::start(Generator(rng)),
-        network,
-        platform: &console,
-        button: button(Input::new(board.P0_11, Pull::Up)).await,
-    };
+    let starting =
+        embassy_net_wiznet::new::<_, _, W5500, _, _, _>(address(), &mut frames, controller, interrupt, reset);
+    let (network, driver) = block_on(starting).ok().unzip();
     let driving = async {
         match driver {
             Some(driver) => driver.run().await,
             None => core::future::pending().await,
         }
     };
-    match select3(run(hardware), driving, feed(watchdog)).await {
-        Either3::First(failure) => give_up(failure),
-    }
+    let background = pin!(async { match join(driving, feed(watchdog)).await.1 {} });
+
+    let rng = Rng::new_blocking(board.RNG);
+    rng.set_bias_correction(true);
+    let hardware = Hardware {
+        flash: Nvmc::new(board.NVMC),
+        data_offset: LAYOUT.data_offset(),
+        entropy: Tested::start(Generator(rng)),
+        network,
+        platform: &console,
+        button: block_on(button(Input::new(board.P0_11, Pull::Up))),
+        background,
+        sleep: WAIT_FOR_EVENT,
+    };
+    give_up(run(hardware))
 }
 
-/// As often as this, which it is not when a turn of the executor does not end.
-async fn feed(mut watchdog: WatchdogHandle) -> ! {
+/// As often as this, which it is not when a turn does not end.
+async fn feed(mut watchdog: WatchdogHandle) -> Infallible {
     loop {
         watchdog.pet();
         Timer::after_secs(1).await;

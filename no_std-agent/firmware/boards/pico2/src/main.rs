@@ -5,11 +5,12 @@
 #![no_std]
 #![no_main]
 
+use core::convert::Infallible;
 use core::fmt;
+use core::pin::pin;
 
-use embassy_embedded_hal::adapter::BlockingAsync;
-use embassy_executor::Spawner;
-use embassy_futures::select::{Either3, select3};
+use cortex_m_rt::entry;
+use embassy_futures::join::join;
 use embassy_net_wiznet::State;
 use embassy_net_wiznet::chip::W5500;
 use embassy_rp::flash::{self, Flash};
@@ -23,15 +24,15 @@ use embedded_hal_bus::spi::ExclusiveDevice;
 use muster_firmware_boot::console::Console;
 use muster_firmware_boot::layout::W5500_EVB_PICO2 as LAYOUT;
 use muster_firmware_boot::noise::{Noise, Tested};
-use muster_firmware_boot::{Button, Hardware, give_up, remember_watchdog, run};
+use muster_firmware_boot::{Button, Hardware, WAIT_FOR_EVENT, block_on, give_up, remember_watchdog, run};
 
 bind_interrupts!(struct Interrupts {
     DMA_IRQ_0 => dma::InterruptHandler<peripherals::DMA_CH0>, dma::InterruptHandler<peripherals::DMA_CH1>;
     TRNG_IRQ => trng::InterruptHandler<peripherals::TRNG>;
 });
 
-#[embassy_executor::main]
-async fn main(_spawner: Spawner) -> ! {
+#[entry]
+fn main() -> ! {
     let board = embassy_rp::init(embassy_rp::config::Config::default());
     let mut watchdog = Watchdog::new(board.WATCHDOG);
     if watchdog.reset_reason() == Some(ResetReason::TimedOut) {
@@ -57,33 +58,33 @@ async fn main(_spawner: Spawner) -> ! {
     let interrupt = Input::new(board.PIN_21, Pull::Up);
     let reset = Output::new(board.PIN_20, Level::High);
     let mut frames = State::<4, 4>::new();
-    let network =
-        embassy_net_wiznet::new::<_, _, W5500, _, _, _>(address(), &mut frames, controller, interrupt, reset)
-            .await;
-    let (network, driver) = network.ok().unzip();
-
-    let flash: Flash<'_, _, flash::Blocking, FLASH_BYTES> = Flash::new_blocking(board.FLASH);
-    let hardware = Hardware {
-        flash: BlockingAsync::new(flash),
-        data_offset: LAYOUT.data_offset(),
-        entropy: Tested::start(Generator(Trng::new(board.TRNG, Interrupts, trng::Config::default()))),
-        network,
-        platform: &console,
-        button: button(Input::new(board.PIN_15, Pull::Up)).await,
-    };
+    let starting =
+        embassy_net_wiznet::new::<_, _, W5500, _, _, _>(address(), &mut frames, controller, interrupt, reset);
+    let (network, driver) = block_on(starting).ok().unzip();
     let driving = async {
         match driver {
             Some(driver) => driver.run().await,
             None => core::future::pending().await,
         }
     };
-    match select3(run(hardware), driving, feed(watchdog)).await {
-        Either3::First(failure) => give_up(failure),
-    }
+    let background = pin!(async { match join(driving, feed(watchdog)).await.1 {} });
+
+    let flash: Flash<'_, _, flash::Blocking, FLASH_BYTES> = Flash::new_blocking(board.FLASH);
+    let hardware = Hardware {
+        flash,
+        data_offset: LAYOUT.data_offset(),
+        entropy: Tested::start(Generator(Trng::new(board.TRNG, Interrupts, trng::Config::default()))),
+        network,
+        platform: &console,
+        button: block_on(button(Input::new(board.PIN_15, Pull::Up))),
+        background,
+        sleep: WAIT_FOR_EVENT,
+    };
+    give_up(run(hardware))
 }
 
-/// As often as this, which it is not when a turn of the executor does not end.
-async fn feed(mut watchdog: Watchdog) -> ! {
+/// As often as this, which it is not when a turn does not end.
+async fn feed(mut watchdog: Watchdog) -> Infallible {
     loop {
         watchdog.feed(WATCHDOG_TIMEOUT);
         Timer::after_secs(1).await;
