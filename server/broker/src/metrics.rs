@@ -72,6 +72,8 @@ counters! {
     taken_over;
     /// Wills that were published.
     wills;
+    /// Transactions of the file that reached the disk.
+    store_commits;
     /// Transactions of the file that failed and were tried again.
     store_failures;
 }

@@ -289,6 +289,7 @@ impl Shared {
                 }
                 std::thread::sleep(RETRY_AFTER);
             }
+            metrics.store_commits.up();
             // Nobody may be waiting.
             let _ = done.send_replace(ticket);
         }

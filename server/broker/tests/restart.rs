@@ -9,6 +9,7 @@ use muster_policy::time::UnixTime;
 use rig::{
     GOODBYE, OPEN, PUBACK, PUBCOMP, PUBREC, PUBREL, ack, config_of, connect, connected, publish, unsubscribe,
 };
+use tokio::time::Duration;
 
 struct Kept {
     folder: tempfile::TempDir,
@@ -49,6 +50,22 @@ async fn resumed(broker: &Broker, id: &str) -> (rig::Client, bool) {
     client.send(&connect(4, id).unclean().octets()).await;
     let (_, body) = client.receive().await;
     (client, body[0] == 1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_nothing_costs_no_write() {
+    let kept = Kept::new();
+    let broker = kept.start_at(0);
+    for _ in 0..20 {
+        gone(connected(&broker, connect(4, "reader")).await).await;
+        gone(connected(&broker, connect(5, "reader")).await).await;
+    }
+    let stays = connected(&broker, connect(4, "reader").unclean()).await;
+    while broker.metrics().store_commits == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(broker.metrics().store_commits, 1);
+    crash(broker, vec![stays]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -107,6 +107,7 @@ impl Collector for Figures {
             ),
             ("mqtt_taken_over", "Sessions taken over by a new connection", now.taken_over),
             ("mqtt_wills", "Wills that were published", now.wills),
+            ("mqtt_store_commits", "Commits of the broker's file that reached the disk", now.store_commits),
             ("mqtt_store_failures", "Commits of the broker's file that failed", now.store_failures),
         ] {
             let counter = ConstCounter::new(value);

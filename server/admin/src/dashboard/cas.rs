@@ -150,7 +150,7 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
         dl.facts {
             (fact("State", html! { (state(&ca.state)) " " (ca.does()) }))
             (fact("Role", html! { (ca.role) ", " (ca.kind) }))
-            (fact("Key", if ca.has_key { "here" } else { "not here: it only verifies" }))
+            (fact("Private key", if ca.has_key { "here" } else { "not here: it only verifies" }))
             (decoded(ca.pem.as_deref()))
             @if let Some(issuer) = &ca.issuer { (fact("Issued by", html! { a href={"/cas/" (issuer)} { (issuer) } })) }
             (fact("Serial", code(&ca.serial_number)))

@@ -336,14 +336,17 @@ impl Hub {
             if session.is_ended() || state.link.as_ref().is_none_or(|current| current.id != *link) {
                 return;
             }
+            // A DISCONNECT may make the expiry of a session that the file has zero.
+            let is_in_the_file = state.expiry_s > 0;
             if let Some(seconds) = departure.expiry_s {
                 state.expiry_s = seconds;
             }
             let will = state.disconnect().and_then(|link| link.will).filter(|_| departure.fires_will);
             if state.expiry_s == 0 || departure.session == OnCutSession::Drop {
                 leavings.wills.extend(will.map(|will| *will));
-                // What the file has of it goes even if a DISCONNECT made its expiry zero.
-                self.store.remove_session(session.id);
+                if is_in_the_file {
+                    self.store.remove_session(session.id);
+                }
                 drop(state);
                 sessions.remove(&session.key);
                 self.end(session, &mut leavings);
