@@ -225,6 +225,10 @@ fn check_scope(value: &[u8]) -> Result<(), ForeignCrlError> {
     if scope.indirect_crl {
         return Err(ForeignCrlError::Indirect);
     }
+    // It may hold all there is, or what one address is for: the next part would then take its place.
+    if scope.distribution_point.is_some() {
+        return Err(ForeignCrlError::Partial("one distribution point"));
+    }
     if scope.only_contains_ca_certs {
         return Err(ForeignCrlError::Partial("certificates of CAs"));
     }

@@ -99,10 +99,13 @@ fn what_is_not_a_full_list_of_this_ca_is_refused() {
     let scope = |inner: &[u8]| extension(&DISTRIBUTION_POINT, true, &tlv::element(tlv::SEQUENCE, &[inner]));
     let unknown = ObjectIdentifier::new_unwrap("1.2.3.4");
     let strange = extension(&unknown, true, b"\x05\x00");
-    let cases: [(Vec<u8>, Expected); 9] = [
+    let cases: [(Vec<u8>, Expected); 10] = [
         (list(b"", &[]), |error| *error == Error::NoNumber),
         (list(b"", &[&number, &extension(&DELTA_INDICATOR, true, &[2, 1, 1])]), |e| *e == Error::Delta),
         (list(b"", &[&number, &scope(&[0x84, 1, 0xff])]), |error| *error == Error::Indirect),
+        (list(b"", &[&number, &scope(&[0xa0, 5, 0xa0, 3, 0x86, 1, b'u'])]), |error| {
+            *error == Error::Partial("one distribution point")
+        }),
         (list(b"", &[&number, &scope(&[0x82, 1, 0xff])]), |error| matches!(error, Error::Partial(_))),
         (list(b"", &[&number, &scope(&[0x85, 1, 0xff])]), |error| matches!(error, Error::Partial(_))),
         (list(b"", &[&number, &strange]), |error| matches!(error, Error::UnknownCritical(_))),
