@@ -86,8 +86,13 @@ cargo_tool() { # name version
     cargo "$1" --version 2>/dev/null | grep -qF "$2" || cargo install --quiet --locked --debug "cargo-$1@$2"
 }
 
+# What comes over the network comes first, so that it fails before anything was built.
 part_packages() {
     install_packages
+    local manifest
+    for manifest in Cargo.toml tests/fuzz/Cargo.toml "$firmware"; do
+        cargo fetch --quiet --locked --manifest-path "$manifest"
+    done
     tests/size/size.sh packages
     tests/firmware.sh packages
 }
@@ -101,30 +106,43 @@ part_clippy() {
         --exclude muster-board-nrf52840 --exclude muster-board-pico2 --lib --bins -- -D warnings
     cargo clippy --locked --manifest-path "$firmware" -p muster-firmware -p muster-firmware-boot --tests -- -D warnings
 }
-part_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items; }
+part_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --document-private-items; }
 part_deny() {
     cargo_tool deny 0.20.2
     # Advisories are left out: their database is a repository of its own, which an offline machine lacks.
     cargo deny --config .deny.toml check bans licenses sources
     cargo deny --manifest-path "$firmware" --config .deny.toml check bans licenses sources
 }
-# With the engine that is not in every build.
-part_test() { cargo test --workspace --features muster-broker/rumqttd; }
+# With the engine that is not in every build. All that is built says the same, and says it of the whole workspace: for
+# other features, or for one package alone, what is below would be built again.
+features=muster-broker/rumqttd
+build_programs() {
+    cargo build --workspace --features $features --bin muster --bin muster-agent --bin muster-sim
+    export MUSTER_TEST_PROGRAMS=$CARGO_TARGET_DIR/debug
+}
+part_test() {
+    build_programs
+    cargo test --workspace --features $features
+}
 part_interop() {
     find_node
-    MUSTER_TEST_PYTHON=$venv/bin/python MUSTER_TEST_NODE_FOLDER=$clients cargo test -p muster-tests -p muster-ca -p muster-edge \
-        --features muster-tests/interop,muster-ca/interop,muster-edge/interop --test interop
+    build_programs
+    MUSTER_TEST_PYTHON=$venv/bin/python MUSTER_TEST_NODE_FOLDER=$clients cargo test --workspace \
+        --features $features,muster-tests/interop,muster-ca/interop,muster-edge/interop --test interop
 }
 part_browser() {
     find_node
-    cargo build -p muster-simulator -p muster
-    MUSTER=$CARGO_TARGET_DIR/debug/muster MUSTER_SIM=$CARGO_TARGET_DIR/debug/muster-sim MUSTER_BROWSER_OUT=$CARGO_TARGET_DIR/browser \
+    build_programs
+    MUSTER=$MUSTER_TEST_PROGRAMS/muster MUSTER_SIM=$MUSTER_TEST_PROGRAMS/muster-sim MUSTER_BROWSER_OUT=$CARGO_TARGET_DIR/browser \
         node --test --test-reporter spec tests/browser/*.test.js
 }
 part_power() { tests/power_cut.sh; }
 part_fuzz() { tests/fuzz/smoke.sh; }
 part_size() { tests/size/size.sh; }
-part_firmware() { tests/firmware.sh; }
+part_firmware() {
+    build_programs
+    tests/firmware.sh
+}
 
 summary=()
 for part in "${parts[@]}"; do

@@ -10,11 +10,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
-rounds=${1:-3}
-# Optimised, to have many in flight, but quickly built.
-CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-    cargo build --quiet --release -p muster-store --example writer
-writer=$target/release/examples/writer
+rounds=${1:-5}
+# As in tests/check.sh, so that nothing is built twice.
+cargo build --quiet --workspace --features muster-broker/rumqttd --example writer
+writer=$target/debug/examples/writer
 work=$(mktemp -d)
 mounted=()
 cleanup() {

@@ -19,20 +19,36 @@ trap 'rm -rf "$work"' EXIT
 flags=(--fuzz-dir . --sanitizer none --target-dir "$target")
 
 cargo fuzz build "${flags[@]}"
-failed=()
-for name in $(cargo fuzz list --fuzz-dir .); do
+
+# One target for a while; the line it prints says how far it came.
+smoke() {
+    local name=$1 log=$work/$1.log status=0 runs
     mkdir -p "corpus/$name" "$work/$name"
     cp -r "corpus/$name/." "$work/$name/"
-    log=$work/$name.log
-    if ! cargo fuzz run "${flags[@]}" "$name" "$work/$name" -- \
+    cargo fuzz run "${flags[@]}" "$name" "$work/$name" -- \
         -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -max_len=32768 -print_final_stats=1 \
-        >"$log" 2>&1
-    then
-        failed+=("$name")
-        tail -n 40 "$log" >&2
-    fi
+        >"$log" 2>&1 || status=$?
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
-    echo "fuzz $name: ${runs:-0} runs"
-    [ "${runs:-0}" -gt 0 ] || failed+=("$name never ran")
+    if [ "$status" != 0 ] || [ "${runs:-0}" = 0 ]; then
+        tail -n 40 "$log" >&2
+        echo "fuzz: $name failed" >&2
+        return 1
+    fi
+    echo "fuzz $name: $runs runs"
+}
+
+# As many at a time as there are cores: each is one thread.
+failed=0 running=0
+for name in $(cargo fuzz list --fuzz-dir .); do
+    if [ "$running" -ge "$(nproc)" ]; then
+        wait -n || failed=1
+        running=$((running - 1))
+    fi
+    smoke "$name" &
+    running=$((running + 1))
 done
-[ ${#failed[@]} -eq 0 ] || { echo "fuzz: failed: ${failed[*]}" >&2; exit 1; }
+while [ "$running" -gt 0 ]; do
+    wait -n || failed=1
+    running=$((running - 1))
+done
+exit "$failed"

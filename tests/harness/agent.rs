@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The `muster-agent` program.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| crate::program::built("muster-agent", "muster-agent"))
+    PROGRAM.get_or_init(|| crate::program::built("muster-agent"))
 }
 
 /// An agent's folder, and the agent if it runs; both are gone when it is dropped.

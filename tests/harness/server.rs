@@ -20,7 +20,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The `muster` program, built once with this test's profile.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| crate::program::built("muster", "muster"))
+    PROGRAM.get_or_init(|| crate::program::built("muster"))
 }
 
 /// A server and its data directory; both are gone when it is dropped.

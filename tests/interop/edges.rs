@@ -111,7 +111,7 @@ async fn one_command_sets_our_edge_nginx_and_mosquitto_side_by_side() {
     let origin = Origin::start().await;
     server.muster(&["host", "set", "api.example.test", "--origin", &format!("http://{}", origin.address)]);
     write_certificates(&server);
-    let program = text(&muster_tests::program::built("muster-simulator", "muster-sim"));
+    let program = text(&muster_tests::program::built("muster-sim"));
     let token = server.muster(&["token", "new", "--claim", "--uses", "30"]);
     let (est, ca) = (format!("https://{}", server.est_address()), text(&server.ca_file()));
     let fleet = ["fleet", "--server", &est, "--ca", &ca, "--identities", "fleet", "--devices", "30"];

@@ -10,9 +10,9 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-# Bytes, a few per cent above what was measured on 24 Nov 2026. Raise one only with a reason in the commit.
-code_budget=42000
-stack_budget=6000
+# Bytes, a few per cent above what was measured on 29 Nov 2026. Raise one only with a reason in the commit.
+code_budget=34600
+stack_budget=4700
 
 # rustup's compiler, where it has the target; else Debian's, which brings the sources of its own library.
 target=thumbv7em-none-eabi

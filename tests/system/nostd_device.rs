@@ -21,7 +21,7 @@ use muster_nostd_agent::software::SoftwareKeys;
 use muster_nostd_agent::store::ITEM_BYTES;
 use muster_nostd_agent::tls::TlsMemory;
 use muster_proto::enrollment::{
-    AskWishes, Binding, Config, Event, Failure, Identity, Memory, Pace, Slot, State, Trust,
+    AskWishes, Binding, Config, Event, Failure, Identity, Memory, Pace, Presents, Slot, State, Trust,
 };
 use muster_proto::est::{Credential, Server as EstServer};
 use muster_proto::time::{Instant, UnixTime};
@@ -203,7 +203,8 @@ impl Clock for HostClock {
     }
 }
 
-type HostDevice = Device<'static, Host, Flash, SoftwareKeys, SystemEntropy, HostClock>;
+type HostDevice =
+    Device<'static, Host, Flash, SoftwareKeys, SystemEntropy, HostClock, { Memory::INBOX_BYTES }, ITEM_BYTES>;
 
 fn leak(bytes: usize) -> &'static mut [u8] {
     Box::leak(vec![0; bytes].into_boxed_slice())
@@ -246,20 +247,19 @@ fn start_made(server: &Server, flash: &Flash, made: Made) -> HostDevice {
         trust: made.trust,
         wishes: AskWishes::Ask,
         binding: Binding::Never,
+        presents: Presents::Leaf,
         pace: Pace { spread: Duration::ZERO, ..Pace::default() },
         built_at: UnixTime::from_secs(1_767_225_600),
         seed: 7,
     };
     let memory = DeviceMemory {
         machine: Memory {
-            inbox: leak(Memory::INBOX_BYTES),
             authorities: leak(Memory::AUTHORITIES_BYTES),
             request: leak(Memory::REQUEST_BYTES),
             current: leak(Memory::CHAIN_BYTES),
             candidate: leak(Memory::CHAIN_BYTES),
         },
         tls: TlsMemory { receive: leak(made.receive_bytes), send: leak(TlsMemory::SEND_BYTES) },
-        scratch: leak(ITEM_BYTES),
     };
     let board = Board {
         net: Host(server.est_address()),

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The `muster-sim` program, built once with this test's profile.
 fn program() -> &'static Path {
     static PROGRAM: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
-    PROGRAM.get_or_init(|| muster_tests::program::built("muster-simulator", "muster-sim"))
+    PROGRAM.get_or_init(|| muster_tests::program::built("muster-sim"))
 }
 
 struct Fleet {

@@ -103,7 +103,6 @@ mod run {
         // SAFETY: this function runs once, so each is lent once.
         let memory = unsafe {
             Memory {
-                inbox: &mut *addr_of_mut!(INBOX),
                 authorities: &mut *addr_of_mut!(AUTHORITIES),
                 request: &mut *addr_of_mut!(REQUEST),
                 current: &mut *addr_of_mut!(CURRENT),
@@ -130,6 +129,7 @@ mod run {
             trust: Trust::Certificates(anchors),
             wishes: AskWishes::Ask,
             binding: Binding::Never,
+            presents: Presents::Chain,
             pace: Pace::default(),
             built_at: UnixTime::from_secs(1_790_000_000),
             seed: 1,
@@ -139,6 +139,8 @@ mod run {
     /// Does what the machine asks for until it holds a new certificate.
     fn until_issued(machine: &mut Enrollment<'_, Credulous>, now: &mut Instant) -> bool {
         let mut piece = [0; 256];
+        // SAFETY: used by this function alone, which does not call itself.
+        let inbox = unsafe { &mut *addr_of_mut!(INBOX) };
         let mut asked: &[u8] = &[];
         for _ in 0..200 {
             let Ok(output) = machine.poll(&mut piece) else { return false };
@@ -162,7 +164,12 @@ mod run {
                 }
                 Output::Sign { .. } => Input::Signed(&[0x30, 6, 2, 1, 1, 2, 1, 1]),
                 Output::Store(_) => Input::Stored,
-                Output::WaitUntil(_) if !asked.is_empty() => Input::Received(core::mem::take(&mut asked)),
+                Output::WaitUntil(_) if !asked.is_empty() => {
+                    if machine.receive(core::mem::take(&mut asked), inbox, *now).is_err() {
+                        return false;
+                    }
+                    continue;
+                }
                 Output::WaitUntil(at) => {
                     *now = at;
                     Input::TimerFired
