@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The firmware: formatted, its own tests on the host, all boards linted and built, both emulated boards booted against a
+# The firmware: formatted, its own tests on the host, all boards linted and built, the emulated boards booted against a
 # real server.
 # Needs Debian's toolchain for boards where rustup's is not installed, and the emulator.
 #
 #   tests/firmware.sh [TEST]      all tests, or those whose names contain TEST
 #   tests/firmware.sh packages    only installs what that needs
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 
 debian=(qemu-system-arm)
@@ -33,16 +34,32 @@ cargo fmt --all --check --manifest-path $firmware/Cargo.toml -- --config-path "$
 CARGO_TARGET_DIR=$CARGO_TARGET_DIR/firmware-host \
     cargo test --quiet --locked --manifest-path $firmware/Cargo.toml -p muster-firmware -p muster-firmware-boot --lib
 
-MUSTER_FIRMWARE_MPS2_AN386=$($firmware/build.sh mps2-an386)
-MUSTER_FIRMWARE_MPS2_AN385=$($firmware/build.sh mps2-an385)
-for board in mps2-an386 nrf52840-dk w5500-evb-pico2; do
-    $firmware/build.sh lint $board
-done
-# These can't boot here: their fit into the part and the tools that flash them are tested.
-MUSTER_FIRMWARE_NRF52840_DK=$($firmware/build.sh nrf52840-dk)
-MUSTER_FIRMWARE_W5500_EVB_PICO2=$($firmware/build.sh w5500-evb-pico2)
-export MUSTER_FIRMWARE_MPS2_AN386 MUSTER_FIRMWARE_MPS2_AN385
-export MUSTER_FIRMWARE_NRF52840_DK MUSTER_FIRMWARE_W5500_EVB_PICO2
-# One emulator at a time: what a boot takes is part of the test.
-cargo test -p muster-tests --features firmware --test firmware --test firmware_cost -- \
-    --test-threads 1 --nocapture "$@"
+# Builds images one after another, and prints `NAME=PATH` for each as the tests look for it.
+build() {
+    local board name image
+    for board in "$@"; do
+        name=${board^^}
+        image=$($firmware/build.sh "$board")
+        echo "MUSTER_FIRMWARE_${name//-/_}=$image"
+    done
+}
+
+# Two lanes with no processor in common: most of a build is one thread. The real boards can't boot here: their fit into the
+# part and the tools that flash them are tested.
+lane=$(mktemp)
+trap 'rm -f "$lane"' EXIT
+(
+    build mps2-an385 mps2-an505 w5500-evb-pico2
+    $firmware/build.sh lint mps2-an505
+    $firmware/build.sh lint w5500-evb-pico2
+) >"$lane" &
+other=$!
+images=$(build mps2-an386 nrf52840-dk)
+$firmware/build.sh lint mps2-an386
+$firmware/build.sh lint nrf52840-dk
+wait "$other"
+while read -r image; do export "${image?}"; done <<<"$images"$'\n'"$(cat "$lane")"
+
+# As in tests/check.sh, so that nothing is built twice.
+cargo test --workspace --features muster-broker/rumqttd,muster-tests/firmware --test firmware --test firmware_cost -- \
+    --test-threads 2 --nocapture "$@"

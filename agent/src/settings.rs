@@ -162,10 +162,10 @@ impl TrustRoots {
 
     /// The pinned fingerprint.
     #[must_use]
-    pub const fn fingerprint(&self) -> Option<[u8; 32]> {
+    pub const fn fingerprint(&self) -> Option<&[u8; 32]> {
         match self {
             Self::Certificates(_) => None,
-            Self::Fingerprint(fingerprint) => Some(*fingerprint),
+            Self::Fingerprint(fingerprint) => Some(fingerprint),
         }
     }
 }

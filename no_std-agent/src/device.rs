@@ -47,16 +47,13 @@ pub struct Board<N, F, K, E, C> {
     pub clock: C,
 }
 
-/// All the memory that a device works in, lent for its whole life.
+/// The memory that a device works in, lent for its whole life. More is on the stack, while no handshake needs that.
 #[derive(Debug)]
 pub struct DeviceMemory<'m> {
     /// The machine's.
     pub machine: Memory<'m>,
-    /// One connection's. `receive` also holds an item of the store at start.
+    /// One connection's. `receive` also holds an item of the store at start, at least `ITEM` bytes.
     pub tls: TlsMemory<'m>,
-    /// One item of the store, see [`ITEM_BYTES`](crate::store::ITEM_BYTES). Its length is what the store's pages
-    /// must be able to hold. The application has it during its connections.
-    pub scratch: &'m mut [u8],
 }
 
 /// The manufacturer's certificate (IDevID), for a device that proves itself with it the first time.
@@ -69,9 +66,12 @@ pub struct Manufacturer<'m> {
 }
 
 /// One device. See the [module](self) for its use.
-pub struct Device<'m, N, F, K, E, C> {
+///
+/// `ANSWER` is the longest HTTP answer of the EST server in bytes, see [`Memory::INBOX_BYTES`]; `ITEM`, no longer than
+/// that, the longest item of the store, see [`ITEM_BYTES`](crate::store::ITEM_BYTES), which the store's pages must be
+/// able to hold. The memory for them is on the stack, where the handshake was before.
+pub struct Device<'m, N, F, K, E, C, const ANSWER: usize, const ITEM: usize> {
     machine: Enrollment<'m, P256Verifier>,
-    config: Config<'m>,
     manufacturer: Option<Manufacturer<'m>>,
     net: N,
     store: IdentityStore<F>,
@@ -81,11 +81,10 @@ pub struct Device<'m, N, F, K, E, C> {
     tls: TlsMemory<'m>,
     /// Of the one connection.
     deadline: Deadline,
-    scratch: &'m mut [u8],
     slots: Slots,
 }
 
-impl<'m, N, F, K, E, C> Device<'m, N, F, K, E, C>
+impl<'m, N, F, K, E, C, const ANSWER: usize, const ITEM: usize> Device<'m, N, F, K, E, C, ANSWER, ITEM>
 where
     N: Net,
     F: NorFlash,
@@ -109,30 +108,19 @@ where
             return Err(StartError::NoManufacturer);
         }
         let Board { net, flash, mut keys, entropy, clock } = board;
-        let DeviceMemory { machine: lent, tls, scratch } = memory;
-        let mut store = IdentityStore::new(flash, region, scratch.len()).map_err(StartError::Region)?;
+        let DeviceMemory { machine: lent, tls } = memory;
+        let mut scratch = [0; ITEM];
+        let mut store = IdentityStore::new(flash, region, ITEM).map_err(StartError::Region)?;
         let mut slots = Slots::default();
-        let in_a = store.load(Slot::A, scratch).map_err(StartError::Store)?;
-        let in_b = store.load(Slot::B, tls.receive).map_err(StartError::Store)?;
-        let restored = Restored { records: [slots.restore(in_a, &mut keys), slots.restore(in_b, &mut keys)] };
+        let in_a = slots.load(Slot::A, &mut store, &mut keys, &mut scratch).map_err(StartError::Store)?;
+        let in_b = slots.load(Slot::B, &mut store, &mut keys, tls.receive).map_err(StartError::Store)?;
+        let restored = Restored { records: [in_a, in_b] };
         let machine = Enrollment::new(config, lent, &restored, P256Verifier::new(keys.ec()), clock.now());
         scratch.zeroize();
         tls.receive.zeroize();
         let deadline = Deadline::new();
-        let mut device = Self {
-            machine,
-            config,
-            manufacturer,
-            net,
-            store,
-            keys,
-            entropy,
-            clock,
-            tls,
-            deadline,
-            scratch,
-            slots,
-        };
+        let mut device =
+            Self { machine, manufacturer, net, store, keys, entropy, clock, tls, deadline, slots };
         device.clock_was_set().map_err(StartError::Misuse)?;
         Ok(device)
     }
@@ -163,8 +151,7 @@ where
     /// after a minute, or at `until`.
     ///
     /// A server that does not ask for the identity is an error: nothing would be known of it then. The connection is
-    /// made in `place`, where it stays: it is large. After an error `place` is empty. Returned is memory for the
-    /// application, [`DeviceMemory::scratch`], which nobody else needs while there is a connection.
+    /// made in `place`, where it stays: it is large. After an error `place` is empty.
     ///
     /// # Errors
     /// [`ConnectError`]. Only `CertificateRefused` while reading from the connection is a reason for
@@ -176,11 +163,11 @@ where
         port: u16,
         until: Instant,
         place: &mut Option<Connection<'d, N::Connection<'d>>>,
-    ) -> Result<&'d mut [u8], ConnectError> {
+    ) -> Result<(), ConnectError> {
         self.deadline.set(self.clock.now().plus(tls::CONNECT_TIMEOUT).min(until));
         let pinned = self.machine.pinned_authority();
         let pinned_anchor = [pinned.unwrap_or_default()];
-        let certificates = match &self.config.trust {
+        let certificates = match &self.machine.config().trust {
             Trust::Certificates(certificates) => certificates,
             Trust::Fingerprint(_) if pinned.is_some() => &pinned_anchor[..],
             Trust::Fingerprint(_) => &[],
@@ -203,7 +190,7 @@ where
             *place = None;
             return Err(ConnectError::Unasked);
         }
-        Ok(&mut *self.scratch)
+        Ok(())
     }
 
     /// The identity in `slot` works: a connection with it was answered. Call [`work`](Self::work) next.
@@ -243,7 +230,6 @@ where
 
     /// Forgets the credential, which is used up or was refused. Call [`work`](Self::work) next.
     pub fn forget_credential(&mut self) {
-        self.config.credential = None;
         self.machine.forget_credential(self.clock.now());
     }
 

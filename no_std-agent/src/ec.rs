@@ -68,9 +68,7 @@ impl Ec for Portable {
 /// Reads an `Ecdsa-Sig-Value` (RFC 3279 §2.2.3); `None` for other DER, and for numbers that are negative or longer
 /// than 32 bytes.
 pub(crate) fn from_der(der: &[u8]) -> Option<RawSignature> {
-    let mut outer = Reader::new(der);
-    let mut inside = outer.sequence().ok()?;
-    outer.end().ok()?;
+    let mut inside = Reader::only(der, Tag::SEQUENCE).ok()?;
     let mut signature = [0; 64];
     let (r, s) = signature.split_at_mut(32);
     for place in [r, s] {
@@ -90,24 +88,19 @@ pub(crate) fn from_der(der: &[u8]) -> Option<RawSignature> {
 pub(crate) fn to_der<'p>(signature: &RawSignature, place: &'p mut [u8; 72]) -> Option<&'p [u8]> {
     let (r, s) = signature.split_at(32);
     let mut writer = Writer::new(place);
-    writer
-        .nested(Tag::SEQUENCE, |numbers| {
-            for number in [s, r] {
-                let zeros = number.iter().take_while(|byte| **byte == 0).count().min(31);
-                let number = number.get(zeros..).unwrap_or_default();
-                numbers.nested(Tag::INTEGER, |content| {
-                    content.bytes(number)?;
-                    if number.first().is_some_and(|byte| *byte >= 0x80) {
-                        content.bytes(&[0])
-                    } else {
-                        Ok(())
-                    }
-                })?;
-            }
-            Ok(())
-        })
-        .ok()?;
-    let written = writer.written();
+    writer.nested(Tag::SEQUENCE, |numbers| {
+        for number in [s, r] {
+            let zeros = number.iter().take_while(|byte| **byte == 0).count().min(31);
+            let number = number.get(zeros..).unwrap_or_default();
+            numbers.nested(Tag::INTEGER, |content| {
+                content.bytes(number);
+                if number.first().is_some_and(|byte| *byte >= 0x80) {
+                    content.bytes(&[0]);
+                }
+            });
+        }
+    });
+    let written = writer.finish().ok()?;
     place.get(place.len() - written..)
 }
 

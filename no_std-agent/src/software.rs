@@ -5,9 +5,9 @@ use core::cell::Cell;
 use muster_proto::csr::P256Point;
 use muster_proto::der::Oid;
 use muster_proto::enrollment::Slot;
+use muster_proto::sha256;
 use muster_proto::x509::{PublicKey, SignatureAlgorithm, Verify, VerifyError};
 use rand_core::RngCore;
-use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
 
 use crate::ec::{Ec, Portable, from_der, to_der};
@@ -60,7 +60,7 @@ impl KeyStore for SoftwareKeysBy {
     }
 
     fn sign(&mut self, reference: &KeyReference, message: &[u8]) -> Result<Signature, KeyError> {
-        let signature = self.0.sign(secret(reference)?, &Sha256::digest(message).into());
+        let signature = self.0.sign(secret(reference)?, &sha256(message));
         let mut place = [0; MAX_SIGNATURE_BYTES];
         let der = to_der(&signature.ok_or(KeyError::Unknown)?, &mut place);
         der.and_then(Signature::new).ok_or(KeyError::Failed)
@@ -100,7 +100,7 @@ impl P256Verifier {
     /// Checks a signature over `message` with a P-256 key in SEC 1 form. Remembers nothing.
     pub(crate) fn check(&self, point: &[u8], message: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
         let signature = from_der(signature).ok_or(VerifyError::Invalid)?;
-        self.ec.verify(point, &Sha256::digest(message).into(), &signature)
+        self.ec.verify(point, &sha256(message), &signature)
     }
 
     fn remember(&self, proof: [u8; 32]) {
@@ -135,12 +135,14 @@ impl Verify for P256Verifier {
 }
 
 /// Stands for one signature: each part is hashed alone, so that none can run into the next.
+// Apart: off the stack before the signature is checked.
+#[inline(never)]
 fn proof(point: &[u8], message: &[u8], signature: &[u8]) -> [u8; 32] {
-    let mut whole = Sha256::new();
-    for part in [point, message, signature] {
-        whole.update(Sha256::digest(part));
+    let mut hashes = [0; 96];
+    for (place, part) in hashes.chunks_exact_mut(32).zip([point, message, signature]) {
+        place.copy_from_slice(&sha256(part));
     }
-    whole.finalize().into()
+    sha256(&hashes)
 }
 
 /// The SEC 1 form of a certificate's P-256 key. Whether it is on the curve shows when it is used.

@@ -130,14 +130,14 @@ fn lives(machine: &'static str) {
     boot.wait_for("device pump-1, token there");
     boot.wait_for("est: Adopted(A)");
     boot.wait_for("the token is erased");
-    boot.wait_for("https: Answered { get: 200, post: 200 }");
+    boot.wait_for("https: answered with 200 and 200");
     boot.wait_for("mqtt: connected");
     let took = begin.elapsed();
     println!("{machine}: from power to telemetry in {took:?}");
     assert!(took < Duration::from_secs(20), "{took:?}");
     operator.hear(r#"{"online":true,"version":"#);
     operator.command("pump-1", "status");
-    boot.wait_for("mqtt: command Some(Status)");
+    boot.wait_for("mqtt: command status");
     operator.hear(r#"{"command":"status","accepted":true"#);
     drop(boot);
     assert_eq!(std::fs::read(board.flash()).expect("there")[4096..8192], blank, "no token is left");
@@ -158,7 +158,7 @@ fn lives(machine: &'static str) {
 
     server.muster(&["cert", "revoke", "--device", "pump-1"]);
     boot.wait_for("mqtt: sent away with 0x98");
-    boot.wait_for("https: Refused");
+    boot.wait_for("https: refused");
     boot.wait_for("the identity in slot B is refused");
     drop(boot);
 
@@ -178,6 +178,11 @@ fn a_cortex_m4_enrolls_serves_renews_is_revoked_and_recovers() {
 #[test]
 fn a_cortex_m3_enrolls_serves_renews_is_revoked_and_recovers() {
     lives("mps2-an385");
+}
+
+#[test]
+fn a_cortex_m33_enrolls_serves_renews_is_revoked_and_recovers() {
+    lives("mps2-an505");
 }
 
 #[test]
@@ -254,8 +259,18 @@ fn a_power_cut_at_any_write_costs_neither_identity_nor_token() {
 
 #[test]
 fn a_panic_is_written_down_and_each_next_boot_waits_longer() {
+    panics("mps2-an386");
+}
+
+/// What survives a restart is in other memory there, and the fault is that of TrustZone's secure side.
+#[test]
+fn a_panic_of_a_cortex_m33_is_written_down_too() {
+    panics("mps2-an505");
+}
+
+fn panics(machine: &'static str) {
     let server = account();
-    let board = Board::new("mps2-an386", "pump-p");
+    let board = Board::new(machine, "pump-p");
     provision(&board, &server, &[]);
     let mut boot = board.boot(&["panic"]);
     boot.wait_for("boot: crash 1 in a row, waiting 2 s");
@@ -316,7 +331,7 @@ fn a_dead_service_holds_up_nothing_and_a_refused_token_is_sent_once() {
     };
     provision();
     let mut boot = board.boot(&[]);
-    boot.wait_for("https: Unanswered");
+    boot.wait_for("https: unanswered");
     boot.wait_for("mqtt: connected");
     drop(boot);
 

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_proto::enrollment::{
-    Connect, Ending, Enrollment, Event, Failure, Input, Output, Present, Restored, ServerTrust, Session,
-    Slot, State, Window,
+    Connect, Ending, Enrollment, Event, Failure, Input, Misuse, Output, Present, Restored, ServerTrust,
+    Session, Slot, State, Window,
 };
 use muster_proto::time::{Instant, UnixTime};
 use tokio::task::JoinHandle;
@@ -28,8 +28,8 @@ use tokio::task::JoinHandle;
 use self::heard::Heard;
 use self::job::{Done, Job};
 use self::link::{Handshake, Happening, Link};
-use self::start::take_stock;
 pub use self::start::{Ground, StartError};
+use self::start::{INBOX_BYTES, take_stock};
 use self::verify::AwsLc;
 use self::words::Circumstances;
 pub use self::words::{Outlook, state_name};
@@ -73,6 +73,8 @@ pub enum News {
 /// A device that enrolls and renews.
 pub struct Device<'g> {
     machine: Enrollment<'g, AwsLc>,
+    /// One HTTP answer.
+    inbox: Vec<u8>,
     settings: &'g Settings,
     server: String,
     store: Arc<Store>,
@@ -121,6 +123,7 @@ impl<'g> Device<'g> {
         let machine = ground.machine(&restored, now)?;
         let mut device = Self {
             machine,
+            inbox: vec![0; INBOX_BYTES],
             settings,
             server: settings.server.to_string(),
             store,
@@ -341,7 +344,8 @@ impl<'g> Device<'g> {
             Happening::Ended(ending, words) => self.ended(ending, words),
             Happening::Received(bytes) => {
                 self.heard.take(&bytes);
-                self.handle(Input::Received(&bytes));
+                let taken = self.machine.receive(&bytes, &mut self.inbox, self.clock.now());
+                self.tell_misuse(taken);
             }
             Happening::Up(handshake) => self.up(&handshake),
         }
@@ -470,8 +474,13 @@ impl<'g> Device<'g> {
     }
 
     fn handle(&mut self, input: Input<'_>) {
-        if let Err(misuse) = self.machine.handle(input, self.clock.now()) {
-            // The core is unchanged, and whatever it waits for still comes or times out.
+        let taken = self.machine.handle(input, self.clock.now());
+        self.tell_misuse(taken);
+    }
+
+    /// The core is unchanged then, and whatever it waits for still comes or times out.
+    fn tell_misuse(&self, taken: Result<(), Misuse>) {
+        if let Err(misuse) = taken {
             tracing::error!(?misuse, "the device core was called out of turn");
         }
     }

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use muster_proto::enrollment::{self, AskWishes, Binding, Config, Enrollment, Memory, Restored, Trust};
+use muster_proto::enrollment::{
+    self, AskWishes, Binding, Config, Enrollment, Memory, Presents, Restored, Trust,
+};
 use muster_proto::est::{Credential, Server};
 use muster_proto::time::{Instant, UnixTime};
 
@@ -18,7 +20,6 @@ use crate::store::{Content, Found, Kept, Store, StoreError};
 pub struct Ground<'s> {
     pub(super) settings: &'s Settings,
     anchors: Vec<&'s [u8]>,
-    inbox: Vec<u8>,
     authorities: Vec<u8>,
     request: Vec<u8>,
     current: Vec<u8>,
@@ -32,7 +33,6 @@ impl<'s> Ground<'s> {
         Self {
             settings,
             anchors: settings.trust.certificates(),
-            inbox: vec![0; INBOX_BYTES],
             authorities: vec![0; AUTHORITIES_BYTES],
             request: vec![0; REQUEST_BYTES],
             current: vec![0; CHAIN_BYTES],
@@ -48,7 +48,6 @@ impl<'s> Ground<'s> {
     ) -> Result<Enrollment<'g, AwsLc>, StartError> {
         let config = config(self.settings, &self.anchors, seed()?)?;
         let memory = Memory {
-            inbox: &mut self.inbox,
             authorities: &mut self.authorities,
             request: &mut self.request,
             current: &mut self.current,
@@ -110,6 +109,7 @@ fn config<'g>(settings: &'g Settings, anchors: &'g [&'g [u8]], seed: u64) -> Res
         },
         wishes: AskWishes::Ask,
         binding: Binding::WhenAsked,
+        presents: Presents::Chain,
         pace: settings.pace,
         built_at: BUILT_AT,
         seed,
@@ -157,7 +157,7 @@ fn seed() -> Result<u64, StartError> {
 /// 2026-08-01: wall time is never before it (a clock without a battery begins at 1970).
 const BUILT_AT: UnixTime = UnixTime::from_secs(1_785_542_400);
 /// Far above what `Memory` suggests for a microcontroller: RSA chains and many CA certificates fit.
-const INBOX_BYTES: usize = 64 << 10;
+pub(super) const INBOX_BYTES: usize = 64 << 10;
 const AUTHORITIES_BYTES: usize = 32 << 10;
 const REQUEST_BYTES: usize = 8 << 10;
 const CHAIN_BYTES: usize = 16 << 10;

@@ -37,7 +37,7 @@ impl Encoder {
     }
 
     /// Encodes `bytes`; the last one or two may be kept back for the next call.
-    pub fn push(&mut self, bytes: &[u8], emit: &mut impl FnMut(&[u8; 4])) {
+    pub fn push(&mut self, bytes: &[u8], emit: &mut dyn FnMut(&[u8; 4])) {
         for &byte in bytes {
             match self.held_len {
                 0 => self.held = [byte, 0],
@@ -53,7 +53,7 @@ impl Encoder {
     }
 
     /// Ends the text: writes the last group with its padding, if there is one.
-    pub fn finish(self, emit: &mut impl FnMut(&[u8; 4])) {
+    pub fn finish(self, emit: &mut dyn FnMut(&[u8; 4])) {
         let [first, second] = self.held;
         match self.held_len {
             0 => {}

@@ -66,7 +66,7 @@ impl WallClock {
 
     pub(crate) fn read(&self, now: Instant) -> Moment {
         self.set.map_or(Moment::NotBefore(self.floor), |setting| {
-            Moment::Known(setting.wall.plus(now.since(setting.since)).max(self.floor))
+            Moment::Known(setting.wall.after(now.millis_since(setting.since)).max(self.floor))
         })
     }
 
@@ -86,7 +86,7 @@ impl WallClock {
     /// When the monotonic clock will stand at `wall`: never, while wall time is unknown.
     pub(crate) fn instant_of(&self, wall: UnixTime, now: Instant) -> Instant {
         match self.read(now) {
-            Moment::Known(present) => now.plus(wall.since(present)),
+            Moment::Known(present) => now.after(wall.millis_since(present)),
             Moment::NotBefore(_) => Instant::NEVER,
         }
     }

@@ -19,7 +19,7 @@ pub enum CmsError {
     /// It is signed; nothing here would check those signatures.
     HasSigners,
     /// The structure is not DER, or not a certs-only message's.
-    Malformed(DerError),
+    Malformed,
     /// Not SignedData.
     NotSignedData,
     /// More than [`MAX_CERTIFICATES`].
@@ -27,8 +27,8 @@ pub enum CmsError {
 }
 
 impl From<DerError> for CmsError {
-    fn from(error: DerError) -> Self {
-        Self::Malformed(error)
+    fn from(_: DerError) -> Self {
+        Self::Malformed
     }
 }
 
@@ -37,33 +37,33 @@ impl From<DerError> for CmsError {
 /// # Errors
 /// [`CmsError`]; bytes after the message are an error too.
 pub fn certificates(message: &[u8]) -> Result<Bundle<'_>, CmsError> {
-    let mut outer = Reader::new(message);
-    let mut content_info = outer.sequence()?;
-    outer.end()?;
+    let mut content_info = Reader::only(message, Tag::SEQUENCE)?;
     if content_info.oid()? != Oid::SIGNED_DATA {
         return Err(CmsError::NotSignedData);
     }
-    let mut explicit = content_info.enter(Tag::context_constructed(0))?;
+    let explicit = content_info.value(Tag::context_constructed(0))?;
     content_info.end()?;
-    let mut signed_data = explicit.sequence()?;
-    explicit.end()?;
+    let mut signed_data = Reader::only(explicit, Tag::SEQUENCE)?;
 
     // Version 1, or 3 where a server counts attribute certificates that are not there (RFC 5652 §5.1).
     signed_data.small_integer()?;
-    signed_data.element(Tag::SET)?;
+    signed_data.value(Tag::SET)?;
     let mut encapsulated = signed_data.sequence()?;
     encapsulated.oid()?;
     if !encapsulated.is_empty() {
         return Err(CmsError::HasContent);
     }
-    let set = signed_data.optional(Tag::context_constructed(0))?.ok_or(CmsError::Empty)?;
-    signed_data.optional(Tag::context_constructed(1))?;
+    if signed_data.peek() != Some(Tag::context_constructed(0)) {
+        return Err(CmsError::Empty);
+    }
+    let set = signed_data.value(Tag::context_constructed(0))?;
+    signed_data.pass_over(Tag::context_constructed(1))?;
     if !signed_data.enter(Tag::SET)?.is_empty() {
         return Err(CmsError::HasSigners);
     }
     signed_data.end()?;
-    check_set(set.value)?;
-    Ok(Bundle::new(set.value))
+    check_set(set)?;
+    Ok(Bundle::new(set))
 }
 
 /// Checks that the set holds nothing but certificates by their outermost tag, and not too many.
@@ -71,7 +71,7 @@ fn check_set(content: &[u8]) -> Result<(), CmsError> {
     let mut certificates = Reader::new(content);
     let mut count = 0;
     while !certificates.is_empty() {
-        certificates.element(Tag::SEQUENCE)?;
+        certificates.value(Tag::SEQUENCE)?;
         count += 1;
         if count > MAX_CERTIFICATES {
             return Err(CmsError::TooMany);

@@ -5,6 +5,7 @@
 //! it is ours. Everything else is checked for its syntax and passed over.
 
 use crate::der::{DerError, Oid, Reader, Tag};
+use crate::x509::SignatureAlgorithm;
 
 /// Most entries; the longest published examples have about ten.
 const MAX_ENTRIES: usize = 64;
@@ -48,9 +49,7 @@ impl CsrAttributes {
     /// # Errors
     /// [`DerError`] when it is not one, also when it has more than a bounded number of entries.
     pub fn parse(der: &[u8]) -> Result<Self, DerError> {
-        let mut outer = Reader::new(der);
-        let mut entries = outer.sequence()?;
-        outer.end()?;
+        let mut entries = Reader::only(der, Tag::SEQUENCE)?;
         let mut wishes = Self::default();
         for _ in 0..MAX_ENTRIES {
             if entries.is_empty() {
@@ -67,13 +66,10 @@ impl CsrAttributes {
     }
 
     fn add_oid(&mut self, id: Oid<'_>) {
-        match id {
-            Oid::CHALLENGE_PASSWORD => self.wants_binding = true,
-            Oid::ECDSA_WITH_SHA256 => self.signature.add(true),
-            Oid::ECDSA_WITH_SHA384 | Oid::RSA_WITH_SHA256 | Oid::RSA_WITH_SHA384 | Oid::ED25519 => {
-                self.signature.add(false);
-            }
-            _ => {}
+        if id == Oid::CHALLENGE_PASSWORD {
+            self.wants_binding = true;
+        } else if let Some(algorithm) = SignatureAlgorithm::from_oid(id) {
+            self.signature.add(algorithm == SignatureAlgorithm::EcdsaSha256);
         }
     }
 
@@ -82,11 +78,12 @@ impl CsrAttributes {
         let mut values = attribute.enter(Tag::SET)?;
         attribute.end()?;
         match id {
-            Oid::EC_PUBLIC_KEY if values.is_empty() => self.key.add(true),
             Oid::EC_PUBLIC_KEY => {
+                let is_any_curve = values.is_empty();
                 while !values.is_empty() {
                     self.key.add(values.oid()? == Oid::SECP256R1);
                 }
+                self.key.add(is_any_curve);
             }
             Oid::RSA_ENCRYPTION => self.key.add(false),
             Oid::CHALLENGE_PASSWORD => self.wants_binding = true,
@@ -134,6 +131,6 @@ mod tests {
         for entry in der[3..].chunks_mut(3) {
             entry.copy_from_slice(&[0x06, 0x01, 0x2a]);
         }
-        assert_eq!(CsrAttributes::parse(&der), Err(DerError::TrailingBytes));
+        assert_eq!(CsrAttributes::parse(&der), Err(DerError));
     }
 }

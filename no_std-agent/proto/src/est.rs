@@ -7,8 +7,8 @@
 use core::fmt::Write;
 use core::net::IpAddr;
 
-use crate::base64;
 use crate::x509::ServerName;
+use crate::{ascii, base64};
 
 /// What can be asked of an EST server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ impl Operation {
 /// An EST server's address, checked: all of it may go into a request head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server<'a> {
+    /// As it was given, which is how a URL and thus `Host` has it, but for the brackets of IPv6.
+    host: &'a str,
     name: ServerName<'a>,
     port: u16,
     label: Option<&'a str>,
@@ -54,15 +56,31 @@ impl<'a> Server<'a> {
     /// # Errors
     /// [`AddressError`] when host or label have bytes that their syntax does not allow.
     pub fn new(host: &'a str, port: u16, label: Option<&'a str>) -> Result<Self, AddressError> {
-        let name = match host.parse::<IpAddr>() {
-            Ok(address) => ServerName::Ip(address),
-            Err(_) if is_dns_name(host) => ServerName::Dns(host),
-            Err(_) => return Err(AddressError::Host),
-        };
+        let name = host.parse().map_or(ServerName::Dns(host), ServerName::Ip);
+        Self::at(name, host, port, label)
+    }
+
+    /// As [`new`](Self::new) for a device whose network has no IPv6.
+    ///
+    /// # Errors
+    /// [`AddressError`], also for an IPv6 address.
+    pub fn without_ipv6(host: &'a str, port: u16, label: Option<&'a str>) -> Result<Self, AddressError> {
+        Self::at(ServerName::without_ipv6(host), host, port, label)
+    }
+
+    fn at(
+        name: ServerName<'a>,
+        host: &'a str,
+        port: u16,
+        label: Option<&'a str>,
+    ) -> Result<Self, AddressError> {
+        if matches!(name, ServerName::Dns(_)) && !is_dns_name(host) {
+            return Err(AddressError::Host);
+        }
         if label.is_some_and(|label| !is_label(label)) {
             return Err(AddressError::Label);
         }
-        Ok(Self { name, port, label })
+        Ok(Self { host, name, port, label })
     }
 
     /// What its certificate must be for.
@@ -107,8 +125,8 @@ impl<'a> Credential<'a> {
     /// # Errors
     /// [`CredentialError`] for a colon in the user or a control character in either.
     pub fn basic(user: &'a str, password: &'a str) -> Result<Self, CredentialError> {
-        let clean = |text: &str| !text.chars().any(char::is_control);
-        if user.contains(':') || !clean(user) || !clean(password) {
+        let clean = |text: &str| !text.bytes().any(|byte| byte.is_ascii_control());
+        if user.bytes().any(|byte| byte == b':') || !clean(user) || !clean(password) {
             return Err(CredentialError);
         }
         Ok(Self { token: Some(Token::Basic { user, password }), manufacturer: false })
@@ -119,8 +137,7 @@ impl<'a> Credential<'a> {
     /// # Errors
     /// [`CredentialError`] when it is empty or not of the `b64token` alphabet.
     pub fn bearer(token: &'a str) -> Result<Self, CredentialError> {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-        if token.is_empty() || !token.bytes().all(fits) {
+        if token.is_empty() || !ascii::is_made_of(token.as_bytes(), b"-._~+/=") {
             return Err(CredentialError);
         }
         Ok(Self { token: Some(Token::Bearer(token)), manufacturer: false })
@@ -211,25 +228,26 @@ impl Request<'_> {
             piece.text(
                 "Content-Type: application/pkcs10\r\nContent-Transfer-Encoding: base64\r\nContent-Length: ",
             );
-            piece.display(base64::encoded_len(self.csr.len()).unwrap_or(usize::MAX));
+            // Nothing in memory is as long as the longest number here.
+            let length = base64::encoded_len(self.csr.len()).and_then(|length| u32::try_from(length).ok());
+            piece.number(length.unwrap_or(u32::MAX));
             piece.text("\r\n");
         }
         piece.text("\r\n");
     }
 
     fn write_host(&self, piece: &mut Piece<'_>) {
-        match self.server.name {
-            ServerName::Dns(host) => piece.text(host),
-            ServerName::Ip(IpAddr::V4(address)) => piece.display(address),
-            ServerName::Ip(IpAddr::V6(address)) => {
-                piece.text("[");
-                piece.display(address);
-                piece.text("]");
-            }
+        let host = self.server.host;
+        if let ServerName::Ip(IpAddr::V6(_)) = self.server.name {
+            piece.text("[");
+            piece.text(host);
+            piece.text("]");
+        } else {
+            piece.text(host);
         }
         if self.server.port != HTTPS_PORT {
             piece.text(":");
-            piece.display(self.server.port);
+            piece.number(self.server.port.into());
         }
     }
 
@@ -270,9 +288,9 @@ impl Piece<'_> {
         self.bytes(text.as_bytes());
     }
 
-    fn display(&mut self, value: impl core::fmt::Display) {
-        // Writing to a piece never fails, and neither do the integers and addresses that are written.
-        let _ = write!(self, "{value}");
+    fn number(&mut self, number: u32) {
+        // Writing to a piece never fails, and neither does a number.
+        let _ = write!(self, "{number}");
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
@@ -297,13 +315,13 @@ const HTTPS_PORT: u16 = 443;
 
 /// Letters, digits, hyphens in labels of at most 63 bytes; 253 bytes in all (RFC 1123 §2.1).
 fn is_dns_name(host: &str) -> bool {
-    let is_label = |label: &str| {
+    let is_label = |label: &[u8]| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
+            && ascii::is_made_of(label, b"-_")
+            && !matches!(label, [b'-', ..] | [.., b'-'])
     };
-    host.len() <= 253 && host.strip_suffix('.').unwrap_or(host).split('.').all(is_label)
+    let host = host.as_bytes();
+    host.len() <= 253 && host.strip_suffix(b".").unwrap_or(host).split(|byte| *byte == b'.').all(is_label)
 }
 
 /// One segment of unreserved characters that is no operation of EST.
@@ -311,7 +329,7 @@ fn is_label(label: &str) -> bool {
     const OPERATIONS: [&str; 6] =
         ["cacerts", "csrattrs", "simpleenroll", "simplereenroll", "serverkeygen", "fullcmc"];
     (1..=64).contains(&label.len())
-        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+        && ascii::is_made_of(label.as_bytes(), b"-._~")
         && !matches!(label, "." | "..")
         && !OPERATIONS.contains(&label)
 }
@@ -369,6 +387,15 @@ mod tests {
         let server = Server::new("::1", 443, None).expect("an address");
         let request = Request { operation: Operation::CaCerts, server, credential: None, csr: &[] };
         assert_eq!(whole(&request, 600), "GET /.well-known/est/cacerts HTTP/1.1\r\nHost: [::1]\r\n\r\n");
+    }
+
+    #[test]
+    fn without_ipv6_all_else_is_as_with_it() {
+        for host in ["est.example.com", "10.0.2.2", "EST.example.com."] {
+            assert_eq!(Server::without_ipv6(host, 8443, Some("x")), Server::new(host, 8443, Some("x")));
+        }
+        assert_eq!(Server::without_ipv6("::1", 8443, None), Err(AddressError::Host));
+        assert_eq!(Server::without_ipv6("est.example.com", 8443, Some("a/b")), Err(AddressError::Label));
     }
 
     #[test]

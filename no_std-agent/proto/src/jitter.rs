@@ -3,7 +3,7 @@
 //! This is SplitMix64: a few instructions, good enough to keep devices from arriving together, and the same
 //! seed gives the same run. It must never make a key, a nonce or anything else that has to be secret.
 
-use core::time::Duration;
+use crate::time::Millis;
 
 /// A seeded sequence of spans.
 #[derive(Clone, Debug)]
@@ -14,10 +14,9 @@ impl Jitter {
         Self(seed)
     }
 
-    /// A span from zero up to and including `most`, in whole milliseconds.
-    pub(crate) fn up_to(&mut self, most: Duration) -> Duration {
-        let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
-        Duration::from_millis(match most.checked_add(1) {
+    /// A span from zero up to and including `most`.
+    pub(crate) fn up_to(&mut self, most: Millis) -> Millis {
+        Millis::from_millis(match most.as_millis().checked_add(1) {
             Some(bound) => self.next() % bound,
             None => self.next(),
         })
@@ -47,9 +46,10 @@ mod tests {
     #[test]
     fn stays_within_its_bound_and_reaches_both_ends() {
         let mut jitter = Jitter::new(7);
-        let spans: [Duration; 200] = core::array::from_fn(|_| jitter.up_to(Duration::from_millis(3)));
-        assert!(spans.iter().all(|span| *span <= Duration::from_millis(3)));
-        assert!(spans.contains(&Duration::ZERO) && spans.contains(&Duration::from_millis(3)));
-        assert_eq!(jitter.up_to(Duration::ZERO), Duration::ZERO);
+        let three = Millis::from_millis(3);
+        let spans: [Millis; 200] = core::array::from_fn(|_| jitter.up_to(three));
+        assert!(spans.iter().all(|span| *span <= three));
+        assert!(spans.contains(&Millis::ZERO) && spans.contains(&three));
+        assert_eq!(jitter.up_to(Millis::ZERO), Millis::ZERO);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! [`Instant`] is the shell's monotonic clock in milliseconds since any origin it likes (usually boot);
 //! [`UnixTime`] is wall time in seconds since 1970-01-01T00:00:00Z. They are different types, so that a
-//! deadline can never be compared with a certificate's date. Nothing here reads a clock.
+//! deadline can never be compared with a certificate's date. Nothing here reads a clock. A span is a `Duration` for
+//! whoever sets one, and `Millis` for whoever reckons with it.
 //! Calendar conversion follows the proleptic Gregorian calendar without leap seconds (RFC 5280 §4.1.2.5).
 
 use core::time::Duration;
@@ -29,14 +30,28 @@ impl Instant {
 
     /// This point moved by `span`; stops at [`Instant::NEVER`].
     #[must_use]
+    // Once in an image, as are the other sums and differences here.
+    #[inline(never)]
     pub fn plus(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+        self.after(Millis::of(span))
+    }
+
+    /// This point moved by `span`; stops at [`Instant::NEVER`].
+    #[inline(never)]
+    pub(crate) const fn after(self, span: Millis) -> Self {
+        Self(self.0.saturating_add(span.0))
     }
 
     /// Time from `earlier` to this point; zero when `earlier` is not earlier.
     #[must_use]
+    #[inline(never)]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Time from `earlier` to this point; zero when `earlier` is not earlier.
+    pub(crate) const fn millis_since(self, earlier: Self) -> Millis {
+        Millis(self.0.saturating_sub(earlier.0))
     }
 }
 
@@ -68,17 +83,105 @@ impl UnixTime {
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))
     }
+
+    /// The same moment in the calendar; the last second of the year 9999 for all after it.
+    #[must_use]
+    pub fn civil(self) -> CivilTime {
+        let secs = self.0.min(LAST_SECOND);
+        let mut day = u32::try_from(secs / SECONDS_PER_DAY).unwrap_or_default();
+        let of_day = u32::try_from(secs % SECONDS_PER_DAY).unwrap_or_default();
+        // Counted and not reckoned: some dozens of years are soon over, and it is a third of the code.
+        let mut year = 1970;
+        while day >= days_in_year(year) {
+            day -= days_in_year(year);
+            year += 1;
+        }
+        let mut month = 1;
+        while day >= days_in_month(year, month) {
+            day -= days_in_month(year, month);
+            month += 1;
+        }
+        let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+        CivilTime { year, month, day: day + 1, hour, minute, second }
+    }
+
+    /// This time moved later by `span`, whole seconds only.
+    #[inline(never)]
+    pub(crate) const fn after(self, span: Millis) -> Self {
+        Self(self.0.saturating_add(span.0 / 1000))
+    }
+
+    /// Time from `earlier` to this one; zero when `earlier` is not earlier.
+    #[inline(never)]
+    pub(crate) const fn millis_since(self, earlier: Self) -> Millis {
+        Millis::from_secs(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A span in whole milliseconds. The seconds and nanoseconds of `Duration` are several times the code on a processor of
+/// 32 bits, and nothing here is that fine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Millis(u64);
+
+impl Millis {
+    pub(crate) const ZERO: Self = Self(0);
+    pub(crate) const MAX: Self = Self(u64::MAX);
+
+    /// As much of `span` as fits.
+    #[inline(never)]
+    pub(crate) fn of(span: Duration) -> Self {
+        let whole = Self::from_secs(span.as_secs());
+        Self(whole.0.saturating_add(span.subsec_millis().into()))
+    }
+
+    pub(crate) const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    pub(crate) const fn from_secs(secs: u64) -> Self {
+        Self(secs.saturating_mul(1000))
+    }
+
+    pub(crate) const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// Both one after the other.
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
+    /// One of `parts` equal parts, which are not zero.
+    pub(crate) const fn part(self, parts: u64) -> Self {
+        Self(self.0 / parts)
+    }
+
+    /// So many hundredths, rounded down to whole ones first.
+    pub(crate) const fn percent(self, hundredths: u64) -> Self {
+        Self((self.0 / 100).saturating_mul(hundredths))
+    }
+
+    /// Doubled so many times; stops at [`Millis::MAX`].
+    pub(crate) fn doubled(self, times: u32) -> Self {
+        (0..times.min(u64::BITS)).fold(self, |span, _| span.and(span))
+    }
 }
 
 /// A calendar date and time of day in UTC, as certificates and HTTP write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CivilTime {
-    pub(crate) year: u32,
-    pub(crate) month: u32,
-    pub(crate) day: u32,
-    pub(crate) hour: u32,
-    pub(crate) minute: u32,
-    pub(crate) second: u32,
+pub struct CivilTime {
+    /// From 1970 to 9999.
+    pub year: u32,
+    /// From 1.
+    pub month: u32,
+    /// From 1.
+    pub day: u32,
+    /// From 0 to 23.
+    pub hour: u32,
+    /// From 0 to 59.
+    pub minute: u32,
+    /// From 0 to 59.
+    pub second: u32,
 }
 
 impl CivilTime {
@@ -132,9 +235,15 @@ impl Validity {
 }
 
 const SECONDS_PER_DAY: u64 = 86_400;
+/// 9999-12-31T23:59:59Z, the last that a certificate can say (RFC 5280 §4.1.2.5).
+const LAST_SECOND: u64 = 253_402_300_799;
 
 const fn is_leap(year: u32) -> bool {
     year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+}
+
+const fn days_in_year(year: u32) -> u32 {
+    if is_leap(year) { 366 } else { 365 }
 }
 
 const fn days_in_month(year: u32, month: u32) -> u32 {
@@ -188,10 +297,19 @@ mod tests {
             for month in 1..=12 {
                 for day in 1..=days_in_month(year, month) {
                     assert_eq!(unix(year, month, day, 0, 0, 0), Some(expected));
+                    let civil = UnixTime(expected + 3661).civil();
+                    assert_eq!(civil, CivilTime { year, month, day, hour: 1, minute: 1, second: 1 });
                     expected += SECONDS_PER_DAY;
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_calendar_ends_with_the_year_9999() {
+        let last = CivilTime { year: 9999, month: 12, day: 31, hour: 23, minute: 59, second: 59 };
+        assert_eq!(UnixTime(LAST_SECOND).civil(), last);
+        assert_eq!(UnixTime(u64::MAX).civil(), last);
     }
 
     #[test]

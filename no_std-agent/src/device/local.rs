@@ -6,7 +6,7 @@ use muster_proto::enrollment::{Input, Output, Record, Slot};
 
 use crate::entropy::Entropy;
 use crate::key::{KeyStore, Signature, SlotKey};
-use crate::store::{IdentityStore, Item};
+use crate::store::{IdentityStore, Item, StoreError};
 
 /// The keys of the two slots, as the store has them.
 #[derive(Default)]
@@ -16,19 +16,26 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Takes what the store had. A key that no longer is the one that was stored (an element's, replaced right
-    /// before a power cut) is passed over with its record.
-    pub(super) fn restore<'i>(
+    /// Takes a slot's key from the store, and returns its record. A key that no longer is the one that was stored (an
+    /// element's, replaced right before a power cut) is passed over with its record.
+    ///
+    /// # Errors
+    /// As [`IdentityStore::load`].
+    // Once in an image, for both slots.
+    #[inline(never)]
+    pub(super) fn load<'s, F: NorFlash>(
         &mut self,
-        item: Option<Item<'i>>,
+        slot: Slot,
+        store: &mut IdentityStore<F>,
         keys: &mut impl KeyStore,
-    ) -> Option<Record<'i>> {
-        let Some(Item::Key { slot, key, record }) = item else { return None };
+        scratch: &'s mut [u8],
+    ) -> Result<Option<Record<'s>>, StoreError<F::Error>> {
+        let Some(Item::Key { key, record, .. }) = store.load(slot, scratch)? else { return Ok(None) };
         if keys.public(&key.reference) != Ok(key.point) {
-            return None;
+            return Ok(None);
         }
         self.put(slot, Some(key));
-        record
+        Ok(record)
     }
 
     pub(super) const fn key(&self, slot: Slot) -> Option<&SlotKey> {
@@ -53,7 +60,6 @@ pub(super) struct Local<'l, F, K, E> {
     pub(super) keys: &'l mut K,
     pub(super) entropy: &'l mut E,
     pub(super) slots: &'l mut Slots,
-    pub(super) scratch: &'l mut [u8],
 }
 
 /// What the machine is told then.
@@ -78,26 +84,26 @@ impl Answer {
 }
 
 impl<F: NorFlash, K: KeyStore, E: Entropy> Local<'_, F, K, E> {
-    /// Does what `output` asks for, if it is one of these.
-    pub(super) fn answer(&mut self, output: &Output<'_>) -> Answer {
+    /// Does what `output` asks for, if it is one of these. `scratch` holds one item of the store.
+    pub(super) fn answer(&mut self, output: &Output<'_>, scratch: &mut [u8]) -> Answer {
         match output {
-            Output::MakeKey(slot) => self.make_key(*slot),
-            Output::Retire(slot) => self.retire(*slot),
+            Output::MakeKey(slot) => self.make_key(*slot, scratch),
+            Output::Retire(slot) => self.retire(*slot, scratch),
             Output::Sign { slot, message } => {
                 let key = self.slots.key(*slot);
                 let signature = key.and_then(|key| self.keys.sign(&key.reference, message).ok());
                 signature.map_or(Answer::Failure, Answer::Signature)
             }
-            Output::Store(record) => self.put_record(record),
+            Output::Store(record) => self.put_record(record, scratch),
             _ => Answer::Nothing,
         }
     }
 
     /// The key is in the store before it is used, and the one before it is forgotten only then.
-    fn make_key(&mut self, slot: Slot) -> Answer {
+    fn make_key(&mut self, slot: Slot, scratch: &mut [u8]) -> Answer {
         let Ok(key) = self.keys.generate(slot, self.entropy) else { return Answer::Failure };
         let item = Item::Key { slot, key, record: None };
-        if self.store.put(&item, self.scratch).is_err() {
+        if self.store.put(&item, scratch).is_err() {
             return Answer::Failure;
         }
         let Item::Key { key, .. } = item else { return Answer::Failure };
@@ -112,19 +118,19 @@ impl<F: NorFlash, K: KeyStore, E: Entropy> Local<'_, F, K, E> {
         Answer::Key(point)
     }
 
-    fn put_record(&mut self, record: &Record<'_>) -> Answer {
+    fn put_record(&mut self, record: &Record<'_>, scratch: &mut [u8]) -> Answer {
         let slot = record.slot();
         let Some(key) = self.slots.key(slot).cloned() else { return Answer::Failure };
         let item = Item::Key { slot, key, record: Some(*record) };
-        match self.store.put(&item, self.scratch) {
+        match self.store.put(&item, scratch) {
             Ok(()) => Answer::Stored,
             Err(_) => Answer::Failure,
         }
     }
 
     /// Fails without harm: the slot is still there after a reset, and is retired again.
-    fn retire(&mut self, slot: Slot) -> Answer {
-        if self.store.empty(slot, self.scratch).is_ok()
+    fn retire(&mut self, slot: Slot, scratch: &mut [u8]) -> Answer {
+        if self.store.empty(slot, scratch).is_ok()
             && let Some(key) = self.slots.put(slot, None)
         {
             let _ = self.keys.forget(&key.reference);

@@ -35,7 +35,7 @@ const PIECE_BYTES: usize = 256;
 /// For a server that does not take what is sent to it; as long as the machine waits for an answer.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
-impl<N, F, K, E, C> Device<'_, N, F, K, E, C>
+impl<N, F, K, E, C, const ANSWER: usize, const ITEM: usize> Device<'_, N, F, K, E, C, ANSWER, ITEM>
 where
     N: Net,
     F: NorFlash,
@@ -44,9 +44,12 @@ where
     C: Clock,
 {
     /// Does what needs no connection.
+    // Apart: its memory is off the stack before a connection is made.
+    #[inline(never)]
     pub(super) fn settle(&mut self, observe: &mut impl FnMut(Event)) -> Result<Next, Misuse> {
         let mut wanted = None;
         let mut piece = [0; PIECE_BYTES];
+        let mut scratch = [0; ITEM];
         loop {
             let Ok(output) = self.machine.poll(&mut piece) else { return Err(Misuse::Unasked) };
             match output {
@@ -63,9 +66,8 @@ where
                         keys: &mut self.keys,
                         entropy: &mut self.entropy,
                         slots: &mut self.slots,
-                        scratch: self.scratch,
                     };
-                    if let Some(input) = local.answer(&output).input() {
+                    if let Some(input) = local.answer(&output, &mut scratch).input() {
                         self.machine.handle(input, self.clock.now())?;
                     }
                 }
@@ -102,7 +104,7 @@ where
                 ServerTrust::Bootstrap => &anyone,
                 ServerTrust::Verified => &*machine,
             };
-            let server = self.config.server;
+            let server = machine.config().server;
             self.deadline.set(until);
             let line = Line { net: &mut self.net, tls: &mut self.tls, deadline: &self.deadline };
             let peer = Peer { name: server.name(), check };
@@ -124,9 +126,8 @@ where
             keys: &mut self.keys,
             entropy: &mut self.entropy,
             slots: &mut self.slots,
-            scratch: self.scratch,
         };
-        let served = serve(machine, connection, clock, &mut local, observe);
+        let served = serve::<_, _, _, _, ANSWER, ITEM>(machine, connection, clock, &mut local, observe);
         // Also one that the server has ended: it waits for this side's end.
         connection.close(clock.now().plus(tls::CLOSE_TIMEOUT));
         served
@@ -134,16 +135,18 @@ where
 }
 
 /// Serves the machine over `connection` until one of them ends it.
-// Apart: off the stack while the connection is made.
+// Apart: off the stack while the connection is made. That is why the inbox is here.
 #[inline(never)]
-fn serve<IO: Read + Write, F: NorFlash, K: KeyStore, E: Entropy>(
+fn serve<IO: Read + Write, F: NorFlash, K: KeyStore, E: Entropy, const ANSWER: usize, const ITEM: usize>(
     machine: &mut Enrollment<'_, P256Verifier>,
     connection: &mut Connection<'_, IO>,
     clock: &impl Clock,
     local: &mut Local<'_, F, K, E>,
     observe: &mut impl FnMut(Event),
 ) -> Result<(), Misuse> {
+    const { assert!(ITEM <= ANSWER, "an item has the memory of an answer") };
     let mut piece = [0; PIECE_BYTES];
+    let mut inbox = [0; ANSWER];
     loop {
         let Ok(output) = machine.poll(&mut piece) else { return Err(Misuse::Unasked) };
         let ended = match output {
@@ -164,7 +167,7 @@ fn serve<IO: Read + Write, F: NorFlash, K: KeyStore, E: Entropy>(
                     Ok(0) => Some(Ending::Closed),
                     Ok(len) => {
                         let received = piece.get(..len).unwrap_or_default();
-                        machine.handle(Input::Received(received), clock.now())?;
+                        machine.receive(received, &mut inbox, clock.now())?;
                         None
                     }
                     Err(failure) => {
@@ -176,7 +179,9 @@ fn serve<IO: Read + Write, F: NorFlash, K: KeyStore, E: Entropy>(
                 }
             }
             Output::MakeKey(_) | Output::Retire(_) | Output::Sign { .. } | Output::Store(_) => {
-                if let Some(input) = local.answer(&output).input() {
+                // Not in the middle of an answer.
+                let scratch = inbox.get_mut(..ITEM).unwrap_or_default();
+                if let Some(input) = local.answer(&output, scratch).input() {
                     machine.handle(input, clock.now())?;
                 }
                 None

@@ -15,10 +15,10 @@ use core::ops::Range;
 use embassy_futures::block_on;
 use embedded_storage::nor_flash::NorFlash;
 use muster_proto::enrollment::Slot;
+use muster_proto::sha256;
 use sequential_storage::Error;
 use sequential_storage::cache::Cache;
 use sequential_storage::map::{MapConfig, MapStorage};
-use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
 
 use self::immediate::Immediate;
@@ -106,7 +106,7 @@ impl<F: NorFlash> IdentityStore<F> {
     fn put_once(&mut self, item: &Item<'_>, scratch: &mut [u8]) -> Result<Written, StoreError<F::Error>> {
         let slot = item.slot();
         let len = item.write(scratch).map_err(|_| StoreError::TooLarge)?;
-        let wanted = Sha256::digest(scratch.get(..len).unwrap_or_default());
+        let wanted = sha256(scratch.get(..len).unwrap_or_default());
         let mut written = self.store(slot, item, scratch);
         if matches!(written, Err(StoreError::Damaged)) {
             // Beyond repair, so there is nothing in it to lose, and otherwise it would stay so for ever.
@@ -115,7 +115,7 @@ impl<F: NorFlash> IdentityStore<F> {
         }
         written?;
         let found = self.fetch(slot, scratch)?.and_then(|len| scratch.get(..len));
-        let is_found = found.is_some_and(|bytes| Sha256::digest(bytes) == wanted);
+        let is_found = found.is_some_and(|bytes| sha256(bytes) == wanted);
         Ok(if is_found { Written::Found } else { Written::Lost })
     }
 

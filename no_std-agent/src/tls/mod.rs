@@ -17,7 +17,7 @@ use embedded_tls::blocking::TlsConnection;
 use embedded_tls::{MaxFragmentLength, TlsConfig, TlsContext, TlsError};
 use muster_proto::enrollment::Ending;
 use muster_proto::time::{Instant, Validity};
-use muster_proto::x509::ServerName;
+use muster_proto::x509::{ServerName, ServerRefused};
 
 use self::cipher::GuardedSuite;
 use self::provider::Provider;
@@ -258,7 +258,7 @@ impl core::fmt::Display for Failure {
 
 impl core::error::Error for Failure {}
 
-/// Why there is no connection.
+/// Why there is no connection. `Display` is for a log: a word, without what `Debug` says of a reason inside.
 #[derive(Clone, Copy, Debug)]
 pub enum ConnectError {
     /// The key store did not sign.
@@ -277,6 +277,28 @@ pub enum ConnectError {
     Unasked,
     /// The server is not who it must be.
     Untrusted(Unproven),
+}
+
+impl core::fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Key => "the key cannot sign",
+            Self::NoEntropy => "no randomness",
+            Self::Record => "a record that is refused",
+            Self::Tls(TlsError::HandshakeAborted(..)) => "an alert of the server",
+            Self::Tls(_) => "the handshake failed",
+            Self::Timeout => "no answer in time",
+            Self::Unreachable => "unreachable",
+            Self::Unasked => "the server does not ask for the certificate",
+            Self::Untrusted(Unproven::Certificate(ServerRefused::Name)) => {
+                "the server's certificate has another name"
+            }
+            Self::Untrusted(Unproven::Certificate(ServerRefused::Path(_))) => {
+                "the server's certificate is not trusted"
+            }
+            Self::Untrusted(_) => "the server does not prove its key",
+        })
+    }
 }
 
 impl From<NotConnected> for ConnectError {

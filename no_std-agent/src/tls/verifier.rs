@@ -7,10 +7,10 @@
 use embedded_tls::{
     CertificateEntryRef, CertificateRef, CertificateVerifyRef, Sha256, SignatureScheme, TlsError, TlsVerifier,
 };
-use muster_proto::enrollment::{Enrollment, ServerRefused};
+use muster_proto::enrollment::Enrollment;
 use muster_proto::time::Validity;
 use muster_proto::x509::{
-    Anchors, Bundle, Certificate, Moment, PathError, Purpose, ServerName, VerifyError, check_path,
+    Anchors, Bundle, Certificate, Moment, PathError, ServerName, ServerRefused, VerifyError, check_server,
 };
 use sha2::Digest;
 
@@ -85,14 +85,8 @@ pub struct NamedServer<'s> {
 
 impl ServerCheck for NamedServer<'_> {
     fn check<'c>(&'c self, leaf: &'c [u8], others: Sent<'c>) -> Result<Option<Validity>, ServerRefused> {
-        let leaf = Certificate::parse(leaf).map_err(|error| ServerRefused::Path(PathError::Leaf(error)))?;
-        if !self.name.matches(leaf.extensions.subject_alt_names()) {
-            return Err(ServerRefused::Name);
-        }
         let candidates = others.chain(self.intermediates.iter());
-        check_path(&leaf, candidates, &self.anchors, Purpose::ServerAuth, self.moment, self.verifier)
-            .map(|path| Some(path.validity))
-            .map_err(ServerRefused::Path)
+        check_server(&self.name, leaf, candidates, &self.anchors, self.moment, self.verifier).map(Some)
     }
 
     fn verifier(&self) -> &P256Verifier {
@@ -156,20 +150,20 @@ impl<'c> StrictVerifier<'c> {
         }
     }
 
-    fn shown(&self, transcript: &Sha256, message: &CertificateRef<'_>) -> Result<Stage, Unproven> {
+    // Each step apart, here and below: what it needs of the stack is given back before the next one, and while signatures
+    // are checked little else is there.
+    #[inline(never)]
+    fn shown(&mut self, transcript: &Sha256, message: &CertificateRef<'_>) -> Result<(), Unproven> {
         let Stage::Begun = self.stage else { return Err(Unproven::OutOfOrder) };
         let mut entries = message.entries.iter();
         let leaf = certificate(entries.next().ok_or(Unproven::Missing)?).ok_or(Unproven::OutOfOrder)?;
         let valid = self.check.check(leaf, Sent(entries)).map_err(Unproven::Certificate)?;
-        let parsed = Certificate::parse(leaf)
-            .map_err(|error| Unproven::Certificate(ServerRefused::Path(PathError::Leaf(error))))?;
-        let point = p256_point(&parsed.key).map_err(Unproven::Key)?;
-        // Uncompressed, as every CA writes it (RFC 5480 §2.2).
-        let key = point.try_into().map_err(|_| Unproven::Key(VerifyError::Unsupported))?;
-        Ok(Stage::Shown { key, transcript: transcript.clone().finalize().into(), valid })
+        self.stage = Stage::Shown { key: key(leaf)?, transcript: digest(transcript), valid };
+        Ok(())
     }
 
-    fn proved(&self, message: &CertificateVerifyRef<'_>) -> Result<Stage, Unproven> {
+    #[inline(never)]
+    fn proved(&mut self, message: &CertificateVerifyRef<'_>) -> Result<(), Unproven> {
         let Stage::Shown { key, transcript, valid } = &self.stage else { return Err(Unproven::OutOfOrder) };
         let SignatureScheme::EcdsaSecp256r1Sha256 = message.signature_scheme else {
             return Err(Unproven::Signature);
@@ -177,23 +171,14 @@ impl<'c> StrictVerifier<'c> {
         let content = signed_content(transcript);
         let checked = self.check.verifier().check(key, &content, message.signature);
         checked.map_err(|_| Unproven::Signature)?;
-        Ok(Stage::Proven { valid: *valid })
+        self.stage = Stage::Proven { valid: *valid };
+        Ok(())
     }
 
-    fn enter(&mut self, next: Result<Stage, Unproven>, error: TlsError) -> Result<(), TlsError> {
+    fn refuse(&mut self, reason: Unproven) {
         // The first refusal stands, whatever the server does next.
-        if let Stage::Refused(_) = self.stage {
-            return Err(error);
-        }
-        match next {
-            Ok(stage) => {
-                self.stage = stage;
-                Ok(())
-            }
-            Err(reason) => {
-                self.stage = Stage::Refused(reason);
-                Err(error)
-            }
+        if !matches!(self.stage, Stage::Refused(_)) {
+            self.stage = Stage::Refused(reason);
         }
     }
 }
@@ -209,13 +194,17 @@ impl TlsVerifier<GuardedSuite> for StrictVerifier<'_> {
         transcript: &Sha256,
         certificate: CertificateRef<'_>,
     ) -> Result<(), TlsError> {
-        let next = self.shown(transcript, &certificate);
-        self.enter(next, TlsError::InvalidCertificate)
+        self.shown(transcript, &certificate).map_err(|reason| {
+            self.refuse(reason);
+            TlsError::InvalidCertificate
+        })
     }
 
     fn verify_signature(&mut self, verify: CertificateVerifyRef<'_>) -> Result<(), TlsError> {
-        let next = self.proved(&verify);
-        self.enter(next, TlsError::InvalidSignature)
+        self.proved(&verify).map_err(|reason| {
+            self.refuse(reason);
+            TlsError::InvalidSignature
+        })
     }
 }
 
@@ -224,6 +213,20 @@ fn certificate<'c>(entry: &CertificateEntryRef<'c>) -> Option<&'c [u8]> {
         CertificateEntryRef::X509(der) => Some(der),
         CertificateEntryRef::RawPublicKey(_) => None,
     }
+}
+
+#[inline(never)]
+fn key(leaf: &[u8]) -> Result<[u8; 65], Unproven> {
+    let parsed = Certificate::parse(leaf)
+        .map_err(|error| Unproven::Certificate(ServerRefused::Path(PathError::Leaf(error))))?;
+    let point = p256_point(&parsed.key).map_err(Unproven::Key)?;
+    // Uncompressed, as every CA writes it (RFC 5480 §2.2).
+    point.try_into().map_err(|_| Unproven::Key(VerifyError::Unsupported))
+}
+
+#[inline(never)]
+fn digest(transcript: &Sha256) -> [u8; 32] {
+    transcript.clone().finalize().into()
 }
 
 /// What a server signs (RFC 8446 §4.4.3).

@@ -14,8 +14,8 @@ use muster_nostd_agent::software::SoftwareKeys;
 use muster_nostd_agent::store::{BadRegion, ITEM_BYTES, IdentityStore, Item};
 use muster_nostd_agent::tls::{ConnectError, TlsMemory};
 use muster_proto::enrollment::{
-    AskWishes, Binding, Config, Ending, Event, Failure, Identity, Memory, Misuse, Pace, Pair, Record, Slot,
-    Trust, Window,
+    AskWishes, Binding, Config, Ending, Event, Failure, Identity, Memory, Misuse, Pace, Pair, Presents,
+    Record, Slot, Trust, Window,
 };
 use muster_proto::est::{Credential, Server};
 use muster_proto::time::{Instant, UnixTime};
@@ -138,6 +138,7 @@ fn config() -> Config<'static> {
         trust: Trust::Certificates(Box::leak(vec![root].into_boxed_slice())),
         wishes: AskWishes::Skip,
         binding: Binding::Never,
+        presents: Presents::Leaf,
         pace: Pace { spread: Duration::ZERO, ..Pace::default() },
         built_at: UnixTime::from_secs(START - 1000),
         seed: 1,
@@ -147,18 +148,17 @@ fn config() -> Config<'static> {
 fn memory() -> DeviceMemory<'static> {
     DeviceMemory {
         machine: Memory {
-            inbox: leak(Memory::INBOX_BYTES),
             authorities: leak(Memory::AUTHORITIES_BYTES),
             request: leak(Memory::REQUEST_BYTES),
             current: leak(Memory::CHAIN_BYTES),
             candidate: leak(Memory::CHAIN_BYTES),
         },
         tls: TlsMemory { receive: leak(TlsMemory::RECEIVE_BYTES), send: leak(TlsMemory::SEND_BYTES) },
-        scratch: leak(ITEM_BYTES),
     }
 }
 
-type TestDevice<'f, K, E> = Device<'static, Line, &'f mut BoardFlash, K, E, Jumping>;
+type TestDevice<'f, K, E> =
+    Device<'static, Line, &'f mut BoardFlash, K, E, Jumping, { Memory::INBOX_BYTES }, ITEM_BYTES>;
 
 fn start<'f, K: KeyStore, E: Entropy>(
     flash: &'f mut BoardFlash,
@@ -363,6 +363,6 @@ fn a_manufacturer_credential_needs_the_certificate() {
         entropy: Seeded::new(1),
         clock: Jumping,
     };
-    let started = Device::start(board, 0..6 * 4096, config, None, memory());
+    let started: Result<TestDevice<'_, _, _>, _> = Device::start(board, 0..6 * 4096, config, None, memory());
     assert_eq!(started.err(), Some(StartError::NoManufacturer));
 }

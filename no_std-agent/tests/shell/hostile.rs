@@ -11,9 +11,9 @@ use muster_nostd_agent::tls::{
     TlsMemory, Unproven, connect,
 };
 use muster_proto::csr::P256Point;
-use muster_proto::enrollment::{Ending, ServerRefused, Slot};
+use muster_proto::enrollment::{Ending, Slot};
 use muster_proto::time::UnixTime;
-use muster_proto::x509::{Anchors, Bundle, Moment, PathError, ServerName, VerifyError};
+use muster_proto::x509::{Anchors, Bundle, Moment, PathError, ServerName, ServerRefused, VerifyError};
 use rcgen::{BasicConstraints, PublicKeyData as _};
 
 use crate::authority::{Authority, Point, START, TestKey, ca_params, device_params, server_params};

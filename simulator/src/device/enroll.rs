@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use muster_proto::csr::CertificationRequest;
 use muster_proto::enrollment::{
     AskWishes, Binding, Config, Connect, Enrollment, Event, Identity, Input, Memory, Output, Pace, Pair,
-    Present, Record, Restored, Session, Slot, State, StoredRequest, Trust,
+    Present, Presents, Record, Restored, Session, Slot, State, StoredRequest, Trust,
 };
 use muster_proto::est::{Credential, Server};
 use muster_proto::time::{Instant as CoreInstant, UnixTime, Validity};
@@ -78,6 +78,8 @@ struct AtWork<'r> {
     tally: &'r Tally,
     number: u32,
     machine: Enrollment<'r, &'r Remembering>,
+    /// One HTTP answer.
+    inbox: Vec<u8>,
     keys: [Option<DeviceKey>; 2],
     stream: Option<Stream>,
     started: Instant,
@@ -138,15 +140,14 @@ impl Enroller {
         let device = self.directory.device(number);
         let anchors: Vec<&[u8]> = self.anchors.iter().map(AsRef::as_ref).collect();
         let config = self.config(number, &device, token, &anchors).ok_or(Reason::Local)?;
-        let mut buffers: [Vec<u8>; 5] = [
-            vec![0; Memory::INBOX_BYTES],
+        let mut buffers: [Vec<u8>; 4] = [
             vec![0; Memory::AUTHORITIES_BYTES],
             vec![0; Memory::REQUEST_BYTES],
             vec![0; Memory::CHAIN_BYTES],
             vec![0; Memory::CHAIN_BYTES],
         ];
-        let [inbox, authorities, request, current, candidate] = &mut buffers;
-        let memory = Memory { inbox, authorities, request, current, candidate };
+        let [authorities, request, current, candidate] = &mut buffers;
+        let memory = Memory { authorities, request, current, candidate };
         let contents = [self.content(number, Slot::A)?, self.content(number, Slot::B)?];
         let chains = contents.each_ref().map(whole_chain);
         let (restored, keys) = restore(&contents, &chains);
@@ -156,6 +157,7 @@ impl Enroller {
             tally,
             number,
             machine,
+            inbox: vec![0; Memory::INBOX_BYTES],
             keys,
             stream: None,
             started: Instant::now(),
@@ -194,6 +196,7 @@ impl Enroller {
             trust: Trust::Certificates(anchors),
             wishes: self.wishes,
             binding: Binding::WhenAsked,
+            presents: Presents::Chain,
             pace: self.pace,
             built_at: BUILT_AT,
             seed: self.seed ^ u64::from(number).wrapping_mul(SEED_STEP),
@@ -389,7 +392,9 @@ impl AtWork<'_> {
                 if let Some(sent_at) = self.sent_at.take() {
                     self.tally.done("exchange", sent_at.elapsed());
                 }
-                self.handle(Input::Received(buffer.get(..len).unwrap_or_default()));
+                let (received, now) = (buffer.get(..len).unwrap_or_default(), self.now());
+                let taken = self.machine.receive(received, &mut self.inbox, now);
+                debug_assert!(taken.is_ok(), "the core was called out of turn: {taken:?}");
             }
             Ok(Err(error)) => self.ended(Reason::of_io(&error)),
         }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use muster_proto::enrollment::{
     AskWishes, Binding, Config, Connect, Ending, Enrollment, Event, Failure, Identity, Input, Memory, Output,
-    Pace, Pair, Present, Record, Restored, ServerTrust, Session, Slot, StoredRequest, Trust, Window,
+    Pace, Pair, Present, Presents, Record, Restored, ServerTrust, Session, Slot, StoredRequest, Trust,
+    Window,
 };
 use muster_proto::est::{Credential, Server};
 use muster_proto::time::{Instant, UnixTime};
@@ -55,6 +56,8 @@ struct Body {
     number: u32,
     id: String,
     flash: Flash,
+    /// One HTTP answer.
+    inbox: Vec<u8>,
     keys_made: u64,
     skew_s: i64,
     chance: Chance,
@@ -86,8 +89,7 @@ pub(super) async fn live(world: Rc<World>, number: u32) {
         return;
     };
     let mut body = Body::new(world, number, id.clone());
-    let mut buffers: [Vec<u8>; 5] = [
-        vec![0; Memory::INBOX_BYTES],
+    let mut buffers: [Vec<u8>; 4] = [
         vec![0; Memory::AUTHORITIES_BYTES],
         vec![0; Memory::REQUEST_BYTES],
         vec![0; Memory::CHAIN_BYTES],
@@ -101,12 +103,13 @@ pub(super) async fn live(world: Rc<World>, number: u32) {
             trust: Trust::Certificates(&anchors),
             wishes: AskWishes::Ask,
             binding: Binding::Never,
+            presents: Presents::Chain,
             pace: Pace::default(),
             built_at: UnixTime::from_secs(START_S - 86_400),
             seed: body.chance.number() ^ boot,
         };
-        let [inbox, authorities, request, current, candidate] = &mut buffers;
-        let memory = Memory { inbox, authorities, request, current, candidate };
+        let [authorities, request, current, candidate] = &mut buffers;
+        let memory = Memory { authorities, request, current, candidate };
         let flash = body.flash.clone();
         let mut core = Enrollment::new(config, memory, &flash.restored(), ModelVerifier, body.now());
         body.boot(&mut core);
@@ -123,6 +126,7 @@ impl Body {
             number,
             id,
             flash: Flash::default(),
+            inbox: vec![0; Memory::INBOX_BYTES],
             keys_made: 0,
             skew_s: 0,
             chance,
@@ -296,7 +300,10 @@ impl Body {
         let now = self.now();
         match what {
             OnWay::Refused(ending) => handle(core, Input::Closed(ending), now),
-            OnWay::FromServer(bytes) => handle(core, Input::Received(&bytes), now),
+            OnWay::FromServer(bytes) => {
+                let taken = core.receive(&bytes, &mut self.inbox, now);
+                debug_assert!(taken.is_ok(), "the core was called out of turn: {taken:?}");
+            }
             OnWay::Connected(connect) => {
                 let leaf = self.world.server.borrow().leaf.clone();
                 let checked = core.check_server(&leaf, std::iter::empty());

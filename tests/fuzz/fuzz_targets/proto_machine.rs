@@ -23,13 +23,14 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         trust: Trust::Certificates(&[]),
         wishes: AskWishes::Ask,
         binding: Binding::Never,
+        presents: Presents::Chain,
         pace: Pace::default(),
         built_at: UnixTime::default(),
         seed: 1,
     };
     let (mut a, mut b, mut c, mut d, mut e) = ([0; 1024], [0; 1024], [0; 768], [0; 1024], [0; 1024]);
     let memory =
-        Memory { inbox: &mut a, authorities: &mut b, request: &mut c, current: &mut d, candidate: &mut e };
+        Memory { authorities: &mut b, request: &mut c, current: &mut d, candidate: &mut e };
     let mut machine = Enrollment::new(config, memory, &Restored::default(), Credulous, Instant::from_millis(0));
     let point = muster_proto::csr::P256Point::new(&[4; 65]).unwrap();
     let mut now = Instant::from_millis(0);
@@ -48,7 +49,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             Output::WaitUntil(at) => match answers.next() {
                 Some(answer) => {
                     since_rest = 0;
-                    let _ = machine.handle(Input::Received(answer), now);
+                    let _ = machine.receive(answer, &mut a, now);
                     now = at;
                     Input::TimerFired
                 }

@@ -16,7 +16,9 @@ use muster_nostd_agent::entropy::Entropy;
 use muster_nostd_agent::key::KeyStore;
 use muster_nostd_agent::net::Close;
 use muster_nostd_agent::tls::{CLOSE_TIMEOUT, ConnectError, Connection};
-use muster_proto::enrollment::{AskWishes, Binding, Config, Event, Failure, Misuse, Pace, Slot, Trust};
+use muster_proto::enrollment::{
+    AskWishes, Binding, Config, Event, Failure, Misuse, Pace, Presents, Slot, Trust,
+};
 use muster_proto::est::Credential;
 use muster_proto::time::{Instant, UnixTime};
 use muster_proto::x509::ServerName;
@@ -24,7 +26,7 @@ use muster_proto::x509::ServerName;
 use crate::clock::BoardClock;
 use crate::factory::{Endpoint, Settings, TrustSetting};
 use crate::https::{self, Visit};
-use crate::mqtt::{self, End, Next, Session, Trial};
+use crate::mqtt::{End, Next, Session, Trial};
 use crate::net::TcpNet;
 use crate::partition::erase_token;
 use crate::pause::Pauses;
@@ -50,7 +52,7 @@ pub struct Parts<'m, I, T, K, E, P> {
     pub entropy: E,
     /// The rest of the board.
     pub platform: &'m P,
-    /// Memory of the EST machine and TLS. Of the scratch [`INBOX_BYTES`] serve for one answer or packet.
+    /// Memory of the EST machine and TLS.
     pub memory: DeviceMemory<'m>,
     /// How fast to go.
     pub pace: Pace,
@@ -60,7 +62,7 @@ pub struct Parts<'m, I, T, K, E, P> {
 
 /// A device that has started.
 pub struct Life<'m, I, T, K, E, P> {
-    device: Device<'m, TcpNet<'m>, I, K, E, BoardClock>,
+    device: Device<'m, TcpNet<'m>, I, K, E, BoardClock, ANSWER_BYTES, ITEM_BYTES>,
     settings: &'m Settings<'m>,
     factory: T,
     credential: Option<Credential<'m>>,
@@ -109,6 +111,7 @@ where
             trust,
             wishes: AskWishes::Ask,
             binding: Binding::Never,
+            presents: Presents::Leaf,
             pace: parts.pace,
             built_at: BUILT_AT,
             seed: parts.seed,
@@ -157,7 +160,7 @@ where
             let observe = |event| {
                 is_enrolled |= matches!(event, Event::Issued(..));
                 is_refused |= matches!(event, Event::Failed(Failure::Status(401 | 403), _));
-                platform.log(format_args!("est: {event:?}"));
+                platform.log(format_args!("est: {event}"));
             };
             let until = self.device.work(observe)?;
             if is_enrolled {
@@ -180,7 +183,7 @@ where
             && self.visit_at <= BoardClock.now()
         {
             let visit = self.visit(service, slot);
-            self.platform.log(format_args!("https: {visit:?}"));
+            self.platform.log(format_args!("https: {visit}"));
             match visit {
                 Visit::Answered { .. } => self.visits.reset(),
                 Visit::Refused => return self.refused(slot),
@@ -232,25 +235,25 @@ where
         let Some(status) = self.report(slot).and_then(|report| report.status().ok()) else {
             return Visit::Unanswered;
         };
-        let Some(name) = server_name(service.host) else { return Visit::Unanswered };
+        let name = ServerName::without_ipv6(service.host);
         self.platform.log(format_args!("https: connecting to {}", service.host));
         let until = BoardClock.now().plus(https::VISIT_TIMEOUT);
         let mut place = None;
         let connected = self.device.connect(slot, name, service.port, until, &mut place);
-        let (Ok(inbox), Some(connection)) = (told(self.platform, "https", connected), &mut place) else {
+        let (Ok(()), Some(connection)) = (told(self.platform, "https", connected), &mut place) else {
             return Visit::Unanswered;
         };
         self.platform.log(format_args!("https: TLS is up"));
         let path = self.settings.path;
         connection.set_deadline(until);
-        let visit = https::visit(connection, service, path, &status, inbox);
+        let visit = https::visit(connection, service, path, &status);
         end(connection);
         visit
     }
 
     #[inline(never)]
     fn converse(&mut self, broker: Endpoint<'m>, slot: Slot, trial: Trial, until: Instant) -> End {
-        let Some(name) = server_name(broker.host) else { return End::Unanswered };
+        let name = ServerName::without_ipv6(broker.host);
         let Some(report) = self.report(slot) else { return End::Unanswered };
         let session = Session {
             platform: self.platform,
@@ -263,11 +266,11 @@ where
         self.platform.log(format_args!("mqtt: connecting to {}", broker.host));
         let mut place = None;
         let connected = self.device.connect(slot, name, broker.port, Instant::NEVER, &mut place);
-        let (Ok(inbox), Some(connection)) = (told(self.platform, "mqtt", connected), &mut place) else {
+        let (Ok(()), Some(connection)) = (told(self.platform, "mqtt", connected), &mut place) else {
             return End::Unanswered;
         };
         self.platform.log(format_args!("mqtt: TLS is up"));
-        let ended = session.run(connection, inbox);
+        let ended = session.run(connection);
         end(connection);
         ended
     }
@@ -328,16 +331,13 @@ fn told<T>(
     service: &str,
     connected: Result<T, ConnectError>,
 ) -> Result<T, ConnectError> {
-    connected.inspect_err(|error| platform.log(format_args!("{service}: {error:?}")))
+    connected.inspect_err(|error| platform.log(format_args!("{service}: {error}")))
 }
 
-fn server_name(host: &str) -> Option<ServerName<'_>> {
-    Some(host.parse().map_or(ServerName::Dns(host), ServerName::Ip))
-}
-
-/// What the application needs of [`DeviceMemory::scratch`].
-pub const INBOX_BYTES: usize =
-    if mqtt::MEMORY_BYTES > https::MEMORY_BYTES { mqtt::MEMORY_BYTES } else { https::MEMORY_BYTES };
+/// Longest answer of the EST server: a leaf and two CAs on P-256 in base64.
+const ANSWER_BYTES: usize = 2560;
+/// The longest item of which two fit one page: a leaf and one intermediate, with the key.
+const ITEM_BYTES: usize = 1984;
 /// Wall time is never before this, the day on which this version was made: 24 November 2026.
 const BUILT_AT: UnixTime = UnixTime::from_secs(1_795_478_400);
 /// A session that held for so long was one.

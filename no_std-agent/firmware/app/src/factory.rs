@@ -6,7 +6,9 @@
 //! numbers are little-endian. A field whose tag has the top bit set may be passed over by firmware that does not
 //! know it; another unknown one refuses the block, because it may change the meaning of the rest.
 
+use core::fmt;
 use core::net::Ipv4Addr;
+use core::ops::RangeInclusive;
 
 use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 use heapless::Vec;
@@ -83,13 +85,41 @@ impl<'a> Settings<'a> {
     ///
     /// # Errors
     /// [`BadBlock`].
+    // Apart: what is made here is large, and goes from here straight to its place.
+    #[inline(never)]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BadBlock> {
-        let mut raw = Raw::default();
-        for field in Fields(body(bytes, SETTINGS_MAGIC)?) {
-            let (tag, value) = field?;
-            raw.take(tag, value)?;
+        let fields = Fields::open(bytes, SETTINGS_MAGIC, tag::DEVICE..=tag::REPORT_EVERY)?;
+        let mqtt = fields.endpoint(tag::MQTT_HOST, tag::MQTT_PORT)?;
+        let prefix = fields.text(tag::PREFIX)?.unwrap_or_default();
+        if mqtt.is_some() && (!prefix.ends_with('/') || prefix.len() > MAX_PREFIX_BYTES) {
+            return Err(BadBlock::Value(tag::PREFIX));
         }
-        raw.check()
+        let path = fields.text(tag::PATH)?.unwrap_or("/");
+        // It goes into a request head.
+        if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(BadBlock::Value(tag::PATH));
+        }
+        let ssid = fields.text(tag::SSID)?;
+        let passphrase = fields.text(tag::PASSPHRASE)?.unwrap_or_default();
+        let report_every_s = fields.find(tag::REPORT_EVERY).map(|value| fixed(value, tag::REPORT_EVERY));
+        Ok(Settings {
+            identity: Identity::new(fields.needed(tag::DEVICE)?, None)
+                .map_err(|_| BadBlock::Value(tag::DEVICE))?,
+            est: fields.est()?,
+            trust: fields.trust()?,
+            mqtt,
+            prefix,
+            https: fields.endpoint(tag::HTTPS_HOST, tag::HTTPS_PORT)?,
+            path,
+            address: fields.find(tag::ADDRESS).map_or(Ok(Addressing::Dhcp), address)?,
+            hosts: fields.hosts()?,
+            report_every_s: report_every_s
+                .transpose()?
+                .map_or(DEFAULT_REPORT_EVERY_S, u32::from_le_bytes)
+                .max(1),
+            wifi: ssid.map(|ssid| (ssid, passphrase)),
+            apn: fields.text(tag::APN)?,
+        })
     }
 }
 
@@ -98,111 +128,14 @@ impl<'a> Settings<'a> {
 /// # Errors
 /// [`BadBlock`]; [`BadBlock::Absent`] is the usual state of an enrolled device.
 pub fn parse_token(bytes: &[u8]) -> Result<&str, BadBlock> {
-    let mut token = None;
-    for field in Fields(body(bytes, TOKEN_MAGIC)?) {
-        match field? {
-            (tag::TOKEN, value) => token = Some(text(value)?),
-            (tag, _) => skip(tag)?,
-        }
-    }
-    token.filter(|token| !token.is_empty()).ok_or(BadBlock::Missing(tag::TOKEN))
+    let token = Fields::open(bytes, TOKEN_MAGIC, tag::TOKEN..=tag::TOKEN)?.needed(tag::TOKEN)?;
+    if token.is_empty() { Err(BadBlock::Missing(tag::TOKEN)) } else { Ok(token) }
 }
 
 /// The device id and its token as EST takes them.
 #[must_use]
 pub fn credential<'a>(settings: &Settings<'a>, token: &'a str) -> Option<Credential<'a>> {
     Credential::basic(settings.identity.device(), token).ok()
-}
-
-/// The fields as they are found.
-#[derive(Default)]
-struct Raw<'a> {
-    device: Option<&'a str>,
-    est_host: Option<&'a str>,
-    est_port: Option<u16>,
-    est_label: Option<&'a str>,
-    anchors: Vec<&'a [u8], MAX_ANCHORS>,
-    fingerprint: Option<[u8; 32]>,
-    mqtt_host: Option<&'a str>,
-    mqtt_port: Option<u16>,
-    prefix: Option<&'a str>,
-    https_host: Option<&'a str>,
-    https_port: Option<u16>,
-    path: Option<&'a str>,
-    address: Option<Addressing>,
-    hosts: Vec<(&'a str, Ipv4Addr), MAX_HOSTS>,
-    report_every_s: Option<u32>,
-    ssid: Option<&'a str>,
-    passphrase: Option<&'a str>,
-    apn: Option<&'a str>,
-}
-
-impl<'a> Raw<'a> {
-    fn take(&mut self, tag: u8, value: &'a [u8]) -> Result<(), BadBlock> {
-        match tag {
-            tag::DEVICE => self.device = Some(text(value)?),
-            tag::EST_HOST => self.est_host = Some(text(value)?),
-            tag::EST_PORT => self.est_port = Some(number(value)?),
-            tag::EST_LABEL => self.est_label = Some(text(value)?),
-            tag::ANCHOR => self.anchors.push(value).map_err(|_| BadBlock::TooMany(tag))?,
-            tag::FINGERPRINT => {
-                self.fingerprint = Some(value.try_into().map_err(|_| BadBlock::Value(tag))?);
-            }
-            tag::MQTT_HOST => self.mqtt_host = Some(text(value)?),
-            tag::MQTT_PORT => self.mqtt_port = Some(number(value)?),
-            tag::PREFIX => self.prefix = Some(text(value)?),
-            tag::HTTPS_HOST => self.https_host = Some(text(value)?),
-            tag::HTTPS_PORT => self.https_port = Some(number(value)?),
-            tag::PATH => self.path = Some(text(value)?),
-            tag::ADDRESS => self.address = Some(address(value)?),
-            tag::HOST => self.hosts.push(host(value)?).map_err(|_| BadBlock::TooMany(tag))?,
-            tag::REPORT_EVERY => {
-                let bytes = value.try_into().map_err(|_| BadBlock::Value(tag))?;
-                self.report_every_s = Some(u32::from_le_bytes(bytes));
-            }
-            tag::SSID => self.ssid = Some(text(value)?),
-            tag::PASSPHRASE => self.passphrase = Some(text(value)?),
-            tag::APN => self.apn = Some(text(value)?),
-            tag => skip(tag)?,
-        }
-        Ok(())
-    }
-
-    fn check(self) -> Result<Settings<'a>, BadBlock> {
-        let device = self.device.ok_or(BadBlock::Missing(tag::DEVICE))?;
-        let est_host = self.est_host.ok_or(BadBlock::Missing(tag::EST_HOST))?;
-        let est_port = self.est_port.ok_or(BadBlock::Missing(tag::EST_PORT))?;
-        let trust = match self.fingerprint {
-            Some(fingerprint) => TrustSetting::Fingerprint(fingerprint),
-            None if self.anchors.is_empty() => return Err(BadBlock::Missing(tag::ANCHOR)),
-            None => TrustSetting::Certificates(self.anchors),
-        };
-        let endpoint = |host: Option<&'a str>, port: Option<u16>| Some(Endpoint { host: host?, port: port? });
-        let prefix = self.prefix.unwrap_or_default();
-        if self.mqtt_host.is_some() && (!prefix.ends_with('/') || prefix.len() > MAX_PREFIX_BYTES) {
-            return Err(BadBlock::Value(tag::PREFIX));
-        }
-        let path = self.path.unwrap_or("/");
-        // It goes into a request head.
-        if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(BadBlock::Value(tag::PATH));
-        }
-        Ok(Settings {
-            identity: Identity::new(device, None).map_err(|_| BadBlock::Value(tag::DEVICE))?,
-            est: Server::new(est_host, est_port, self.est_label)
-                .map_err(|_| BadBlock::Value(tag::EST_HOST))?,
-            trust,
-            mqtt: endpoint(self.mqtt_host, self.mqtt_port),
-            prefix,
-            https: endpoint(self.https_host, self.https_port),
-            path,
-            address: self.address.unwrap_or(Addressing::Dhcp),
-            hosts: self.hosts,
-            report_every_s: self.report_every_s.unwrap_or(DEFAULT_REPORT_EVERY_S).max(1),
-            wifi: self.ssid.map(|ssid| (ssid, self.passphrase.unwrap_or_default())),
-            apn: self.apn,
-        })
-    }
 }
 
 /// The body of a block whose header is sound.
@@ -228,25 +161,92 @@ fn body<'a>(bytes: &'a [u8], magic: &[u8; 4]) -> Result<&'a [u8], BadBlock> {
     Ok(body)
 }
 
-/// Fields one after the other.
+/// The fields of a block that is sound and says nothing that must be known and is not. Each is looked up when it is
+/// wanted: there are few, and what is found need not be kept. Of two with one tag the last one counts.
+#[derive(Clone, Copy)]
 struct Fields<'a>(&'a [u8]);
 
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u8, &'a [u8]), BadBlock>;
+impl<'a> Fields<'a> {
+    fn open(bytes: &'a [u8], magic: &[u8; 4], known: RangeInclusive<u8>) -> Result<Self, BadBlock> {
+        let fields = Self(body(bytes, magic)?);
+        let mut rest = fields;
+        for (tag, _) in rest.by_ref() {
+            if tag & MAY_BE_SKIPPED == 0 && !known.contains(&tag) {
+                return Err(BadBlock::Unknown(tag));
+            }
+        }
+        if rest.0.is_empty() { Ok(fields) } else { Err(BadBlock::Cut) }
+    }
 
+    fn all(self, tag: u8) -> impl Iterator<Item = &'a [u8]> {
+        self.filter_map(move |(found, value)| (found == tag).then_some(value))
+    }
+
+    #[inline(never)]
+    fn find(self, tag: u8) -> Option<&'a [u8]> {
+        self.all(tag).last()
+    }
+
+    #[inline(never)]
+    fn text(self, tag: u8) -> Result<Option<&'a str>, BadBlock> {
+        self.find(tag).map(text).transpose()
+    }
+
+    fn needed(self, tag: u8) -> Result<&'a str, BadBlock> {
+        self.text(tag)?.ok_or(BadBlock::Missing(tag))
+    }
+
+    fn port(self, tag: u8) -> Result<Option<u16>, BadBlock> {
+        self.find(tag).map(|value| fixed(value, tag).map(u16::from_le_bytes)).transpose()
+    }
+
+    #[inline(never)]
+    fn endpoint(self, host: u8, port: u8) -> Result<Option<Endpoint<'a>>, BadBlock> {
+        let (host, port) = (self.text(host)?, self.port(port)?);
+        Ok(host.zip(port).map(|(host, port)| Endpoint { host, port }))
+    }
+
+    fn est(self) -> Result<Server<'a>, BadBlock> {
+        let host = self.needed(tag::EST_HOST)?;
+        let port = self.port(tag::EST_PORT)?.ok_or(BadBlock::Missing(tag::EST_PORT))?;
+        Server::without_ipv6(host, port, self.text(tag::EST_LABEL)?)
+            .map_err(|_| BadBlock::Value(tag::EST_HOST))
+    }
+
+    fn trust(self) -> Result<TrustSetting<'a>, BadBlock> {
+        if let Some(fingerprint) = self.find(tag::FINGERPRINT) {
+            return fixed(fingerprint, tag::FINGERPRINT).map(TrustSetting::Fingerprint);
+        }
+        let mut anchors = Vec::new();
+        for anchor in self.all(tag::ANCHOR) {
+            anchors.push(anchor).map_err(|_| BadBlock::TooMany(tag::ANCHOR))?;
+        }
+        if anchors.is_empty() {
+            return Err(BadBlock::Missing(tag::ANCHOR));
+        }
+        Ok(TrustSetting::Certificates(anchors))
+    }
+
+    fn hosts(self) -> Result<Vec<(&'a str, Ipv4Addr), MAX_HOSTS>, BadBlock> {
+        let mut hosts = Vec::new();
+        for value in self.all(tag::HOST) {
+            hosts.push(host(value)?).map_err(|_| BadBlock::TooMany(tag::HOST))?;
+        }
+        Ok(hosts)
+    }
+}
+
+/// Ends at the end, or before a field that is not all there.
+impl<'a> Iterator for Fields<'a> {
+    type Item = (u8, &'a [u8]);
+
+    // Once in the image.
+    #[inline(never)]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let taken = self.0.split_first_chunk().and_then(|(&[tag, low, high], rest)| {
-            let (value, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes([low, high])))?;
-            self.0 = rest;
-            Some((tag, value))
-        });
-        if taken.is_none() {
-            self.0 = &[];
-        }
-        Some(taken.ok_or(BadBlock::Cut))
+        let (&[tag, low, high], rest) = self.0.split_first_chunk()?;
+        let (value, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes([low, high])))?;
+        self.0 = rest;
+        Some((tag, value))
     }
 }
 
@@ -254,8 +254,8 @@ fn text(value: &[u8]) -> Result<&str, BadBlock> {
     core::str::from_utf8(value).map_err(|_| BadBlock::Text)
 }
 
-fn number(value: &[u8]) -> Result<u16, BadBlock> {
-    value.try_into().map(u16::from_le_bytes).map_err(|_| BadBlock::Cut)
+fn fixed<const N: usize>(value: &[u8], tag: u8) -> Result<[u8; N], BadBlock> {
+    value.try_into().map_err(|_| BadBlock::Value(tag))
 }
 
 fn address(value: &[u8]) -> Result<Addressing, BadBlock> {
@@ -275,12 +275,8 @@ fn host(value: &[u8]) -> Result<(&str, Ipv4Addr), BadBlock> {
     Ok((text(name)?, Ipv4Addr::new(a, b, c, d)))
 }
 
-const fn skip(tag: u8) -> Result<(), BadBlock> {
-    if tag & MAY_BE_SKIPPED == 0 { Err(BadBlock::Unknown(tag)) } else { Ok(()) }
-}
-
 /// Why a block is not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum BadBlock {
     /// There is no block: the page is blank, or was erased.
     Absent,
@@ -300,6 +296,28 @@ pub enum BadBlock {
     Value(u8),
     /// Another version of the format.
     Version,
+}
+
+/// By hand: what the derived one calls is large, and nobody else in an image calls it.
+impl fmt::Debug for BadBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, tag) = match self {
+            Self::Absent => ("Absent", None),
+            Self::Crc => ("Crc", None),
+            Self::Cut => ("Cut", None),
+            Self::Missing(tag) => ("Missing", Some(tag)),
+            Self::Text => ("Text", None),
+            Self::TooMany(tag) => ("TooMany", Some(tag)),
+            Self::Unknown(tag) => ("Unknown", Some(tag)),
+            Self::Value(tag) => ("Value", Some(tag)),
+            Self::Version => ("Version", None),
+        };
+        f.write_str(word)?;
+        match tag {
+            Some(tag) => write!(f, "({tag})"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What each field is. `muster factory` writes the same numbers.
@@ -348,6 +366,8 @@ const CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     /// Written by `muster factory`; the server's tests write the same bytes.
@@ -376,7 +396,6 @@ mod tests {
 
     #[test]
     fn the_corpus_of_the_fuzzer_is_read_or_refused() {
-        extern crate std;
         let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/fuzz/corpus/firmware_factory");
         let (mut good, mut refused) = (0, 0);
         for file in std::fs::read_dir(corpus).expect("there") {
@@ -406,13 +425,18 @@ mod tests {
     }
 
     fn block(fields: &[(u8, &[u8])], bytes: &mut [u8]) -> usize {
-        let mut len = HEADER_BYTES;
+        let mut body = std::vec::Vec::new();
         for (tag, value) in fields {
-            let length = u16::try_from(value.len()).expect("short").to_le_bytes();
-            bytes[len..len + 3].copy_from_slice(&[*tag, length[0], length[1]]);
-            bytes[len + 3..len + 3 + value.len()].copy_from_slice(value);
-            len += 3 + value.len();
+            body.push(*tag);
+            body.extend_from_slice(&u16::try_from(value.len()).expect("short").to_le_bytes());
+            body.extend_from_slice(value);
         }
+        raw_block(&body, bytes)
+    }
+
+    fn raw_block(fields: &[u8], bytes: &mut [u8]) -> usize {
+        let len = HEADER_BYTES + fields.len();
+        bytes[HEADER_BYTES..len].copy_from_slice(fields);
         let (header, body) = bytes.split_at_mut(HEADER_BYTES);
         header.fill(0);
         header[..4].copy_from_slice(TOKEN_MAGIC);
@@ -424,6 +448,16 @@ mod tests {
         digest.update(&body[..body_len]);
         header[12..].copy_from_slice(&digest.finalize().to_le_bytes());
         len
+    }
+
+    #[test]
+    fn a_field_that_leads_past_the_end_refuses_the_block_whatever_was_before() {
+        let mut bytes = [0; 128];
+        for value in [&b"\x20\x01"[..], b"\x20\x09\x00t"] {
+            let fields = [b"\x20\x01\x00t", value].concat();
+            let len = raw_block(&fields, &mut bytes);
+            assert_eq!(parse_token(&bytes[..len]), Err(BadBlock::Cut));
+        }
     }
 
     #[test]

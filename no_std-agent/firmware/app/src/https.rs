@@ -2,7 +2,7 @@
 //!
 //! The status line of the first answer is what shows that the identity was taken.
 
-use core::fmt::Write as _;
+use core::fmt::{self, Write as _};
 use core::time::Duration;
 
 use embedded_io::{Error, ErrorKind, Read, Write};
@@ -24,7 +24,18 @@ pub(crate) enum Visit {
     Unanswered,
 }
 
-/// Visits, within the deadline of `transport`. `memory` holds one answer.
+impl fmt::Display for Visit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered { get, post } => write!(f, "answered with {get} and {post}"),
+            Self::Broken(get) => write!(f, "broken after {get}"),
+            Self::Refused => f.write_str("refused"),
+            Self::Unanswered => f.write_str("unanswered"),
+        }
+    }
+}
+
+/// Visits, within the deadline of `transport`.
 // Apart: off the stack while the connection is made.
 #[inline(never)]
 pub(crate) fn visit<T: Read + Write>(
@@ -32,28 +43,31 @@ pub(crate) fn visit<T: Read + Write>(
     service: Endpoint<'_>,
     path: &str,
     status: &str,
-    memory: &mut [u8],
 ) -> Visit {
-    let mut head = String::<HEAD_BYTES>::new();
-    let Endpoint { host, port } = service;
-    if write!(head, "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n").is_err() {
-        return Visit::Unanswered;
-    }
-    let get = match exchange(transport, &head, "", memory) {
+    let mut memory = [0; ANSWER_BYTES];
+    let (host, port, length) = (service.host, number(service.port.into()), number(status.len()));
+    let get = match exchange(
+        transport,
+        &["GET ", path, VERSION_AND_HOST, host, ":", &port, "\r\n\r\n"],
+        &mut memory,
+    ) {
         Ok(get) => get,
         Err(Failed::Refused) => return Visit::Refused,
         Err(Failed::Other) => return Visit::Unanswered,
     };
-    head.clear();
-    let written = write!(
-        head,
-        "POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        status.len()
-    );
-    if written.is_err() {
-        return Visit::Broken(get);
-    }
-    match exchange(transport, &head, status, memory) {
+    let post = [
+        "POST ",
+        path,
+        VERSION_AND_HOST,
+        host,
+        ":",
+        &port,
+        "\r\nContent-Type: application/json\r\nContent-Length: ",
+        &length,
+        "\r\n\r\n",
+        status,
+    ];
+    match exchange(transport, &post, &mut memory) {
         Ok(post) => Visit::Answered { get, post },
         Err(_) => Visit::Broken(get),
     }
@@ -73,15 +87,12 @@ impl<E: Error> From<E> for Failed {
     }
 }
 
-/// One request and the status of its answer.
-fn exchange<T: Read + Write>(
-    transport: &mut T,
-    head: &str,
-    body: &str,
-    memory: &mut [u8],
-) -> Result<u16, Failed> {
-    transport.write_all(head.as_bytes())?;
-    transport.write_all(body.as_bytes())?;
+/// One request, in its parts, and the status of its answer.
+fn exchange<T: Read + Write>(transport: &mut T, request: &[&str], memory: &mut [u8]) -> Result<u16, Failed> {
+    // TLS gathers them in one record.
+    for part in request {
+        transport.write_all(part.as_bytes())?;
+    }
     transport.flush()?;
     let mut reader = ResponseReader::new();
     let mut piece = [0; PIECE_BYTES];
@@ -91,18 +102,25 @@ fn exchange<T: Read + Write>(
             return Err(Failed::Other);
         }
         match reader.feed(piece.get(..read).unwrap_or_default(), memory) {
-            Ok(Progress::Complete { head, .. }) => return Ok(head.status),
+            Ok(Progress::Complete { .. }) => return Ok(reader.head().status),
             Ok(Progress::Partial) => {}
             Err(_) => return Err(Failed::Other),
         }
     }
 }
 
+fn number(number: usize) -> String<NUMBER_BYTES> {
+    let mut text = String::new();
+    // A number of 32 bits always fits.
+    let _ = write!(text, "{number}");
+    text
+}
+
 /// For a whole visit, from the name to the second answer: MQTT waits for it.
 pub(crate) const VISIT_TIMEOUT: Duration = Duration::from_secs(30);
-/// A path of 200 bytes, a host of 253 and the field names.
-const HEAD_BYTES: usize = 600;
+const VERSION_AND_HOST: &str = " HTTP/1.1\r\nHost: ";
+const NUMBER_BYTES: usize = 10;
 /// Bytes that are taken from TLS at once.
 const PIECE_BYTES: usize = 128;
 /// Longest answer; a longer one counts as none.
-pub const MEMORY_BYTES: usize = 1024;
+const ANSWER_BYTES: usize = 1024;

@@ -1,43 +1,42 @@
-//! TCP and names over embassy-net, the same on every board whose driver it knows.
+//! TCP and names, the same on every board, over embassy-net's drivers.
 //!
-//! One socket, whose buffers are lent: the device has one connection at a time. A name is looked up among those that
-//! the factory gave first, then by DNS.
+//! One socket: the device has one connection at a time. A name is looked up among those that the factory gave first,
+//! then by DNS.
+
+mod phy;
+mod stack;
+#[cfg(test)]
+mod tests;
 
 use core::net::{IpAddr, Ipv4Addr};
-use core::pin::pin;
-use core::task::Poll;
 
-use embassy_net::dns::DnsQueryType;
-use embassy_net::tcp::{ConnectError, TcpSocket};
-use embassy_net::{IpAddress, IpEndpoint, Stack, StaticConfigV4};
 use embedded_io::{ErrorKind, ErrorType, Read, Write};
 use heapless::Vec;
 use muster_nostd_agent::net::{Close, Deadline, Net, NotConnected};
 use muster_proto::time::Instant;
 use muster_proto::x509::ServerName;
+use smoltcp::socket::tcp::{RecvError, State};
+use smoltcp::wire::IpAddress;
 
-use crate::factory::{Addressing, MAX_HOSTS};
+pub use self::stack::{Sockets, Stack};
+use crate::factory::MAX_HOSTS;
 use crate::turns::Turns;
 
 /// What lends a device its connections.
 pub struct TcpNet<'m> {
-    stack: Stack<'m>,
+    stack: &'m Stack<'m>,
     turns: &'m Turns<'m>,
     hosts: &'m Vec<(&'m str, Ipv4Addr), MAX_HOSTS>,
-    receive: &'m mut [u8],
-    send: &'m mut [u8],
 }
 
 impl<'m> TcpNet<'m> {
-    /// A network with `hosts` known beforehand, which goes on in the background of `turns`.
+    /// A network with `hosts` known beforehand, which is polled in the background of `turns`.
     pub const fn new(
-        stack: Stack<'m>,
+        stack: &'m Stack<'m>,
         turns: &'m Turns<'m>,
         hosts: &'m Vec<(&'m str, Ipv4Addr), MAX_HOSTS>,
-        receive: &'m mut [u8],
-        send: &'m mut [u8],
     ) -> Self {
-        Self { stack, turns, hosts, receive, send }
+        Self { stack, turns, hosts }
     }
 
     /// How time passes while the network goes on.
@@ -55,10 +54,14 @@ impl<'m> TcpNet<'m> {
         if let Some((_, address)) = self.hosts.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
             return Ok((*address).into());
         }
-        let mut asking = pin!(self.stack.dns_query(name, DnsQueryType::A));
-        let found = self.turns.wait(until, |context| asking.as_mut().poll(context));
-        let found = found.ok_or(NotConnected::TimedOut)?.map_err(|_| NotConnected::Unreachable)?;
-        found.first().copied().ok_or(NotConnected::Unreachable)
+        let query = self.stack.inner().ask(name).map_err(|_| NotConnected::Unreachable)?;
+        match self.turns.wait(until, || self.stack.inner().answer(query)) {
+            Some(answer) => answer.ok_or(NotConnected::Unreachable),
+            None => {
+                self.stack.inner().give_up(query);
+                Err(NotConnected::TimedOut)
+            }
+        }
     }
 }
 
@@ -76,35 +79,32 @@ impl<'m> Net for TcpNet<'m> {
         port: u16,
         deadline: &'n Deadline,
     ) -> Result<Tcp<'n, 'm>, NotConnected> {
-        let (turns, until) = (self.turns, deadline.get());
-        let is_up =
-            turns.wait(until, |_| if self.stack.is_config_up() { Poll::Ready(()) } else { Poll::Pending });
-        is_up.ok_or(NotConnected::TimedOut)?;
+        let until = deadline.get();
+        let has_address = self.turns.wait(until, || self.stack.has_address().then_some(()));
+        has_address.ok_or(NotConnected::TimedOut)?;
         let address = self.resolve(server, until)?;
-        let mut socket = TcpSocket::new(self.stack, self.receive, self.send);
-        socket.set_timeout(Some(SILENCE_TIMEOUT));
-        socket.set_keep_alive(Some(KEEP_ALIVE));
-        let connected = {
-            let mut connecting = pin!(socket.connect(IpEndpoint::new(address, port)));
-            turns.wait(until, |context| connecting.as_mut().poll(context))
-        };
-        let connected: Result<(), ConnectError> = connected.ok_or(NotConnected::TimedOut)?;
-        connected.map_err(|_| NotConnected::Unreachable)?;
-        Ok(Tcp { socket, turns, deadline })
+        self.stack.inner().connect(address, port).map_err(|_| NotConnected::Unreachable)?;
+        // From here on given up when dropped.
+        let connection = Tcp { stack: self.stack, turns: self.turns, deadline };
+        let connected = self.turns.wait(until, || match self.stack.inner().tcp().state() {
+            State::SynSent | State::SynReceived => None,
+            State::Closed | State::TimeWait => Some(Err(NotConnected::Unreachable)),
+            _ => Some(Ok(())),
+        });
+        connected.ok_or(NotConnected::TimedOut)?.map(|()| connection)
     }
 }
 
 /// One connection. When it is dropped before it was closed, what is under way is lost.
 pub struct Tcp<'n, 'm> {
-    socket: TcpSocket<'n>,
+    stack: &'n Stack<'m>,
     turns: &'n Turns<'m>,
     deadline: &'n Deadline,
 }
 
 impl Tcp<'_, '_> {
-    /// What came of waiting.
-    fn done<T>(waited: Option<Result<T, embassy_net::tcp::Error>>) -> Result<T, ErrorKind> {
-        waited.ok_or(ErrorKind::TimedOut)?.map_err(|_| ErrorKind::ConnectionReset)
+    fn wait<T>(&self, ready: impl FnMut() -> Option<Result<T, ErrorKind>>) -> Result<T, ErrorKind> {
+        self.turns.wait(self.deadline.get(), ready).unwrap_or(Err(ErrorKind::TimedOut))
     }
 }
 
@@ -114,15 +114,22 @@ impl ErrorType for Tcp<'_, '_> {
 
 impl Read for Tcp<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
-        let mut reading = pin!(self.socket.read(buffer));
-        Self::done(self.turns.wait(self.deadline.get(), |context| reading.as_mut().poll(context)))
+        self.wait(|| match self.stack.inner().tcp().recv_slice(buffer) {
+            Ok(0) if !buffer.is_empty() => None,
+            Ok(read) => Some(Ok(read)),
+            Err(RecvError::Finished) => Some(Ok(0)),
+            Err(RecvError::InvalidState) => Some(Err(ErrorKind::ConnectionReset)),
+        })
     }
 }
 
 impl Write for Tcp<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-        let mut writing = pin!(self.socket.write(bytes));
-        Self::done(self.turns.wait(self.deadline.get(), |context| writing.as_mut().poll(context)))
+        self.wait(|| match self.stack.inner().tcp().send_slice(bytes) {
+            Ok(0) if !bytes.is_empty() => None,
+            Ok(written) => Some(Ok(written)),
+            Err(_) => Some(Err(ErrorKind::ConnectionReset)),
+        })
     }
 
     /// Hands over to the network; does not wait until the peer has it, which could be for ever.
@@ -133,29 +140,28 @@ impl Write for Tcp<'_, '_> {
 
 impl Close for Tcp<'_, '_> {
     fn close(&mut self) {
-        self.socket.close();
-        let mut flushing = pin!(self.socket.flush());
-        // Until the peer has all of it, and the end.
-        let _ = self.turns.wait(self.deadline.get(), |context| flushing.as_mut().poll(context));
+        self.stack.inner().tcp().close();
+        // Until the peer has all of it, and the end; or will have nothing any more.
+        let _ = self.wait(|| {
+            let mut inner = self.stack.inner();
+            let socket = inner.tcp();
+            let is_under_way = match socket.state() {
+                State::Closed => false,
+                State::FinWait1 | State::Closing | State::LastAck => true,
+                _ => socket.send_queue() > 0,
+            };
+            (!is_under_way).then_some(Ok(()))
+        });
     }
 }
 
-/// How the stack gets its address.
-#[must_use]
-pub fn config(addressing: Addressing) -> embassy_net::Config {
-    match addressing {
-        Addressing::Dhcp => embassy_net::Config::dhcpv4(embassy_net::DhcpConfig::default()),
-        Addressing::Static { address, prefix, gateway, dns } => {
-            embassy_net::Config::ipv4_static(StaticConfigV4 {
-                address: embassy_net::Ipv4Cidr::new(address, prefix),
-                gateway: Some(gateway),
-                dns_servers: core::iter::once(dns).collect(),
-            })
+impl Drop for Tcp<'_, '_> {
+    fn drop(&mut self) {
+        let mut inner = self.stack.inner();
+        let socket = inner.tcp();
+        // One that was closed has its end: a reset would come behind it.
+        if !matches!(socket.state(), State::FinWait2 | State::TimeWait | State::Closed) {
+            socket.abort();
         }
     }
 }
-
-/// A peer that acknowledges nothing for so long is gone.
-const SILENCE_TIMEOUT: embassy_time::Duration = embassy_time::Duration::from_secs(60);
-/// How often a silent connection is probed.
-const KEEP_ALIVE: embassy_time::Duration = embassy_time::Duration::from_secs(25);

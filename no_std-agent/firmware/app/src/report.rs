@@ -6,9 +6,9 @@
 use core::fmt::{self, Write};
 
 use heapless::String;
-use muster_proto::time::UnixTime;
+use muster_proto::sha256;
+use muster_proto::time::{CivilTime, UnixTime};
 use muster_proto::x509::Certificate;
-use sha2::{Digest, Sha256};
 
 /// What a broker says in the device's place when it is lost.
 pub const OFFLINE: &[u8] = br#"{"online":false}"#;
@@ -38,7 +38,7 @@ impl<'r> Report<'r> {
     pub fn new(device: &'r str, generation: u32, leaf: &[u8]) -> Self {
         let parsed = Certificate::parse(leaf);
         let not_after = parsed.map_or(UnixTime::from_secs(0), |leaf| leaf.validity.not_after);
-        Self { device, generation, sha256: Sha256::digest(leaf).into(), not_after, uptime_s: 0 }
+        Self { device, generation, sha256: sha256(leaf), not_after, uptime_s: 0 }
     }
 
     /// The payload of `status`.
@@ -91,14 +91,22 @@ impl Asked {
     /// allowed where JSON allows them; escapes are not, because no command has a character that needs one.
     #[must_use]
     pub fn parse(payload: &[u8]) -> Option<Self> {
-        let text = core::str::from_utf8(payload).ok().filter(|text| text.len() <= COMMAND_MAX_BYTES)?;
-        let inner = blanks(text).strip_prefix('{')?.strip_suffix('}')?;
-        let value = blanks(inner).strip_prefix("\"command\"")?;
-        match blanks(blanks(value).strip_prefix(':')?) {
-            "\"reconnect\"" => Some(Self::Reconnect),
-            "\"renew\"" => Some(Self::Renew),
-            "\"status\"" => Some(Self::Status),
-            _ => None,
+        if payload.len() > COMMAND_MAX_BYTES {
+            return None;
+        }
+        let [b'{', inner @ .., b'}'] = blanks(payload) else { return None };
+        let [b':', value @ ..] = blanks(blanks(inner).strip_prefix(b"\"command\"")?) else { return None };
+        let [b'"', word @ .., b'"'] = blanks(value) else { return None };
+        [Self::Reconnect, Self::Renew, Self::Status].into_iter().find(|asked| asked.word().as_bytes() == word)
+    }
+
+    /// The word in a command.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Reconnect => "reconnect",
+            Self::Renew => "renew",
+            Self::Status => "status",
         }
     }
 
@@ -117,8 +125,12 @@ impl Asked {
 }
 
 /// Without the blanks of JSON (RFC 8259 §2) on both sides.
-fn blanks(text: &str) -> &str {
-    text.trim_matches([' ', '\t', '\n', '\r'])
+#[inline(never)]
+fn blanks(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] | [rest @ .., b' ' | b'\t' | b'\n' | b'\r'] = text {
+        text = rest;
+    }
+    text
 }
 
 /// A time as RFC 3339 writes it.
@@ -126,17 +138,7 @@ struct Rfc3339(UnixTime);
 
 impl fmt::Display for Rfc3339 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (days, of_day) = (self.0.as_secs() / 86_400, self.0.as_secs() % 86_400);
-        // Years that begin in March, so that the leap day is the last one.
-        let from_march = days + 719_468;
-        let (era, of_era) = (from_march / 146_097, from_march % 146_097);
-        let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-        let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let march_month = (5 * of_year + 2) / 153;
-        let day = of_year - (153 * march_month + 2) / 5 + 1;
-        let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-        let year = year_of_era + era * 400 + u64::from(month <= 2);
-        let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+        let CivilTime { year, month, day, hour, minute, second } = self.0.civil();
         write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
     }
 }

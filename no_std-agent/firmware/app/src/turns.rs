@@ -6,7 +6,7 @@
 use core::cell::RefCell;
 use core::convert::Infallible;
 use core::pin::Pin;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Waker};
 
 use muster_nostd_agent::clock::Clock;
 use muster_proto::time::Instant;
@@ -39,16 +39,11 @@ impl<'b> Turns<'b> {
         Self { background: RefCell::new(background), sleep }
     }
 
-    /// Waits until `ready` is, or until `deadline`, of which `None` tells. After the deadline `ready` is not asked any
+    /// Waits until `ready` has something, or until `deadline`, of which `None` tells. After the deadline `ready` is not asked any
     /// more: a peer that always has something to say could hold the device for ever.
-    pub fn wait<T>(
-        &self,
-        deadline: Instant,
-        mut ready: impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> Option<T> {
-        let mut context = Context::from_waker(self.sleep.waker);
+    pub fn wait<T>(&self, deadline: Instant, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
         while BoardClock.now() < deadline {
-            if let Poll::Ready(done) = ready(&mut context) {
+            if let Some(done) = ready() {
                 return Some(done);
             }
             self.turn(deadline);
@@ -68,7 +63,6 @@ impl<'b> Turns<'b> {
     #[inline(never)]
     fn turn(&self, until: Instant) {
         let mut context = Context::from_waker(self.sleep.waker);
-        // Whoever asks a socket wakes the network, which has its turn now. It would never sleep otherwise.
         (self.sleep.begin)();
         if let Ok(mut background) = self.background.try_borrow_mut() {
             // It never ends.
@@ -80,21 +74,31 @@ impl<'b> Turns<'b> {
 }
 
 #[cfg(test)]
+impl Sleep {
+    /// Of a test: a millisecond.
+    pub(crate) fn short() -> Self {
+        extern crate std;
+        // The queue of timers knows a waker by its table, and of a clone's clone alone is that sure to be the same: with any
+        // other it gets full, and then wakes somebody.
+        let waker = std::boxed::Box::leak(std::boxed::Box::new(Waker::noop().clone()));
+        Self { begin: || {}, sleep: || std::thread::sleep(core::time::Duration::from_millis(1)), waker }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     extern crate std;
 
     use core::cell::Cell;
     use core::pin::pin;
     use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+    use core::task::Poll;
     use core::time::Duration;
     use std::boxed::Box;
     use std::sync::Arc;
     use std::task::Wake;
 
     use super::*;
-
-    const SLEEP: Sleep =
-        Sleep { begin: || {}, sleep: || std::thread::sleep(Duration::from_millis(1)), waker: Waker::noop() };
 
     fn soon() -> Instant {
         BoardClock.now().plus(Duration::from_millis(30))
@@ -107,10 +111,8 @@ mod tests {
             arrived.set(arrived.get() + 1);
             Poll::Pending
         }));
-        let turns = Turns::new(background, SLEEP);
-        let ready = |_: &mut Context<'_>| {
-            if arrived.get() < 5 { Poll::Pending } else { Poll::Ready(arrived.get()) }
-        };
+        let turns = Turns::new(background, Sleep::short());
+        let ready = || (arrived.get() >= 5).then(|| arrived.get());
         assert_eq!(turns.wait(Instant::NEVER, ready), Some(5));
     }
 
@@ -121,9 +123,9 @@ mod tests {
             turns_of_the_rest.set(turns_of_the_rest.get() + 1);
             Poll::Pending
         }));
-        let turns = Turns::new(background, SLEEP);
+        let turns = Turns::new(background, Sleep::short());
         let deadline = soon();
-        assert_eq!(turns.wait(deadline, |_| Poll::<()>::Pending), None);
+        assert_eq!(turns.wait(deadline, || None::<()>), None);
         assert!(BoardClock.now() >= deadline);
         assert!(turns_of_the_rest.get() > 0);
         let at = soon();
@@ -150,8 +152,8 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_wakes_the_network_and_does_not_keep_the_board_awake_by_that() {
-        let waker: &'static Waker = Box::leak(Box::new(Arc::new(Flag).into()));
+    fn the_board_sleeps_in_each_turn_in_which_nobody_woke_it() {
+        let waker = Box::leak(Box::new(Waker::from(Arc::new(Flag)).clone()));
         let sleep = Sleep { begin: || IS_WOKEN.store(false, SeqCst), sleep: sleep_unless_woken, waker };
         let (turns_so_far, woken_in) = (Cell::new(0), 3);
         let background = pin!(core::future::poll_fn(|context| {
@@ -162,10 +164,7 @@ mod tests {
             Poll::Pending
         }));
         let turns = Turns::new(background, sleep);
-        let asking = |context: &mut Context<'_>| {
-            context.waker().wake_by_ref();
-            if turns_so_far.get() < 8 { Poll::Pending } else { Poll::Ready(()) }
-        };
+        let asking = || (turns_so_far.get() >= 8).then_some(());
         assert_eq!(turns.wait(Instant::NEVER, asking), Some(()));
         assert_eq!(SLEEPS.load(SeqCst), 7, "in each turn but the one in which the network woke it");
     }
@@ -173,10 +172,10 @@ mod tests {
     #[test]
     fn a_flood_does_not_outlast_the_deadline() {
         let background = pin!(core::future::pending());
-        let turns = Turns::new(background, SLEEP);
+        let turns = Turns::new(background, Sleep::short());
         let deadline = soon();
         let mut served = 0_u32;
-        while turns.wait(deadline, |_| Poll::Ready(())).is_some() {
+        while turns.wait(deadline, || Some(())).is_some() {
             served += 1;
         }
         assert!(served > 0 && BoardClock.now() >= deadline);

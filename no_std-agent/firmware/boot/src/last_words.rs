@@ -54,6 +54,8 @@ pub fn give_up(reason: impl fmt::Display) -> ! {
 }
 
 /// The device has worked for a while: the next crash is the first of a new row.
+// Apart: its frame is not below everything else in each turn.
+#[inline(never)]
 pub(crate) fn end_row() {
     if let Some(crash) = recall() {
         remember(&Crash::untold(0, crash.reason).told());

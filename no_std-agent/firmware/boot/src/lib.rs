@@ -19,9 +19,7 @@ mod run;
 mod sleep;
 
 pub use self::last_words::{give_up, remember_watchdog};
-pub use self::memory::{Lent, Pool};
-pub use self::run::{
-    Button, FactoryPages, Failure, Hardware, IDENTITY_PAGES, Row, SOCKETS, run, tell_and_wait,
-};
+pub use self::memory::{Lent, Pool, TCP_WINDOW_BYTES};
+pub use self::run::{Button, FactoryPages, Failure, Hardware, IDENTITY_PAGES, Row, run, tell_and_wait};
 #[cfg(target_os = "none")]
 pub use self::sleep::{WAIT_FOR_EVENT, block_on};

@@ -8,19 +8,19 @@ use core::task::Poll;
 use core::time::Duration;
 
 use embassy_embedded_hal::flash::partition::BlockingPartition;
-use embassy_net::StackResources;
 use embassy_net_driver::Driver;
 use embassy_sync::blocking_mutex::NoopMutex;
 use embedded_storage::nor_flash::NorFlash;
 use muster_firmware::clock::BoardClock;
 use muster_firmware::device::{Life, Parts};
 use muster_firmware::factory::{self, BadBlock, MAX_SETTINGS_BYTES, MAX_TOKEN_BYTES, Settings};
-use muster_firmware::net::TcpNet;
+use muster_firmware::net::{Sockets, Stack, TcpNet};
 use muster_firmware::platform::Platform;
 use muster_firmware::turns::{Background, Sleep, Turns};
-use muster_firmware::{journal, net, partition};
+use muster_firmware::{journal, partition};
 use muster_nostd_agent::clock::Clock as _;
 use muster_nostd_agent::entropy::{Entropy, NoEntropy};
+use muster_nostd_agent::key::KeyStore;
 use muster_nostd_agent::software::SoftwareKeys;
 use muster_proto::enrollment::{Misuse, Pace};
 use muster_proto::est::Credential;
@@ -131,29 +131,29 @@ where
     let mut pages = FactoryPages::new();
     let (settings, credential) = pages.read(&mut factory, platform)?;
     let mut entropy = entropy.map_err(|_| Failure::Entropy)?;
-    let network = network.ok_or(Failure::Network)?;
+    let mut network = network.ok_or(Failure::Network)?;
     let mut seed = [0; 8];
     entropy.fill(&mut seed).map_err(|_| Failure::Entropy)?;
     let seed = u64::from_le_bytes(seed);
-    let mut resources = StackResources::<SOCKETS>::new();
-    let (stack, mut runner) = embassy_net::new(network, net::config(settings.address), &mut resources, seed);
+    // Not as a pair: it would have a copy of its own.
+    let mut pool = Pool::new();
+    let mut sockets = Sockets::new();
+    let lent = pool.lend();
+    let (receive, send) = (lent.tcp_receive, lent.tcp_send);
+    let stack = Stack::new(&mut network, settings.address, &mut sockets, receive, send, seed);
     let mut row = Row::begin();
-    let networking = pin!(async { match runner.run().await {} });
-    let mut networking: Background<'_> = networking;
     let everything = pin!(poll_fn(|context| {
         row.look();
-        // Neither ends.
-        let _ = networking.as_mut().poll(context);
+        stack.poll(&mut network, context);
+        // It never ends.
         let _ = background.as_mut().poll(context);
         Poll::Pending
     }));
     let turns = Turns::new(everything, sleep);
-    let mut pool = Pool::new();
-    let lent = pool.lend();
     let parts = Parts {
         settings: &settings,
         credential,
-        net: TcpNet::new(stack, &turns, &settings.hosts, lent.tcp_receive, lent.tcp_send),
+        net: TcpNet::new(&stack, &turns, &settings.hosts),
         identities,
         factory,
         keys: SoftwareKeys,
@@ -163,8 +163,16 @@ where
         pace: Pace::default(),
         seed,
     };
-    let mut life = Life::start(parts).map_err(|_| Failure::Store)?;
+    let mut life = start(parts)?;
     life.run().map_err(Failure::Misuse)
+}
+
+// Apart: what starting needs of the stack is given back.
+#[inline(never)]
+fn start<I: NorFlash, T: NorFlash, K: KeyStore, E: Entropy, P: Platform>(
+    parts: Parts<'_, I, T, K, E, P>,
+) -> Result<Life<'_, I, T, K, E, P>, Failure> {
+    Life::start(parts).map_err(|_| Failure::Store)
 }
 
 /// Memory for what is read of the factory's pages.
@@ -214,6 +222,7 @@ impl FactoryPages {
 ///
 /// # Errors
 /// The flash's.
+#[inline(never)]
 pub fn tell_and_wait<F: NorFlash>(
     platform: &impl Platform,
     journal: &mut F,
@@ -262,8 +271,6 @@ const STEADY_AFTER: Duration = Duration::from_secs(10 * 60);
 pub const IDENTITY_PAGES: u32 = 4;
 const _: () =
     assert!(partition::PAGES + journal::PAGES + IDENTITY_PAGES == DATA_PAGES, "the layout of all boards");
-/// One for TCP, two that the stack needs for DHCP and DNS.
-pub const SOCKETS: usize = 3;
 
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,8 @@ static WAKER: Waker = unsafe { Waker::from_raw(RAW) };
 
 const RAW: RawWaker = RawWaker::new(ptr::null(), &FUNCTIONS);
 
-const FUNCTIONS: RawWakerVTable = RawWakerVTable::new(|_| RAW, |_| wake(), |_| wake(), |_| {});
+// At one address, by which a queue of timers knows the waker.
+static FUNCTIONS: RawWakerVTable = RawWakerVTable::new(|_| RAW, |_| wake(), |_| wake(), |_| {});
 
 fn wake() {
     IS_WOKEN.store(true, Ordering::SeqCst);

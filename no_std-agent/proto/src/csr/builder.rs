@@ -31,14 +31,14 @@ impl P256Point {
         &self.0
     }
 
-    pub(crate) fn write_spki(&self, writer: &mut Writer<'_>) -> Result<(), ShortBuffer> {
+    pub(crate) fn write_spki(&self, writer: &mut Writer<'_>) {
         writer.nested(Tag::SEQUENCE, |info| {
-            info.bit_string(&self.0)?;
+            info.bit_string(&self.0);
             info.nested(Tag::SEQUENCE, |algorithm| {
-                algorithm.oid(Oid::SECP256R1)?;
-                algorithm.oid(Oid::EC_PUBLIC_KEY)
-            })
-        })
+                algorithm.oid(Oid::SECP256R1);
+                algorithm.oid(Oid::EC_PUBLIC_KEY);
+            });
+        });
     }
 }
 
@@ -79,12 +79,12 @@ impl Draft {
     ) -> Result<Self, ShortBuffer> {
         let mut writer = Writer::new(buffer);
         writer.nested(Tag::SEQUENCE, |info| {
-            info.nested(Tag::context_constructed(0), |set| write_attributes(set, attributes))?;
-            key.write_spki(info)?;
-            write_subject(info, subject)?;
-            info.element(Tag::INTEGER, &[0])
-        })?;
-        let signed_len = writer.written();
+            info.nested(Tag::context_constructed(0), |set| write_attributes(set, attributes));
+            key.write_spki(info);
+            write_subject(info, subject);
+            info.element(Tag::INTEGER, &[0]);
+        });
+        let signed_len = writer.finish()?;
         let start = buffer.len() - signed_len;
         if start < HEADER_BYTES {
             return Err(ShortBuffer);
@@ -111,17 +111,17 @@ impl Draft {
         // Written into scratch of its own, because the writer fills from the end and the request does not end there.
         let mut scratch = [0; MAX_SIGNATURE_BYTES + SIGNATURE_FRAME_BYTES];
         let mut tail = Writer::new(&mut scratch);
-        tail.bit_string(signature)
-            .and_then(|()| tail.nested(Tag::SEQUENCE, |algorithm| algorithm.oid(Oid::ECDSA_WITH_SHA256)))?;
-        let tail_len = tail.written();
+        tail.bit_string(signature);
+        tail.nested(Tag::SEQUENCE, |algorithm| algorithm.oid(Oid::ECDSA_WITH_SHA256));
+        let tail_len = tail.finish()?;
         let tail = scratch.get(scratch.len() - tail_len..).ok_or(ShortBuffer)?;
 
         let body_end = HEADER_BYTES + self.signed_len;
         buffer.get_mut(body_end..body_end + tail_len).ok_or(ShortBuffer)?.copy_from_slice(tail);
         let body_len = self.signed_len + tail_len;
         let mut header = Writer::new(buffer.get_mut(..HEADER_BYTES).ok_or(ShortBuffer)?);
-        header.header(Tag::SEQUENCE, body_len)?;
-        let header_len = header.written();
+        header.header(Tag::SEQUENCE, body_len);
+        let header_len = header.finish()?;
         buffer.copy_within(HEADER_BYTES - header_len..body_end + tail_len, 0);
         Ok(header_len + body_len)
     }
@@ -145,7 +145,7 @@ impl From<ShortBuffer> for SignatureError {
 /// BIT STRING header with its count of unused bits, and the AlgorithmIdentifier.
 const SIGNATURE_FRAME_BYTES: usize = 16;
 
-fn write_subject(writer: &mut Writer<'_>, subject: Subject<'_>) -> Result<(), ShortBuffer> {
+fn write_subject(writer: &mut Writer<'_>, subject: Subject<'_>) {
     let name = match subject {
         Subject::Encoded(name) => return writer.bytes(name),
         Subject::CommonName(name) => name,
@@ -153,61 +153,60 @@ fn write_subject(writer: &mut Writer<'_>, subject: Subject<'_>) -> Result<(), Sh
     writer.nested(Tag::SEQUENCE, |names| {
         names.nested(Tag::SET, |set| {
             set.nested(Tag::SEQUENCE, |attribute| {
-                attribute.element(Tag::UTF8_STRING, name.as_bytes())?;
-                attribute.oid(Oid::COMMON_NAME)
-            })
-        })
-    })
+                attribute.element(Tag::UTF8_STRING, name.as_bytes());
+                attribute.oid(Oid::COMMON_NAME);
+            });
+        });
+    });
 }
 
 /// Writes the SET OF attributes, which DER orders by their encodings (X.690 §11.6).
-fn write_attributes(set: &mut Writer<'_>, attributes: &Attributes<'_>) -> Result<(), ShortBuffer> {
+fn write_attributes(set: &mut Writer<'_>, attributes: &Attributes<'_>) {
     let before = set.written();
-    write_password(set, attributes.challenge_password)?;
+    write_password(set, attributes.challenge_password);
     let password_len = set.written() - before;
-    write_extension_request(set, attributes.extensions)?;
+    write_extension_request(set, attributes.extensions);
     set.order_last_two(set.written() - before - password_len, password_len);
-    Ok(())
 }
 
-fn write_password(set: &mut Writer<'_>, password: Option<&str>) -> Result<(), ShortBuffer> {
-    let Some(password) = password else { return Ok(()) };
+fn write_password(set: &mut Writer<'_>, password: Option<&str>) {
+    let Some(password) = password else { return };
     set.nested(Tag::SEQUENCE, |attribute| {
-        attribute.nested(Tag::SET, |values| values.element(Tag::UTF8_STRING, password.as_bytes()))?;
-        attribute.oid(Oid::CHALLENGE_PASSWORD)
-    })
+        attribute.nested(Tag::SET, |values| values.element(Tag::UTF8_STRING, password.as_bytes()));
+        attribute.oid(Oid::CHALLENGE_PASSWORD);
+    });
 }
 
-fn write_extension_request(set: &mut Writer<'_>, extensions: &[Extension<'_>]) -> Result<(), ShortBuffer> {
+fn write_extension_request(set: &mut Writer<'_>, extensions: &[Extension<'_>]) {
     if extensions.is_empty() {
-        return Ok(());
+        return;
     }
     set.nested(Tag::SEQUENCE, |attribute| {
         attribute.nested(Tag::SET, |values| {
             values.nested(Tag::SEQUENCE, |list| {
-                extensions.iter().rev().try_for_each(|extension| write_extension(list, extension))
-            })
-        })?;
-        attribute.oid(Oid::EXTENSION_REQUEST)
-    })
+                for extension in extensions.iter().rev() {
+                    write_extension(list, extension);
+                }
+            });
+        });
+        attribute.oid(Oid::EXTENSION_REQUEST);
+    });
 }
 
-fn write_extension(list: &mut Writer<'_>, extension: &Extension<'_>) -> Result<(), ShortBuffer> {
+fn write_extension(list: &mut Writer<'_>, extension: &Extension<'_>) {
     list.nested(Tag::SEQUENCE, |fields| {
-        fields.element(Tag::OCTET_STRING, extension.value)?;
+        fields.element(Tag::OCTET_STRING, extension.value);
         if extension.critical {
-            fields.element(Tag::BOOLEAN, &[0xff])?;
+            fields.element(Tag::BOOLEAN, &[0xff]);
         }
-        fields.oid(extension.id)
-    })
+        fields.oid(extension.id);
+    });
 }
 
 /// Whether `bytes` are two positive INTEGERs of at most 33 octets in a SEQUENCE.
 fn is_signature(bytes: &[u8]) -> bool {
     fn read(bytes: &[u8]) -> Result<bool, crate::der::DerError> {
-        let mut outer = Reader::new(bytes);
-        let mut pair = outer.sequence()?;
-        outer.end()?;
+        let mut pair = Reader::only(bytes, Tag::SEQUENCE)?;
         let (r, s) = (pair.integer()?, pair.integer()?);
         pair.end()?;
         let positive = |n: &[u8]| n.len() <= 33 && n.first().is_some_and(|b| b & 0x80 == 0) && n != [0];

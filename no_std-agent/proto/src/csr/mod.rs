@@ -8,4 +8,4 @@ mod builder;
 mod request;
 
 pub use builder::{Attributes, Draft, P256Point, SignatureError, Subject};
-pub use request::{CertificationRequest, CsrError};
+pub use request::{CertificationRequest, CsrError, RequestedAttributes};

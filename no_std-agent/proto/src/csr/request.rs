@@ -7,7 +7,7 @@ use crate::x509::{PublicKey, SignatureAlgorithm, Verify, VerifyError, read_name}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CsrError {
     /// The structure is not DER, or not a request's.
-    Malformed(DerError),
+    Malformed,
     /// Not version 0, the only one there is.
     Version,
     /// Not signed with ECDSA and SHA-256.
@@ -15,13 +15,13 @@ pub enum CsrError {
 }
 
 impl From<DerError> for CsrError {
-    fn from(error: DerError) -> Self {
-        Self::Malformed(error)
+    fn from(_: DerError) -> Self {
+        Self::Malformed
     }
 }
 
 /// A parsed request; all slices point into the bytes it was parsed from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct CertificationRequest<'a> {
     /// The whole encoding.
     pub der: &'a [u8],
@@ -29,26 +29,29 @@ pub struct CertificationRequest<'a> {
     pub subject: &'a [u8],
     /// The key that a certificate is asked for.
     pub key: PublicKey<'a>,
-    /// The text of challengePassword, if there is one.
-    pub challenge_password: Option<&'a [u8]>,
-    /// The content of the requested Extensions, if any are asked for.
-    pub extensions: Option<&'a [u8]>,
+    attributes: Reader<'a>,
     signed: &'a [u8],
     signature: &'a [u8],
 }
 
+/// What is asked for in a request beside name and key, as far as it means something here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestedAttributes<'a> {
+    /// The text of challengePassword, if there is one.
+    pub challenge_password: Option<&'a [u8]>,
+    /// The content of the requested Extensions, if any are asked for.
+    pub extensions: Option<&'a [u8]>,
+}
+
 impl<'a> CertificationRequest<'a> {
-    /// Reads exactly one request. Its signature is not checked yet.
+    /// Reads exactly one request. Its signature is not checked yet, nor are its attributes read.
     ///
     /// # Errors
     /// [`CsrError`]; bytes after the request are an error too.
     pub fn parse(der: &'a [u8]) -> Result<Self, CsrError> {
-        let mut outer = Reader::new(der);
-        let mut request = outer.sequence()?;
-        outer.end()?;
-        let signed = request.element(Tag::SEQUENCE)?;
-        let algorithm = request.element(Tag::SEQUENCE)?;
-        let mut algorithm = Reader::new(algorithm.value);
+        let mut request = Reader::only(der, Tag::SEQUENCE)?;
+        let signed = request.whole(Tag::SEQUENCE)?;
+        let mut algorithm = request.sequence()?;
         if algorithm.oid()? != Oid::ECDSA_WITH_SHA256 {
             return Err(CsrError::Algorithm);
         }
@@ -56,7 +59,7 @@ impl<'a> CertificationRequest<'a> {
         let signature = request.octet_aligned_bit_string()?;
         request.end()?;
 
-        let mut info = Reader::new(signed.value);
+        let mut info = Reader::only(signed, Tag::SEQUENCE)?;
         if info.small_integer()? != 0 {
             return Err(CsrError::Version);
         }
@@ -64,17 +67,7 @@ impl<'a> CertificationRequest<'a> {
         let key = PublicKey::read(&mut info)?;
         let attributes = info.enter(Tag::context_constructed(0))?;
         info.end()?;
-        let mut parsed = Self {
-            der,
-            subject,
-            key,
-            challenge_password: None,
-            extensions: None,
-            signed: signed.whole,
-            signature,
-        };
-        parsed.read_attributes(attributes)?;
-        Ok(parsed)
+        Ok(Self { der, subject, key, attributes, signed, signature })
     }
 
     /// Checks that the request is signed by the key it carries: proof of possession (RFC 2986 §4.2).
@@ -85,7 +78,13 @@ impl<'a> CertificationRequest<'a> {
         verifier.verify(&self.key, SignatureAlgorithm::EcdsaSha256, self.signed, self.signature)
     }
 
-    fn read_attributes(&mut self, mut attributes: Reader<'a>) -> Result<(), DerError> {
+    /// Reads the attributes.
+    ///
+    /// # Errors
+    /// [`DerError`] when they break their syntax.
+    pub fn attributes(&self) -> Result<RequestedAttributes<'a>, DerError> {
+        let mut attributes = self.attributes;
+        let mut found = RequestedAttributes::default();
         while !attributes.is_empty() {
             let mut attribute = attributes.sequence()?;
             let id = attribute.oid()?;
@@ -95,15 +94,15 @@ impl<'a> CertificationRequest<'a> {
                 Oid::CHALLENGE_PASSWORD => {
                     let text = values.any()?;
                     if !matches!(text.tag, Tag::UTF8_STRING | Tag::PRINTABLE_STRING | Tag::IA5_STRING) {
-                        return Err(DerError::UnexpectedTag(text.tag));
+                        return Err(DerError);
                     }
-                    self.challenge_password = Some(text.value);
+                    found.challenge_password = Some(text.value);
                 }
-                Oid::EXTENSION_REQUEST => self.extensions = Some(values.element(Tag::SEQUENCE)?.value),
+                Oid::EXTENSION_REQUEST => found.extensions = Some(values.value(Tag::SEQUENCE)?),
                 _ => continue,
             }
             values.end()?;
         }
-        Ok(())
+        Ok(found)
     }
 }

@@ -1,8 +1,8 @@
 //! DER (X.690): a strict reader and a writer, both without copies and without heap.
 //!
 //! Only what PKIX needs: definite lengths up to 65,535 bytes, low tag numbers, minimal encodings. There is one
-//! encoding for a value; everything else is an error that says which rule was broken. The reader never recurses
-//! by itself: nesting is as deep as the calling parser's own code, so hostile depth costs nothing.
+//! encoding for a value; everything else is an error. The reader never recurses by itself: nesting is as deep as the
+//! calling parser's own code, so hostile depth costs nothing.
 
 mod oid;
 mod reader;

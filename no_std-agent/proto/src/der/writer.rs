@@ -2,15 +2,18 @@
 //!
 //! The last element is written first, so every length is known when its header is written and nothing is moved
 //! or measured twice. Calls therefore come in the reverse of the order in which a reader will see the elements.
+//! Whether all of it fitted is asked once, at the end.
 
 use super::{Oid, Tag};
 use crate::ShortBuffer;
 
-/// A buffer that fills from its end.
+/// A buffer that fills from its end. After something that does not fit nothing more is written, and
+/// [`finish`](Self::finish) says so.
 #[derive(Debug)]
 pub struct Writer<'a> {
     buffer: &'a mut [u8],
     start: usize,
+    is_short: bool,
 }
 
 impl<'a> Writer<'a> {
@@ -18,60 +21,45 @@ impl<'a> Writer<'a> {
     #[must_use]
     pub const fn new(buffer: &'a mut [u8]) -> Self {
         let start = buffer.len();
-        Self { buffer, start }
+        Self { buffer, start, is_short: false }
     }
 
     /// Puts `bytes` in front of what is there.
-    ///
-    /// # Errors
-    /// [`ShortBuffer`].
-    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), ShortBuffer> {
-        let start = self.start.checked_sub(bytes.len()).ok_or(ShortBuffer)?;
-        let place = self.buffer.get_mut(start..self.start).ok_or(ShortBuffer)?;
-        place.copy_from_slice(bytes);
-        self.start = start;
-        Ok(())
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        let start = self.start.checked_sub(bytes.len()).filter(|_| !self.is_short);
+        match start.and_then(|start| self.buffer.get_mut(start..self.start)) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                self.start -= bytes.len();
+            }
+            None => self.is_short = true,
+        }
     }
 
     /// Puts an element with this content in front of what is there.
-    ///
-    /// # Errors
-    /// [`ShortBuffer`].
-    pub fn element(&mut self, tag: Tag, value: &[u8]) -> Result<(), ShortBuffer> {
-        self.nested(tag, |writer| writer.bytes(value))
+    pub fn element(&mut self, tag: Tag, value: &[u8]) {
+        self.nested(tag, |writer| writer.bytes(value));
     }
 
-    /// Puts an element in front of what is there; `content` writes what is inside, last part first.
-    ///
-    /// # Errors
-    /// [`ShortBuffer`], also when the content is over 65,535 bytes.
-    pub fn nested(
-        &mut self,
-        tag: Tag,
-        content: impl FnOnce(&mut Self) -> Result<(), ShortBuffer>,
-    ) -> Result<(), ShortBuffer> {
+    /// Puts an element in front of what is there; `content` writes what is inside, last part first. A content of over
+    /// 65,535 bytes does not fit anywhere.
+    pub fn nested(&mut self, tag: Tag, content: impl FnOnce(&mut Self)) {
         let end = self.start;
-        content(self)?;
-        self.header(tag, end - self.start)
+        content(self);
+        self.header(tag, end - self.start);
     }
 
     /// Puts an OBJECT IDENTIFIER in front of what is there.
-    ///
-    /// # Errors
-    /// [`ShortBuffer`].
-    pub fn oid(&mut self, oid: Oid<'_>) -> Result<(), ShortBuffer> {
-        self.element(Tag::OID, oid.0)
+    pub fn oid(&mut self, oid: Oid<'_>) {
+        self.element(Tag::OID, oid.0);
     }
 
     /// Puts a BIT STRING of whole bytes in front of what is there.
-    ///
-    /// # Errors
-    /// [`ShortBuffer`].
-    pub fn bit_string(&mut self, bits: &[u8]) -> Result<(), ShortBuffer> {
+    pub fn bit_string(&mut self, bits: &[u8]) {
         self.nested(Tag::BIT_STRING, |writer| {
-            writer.bytes(bits)?;
-            writer.bytes(&[0])
-        })
+            writer.bytes(bits);
+            writer.bytes(&[0]);
+        });
     }
 
     /// Orders the two elements written last by their encodings, as a SET OF needs (X.690 §11.6). The one in
@@ -84,14 +72,27 @@ impl<'a> Writer<'a> {
     }
 
     /// Bytes written so far.
-    #[must_use]
-    pub const fn written(&self) -> usize {
+    pub(crate) const fn written(&self) -> usize {
         self.buffer.len() - self.start
     }
 
+    /// Bytes written, which are the last ones of the buffer.
+    ///
+    /// # Errors
+    /// [`ShortBuffer`] when something did not fit.
+    pub const fn finish(self) -> Result<usize, ShortBuffer> {
+        if self.is_short { Err(ShortBuffer) } else { Ok(self.written()) }
+    }
+
     /// Puts identifier and length octets in front of `length` bytes of content.
-    pub(crate) fn header(&mut self, tag: Tag, length: usize) -> Result<(), ShortBuffer> {
-        match u16::try_from(length).map_err(|_| ShortBuffer)?.to_be_bytes() {
+    // Once in an image, as it is called for each element.
+    #[inline(never)]
+    pub(crate) fn header(&mut self, tag: Tag, length: usize) {
+        let Ok(length) = u16::try_from(length) else {
+            self.is_short = true;
+            return;
+        };
+        match length.to_be_bytes() {
             [0, low] if low < 0x80 => self.bytes(&[tag.0, low]),
             [0, low] => self.bytes(&[tag.0, 0x81, low]),
             [high, low] => self.bytes(&[tag.0, 0x82, high, low]),
@@ -111,8 +112,8 @@ mod tests {
     fn write(size: usize, value: &[u8]) -> Result<Vec<u8>, ShortBuffer> {
         let mut buffer = vec![0; size];
         let mut writer = Writer::new(&mut buffer);
-        writer.element(Tag::OCTET_STRING, value)?;
-        let written = writer.written();
+        writer.element(Tag::OCTET_STRING, value);
+        let written = writer.finish()?;
         Ok(buffer.split_off(size - written))
     }
 
@@ -135,5 +136,17 @@ mod tests {
         }
         assert!(write(203, &value).is_ok());
         assert_eq!(write(70_000, &[0; 65_536]), Err(ShortBuffer));
+    }
+
+    #[test]
+    fn nothing_is_written_after_what_did_not_fit() {
+        let mut buffer = [7; 4];
+        let mut writer = Writer::new(&mut buffer);
+        writer.nested(Tag::SEQUENCE, |inside| {
+            inside.bytes(&[0; 5]);
+            inside.bytes(&[1]);
+        });
+        assert_eq!(writer.finish(), Err(ShortBuffer));
+        assert_eq!(buffer, [7; 4]);
     }
 }

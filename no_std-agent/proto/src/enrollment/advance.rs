@@ -14,19 +14,17 @@ use crate::csr::{P256Point, SignatureError};
 use crate::csrattrs::Wish;
 use crate::est::Operation;
 use crate::http::ResponseReader;
-use crate::time::Instant;
+use crate::time::{Instant, Millis};
 use crate::x509::{Moment, Verify};
 
-use core::time::Duration;
-
 /// For name resolution, TCP and a TLS handshake in software on a slow board over a bad link.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Millis = Millis::from_secs(60);
 
 /// For one request and its answer; a CA with an HSM behind it may take seconds.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Millis = Millis::from_secs(60);
 
 /// The least part of a certificate's life before it may be renewed, up to the ceiling of the pace.
-const MIN_HOLD_FRACTION: u32 = 16;
+const MIN_HOLD_FRACTION: u64 = 16;
 
 /// What there is to achieve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +77,7 @@ impl<V: Verify> Enrollment<'_, V> {
             Some(link) if link.connect == wanted => self.advance_on(link, goal),
             _ => {
                 self.hang_up();
-                let until = self.now.plus(CONNECT_TIMEOUT);
+                let until = self.now.after(CONNECT_TIMEOUT);
                 self.step = Step::Connecting { connect: wanted, asked: false, until };
             }
         }
@@ -111,7 +109,8 @@ impl<V: Verify> Enrollment<'_, V> {
 
     fn exchange(&mut self, operation: Operation) {
         self.reader = ResponseReader::new();
-        self.step = Step::Exchanging { operation, sent: Some(0), until: self.now.plus(ANSWER_TIMEOUT) };
+        self.heard = None;
+        self.step = Step::Exchanging { operation, sent: Some(0), until: self.now.after(ANSWER_TIMEOUT) };
     }
 
     pub(super) fn wanted_connect(&self) -> Connect {
@@ -158,7 +157,7 @@ impl<V: Verify> Enrollment<'_, V> {
 
     fn rest_until(&self) -> Instant {
         let Some(window) = self.current.window() else { return self.retry_at };
-        let over_at = window.expires_at().plus(Duration::from_secs(1));
+        let over_at = window.expires_at().after(Millis::from_secs(1));
         let wake_at = match self.goal() {
             Goal::Nothing if self.candidate.label().is_some() => Instant::NEVER,
             // Not before the retry time: that also spreads a fleet that boots after all its windows opened.
@@ -288,11 +287,11 @@ impl<V: Verify> Enrollment<'_, V> {
             self.wait_after(Setback::Passing)
         } else {
             self.back_off.answered();
-            self.config.pace.floor
+            Millis::of(self.config.pace.floor)
         };
-        let left = window.map(|window| window.expires_at().since(at));
-        let hold = (left.unwrap_or_default() / MIN_HOLD_FRACTION).min(self.config.pace.ceiling);
-        self.retry_at = self.now.plus(hold.max(least));
+        let left = window.map_or(Millis::ZERO, |window| window.expires_at().millis_since(at));
+        let hold = left.part(MIN_HOLD_FRACTION).min(Millis::of(self.config.pace.ceiling));
+        self.retry_at = self.now.after(hold.max(least));
         self.pending = false;
         self.forced = false;
         self.proof = ProofChoice::Certificate;
@@ -346,7 +345,7 @@ impl<V: Verify> Enrollment<'_, V> {
         if !self.forced && self.candidate.label().is_none() {
             self.forced = true;
             let wait = self.wait_after(Setback::Passing);
-            self.retry_at = self.retry_at.max(self.now.plus(wait));
+            self.retry_at = self.retry_at.max(self.now.after(wait));
         }
         Ok(())
     }
@@ -355,11 +354,11 @@ impl<V: Verify> Enrollment<'_, V> {
     pub(super) fn fail(&mut self, failure: Failure, setback: Setback) {
         self.hang_up();
         self.step = Step::Rest;
-        self.retry_at = self.now.plus(self.wait_after(setback));
+        self.retry_at = self.now.after(self.wait_after(setback));
         self.events.push(Event::Failed(failure, self.retry_at));
     }
 
-    pub(super) fn wait_after(&mut self, setback: Setback) -> Duration {
+    pub(super) fn wait_after(&mut self, setback: Setback) -> Millis {
         let window = self.current.window();
         let longest = ceilings(&self.config.pace, window.as_ref(), self.clock.at_least(self.now));
         self.back_off.after(setback, &self.config.pace, longest, &mut self.jitter)

@@ -2,9 +2,8 @@
 //!
 //! The server's `Date` is looked at first: it may be what the clock was missing to judge the rest.
 
-use core::time::Duration;
-
 use super::advance::Goal;
+use super::authorities::anchors;
 use super::input::Misuse;
 use super::issue::{self, Expected};
 use super::pace::Setback;
@@ -14,17 +13,17 @@ use crate::cms;
 use crate::csrattrs::CsrAttributes;
 use crate::est::Operation;
 use crate::http::{ContentType, Head, Progress, RetryAfter};
-use crate::time::UnixTime;
-use crate::x509::{Moment, PathError, Verify};
+use crate::time::{Millis, UnixTime};
+use crate::x509::{Bundle, Moment, PathError, Verify};
 
 /// How long to wait after a 202 that does not say (RFC 7030 §4.2.3 asks for Retry-After).
-const DEFAULT_POSTPONEMENT: Duration = Duration::from_secs(60);
+const DEFAULT_POSTPONEMENT_S: u32 = 60;
 
 /// A step of the clock that is worth an event.
-const CLOCK_EVENT_STEP: Duration = Duration::from_secs(60);
+const CLOCK_EVENT_STEP: Millis = Millis::from_secs(60);
 
 impl<V: Verify> Enrollment<'_, V> {
-    pub(super) fn received(&mut self, bytes: &[u8]) -> Result<(), Misuse> {
+    pub(super) fn received(&mut self, bytes: &[u8], inbox: &mut [u8]) -> Result<(), Misuse> {
         if self.link.is_none() {
             return Err(Misuse::Unasked);
         }
@@ -33,26 +32,28 @@ impl<V: Verify> Enrollment<'_, V> {
             self.drop_link();
             return Ok(());
         };
-        match self.reader.feed(bytes, self.inbox) {
-            Ok(Progress::Partial) => {}
-            Ok(Progress::Complete { head, body_len }) => {
-                self.answered(operation, &head, body_len, sent.is_none())
+        match self.reader.feed(bytes, inbox) {
+            Ok(Progress::Partial) => self.heard = self.reader.status(inbox),
+            Ok(Progress::Complete { body_len }) => {
+                let head = *self.reader.head();
+                let body = inbox.get_mut(..body_len).unwrap_or_default();
+                self.answered(operation, &head, body, sent.is_none());
             }
             Err(error) => self.fail(Failure::Answer(error), Setback::Passing),
         }
         Ok(())
     }
 
-    fn answered(&mut self, operation: Operation, head: &Head, body_len: usize, all_sent: bool) {
+    fn answered(&mut self, operation: Operation, head: &Head, body: &mut [u8], all_sent: bool) {
         let bootstrap = self.link.is_some_and(|link| link.connect.trust == ServerTrust::Bootstrap);
         if !bootstrap && !self.take_date(head.date) {
             return self.fail(Failure::Clock, Setback::Passing);
         }
         self.step = Step::Rest;
         let done = match operation {
-            Operation::CaCerts => self.take_authorities(head, body_len, bootstrap),
-            Operation::CsrAttributes => self.take_wishes(head, body_len),
-            Operation::SimpleEnroll | Operation::SimpleReenroll => self.take_certificate(head, body_len),
+            Operation::CaCerts => self.take_authorities(head, body, bootstrap),
+            Operation::CsrAttributes => self.take_wishes(head, body),
+            Operation::SimpleEnroll | Operation::SimpleReenroll => self.take_certificate(head, body),
         };
         match done {
             // An answer before the end of the request leaves the rest of the request in the way.
@@ -74,7 +75,9 @@ impl<V: Verify> Enrollment<'_, V> {
         let after = self.clock.at_least(self.now);
         let moved = match before {
             Moment::NotBefore(_) => true,
-            Moment::Known(before) => before.since(after).max(after.since(before)) >= CLOCK_EVENT_STEP,
+            Moment::Known(before) => {
+                before.millis_since(after).max(after.millis_since(before)) >= CLOCK_EVENT_STEP
+            }
         };
         if moved {
             self.events.push(Event::ClockSet(after));
@@ -82,12 +85,11 @@ impl<V: Verify> Enrollment<'_, V> {
         true
     }
 
-    fn take_authorities(&mut self, head: &Head, body_len: usize, bootstrap: bool) -> Result<(), Refusal> {
+    fn take_authorities(&mut self, head: &Head, body: &mut [u8], bootstrap: bool) -> Result<(), Refusal> {
         self.check_status(head)?;
-        let anchors = self.anchors();
         let goal = self.goal();
-        let payload = decode(self.inbox, body_len, head, ContentType::Pkcs7)?;
-        let bundle = cms::certificates(payload).map_err(lasting)?;
+        let anchors = anchors(&self.config.trust);
+        let bundle = certificates(body, head)?;
         if anchors.fingerprint.is_some() && bundle.pinned_by(&anchors).is_none() {
             return Err((Failure::AuthorityMissing, Setback::Lasting));
         }
@@ -102,22 +104,22 @@ impl<V: Verify> Enrollment<'_, V> {
     }
 
     /// A server without wishes, or with an error in their place, has none: they are advice.
-    fn take_wishes(&mut self, head: &Head, body_len: usize) -> Result<(), Refusal> {
+    fn take_wishes(&mut self, head: &Head, body: &mut [u8]) -> Result<(), Refusal> {
         self.wishes = Some(CsrAttributes::default());
-        if head.status != 200 || body_len == 0 {
+        if head.status != 200 || body.is_empty() {
             return match head.status {
                 401 | 429 | 503 => self.check_status(head),
                 _ => Ok(()),
             };
         }
-        let payload = decode(self.inbox, body_len, head, ContentType::CsrAttributes)?;
+        let payload = decode(body, head, ContentType::CsrAttributes)?;
         let wishes = CsrAttributes::parse(payload)
-            .map_err(|error| (Failure::Payload(PayloadError::CsrAttributes(error)), Setback::Lasting))?;
+            .map_err(|_| (Failure::Payload(PayloadError::CsrAttributes), Setback::Lasting))?;
         self.wishes = Some(wishes);
         if self.meets_wishes() { Ok(()) } else { Err((Failure::WishUnmet, Setback::Lasting)) }
     }
 
-    fn take_certificate(&mut self, head: &Head, body_len: usize) -> Result<(), Refusal> {
+    fn take_certificate(&mut self, head: &Head, body: &mut [u8]) -> Result<(), Refusal> {
         if head.status == 202 {
             self.postpone(head);
             return Ok(());
@@ -131,7 +133,7 @@ impl<V: Verify> Enrollment<'_, V> {
             return Err((Failure::Status(head.status), self.setback_of_refusal()));
         }
         self.check_status(head)?;
-        let shelved = self.shelve(head, body_len);
+        let shelved = self.shelve(head, body);
         match shelved {
             Ok(()) => self.step = Step::StoringPair { asked: false },
             // It may be our time that is wrong, and another request could not use the same one-time token.
@@ -144,13 +146,12 @@ impl<V: Verify> Enrollment<'_, V> {
         shelved
     }
 
-    /// Checks the certificate in the inbox and puts it with its chain on the candidate's shelf.
-    fn shelve(&mut self, head: &Head, body_len: usize) -> Result<(), Refusal> {
+    /// Checks the certificate in `body` and puts it with its chain on the candidate's shelf.
+    fn shelve(&mut self, head: &Head, body: &mut [u8]) -> Result<(), Refusal> {
         let moment = self.moment();
-        let anchors = self.anchors();
         let slot = self.next_slot();
-        let payload = decode(self.inbox, body_len, head, ContentType::Pkcs7)?;
-        let answer = cms::certificates(payload).map_err(lasting)?;
+        let anchors = anchors(&self.config.trust);
+        let answer = certificates(body, head)?;
         let Some(key) = self.desk.key() else { return Err((Failure::Status(head.status), Setback::Passing)) };
         let expected = Expected { key, identity: &self.config.identity, current: self.current.leaf() };
         let issued =
@@ -160,22 +161,22 @@ impl<V: Verify> Enrollment<'_, V> {
         let generation = self.current.label().map_or(0, |label| label.generation.saturating_add(1));
         let chain = core::iter::once(issued.leaf.der).chain(issued.path.intermediates());
         self.candidate
-            .fill(slot, generation, window, chain)
+            .fill(slot, generation, window, &mut chain.take(self.config.presents.most()))
             .map_err(|_| (Failure::Memory(Place::Candidate), Setback::Lasting))
     }
 
     fn postpone(&mut self, head: &Head) {
-        let wait = self.told_wait(head).unwrap_or(DEFAULT_POSTPONEMENT);
+        let wait = self.told_wait(head).unwrap_or(DEFAULT_POSTPONEMENT_S);
         self.pending = true;
         self.hang_up();
-        self.retry_at = self.now.plus(self.wait_after(Setback::Told(wait)));
+        self.retry_at = self.now.after(self.wait_after(Setback::Told(wait)));
         self.back_off.answered();
         self.events.push(Event::Postponed(self.retry_at));
     }
 
     /// What an answer that ended before its time was about, as far as it says: a refusal is one without its text.
     pub(super) fn cut_off(&mut self, operation: Operation) -> Option<Refusal> {
-        let status = self.reader.status(self.inbox)?;
+        let status = self.heard?;
         let enrols = matches!(operation, Operation::SimpleEnroll | Operation::SimpleReenroll);
         let setback = match status {
             ..300 => return Some((Failure::CutOff(status), Setback::Passing)),
@@ -194,12 +195,14 @@ impl<V: Verify> Enrollment<'_, V> {
         Err((Failure::Status(head.status), setback))
     }
 
-    fn told_wait(&self, head: &Head) -> Option<Duration> {
+    /// How long the server says to wait, in seconds.
+    fn told_wait(&self, head: &Head) -> Option<u32> {
         match head.retry_after? {
-            RetryAfter::Seconds(seconds) => Some(Duration::from_secs(seconds.into())),
+            RetryAfter::Seconds(seconds) => Some(seconds),
             RetryAfter::At(time) => {
                 let present = head.date.unwrap_or_else(|| self.clock.at_least(self.now));
-                Some(time.since(present))
+                let seconds = time.as_secs().saturating_sub(present.as_secs());
+                Some(u32::try_from(seconds).unwrap_or(u32::MAX))
             }
         }
     }
@@ -218,17 +221,18 @@ fn lasting(error: impl Into<PayloadError>) -> Refusal {
     (Failure::Payload(error.into()), Setback::Lasting)
 }
 
+/// The certificates in the body.
+// Once in an image, for two operations.
+#[inline(never)]
+fn certificates<'b>(body: &'b mut [u8], head: &Head) -> Result<Bundle<'b>, Refusal> {
+    cms::certificates(decode(body, head, ContentType::Pkcs7)?).map_err(lasting)
+}
+
 /// Takes the base64 off the body.
-fn decode<'i>(
-    inbox: &'i mut [u8],
-    body_len: usize,
-    head: &Head,
-    expected: ContentType,
-) -> Result<&'i [u8], Refusal> {
+fn decode<'b>(body: &'b mut [u8], head: &Head, expected: ContentType) -> Result<&'b [u8], Refusal> {
     // A server that says nothing is taken at its payload, which is checked anyway.
     if head.content_type != expected && head.content_type != ContentType::Unsaid {
         return Err((Failure::Payload(PayloadError::ContentType), Setback::Lasting));
     }
-    let body = inbox.get_mut(..body_len).unwrap_or_default();
     base64::decode_in_place(body).map(|bytes| &*bytes).map_err(lasting)
 }

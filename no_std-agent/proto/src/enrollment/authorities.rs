@@ -36,9 +36,9 @@ impl<'a> Authorities<'a> {
 }
 
 /// The configured trust as anchors.
-pub(super) const fn anchors<'t>(trust: &Trust<'t>) -> Anchors<'t> {
+pub(super) const fn anchors<'t>(trust: &'t Trust<'_>) -> Anchors<'t> {
     match trust {
         Trust::Certificates(certificates) => Anchors { certificates, fingerprint: None },
-        Trust::Fingerprint(fingerprint) => Anchors { certificates: &[], fingerprint: Some(*fingerprint) },
+        Trust::Fingerprint(fingerprint) => Anchors { certificates: &[], fingerprint: Some(fingerprint) },
     }
 }

@@ -1,8 +1,10 @@
 //! What the machine is told once: whom to ask, who it is, whom it trusts, and the memory it works in.
 
 use super::Pace;
+use crate::ascii;
 use crate::est::{Credential, Server};
 use crate::time::UnixTime;
+use crate::x509::MAX_INTERMEDIATES;
 
 /// Settings of one enrollment. Everything is borrowed: nothing here is copied to a heap.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +21,8 @@ pub struct Config<'a> {
     pub wishes: AskWishes,
     /// Whether to bind a request to its TLS connection.
     pub binding: Binding,
+    /// What to keep of an issued chain.
+    pub presents: Presents,
     /// How fast to go.
     pub pace: Pace,
     /// When the firmware was built: wall time is never before it.
@@ -42,8 +46,7 @@ impl<'a> Identity<'a> {
     /// # Errors
     /// [`BadIdentity`].
     pub fn new(device: &'a str, uri: Option<&'a str>) -> Result<Self, BadIdentity> {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if !(1..=64).contains(&device.len()) || !device.bytes().all(fits) {
+        if !(1..=64).contains(&device.len()) || !ascii::is_made_of(device.as_bytes(), b"._-") {
             return Err(BadIdentity);
         }
         Ok(Self { device, uri })
@@ -98,12 +101,29 @@ pub enum Binding {
     WhenAsked,
 }
 
+/// What the shell's TLS presents of a chain. No more is kept and stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presents {
+    /// The leaf and its intermediates.
+    Chain,
+    /// The leaf alone: servers must know the issuing CA.
+    Leaf,
+}
+
+impl Presents {
+    /// The most certificates.
+    pub(super) const fn most(self) -> usize {
+        match self {
+            Self::Chain => 1 + MAX_INTERMEDIATES,
+            Self::Leaf => 1,
+        }
+    }
+}
+
 /// The memory that the machine works in, lent for its whole life. Any size is safe: what does not fit is
 /// [`Failure::Memory`](super::Failure::Memory). The constants are what suits P-256 and a two-step CA.
 #[derive(Debug)]
 pub struct Memory<'a> {
-    /// One HTTP answer at a time.
-    pub inbox: &'a mut [u8],
     /// The CA certificates that the server named.
     pub authorities: &'a mut [u8],
     /// The request under way.
@@ -115,12 +135,13 @@ pub struct Memory<'a> {
 }
 
 impl Memory<'_> {
-    /// Suits an answer with three P-256 certificates in base64, or an RSA chain of two.
+    /// Of the inbox, which is lent from time to time. Suits an answer with three P-256 certificates in base64, or an RSA
+    /// chain of two.
     pub const INBOX_BYTES: usize = 4096;
     /// Suits three CA certificates.
     pub const AUTHORITIES_BYTES: usize = 2560;
     /// Suits a request that repeats a subject and a name of some length.
     pub const REQUEST_BYTES: usize = 768;
-    /// Suits a leaf and two intermediates.
+    /// Suits a leaf and two intermediates; for [`Presents::Leaf`] the longest leaf is enough.
     pub const CHAIN_BYTES: usize = 2048;
 }

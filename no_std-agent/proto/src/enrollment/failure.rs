@@ -3,7 +3,6 @@
 use super::{Ending, IssueError};
 use crate::base64::Base64Error;
 use crate::cms::CmsError;
-use crate::der::DerError;
 use crate::http::HttpError;
 
 /// Why a try failed.
@@ -73,7 +72,7 @@ pub enum PayloadError {
     /// Another media type than the operation has.
     ContentType,
     /// Not csrattrs.
-    CsrAttributes(DerError),
+    CsrAttributes,
 }
 
 impl From<Base64Error> for PayloadError {

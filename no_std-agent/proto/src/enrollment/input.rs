@@ -18,8 +18,6 @@ pub enum Input<'i> {
     KeyReady(P256Point),
     /// What was asked for last (key, signature or store) cannot be done.
     LocalFailure,
-    /// Bytes from the server, inside TLS.
-    Received(&'i [u8]),
     /// The identity in this slot was refused by the edge or broker, for itself and not for a passing reason.
     Refused(Slot),
     /// The DER signature that was asked for.

@@ -50,7 +50,7 @@ pub(super) fn check<'m>(
 ) -> Result<Issued<'m>, IssueError> {
     let leaf = answer
         .iter()
-        .filter_map(|der| Certificate::parse(der).ok())
+        .filter_map(Certificate::readable)
         .find(|certificate| is_for_key(certificate, expected.key))
         .ok_or(IssueError::ForeignKey)?;
     check_names(&leaf, expected)?;

@@ -23,8 +23,9 @@ mod pace;
 mod request;
 mod shelf;
 mod window;
+mod words;
 
-pub use config::{AskWishes, BadIdentity, Binding, Config, Identity, Memory, Trust};
+pub use config::{AskWishes, BadIdentity, Binding, Config, Identity, Memory, Presents, Trust};
 pub use failure::{Failure, LocalTask, PayloadError, Place};
 pub use input::{Ending, Input, Misuse, Session};
 pub use issue::IssueError;
@@ -44,8 +45,8 @@ use crate::csrattrs::CsrAttributes;
 use crate::est::{Credential, Operation, Request};
 use crate::http::ResponseReader;
 use crate::jitter::Jitter;
-use crate::time::{Instant, Validity};
-use crate::x509::{Anchors, Bundle, Certificate, Moment, PathError, Purpose, Verify, check_path};
+use crate::time::{Instant, Millis, Validity};
+use crate::x509::{Bundle, Moment, ServerRefused, Verify, check_server};
 
 /// Where an enrollment stands, named for what it waits for or holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,42 +78,46 @@ pub struct Times {
 
 /// One device's enrollment. See the [module](self) for its course and the crate for the rule of use.
 ///
-/// Inputs: [`handle`](Self::handle). Outputs: [`poll`](Self::poll). Commands: [`renew_now`](Self::renew_now),
-/// [`use_credential`](Self::use_credential), [`forget_credential`](Self::forget_credential). For the shell's TLS: [`check_server`](Self::check_server).
+/// Inputs: [`handle`](Self::handle), and [`receive`](Self::receive) for what the server sends. Outputs:
+/// [`poll`](Self::poll). Commands: [`renew_now`](Self::renew_now), [`use_credential`](Self::use_credential),
+/// [`forget_credential`](Self::forget_credential). For the shell's TLS: [`check_server`](Self::check_server).
 /// `now` never goes back.
+// In this order, because a field near the beginning takes the shorter instructions of a Cortex-M to get at.
+#[repr(C)]
 pub struct Enrollment<'a, V> {
-    config: Config<'a>,
-    verifier: V,
-    inbox: &'a mut [u8],
-    authorities: Authorities<'a>,
-    desk: Desk<'a>,
+    close_due: bool,
+    /// Renew although it is not time.
+    forced: bool,
+    /// The CA certificates were read since the last certificate.
+    learned: bool,
+    /// The server answered 202 last.
+    pending: bool,
+    proof: ProofChoice,
+    retire_due: Option<Slot>,
+    told_state: State,
+    /// The identity in use has not been used with success since it was issued.
+    untried: bool,
+    urgency_told: bool,
+    wishes: Option<CsrAttributes>,
+    step: Step,
+    now: Instant,
+    retry_at: Instant,
+    clock: WallClock,
+    link: Option<Link>,
     /// The identity in use. Changes only in `adopt`.
     current: Shelf<'a>,
     /// Checked and stored, but not accepted yet.
     candidate: Shelf<'a>,
-    clock: WallClock,
-    jitter: Jitter,
+    authorities: Authorities<'a>,
     back_off: BackOff,
-    retry_at: Instant,
-    step: Step,
-    link: Option<Link>,
+    jitter: Jitter,
+    desk: Desk<'a>,
+    config: Config<'a>,
     reader: ResponseReader,
-    /// The CA certificates were read since the last certificate.
-    learned: bool,
-    wishes: Option<CsrAttributes>,
-    /// The server answered 202 last.
-    pending: bool,
-    /// Renew although it is not time.
-    forced: bool,
-    proof: ProofChoice,
-    /// The identity in use has not been used with success since it was issued.
-    untried: bool,
-    urgency_told: bool,
+    /// The status of the answer under way, once its line was read.
+    heard: Option<u16>,
     events: Events,
-    told_state: State,
-    close_due: bool,
-    retire_due: Option<Slot>,
-    now: Instant,
+    verifier: V,
 }
 
 /// What is under way. `asked`: the output was polled.
@@ -150,6 +155,8 @@ pub struct Restored<'r> {
 
 impl<'a, V: Verify> Enrollment<'a, V> {
     /// An enrollment at start. Records of no use (unreadable, or of another device) are passed over with an event.
+    // Apart: what is made here is large, and is put from here straight into its place.
+    #[inline(never)]
     pub fn new(
         config: Config<'a>,
         memory: Memory<'a>,
@@ -158,12 +165,11 @@ impl<'a, V: Verify> Enrollment<'a, V> {
         now: Instant,
     ) -> Self {
         let mut jitter = Jitter::new(config.seed);
-        let retry_at = now.plus(jitter.up_to(config.pace.spread));
+        let retry_at = now.after(jitter.up_to(Millis::of(config.pace.spread)));
         let mut enrollment = Self {
             clock: WallClock::new(config.built_at),
             config,
             verifier,
-            inbox: memory.inbox,
             authorities: Authorities::new(memory.authorities),
             desk: Desk::new(memory.request),
             current: Shelf::new(memory.current),
@@ -174,6 +180,7 @@ impl<'a, V: Verify> Enrollment<'a, V> {
             step: Step::Rest,
             link: None,
             reader: ResponseReader::new(),
+            heard: None,
             learned: false,
             wishes: None,
             pending: false,
@@ -204,7 +211,6 @@ impl<'a, V: Verify> Enrollment<'a, V> {
             Input::Connected(session) => self.connected(session)?,
             Input::KeyReady(key) => self.key_ready(key)?,
             Input::LocalFailure => self.local_failure()?,
-            Input::Received(bytes) => self.received(bytes)?,
             Input::Refused(slot) => self.refused(slot)?,
             Input::Signed(signature) => self.signed(signature)?,
             Input::Stored => self.stored()?,
@@ -213,6 +219,25 @@ impl<'a, V: Verify> Enrollment<'a, V> {
                 self.clock.set_by_shell(wall, self.now);
             }
         }
+        if self.step == Step::Rest {
+            self.advance();
+        }
+        Ok(())
+    }
+
+    /// Takes bytes from the server, inside TLS. Afterwards drain [`poll`](Self::poll).
+    ///
+    /// `inbox` holds one HTTP answer: the same memory as long as a connection lasts, and nobody's while there is none,
+    /// or while anything else than an answer is awaited. Any size is safe; what does not fit is a
+    /// [`Failure::Answer`]. [`Memory::INBOX_BYTES`] suits P-256 and a two-step CA.
+    ///
+    /// # Errors
+    /// [`Misuse`] when there is no connection; nothing changes then.
+    // Apart: once in an image, and its frame is off the stack when it has returned.
+    #[inline(never)]
+    pub fn receive(&mut self, bytes: &[u8], inbox: &mut [u8], now: Instant) -> Result<(), Misuse> {
+        self.now = self.now.max(now);
+        self.received(bytes, inbox)?;
         if self.step == Step::Rest {
             self.advance();
         }
@@ -298,6 +323,12 @@ impl<'a, V: Verify> Enrollment<'a, V> {
         }
     }
 
+    /// What it was told, with the credential that it has now.
+    #[must_use]
+    pub const fn config(&self) -> &Config<'a> {
+        &self.config
+    }
+
     /// When things are due.
     #[must_use]
     pub fn times(&self) -> Times {
@@ -361,15 +392,10 @@ impl<'a, V: Verify> Enrollment<'a, V> {
         leaf: &'c [u8],
         others: impl Iterator<Item = &'c [u8]> + Clone,
     ) -> Result<Validity, ServerRefused> {
-        let leaf = Certificate::parse(leaf).map_err(|error| ServerRefused::Path(PathError::Leaf(error)))?;
-        if !self.config.server.name().matches(leaf.extensions.subject_alt_names()) {
-            return Err(ServerRefused::Name);
-        }
+        let name = self.config.server.name();
         let candidates = others.chain(self.authorities.bundle().iter());
-        let anchors = self.anchors();
-        check_path(&leaf, candidates, &anchors, Purpose::ServerAuth, self.moment(), &self.verifier)
-            .map(|path| path.validity)
-            .map_err(ServerRefused::Path)
+        let anchors = anchors(&self.config.trust);
+        check_server(&name, leaf, candidates, &anchors, self.moment(), &self.verifier)
     }
 
     /// Another credential, or none. What was begun with the one before is not gone on with.
@@ -379,10 +405,6 @@ impl<'a, V: Verify> Enrollment<'a, V> {
             self.hang_up();
             self.step = Step::Rest;
         }
-    }
-
-    fn anchors(&self) -> Anchors<'a> {
-        anchors(&self.config.trust)
     }
 
     fn restore(&mut self, restored: &Restored<'_>) {
@@ -420,7 +442,8 @@ impl<'a, V: Verify> Enrollment<'a, V> {
             return false;
         }
         let shelf = if self.current.label().is_none() { &mut self.current } else { &mut self.candidate };
-        if shelf.fill(pair.slot, pair.generation, pair.window, pair.chain.iter()).is_err() {
+        let mut chain = pair.chain.iter().take(self.config.presents.most());
+        if shelf.fill(pair.slot, pair.generation, pair.window, &mut chain).is_err() {
             return false;
         }
         self.clock.raise_floor(pair.saved_at);
@@ -431,6 +454,8 @@ impl<'a, V: Verify> Enrollment<'a, V> {
         true
     }
 
+    // Apart, here and below: each kind of output is then written where it is wanted, and not put together from parts.
+    #[inline(never)]
     fn poll_step<'b>(&'b mut self, buffer: &'b mut [u8]) -> Output<'b> {
         match &mut self.step {
             Step::Connecting { connect, asked: asked @ false, .. } => {
@@ -439,22 +464,7 @@ impl<'a, V: Verify> Enrollment<'a, V> {
             }
             Step::Exchanging { operation, sent: Some(sent), .. } => {
                 let (operation, skip) = (*operation, *sent);
-                let credential = match self.link.map(|link| link.connect.present) {
-                    Some(Present::Manufacturer | Present::Nothing)
-                        if operation == Operation::SimpleEnroll =>
-                    {
-                        self.config.credential
-                    }
-                    _ => None,
-                };
-                let csr = self.desk.csr();
-                let request = Request { operation, server: self.config.server, credential, csr };
-                let written = request.write(skip, buffer);
-                let end = skip + written.len;
-                if let Step::Exchanging { sent, .. } = &mut self.step {
-                    *sent = (end < written.total).then_some(end);
-                }
-                Output::Send(buffer.get(..written.len).unwrap_or_default())
+                Output::Send(self.write_request(operation, skip, buffer))
             }
             Step::Making { asked: asked @ false } => {
                 *asked = true;
@@ -475,28 +485,36 @@ impl<'a, V: Verify> Enrollment<'a, V> {
             }
             Step::StoringPair { asked: asked @ false } => {
                 *asked = true;
-                self.candidate_record().map_or(Output::WaitUntil(Instant::NEVER), Output::Store)
+                let anchor = self.pinned_authority().unwrap_or_default();
+                match self.candidate.pair(anchor, self.clock.floor()) {
+                    Some(pair) => Output::Store(Record::Pair(pair)),
+                    None => Output::WaitUntil(Instant::NEVER),
+                }
             }
             _ => Output::WaitUntil(self.wait_until()),
         }
     }
 
-    fn candidate_record(&self) -> Option<Record<'_>> {
-        let anchor = self.pinned_authority().unwrap_or_default();
-        self.candidate.pair(anchor, self.clock.floor()).map(Record::Pair)
+    /// Writes the next piece of a request, behind the first `skip` bytes.
+    #[inline(never)]
+    fn write_request<'b>(&mut self, operation: Operation, skip: usize, buffer: &'b mut [u8]) -> &'b [u8] {
+        let credential = match self.link.map(|link| link.connect.present) {
+            Some(Present::Manufacturer | Present::Nothing) if operation == Operation::SimpleEnroll => {
+                self.config.credential
+            }
+            _ => None,
+        };
+        let request = Request { operation, server: self.config.server, credential, csr: self.desk.csr() };
+        let written = request.write(skip, buffer);
+        let end = skip + written.len;
+        if let Step::Exchanging { sent, .. } = &mut self.step {
+            *sent = (end < written.total).then_some(end);
+        }
+        buffer.get(..written.len).unwrap_or_default()
     }
 
     /// Where the next key lives: where the request is, or else beside the identity in use.
     fn next_slot(&self) -> Slot {
         self.desk.slot().unwrap_or_else(|| self.current.slot().map_or(Slot::A, Slot::other))
     }
-}
-
-/// Why a TLS server is not the one that was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerRefused {
-    /// Its certificate is for another name.
-    Name,
-    /// Its certificate does not lead to the configured trust.
-    Path(PathError),
 }

@@ -111,7 +111,7 @@ pub struct Pair<'b> {
     pub slot: Slot,
     /// Counts up with each renewal: of two stored pairs the lower one is in use and the higher one unproven.
     pub generation: u32,
-    /// The leaf and the intermediates above it, as TLS presents them.
+    /// The leaf, and the intermediates above it if TLS presents them.
     pub chain: Bundle<'b>,
     /// The CA certificate that the pinned fingerprint stands for; empty when anchors are configured.
     pub anchor: &'b [u8],

@@ -10,14 +10,14 @@ use core::time::Duration;
 
 use super::Window;
 use crate::jitter::Jitter;
-use crate::time::UnixTime;
+use crate::time::{Millis, UnixTime};
 
 /// Longest that a Retry-After is obeyed: a mistyped one must not silence a device for years.
-pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+pub(super) const MAX_RETRY_AFTER_S: u32 = 24 * 3600;
 
 /// Longest wait between two tries that are refused: somebody has to change something first, and who did can wait for
 /// some hours, or tell the device.
-pub(super) const REFUSED_CEILING: Duration = Duration::from_secs(6 * 3600);
+pub(super) const REFUSED_CEILING: Millis = Millis::from_secs(6 * 3600);
 
 /// Bounds for waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub(super) enum Setback {
     Passing,
     /// It will not work until somebody changes something.
     Lasting,
-    /// The server named a time to wait.
-    Told(Duration),
+    /// The server named a time to wait, in seconds.
+    Told(u32),
 }
 
 /// Counts failures in a row, and refusals whatever failed between them.
@@ -65,9 +65,9 @@ pub(super) struct BackOff {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ceilings {
     /// After a failure, and after the first refusal.
-    pub(super) usual: Duration,
+    pub(super) usual: Millis,
     /// After refusals in a row.
-    pub(super) refused: Duration,
+    pub(super) refused: Millis,
 }
 
 impl BackOff {
@@ -89,32 +89,30 @@ impl BackOff {
         pace: &Pace,
         ceilings: Ceilings,
         jitter: &mut Jitter,
-    ) -> Duration {
+    ) -> Millis {
+        let floor = Millis::of(pace.floor);
         let before = self.failures;
         self.failures = self.failures.saturating_add(1);
         match setback {
-            Setback::Passing => half_spread(doubled(pace.floor, before).min(ceilings.usual), jitter),
+            Setback::Passing => half_spread(floor.doubled(before).min(ceilings.usual), jitter),
             Setback::Lasting => {
-                let longest = doubled(ceilings.usual, self.refusals).min(ceilings.refused);
+                let longest = ceilings.usual.doubled(self.refusals).min(ceilings.refused);
                 self.refusals = self.refusals.saturating_add(1);
                 half_spread(longest, jitter)
             }
             // All who were told the same wait would return in the same second.
-            Setback::Told(wait) => {
-                let wait = wait.min(MAX_RETRY_AFTER);
-                wait + jitter.up_to((wait / 4).max(pace.floor))
+            Setback::Told(seconds) => {
+                let wait = Millis::from_secs(seconds.min(MAX_RETRY_AFTER_S).into());
+                wait.and(jitter.up_to(wait.part(4).max(floor)))
             }
         }
     }
 }
 
-fn doubled(wait: Duration, times: u32) -> Duration {
-    wait.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX))
-}
-
 /// Between half of `longest` and all of it.
-fn half_spread(longest: Duration, jitter: &mut Jitter) -> Duration {
-    longest / 2 + jitter.up_to(longest / 2)
+fn half_spread(longest: Millis, jitter: &mut Jitter) -> Millis {
+    let half = longest.part(2);
+    half.and(jitter.up_to(half))
 }
 
 /// The longest waits at this point of a certificate's life.
@@ -122,15 +120,18 @@ fn half_spread(longest: Duration, jitter: &mut Jitter) -> Duration {
 /// A short-lived certificate needs shorter waits than a fleet-wide ceiling: at most a quarter of what is left, but
 /// not less than a sixteenth of its renewal time, or a whole fleet would rush towards a common end.
 pub(super) fn ceilings(pace: &Pace, window: Option<&Window>, at: UnixTime) -> Ceilings {
-    let under = |longest: Duration, bound: Duration| Ceilings {
-        usual: longest.min(bound),
-        refused: longest.max(REFUSED_CEILING).min(bound),
-    };
-    let Some(window) = window else { return under(pace.ceiling.max(pace.floor), Duration::MAX) };
-    let longest = if at >= window.urgent_at() { pace.urgent_ceiling } else { pace.ceiling }.max(pace.floor);
-    let left = window.expires_at().since(at);
-    let bound = if left.is_zero() { Duration::MAX } else { (left / 4).max(window.length() / 16) };
-    under(longest, bound)
+    let (mut longest, mut bound) = (pace.ceiling, Millis::MAX);
+    if let Some(window) = window {
+        if at >= window.urgent_at() {
+            longest = pace.urgent_ceiling;
+        }
+        let left = window.expires_at().millis_since(at);
+        if left > Millis::ZERO {
+            bound = left.part(4).max(window.length().part(16));
+        }
+    }
+    let longest = Millis::of(longest.max(pace.floor));
+    Ceilings { usual: longest.min(bound), refused: longest.max(REFUSED_CEILING).min(bound) }
 }
 
 #[cfg(test)]
@@ -147,7 +148,11 @@ mod tests {
         spread: Duration::ZERO,
     };
 
-    const CEILINGS: Ceilings = Ceilings { usual: PACE.ceiling, refused: Duration::from_secs(400) };
+    const fn secs(secs: u64) -> Millis {
+        Millis::from_secs(secs)
+    }
+
+    const CEILINGS: Ceilings = Ceilings { usual: secs(64), refused: secs(400) };
 
     #[test]
     fn refusals_in_a_row_come_apart_to_hours_and_only_an_identity_that_works_ends_that() {
@@ -155,8 +160,8 @@ mod tests {
         let mut back_off = BackOff::default();
         for longest in [64, 128, 256, 400, 400] {
             let wait = back_off.after(Setback::Lasting, &PACE, CEILINGS, &mut jitter);
-            let longest = Duration::from_secs(longest);
-            assert!(longest / 2 <= wait && wait <= longest, "{wait:?} of {longest:?}");
+            let longest = secs(longest);
+            assert!(longest.part(2) <= wait && wait <= longest, "{wait:?} of {longest:?}");
             // That the server was away between two refusals changes nothing about them.
             assert!(back_off.after(Setback::Passing, &PACE, CEILINGS, &mut jitter) <= CEILINGS.usual);
         }
@@ -175,9 +180,9 @@ mod tests {
         assert_eq!(refused(54 * day), REFUSED_CEILING);
         assert_eq!(refused(90 * day + 1), REFUSED_CEILING, "over");
         let brief = Window::new(at(40), at(50), at(60)).expect("in order");
-        assert_eq!(ceilings(&Pace::default(), Some(&brief), at(40)).refused, Duration::from_secs(5));
-        let patient = Pace { ceiling: REFUSED_CEILING * 2, ..Pace::default() };
-        assert_eq!(ceilings(&patient, None, at(0)).refused, REFUSED_CEILING * 2);
+        assert_eq!(ceilings(&Pace::default(), Some(&brief), at(40)).refused, secs(5));
+        let patient = Pace { ceiling: Duration::from_secs(12 * 3600), ..Pace::default() };
+        assert_eq!(ceilings(&patient, None, at(0)).refused, secs(12 * 3600));
     }
 
     #[test]
@@ -186,11 +191,11 @@ mod tests {
         let mut back_off = BackOff::default();
         for longest in [4, 8, 16, 32, 64, 64, 64] {
             let wait = back_off.after(Setback::Passing, &PACE, CEILINGS, &mut jitter);
-            let longest = Duration::from_secs(longest);
-            assert!(longest / 2 <= wait && wait <= longest, "{wait:?} of {longest:?}");
+            let longest = secs(longest);
+            assert!(longest.part(2) <= wait && wait <= longest, "{wait:?} of {longest:?}");
         }
         back_off.reset();
-        assert!(back_off.after(Setback::Passing, &PACE, CEILINGS, &mut jitter) <= PACE.floor);
+        assert!(back_off.after(Setback::Passing, &PACE, CEILINGS, &mut jitter) <= secs(4));
     }
 
     #[test]
@@ -199,7 +204,7 @@ mod tests {
         let mut back_off = BackOff { failures: u32::MAX - 1, refusals: u32::MAX - 1 };
         for _ in 0..3 {
             let wait = back_off.after(Setback::Passing, &PACE, CEILINGS, &mut jitter);
-            assert!(wait <= PACE.ceiling);
+            assert!(wait <= secs(64));
             assert!(back_off.after(Setback::Lasting, &PACE, CEILINGS, &mut jitter) <= CEILINGS.refused);
         }
     }
@@ -207,13 +212,13 @@ mod tests {
     #[test]
     fn the_server_s_wait_is_never_cut_and_those_who_were_told_the_same_come_apart() {
         let mut jitter = Jitter::new(1);
-        let told = Setback::Told(Duration::from_secs(60));
-        let waits: Vec<Duration> =
+        let told = Setback::Told(60);
+        let waits: Vec<Millis> =
             (0..100).map(|_| BackOff::default().after(told, &PACE, CEILINGS, &mut jitter)).collect();
-        assert!(waits.iter().all(|wait| (60..=75).contains(&wait.as_secs())));
-        assert!(waits.iter().filter(|wait| wait.as_secs() == 60).count() < 20);
-        let endless = Setback::Told(Duration::MAX);
-        assert!(BackOff::default().after(endless, &PACE, CEILINGS, &mut jitter) <= MAX_RETRY_AFTER * 2);
+        assert!(waits.iter().all(|wait| (60_000..=75_000).contains(&wait.as_millis())));
+        assert!(waits.iter().filter(|wait| wait.as_millis() < 61_000).count() < 20);
+        let endless = Setback::Told(u32::MAX);
+        assert!(BackOff::default().after(endless, &PACE, CEILINGS, &mut jitter) <= secs(2 * 24 * 3600));
     }
 
     #[test]
@@ -223,10 +228,10 @@ mod tests {
         let pace =
             Pace { ceiling: Duration::from_secs(900), urgent_ceiling: Duration::from_secs(800), ..PACE };
         let usual = |window, time| ceilings(&pace, window, at(time)).usual;
-        assert_eq!(usual(Some(&window), 7200), Duration::from_secs(900));
-        assert_eq!(usual(Some(&window), 10_000), Duration::from_secs(500));
-        assert_eq!(usual(Some(&window), 11_999), Duration::from_secs(300));
-        assert_eq!(usual(Some(&window), 12_001), Duration::from_secs(800));
-        assert_eq!(usual(None, 0), Duration::from_secs(900));
+        assert_eq!(usual(Some(&window), 7200), secs(900));
+        assert_eq!(usual(Some(&window), 10_000), secs(500));
+        assert_eq!(usual(Some(&window), 11_999), secs(300));
+        assert_eq!(usual(Some(&window), 12_001), secs(800));
+        assert_eq!(usual(None, 0), secs(900));
     }
 }

@@ -26,12 +26,12 @@ impl<'a> Shelf<'a> {
     }
 
     /// Puts a chain, given as its certificates, over what is here.
-    pub(super) fn fill<'c>(
+    pub(super) fn fill(
         &mut self,
         slot: Slot,
         generation: u32,
         window: Window,
-        chain: impl Iterator<Item = &'c [u8]>,
+        chain: &mut dyn Iterator<Item = &[u8]>,
     ) -> Result<(), ShortBuffer> {
         self.label = None;
         let mut chain_len: usize = 0;
@@ -66,7 +66,7 @@ impl<'a> Shelf<'a> {
     }
 
     pub(super) fn leaf(&self) -> Option<Certificate<'_>> {
-        self.chain().first().ok()
+        self.chain().iter().next().and_then(Certificate::readable)
     }
 
     /// Whether the identity's time is certainly over.

@@ -3,11 +3,9 @@
 //! The server may steer it; otherwise renewal begins at 60 % of the lifetime, spread by the seed over the next
 //! 10 %, and is urgent from 80 %. The order of the three times is held by the only constructor.
 
-use core::time::Duration;
-
 use crate::http::Steering;
 use crate::jitter::Jitter;
-use crate::time::{UnixTime, Validity};
+use crate::time::{Millis, UnixTime, Validity};
 
 /// Times of one certificate. Always `renew_at <= urgent_at <= expires_at`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +23,12 @@ impl Window {
     }
 
     /// The window of a certificate. A steered time outside of its validity, or out of order, is ignored.
-    pub(super) fn choose(validity: Validity, steering: Option<Steering>, jitter: &mut Jitter) -> Self {
-        let lifetime = validity.lifetime();
-        let spread = jitter.up_to(lifetime / 100 * RENEW_SPREAD_PERCENT);
-        let usual_renew_at = validity.not_before.plus(lifetime / 100 * RENEW_PERCENT + spread);
-        let usual_urgent_at = validity.not_before.plus(lifetime / 100 * URGENT_PERCENT);
+    pub(super) fn choose(validity: Validity, steering: Steering, jitter: &mut Jitter) -> Self {
+        let lifetime = validity.not_after.millis_since(validity.not_before);
+        let spread = jitter.up_to(lifetime.percent(RENEW_SPREAD_PERCENT));
+        let usual_renew_at = validity.not_before.after(lifetime.percent(RENEW_PERCENT).and(spread));
+        let usual_urgent_at = validity.not_before.after(lifetime.percent(URGENT_PERCENT));
         let inside = |at: &UnixTime| validity.not_before < *at && *at < validity.not_after;
-        let steering = steering.unwrap_or_default();
 
         let renew_at = steering.renew_at.filter(inside);
         let urgent_at = steering.urgent_at.filter(inside);
@@ -67,14 +64,14 @@ impl Window {
     }
 
     /// Whole time in which a renewal can be late without harm.
-    pub(super) const fn length(&self) -> Duration {
-        self.expires_at.since(self.renew_at)
+    pub(super) const fn length(&self) -> Millis {
+        self.expires_at.millis_since(self.renew_at)
     }
 }
 
-const RENEW_PERCENT: u32 = 60;
-const RENEW_SPREAD_PERCENT: u32 = 10;
-const URGENT_PERCENT: u32 = 80;
+const RENEW_PERCENT: u64 = 60;
+const RENEW_SPREAD_PERCENT: u64 = 10;
+const URGENT_PERCENT: u64 = 80;
 
 #[cfg(test)]
 mod tests {
@@ -91,7 +88,7 @@ mod tests {
         let validity = Validity { not_before: at(1000), not_after: at(11_000) };
         let steering =
             steering.map(|(renew, urgent)| Steering { renew_at: renew.map(at), urgent_at: urgent.map(at) });
-        let window = Window::choose(validity, steering, &mut Jitter::new(3));
+        let window = Window::choose(validity, steering.unwrap_or_default(), &mut Jitter::new(3));
         (window.renew_at.as_secs(), window.urgent_at.as_secs(), window.expires_at.as_secs())
     }
 
@@ -119,9 +116,9 @@ mod tests {
             not_before: u32, length: u32, renew: Option<u64>, urgent: Option<u64>, seed: u64,
         ) {
             let not_before = at(not_before.into());
-            let validity = Validity { not_before, not_after: not_before.plus(Duration::from_secs(length.into())) };
+            let validity = Validity { not_before, not_after: not_before.after(Millis::from_secs(length.into())) };
             let steering = Steering { renew_at: renew.map(at), urgent_at: urgent.map(at) };
-            let window = Window::choose(validity, Some(steering), &mut Jitter::new(seed));
+            let window = Window::choose(validity, steering, &mut Jitter::new(seed));
             prop_assert!(window.renew_at <= window.urgent_at && window.urgent_at <= window.expires_at);
             prop_assert_eq!(window.expires_at, validity.not_after);
         }

@@ -2,41 +2,35 @@
 //!
 //! The two obsolete forms carry a two-digit year or no zone; a device that sets its clock by this does without.
 
+use crate::ascii::decimal;
 use crate::time::{CivilTime, UnixTime};
 
-const MONTHS: [&[u8; 3]; 12] =
-    [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+/// What is the same in all of them.
+const FORM: &[u8; 29] = b"???, ?? ??? ???? ??:??:?? GMT";
 
-const DAYS: [&[u8; 3]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
+const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+
+const DAYS: &[u8; 21] = b"MonTueWedThuFriSatSun";
 
 /// Reads `Sun, 06 Nov 1994 08:49:37 GMT`; `None` for any other form. The day's name is not compared with the date.
 #[must_use]
 pub fn parse_http_date(text: &[u8]) -> Option<UnixTime> {
-    let (day_name, rest) = text.split_first_chunk::<3>()?;
-    if !DAYS.contains(&day_name) {
+    let fits = |(form, byte): (&u8, &u8)| *form == b'?' || form == byte;
+    if text.len() != FORM.len() || !FORM.iter().zip(text).all(fits) {
         return None;
     }
-    let rest = rest.strip_prefix(b", ")?;
-    let (day, rest) = number::<2>(rest)?;
-    let (month, rest) = rest.strip_prefix(b" ")?.split_first_chunk::<3>()?;
-    let month = (1..).zip(MONTHS).find(|(_, name)| *name == month)?.0;
-    let (year, rest) = number::<4>(rest.strip_prefix(b" ")?)?;
-    let (hour, rest) = number::<2>(rest.strip_prefix(b" ")?)?;
-    let (minute, rest) = number::<2>(rest.strip_prefix(b":")?)?;
-    let (second, rest) = number::<2>(rest.strip_prefix(b":")?)?;
-    if rest != b" GMT" {
-        return None;
-    }
+    number_of(text.get(..3)?, DAYS)?;
+    let month = number_of(text.get(8..11)?, MONTHS)?;
+    let two = |at: usize| decimal(text.get(at..at + 2)?);
+    let (day, hour, minute, second) = (two(5)?, two(17)?, two(20)?, two(23)?);
     // A leap second has no Unix time of its own; it reads as the second before.
-    CivilTime { year, month, day, hour, minute, second: if second == 60 { 59 } else { second } }.to_unix()
+    let second = if second == 60 { 59 } else { second };
+    CivilTime { year: decimal(text.get(12..16)?)?, month, day, hour, minute, second }.to_unix()
 }
 
-fn number<const DIGITS: usize>(text: &[u8]) -> Option<(u32, &[u8])> {
-    let (digits, rest) = text.split_first_chunk::<DIGITS>()?;
-    let value = digits.iter().try_fold(0_u32, |value, digit| {
-        digit.is_ascii_digit().then(|| value * 10 + u32::from(digit - b'0'))
-    })?;
-    Some((value, rest))
+/// Which of some names of three letters it is, counted from 1.
+fn number_of(name: &[u8], names: &[u8]) -> Option<u32> {
+    (1..).zip(names.chunks_exact(3)).find(|(_, known)| *known == name).map(|(number, _)| number)
 }
 
 #[cfg(test)]
@@ -58,6 +52,10 @@ mod tests {
         assert_eq!(parse_http_date(b"Sun, 06 Nov 1994 08:49:37 UTC"), None);
         assert_eq!(parse_http_date(b"Sun, 31 Nov 1994 08:49:37 GMT"), None);
         assert_eq!(parse_http_date(b"Sun, 6 Nov 1994 08:49:37 GMT"), None);
+        assert_eq!(parse_http_date(b"Sun, 06 Now 1994 08:49:37 GMT"), None);
+        assert_eq!(parse_http_date(b"Son, 06 Nov 1994 08:49:37 GMT"), None);
+        assert_eq!(parse_http_date(b"Sun, 06 Nov 1994 08:4a:37 GMT"), None);
+        assert_eq!(parse_http_date(b"Sun, 06 Nov 1994 08:49:37 GMT "), None);
         assert_eq!(parse_http_date(b""), None);
     }
 }

@@ -6,6 +6,7 @@
 
 use super::date::parse_http_date;
 use super::renewal::{Steering, parse_renewal};
+use crate::ascii::{self, decimal};
 use crate::time::UnixTime;
 
 /// Why bytes are not a response that can be read here.
@@ -76,49 +77,43 @@ pub struct Head {
     /// When to ask again.
     pub retry_after: Option<RetryAfter>,
     /// When to renew.
-    pub steering: Option<Steering>,
+    pub steering: Steering,
 }
 
 impl Head {
-    /// Reads a head: the bytes up to and including the empty line.
+    /// Before there is one.
+    pub(super) const UNREAD: Self = Self {
+        status: 0,
+        body: Body::Length(0),
+        closes: false,
+        content_type: ContentType::Unsaid,
+        date: None,
+        retry_after: None,
+        steering: Steering { renew_at: None, urgent_at: None },
+    };
+
+    /// Reads a head, the bytes up to and including the empty line, over what is here.
     ///
     /// # Errors
     /// [`HttpError`] of the first thing that is wrong.
-    pub fn parse(head: &[u8]) -> Result<Self, HttpError> {
+    // In place: a head is large enough that each copy is a call.
+    pub(super) fn read(&mut self, head: &[u8]) -> Result<(), HttpError> {
         let lines = head.strip_suffix(b"\r\n\r\n").ok_or(HttpError::Field)?;
         let (status_line, mut rest) = split_line(lines);
-        let (status, closes) = read_status_line(status_line)?;
-        let mut fields = Fields { closes, ..Fields::default() };
+        *self = Self::UNREAD;
+        (self.status, self.closes) = read_status_line(status_line)?;
+        let mut framing = Framing::default();
         while let Some(bytes) = rest {
             let (line, next) = split_line(bytes);
-            fields.read(line)?;
+            self.read_field(line, &mut framing)?;
             rest = next;
         }
-        Ok(Self {
-            status,
-            body: fields.body(status)?,
-            closes: fields.closes,
-            content_type: fields.content_type.unwrap_or(ContentType::Unsaid),
-            date: fields.date,
-            retry_after: fields.retry_after,
-            steering: fields.steering,
-        })
+        self.body = framing.body(self.status)?;
+        Ok(())
     }
-}
 
-#[derive(Default)]
-struct Fields {
-    length: Option<usize>,
-    chunked: bool,
-    closes: bool,
-    content_type: Option<ContentType>,
-    date: Option<UnixTime>,
-    retry_after: Option<RetryAfter>,
-    steering: Option<Steering>,
-}
-
-impl Fields {
-    fn read(&mut self, line: &[u8]) -> Result<(), HttpError> {
+    #[inline(never)]
+    fn read_field(&mut self, line: &[u8], framing: &mut Framing) -> Result<(), HttpError> {
         let colon = line.iter().position(|byte| *byte == b':').ok_or(HttpError::Field)?;
         let (name, value) = line.split_at_checked(colon).ok_or(HttpError::Field)?;
         let value = value.strip_prefix(b":").unwrap_or_default().trim_ascii();
@@ -130,34 +125,44 @@ impl Fields {
         }
         let is = |field: &str| name.eq_ignore_ascii_case(field.as_bytes());
         if is("content-length") {
-            let length = decimal(value).ok_or(HttpError::Framing)?;
-            if self.length.is_some_and(|earlier| earlier != length) {
+            let length =
+                decimal(value).and_then(|length| usize::try_from(length).ok()).ok_or(HttpError::Framing)?;
+            if framing.length.is_some_and(|earlier| earlier != length) {
                 return Err(HttpError::Framing);
             }
-            self.length = Some(length);
+            framing.length = Some(length);
         } else if is("transfer-encoding") {
             // Any coding but one `chunked` would have to be undone.
-            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+            if framing.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(HttpError::Framing);
             }
-            self.chunked = true;
+            framing.chunked = true;
         } else if is("connection") {
             self.closes |=
                 value.split(|byte| *byte == b',').any(|o| o.trim_ascii().eq_ignore_ascii_case(b"close"));
         } else if is("content-encoding") && !value.eq_ignore_ascii_case(b"identity") {
             return Err(HttpError::Framing);
         } else if is("content-type") {
-            self.content_type = Some(read_content_type(value));
+            self.content_type = read_content_type(value);
         } else if is("date") {
             self.date = parse_http_date(value);
         } else if is("retry-after") {
             self.retry_after = read_retry_after(value);
         } else if is("muster-renewal") {
-            self.steering = parse_renewal(value);
+            self.steering = parse_renewal(value).unwrap_or_default();
         }
         Ok(())
     }
+}
 
+/// What says where the body ends.
+#[derive(Default)]
+struct Framing {
+    length: Option<usize>,
+    chunked: bool,
+}
+
+impl Framing {
     fn body(&self, status: u16) -> Result<Body, HttpError> {
         match (self.length, self.chunked) {
             // RFC 9110 §6.4.1: these have no body, whatever the fields say.
@@ -208,8 +213,7 @@ fn read_retry_after(value: &[u8]) -> Option<RetryAfter> {
         if !value.iter().all(u8::is_ascii_digit) {
             return None;
         }
-        let seconds = decimal(value).and_then(|seconds| u32::try_from(seconds).ok());
-        return Some(RetryAfter::Seconds(seconds.unwrap_or(u32::MAX)));
+        return Some(RetryAfter::Seconds(decimal(value).unwrap_or(u32::MAX)));
     }
     parse_http_date(value).map(RetryAfter::At)
 }
@@ -223,19 +227,9 @@ fn split_line(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
         .unwrap_or((bytes, None))
 }
 
-fn decimal(digits: &[u8]) -> Option<usize> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_usize, |value, digit| {
-        let digit = digit.is_ascii_digit().then(|| usize::from(digit - b'0'))?;
-        value.checked_mul(10)?.checked_add(digit)
-    })
-}
-
 /// `tchar` of RFC 9110 §5.6.2.
 fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    ascii::is_alphanumeric_or(byte, b"!#$%&'*+-.^_`|~")
 }
 
 /// What a field value or reason phrase may hold: no control characters but tab (RFC 9110 §5.5).

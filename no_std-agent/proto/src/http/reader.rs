@@ -17,10 +17,8 @@ const MAX_INTERIM: u8 = 4;
 pub enum Progress {
     /// More bytes are needed.
     Partial,
-    /// The response is complete; its body is the first `body_len` bytes of the buffer.
+    /// The response is complete: its head is [`ResponseReader::head`], its body the first `body_len` bytes of the buffer.
     Complete {
-        /// The head.
-        head: Head,
         /// Length of the body.
         body_len: usize,
     },
@@ -29,8 +27,8 @@ pub enum Progress {
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Head,
-    Chunks(Head, Chunked),
-    Bytes(Head, usize),
+    Chunks(Chunked),
+    Bytes(usize),
     Complete,
 }
 
@@ -38,6 +36,7 @@ enum Part {
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseReader {
     part: Part,
+    head: Head,
     filled: usize,
     interim: u8,
 }
@@ -52,7 +51,7 @@ impl ResponseReader {
     /// A reader before the first byte of a response.
     #[must_use]
     pub const fn new() -> Self {
-        Self { part: Part::Head, filled: 0, interim: 0 }
+        Self { part: Part::Head, head: Head::UNREAD, filled: 0, interim: 0 }
     }
 
     /// Takes the next bytes of the connection. `buffer` must be the same memory at each call.
@@ -68,6 +67,12 @@ impl ResponseReader {
         Ok(progress)
     }
 
+    /// The head of a response that is complete.
+    #[must_use]
+    pub const fn head(&self) -> &Head {
+        &self.head
+    }
+
     /// Whether nothing of the response has come yet.
     #[must_use]
     pub const fn is_untouched(&self) -> bool {
@@ -79,7 +84,7 @@ impl ResponseReader {
     pub fn status(&self, buffer: &[u8]) -> Option<u16> {
         match &self.part {
             Part::Head => status_so_far(buffer.get(..self.filled)?).filter(|status| *status >= 200),
-            Part::Bytes(head, _) | Part::Chunks(head, _) => Some(head.status),
+            Part::Bytes(_) | Part::Chunks(_) => Some(self.head.status),
             Part::Complete => None,
         }
     }
@@ -87,20 +92,17 @@ impl ResponseReader {
     fn push(&mut self, byte: u8, buffer: &mut [u8]) -> Result<Progress, HttpError> {
         match &mut self.part {
             Part::Head => self.head_byte(byte, buffer),
-            Part::Chunks(head, chunked) => {
-                let head = *head;
-                match chunked.push(byte) {
-                    Step::Body => self.store(byte, buffer, HttpError::BodyTooLarge),
-                    Step::End => Ok(self.complete(head)),
-                    Step::Framing => Ok(Progress::Partial),
-                    Step::Error => Err(HttpError::Chunk),
-                }
-            }
-            Part::Bytes(head, left) => {
+            Part::Chunks(chunked) => match chunked.push(byte) {
+                Step::Body => self.store(byte, buffer, HttpError::BodyTooLarge),
+                Step::End => Ok(self.complete()),
+                Step::Framing => Ok(Progress::Partial),
+                Step::Error => Err(HttpError::Chunk),
+            },
+            Part::Bytes(left) => {
                 *left -= 1;
-                let done = (*left == 0).then_some(*head);
+                let is_last = *left == 0;
                 self.store(byte, buffer, HttpError::BodyTooLarge)?;
-                Ok(done.map_or(Progress::Partial, |head| self.complete(head)))
+                Ok(if is_last { self.complete() } else { Progress::Partial })
             }
             Part::Complete => Err(HttpError::Unexpected),
         }
@@ -115,26 +117,30 @@ impl ResponseReader {
         if !text.ends_with(b"\r\n\r\n") {
             return Ok(Progress::Partial);
         }
-        let head = Head::parse(text)?;
+        self.head.read(text)?;
         self.filled = 0;
-        match (head.status, head.body) {
-            (101, _) => Err(HttpError::TooManyInterim),
-            (..200, _) if self.interim == MAX_INTERIM => Err(HttpError::TooManyInterim),
-            (..200, _) => {
+        let length = match self.head.body {
+            _ if self.head.status < 200 => {
+                if self.head.status == 101 || self.interim == MAX_INTERIM {
+                    return Err(HttpError::TooManyInterim);
+                }
                 self.interim += 1;
-                Ok(Progress::Partial)
+                return Ok(Progress::Partial);
             }
-            (_, Body::Length(0)) => Ok(self.complete(head)),
-            (_, Body::Length(length)) if length > buffer.len() => Err(HttpError::BodyTooLarge),
-            (_, Body::Length(length)) => {
-                self.part = Part::Bytes(head, length);
-                Ok(Progress::Partial)
+            Body::Chunked => {
+                self.part = Part::Chunks(Chunked::new());
+                return Ok(Progress::Partial);
             }
-            (_, Body::Chunked) => {
-                self.part = Part::Chunks(head, Chunked::new());
-                Ok(Progress::Partial)
-            }
+            Body::Length(length) => length,
+        };
+        if length == 0 {
+            return Ok(self.complete());
         }
+        if length > buffer.len() {
+            return Err(HttpError::BodyTooLarge);
+        }
+        self.part = Part::Bytes(length);
+        Ok(Progress::Partial)
     }
 
     fn store(&mut self, byte: u8, buffer: &mut [u8], full: HttpError) -> Result<Progress, HttpError> {
@@ -143,9 +149,9 @@ impl ResponseReader {
         Ok(Progress::Partial)
     }
 
-    const fn complete(&mut self, head: Head) -> Progress {
+    const fn complete(&mut self) -> Progress {
         self.part = Part::Complete;
-        Progress::Complete { head, body_len: self.filled }
+        Progress::Complete { body_len: self.filled }
     }
 }
 

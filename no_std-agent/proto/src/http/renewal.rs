@@ -4,6 +4,7 @@
 //! parameters of other names and types are parsed as the RFC says and passed over. A field that does not parse is
 //! ignored as a whole (RFC 9651 §4.2); whether the times fit the certificate is decided where they are used.
 
+use crate::ascii;
 use crate::time::UnixTime;
 
 /// Times that a server asks for, unchecked against any certificate.
@@ -20,6 +21,7 @@ const MAX_INTEGER_DIGITS: usize = 15;
 
 /// Reads one field value; `None` when it is not a Dictionary.
 #[must_use]
+#[inline(never)]
 pub fn parse_renewal(field: &[u8]) -> Option<Steering> {
     let mut text = Text(field.trim_ascii());
     let mut steering = Steering::default();
@@ -32,20 +34,32 @@ pub fn parse_renewal(field: &[u8]) -> Option<Steering> {
             b"urgent-at" => steering.urgent_at = date,
             _ => {}
         }
-        text.skip_while(|byte| matches!(byte, b' ' | b'\t'));
+        text.skip_while(is_blank);
         if text.0.is_empty() {
             break;
         }
         if !text.take(b',') {
             return None;
         }
-        text.skip_while(|byte| matches!(byte, b' ' | b'\t'));
+        text.skip_while(is_blank);
         if text.0.is_empty() {
             // A trailing comma (RFC 9651 §4.2.2 step 2.10).
             return None;
         }
     }
     Some(steering)
+}
+
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+const fn is_space(byte: u8) -> bool {
+    byte == b' '
+}
+
+const fn is_digit(byte: u8) -> bool {
+    byte.is_ascii_digit()
 }
 
 /// What is left of the field.
@@ -58,7 +72,7 @@ impl<'a> Text<'a> {
             return self.bare_item();
         }
         loop {
-            self.skip_while(|byte| byte == b' ');
+            self.skip_while(is_space);
             if self.take(b')') {
                 return Some(None);
             }
@@ -72,7 +86,7 @@ impl<'a> Text<'a> {
 
     fn parameters(&mut self) -> Option<()> {
         while self.take(b';') {
-            self.skip_while(|byte| byte == b' ');
+            self.skip_while(is_space);
             self.key()?;
             if self.take(b'=') {
                 self.bare_item()?;
@@ -100,12 +114,12 @@ impl<'a> Text<'a> {
             b'%' => self.quoted(rest.strip_prefix(b"\"")?)?,
             b':' => {
                 self.0 = rest;
-                self.skip_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='));
+                self.skip_while(|byte| ascii::is_alphanumeric_or(byte, b"+/="));
                 self.take(b':').then_some(())?;
             }
             b'?' => self.0 = rest.strip_prefix(b"0").or_else(|| rest.strip_prefix(b"1"))?,
             b'*' | b'A'..=b'Z' | b'a'..=b'z' => {
-                self.skip_while(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&byte));
+                self.skip_while(|byte| ascii::is_alphanumeric_or(byte, b"!#$%&'*+-.^_`|~:/"));
             }
             _ => return None,
         }
@@ -115,7 +129,7 @@ impl<'a> Text<'a> {
     /// A Date without its `@`: an Integer of seconds. Before the epoch counts as no date for us.
     fn date(&mut self) -> Option<Option<UnixTime>> {
         let negative = self.take(b'-');
-        let digits = self.skip_while(|byte| byte.is_ascii_digit());
+        let digits = self.skip_while(is_digit);
         if digits.is_empty() || digits.len() > MAX_INTEGER_DIGITS || self.0.first() == Some(&b'.') {
             return None;
         }
@@ -126,11 +140,11 @@ impl<'a> Text<'a> {
     /// An Integer or Decimal (RFC 9651 §4.2.4): at most 15 digits, or 12 before and 3 behind the point.
     fn number(&mut self) -> Option<()> {
         self.take(b'-');
-        let whole = self.skip_while(|byte| byte.is_ascii_digit()).len();
+        let whole = self.skip_while(is_digit).len();
         if !self.take(b'.') {
             return (1..=MAX_INTEGER_DIGITS).contains(&whole).then_some(());
         }
-        let fraction = self.skip_while(|byte| byte.is_ascii_digit()).len();
+        let fraction = self.skip_while(is_digit).len();
         ((1..=12).contains(&whole) && (1..=3).contains(&fraction)).then_some(())
     }
 
@@ -163,7 +177,9 @@ impl<'a> Text<'a> {
         }
     }
 
-    fn skip_while(&mut self, accept: impl Fn(u8) -> bool) -> &'a [u8] {
+    // Once in an image, whatever is accepted.
+    #[inline(never)]
+    fn skip_while(&mut self, accept: fn(u8) -> bool) -> &'a [u8] {
         let end = self.0.iter().position(|byte| !accept(*byte)).unwrap_or(self.0.len());
         let (skipped, rest) = self.0.split_at_checked(end).unwrap_or((self.0, &[]));
         self.0 = rest;

@@ -23,7 +23,7 @@ impl<'a> Bundle<'a> {
     /// The encoded certificates in order.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
         let mut reader = Reader::new(self.0);
-        core::iter::from_fn(move || reader.element(Tag::SEQUENCE).ok().map(|element| element.whole))
+        core::iter::from_fn(move || reader.whole(Tag::SEQUENCE).ok())
     }
 
     /// The first certificate: the leaf, where the bundle is a chain.
@@ -32,6 +32,6 @@ impl<'a> Bundle<'a> {
     /// [`CertificateError`] when there is none or it does not parse.
     pub fn first(&self) -> Result<Certificate<'a>, CertificateError> {
         let mut reader = Reader::new(self.0);
-        Certificate::parse(reader.element(Tag::SEQUENCE)?.whole)
+        Certificate::parse(reader.whole(Tag::SEQUENCE)?)
     }
 }

@@ -24,7 +24,7 @@ pub enum CertificateError {
     /// An extension's content breaks its own syntax.
     Extension,
     /// The structure is not DER, or not a certificate's.
-    Malformed(DerError),
+    Malformed,
     /// The serial number is not positive or has more than 20 octets.
     Serial,
     /// More than [`MAX_CERTIFICATE_BYTES`], or too many extensions.
@@ -38,8 +38,8 @@ pub enum CertificateError {
 }
 
 impl From<DerError> for CertificateError {
-    fn from(error: DerError) -> Self {
-        Self::Malformed(error)
+    fn from(_: DerError) -> Self {
+        Self::Malformed
     }
 }
 
@@ -74,43 +74,37 @@ impl<'a> Certificate<'a> {
         if der.len() > MAX_CERTIFICATE_BYTES {
             return Err(CertificateError::TooLarge);
         }
-        let mut outer = Reader::new(der);
-        let mut certificate = outer.sequence()?;
-        outer.end()?;
-        let signed = certificate.element(Tag::SEQUENCE)?;
-        let algorithm_identifier = certificate.element(Tag::SEQUENCE)?;
+        let mut certificate = Reader::only(der, Tag::SEQUENCE)?;
+        let signed = certificate.whole(Tag::SEQUENCE)?;
+        let algorithm_identifier = certificate.whole(Tag::SEQUENCE)?;
         let signature = certificate.octet_aligned_bit_string()?;
         certificate.end()?;
 
-        let mut tbs = Reader::new(signed.value);
+        let mut tbs = Reader::only(signed, Tag::SEQUENCE)?;
         read_version(&mut tbs)?;
         let serial = read_serial(&mut tbs)?;
-        if tbs.element(Tag::SEQUENCE)?.whole != algorithm_identifier.whole {
+        if tbs.whole(Tag::SEQUENCE)? != algorithm_identifier {
             return Err(CertificateError::AlgorithmMismatch);
         }
-        let algorithm = SignatureAlgorithm::from_identifier(algorithm_identifier.value)
+        let algorithm = SignatureAlgorithm::from_identifier(algorithm_identifier)
             .ok_or(CertificateError::UnsupportedAlgorithm)?;
         let issuer = read_name(&mut tbs)?;
         let validity = read_validity(&mut tbs)?;
         let subject = read_name(&mut tbs)?;
         let key = PublicKey::read(&mut tbs)?;
         // issuerUniqueID and subjectUniqueID: allowed by the syntax, meaningless today.
-        tbs.optional(Tag::context(1))?;
-        tbs.optional(Tag::context(2))?;
+        tbs.pass_over(Tag::context(1))?;
+        tbs.pass_over(Tag::context(2))?;
         let extensions = Extensions::read(&mut tbs)?;
         tbs.end()?;
-        Ok(Self {
-            der,
-            serial,
-            issuer,
-            subject,
-            validity,
-            key,
-            extensions,
-            signed: signed.whole,
-            algorithm,
-            signature,
-        })
+        Ok(Self { der, serial, issuer, subject, validity, key, extensions, signed, algorithm, signature })
+    }
+
+    /// Reads a certificate where it does not matter why it is none.
+    // Once in an image: the value is large, and this is a copy of it.
+    #[inline(never)]
+    pub(crate) fn readable(der: &'a [u8]) -> Option<Self> {
+        Self::parse(der).ok()
     }
 
     /// Checks that `issuer_key` signed this certificate.
@@ -146,10 +140,10 @@ impl<'a> Certificate<'a> {
 
 fn read_version(tbs: &mut Reader<'_>) -> Result<(), CertificateError> {
     // DEFAULT v1: an absent version means 1.
-    let Some(version) = tbs.optional(Tag::context_constructed(0))? else {
+    if tbs.peek() != Some(Tag::context_constructed(0)) {
         return Err(CertificateError::Version);
-    };
-    let mut version = Reader::new(version.value);
+    }
+    let mut version = tbs.enter(Tag::context_constructed(0))?;
     let number = version.small_integer()?;
     version.end()?;
     if number == 2 { Ok(()) } else { Err(CertificateError::Version) }
@@ -171,17 +165,16 @@ fn read_validity(tbs: &mut Reader<'_>) -> Result<Validity, CertificateError> {
 
 /// Takes a Name (RFC 5280 §4.1.2.4), checked down to its attributes, and returns its encoding.
 pub(crate) fn read_name<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], DerError> {
-    let name = reader.element(Tag::SEQUENCE)?;
-    for_each_attribute(name.value, |_, _| {})?;
-    Ok(name.whole)
+    let name = reader.whole(Tag::SEQUENCE)?;
+    for_each_attribute(name, &mut |_, _| {})?;
+    Ok(name)
 }
 
 /// The only commonName in a Name that was read; `None` for none, several, or one that is no text.
 pub(crate) fn common_name(name: &[u8]) -> Option<&str> {
-    let content = Reader::new(name).element(Tag::SEQUENCE).ok()?.value;
     let mut found = None;
     let mut count = 0;
-    for_each_attribute(content, |id, value| {
+    for_each_attribute(name, &mut |id, value| {
         if id == Oid::COMMON_NAME {
             count += 1;
             let is_text = matches!(value.tag, Tag::UTF8_STRING | Tag::PRINTABLE_STRING);
@@ -193,10 +186,10 @@ pub(crate) fn common_name(name: &[u8]) -> Option<&str> {
 }
 
 fn for_each_attribute<'a>(
-    content: &'a [u8],
-    mut visit: impl FnMut(Oid<'a>, Element<'a>),
+    name: &'a [u8],
+    visit: &mut dyn FnMut(Oid<'a>, Element<'a>),
 ) -> Result<(), DerError> {
-    let mut names = Reader::new(content);
+    let mut names = Reader::only(name, Tag::SEQUENCE)?;
     while !names.is_empty() {
         let mut attributes = names.enter(Tag::SET)?;
         loop {

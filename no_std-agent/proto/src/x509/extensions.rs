@@ -31,9 +31,9 @@ impl<'a> Extension<'a> {
         let id = inside.oid()?;
         let critical = inside.peek() == Some(Tag::BOOLEAN);
         if critical && !inside.boolean()? {
-            return Err(DerError::Value(Tag::BOOLEAN));
+            return Err(DerError);
         }
-        let value = inside.element(Tag::OCTET_STRING)?.value;
+        let value = inside.value(Tag::OCTET_STRING)?;
         inside.end()?;
         Ok(Self { id, critical, value })
     }
@@ -82,16 +82,16 @@ impl<'a> Extensions<'a> {
     /// Reads the `[3]` field of a TBSCertificate; absent means none.
     pub(super) fn read(tbs: &mut Reader<'a>) -> Result<Self, CertificateError> {
         let mut extensions = Self::default();
-        let Some(field) = tbs.optional(Tag::context_constructed(3))? else { return Ok(extensions) };
-        let mut wrapper = Reader::new(field.value);
-        let list = wrapper.sequence()?;
-        wrapper.end()?;
+        if tbs.peek() != Some(Tag::context_constructed(3)) {
+            return Ok(extensions);
+        }
+        let list = Reader::only(tbs.value(Tag::context_constructed(3))?, Tag::SEQUENCE)?;
         refuse_duplicates(list)?;
         let mut rest = list;
         while !rest.is_empty() {
             let extension = Extension::read(&mut rest)?;
             extensions.take(&extension).map_err(|error| match error {
-                CertificateError::Malformed(_) => CertificateError::Extension,
+                CertificateError::Malformed => CertificateError::Extension,
                 other => other,
             })?;
         }
@@ -156,13 +156,13 @@ fn read_basic_constraints(reader: &mut Reader<'_>) -> Result<BasicConstraints, D
     let mut inside = reader.sequence()?;
     let authority = inside.peek() == Some(Tag::BOOLEAN);
     if authority && !inside.boolean()? {
-        return Err(DerError::Value(Tag::BOOLEAN));
+        return Err(DerError);
     }
     let path_length = if inside.is_empty() { None } else { Some(inside.small_integer()?) };
     inside.end()?;
     // RFC 5280 §4.2.1.9: pathLenConstraint only together with cA.
     if path_length.is_some() && !authority {
-        return Err(DerError::Value(Tag::INTEGER));
+        return Err(DerError);
     }
     Ok(BasicConstraints { authority, path_length })
 }
@@ -173,18 +173,18 @@ fn read_key_usage(reader: &mut Reader<'_>) -> Result<KeyUsage, DerError> {
     // §11.2.2), but encoders in wide use keep the ninth; the meaning is the same.
     match bits {
         [first] | [first, 0x00 | 0x80] if bits.iter().any(|byte| *byte != 0) => Ok(KeyUsage(*first)),
-        _ => Err(DerError::Value(Tag::BIT_STRING)),
+        _ => Err(DerError),
     }
 }
 
 /// Checks the list of purposes and returns its content.
 fn read_purposes<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], DerError> {
-    let list = reader.element(Tag::SEQUENCE)?;
-    let mut inside = Reader::new(list.value);
+    let list = reader.value(Tag::SEQUENCE)?;
+    let mut inside = Reader::new(list);
     loop {
         inside.oid()?;
         if inside.is_empty() {
-            return Ok(list.value);
+            return Ok(list);
         }
     }
 }

@@ -16,5 +16,7 @@ pub use certificate::{Certificate, CertificateError, MAX_CERTIFICATE_BYTES};
 pub(crate) use certificate::{common_name, read_name};
 pub use extensions::{BasicConstraints, Extension, Extensions, KeyUsage};
 pub use names::{GeneralName, ServerName, SubjectAltNames};
-pub use path::{Anchors, MAX_INTERMEDIATES, Moment, Path, PathError, Purpose, check_path};
+pub use path::{
+    Anchors, MAX_INTERMEDIATES, Moment, Path, PathError, Purpose, ServerRefused, check_path, check_server,
+};
 pub use verify::{PublicKey, SignatureAlgorithm, Verify, VerifyError};

@@ -3,8 +3,9 @@
 //! A server is known by its SANs only; the commonName is never a host name here. A wildcard stands for exactly
 //! one whole label at the left, and never for one directly below a top-level domain.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 
+use crate::ascii::{decimal, has};
 use crate::der::{DerError, Reader, Tag};
 
 /// One name of a subjectAltName.
@@ -32,9 +33,7 @@ impl<'a> SubjectAltNames<'a> {
 
     /// Checks a whole extension value.
     pub(super) fn check(value: &[u8]) -> Result<(), DerError> {
-        let mut outer = Reader::new(value);
-        let mut names = outer.sequence()?;
-        outer.end()?;
+        let mut names = Reader::only(value, Tag::SEQUENCE)?;
         loop {
             read_name(&mut names)?;
             if names.is_empty() {
@@ -57,15 +56,15 @@ fn read_name<'a>(names: &mut Reader<'a>) -> Result<GeneralName<'a>, DerError> {
     const URI: Tag = Tag::context(6);
     const IP: Tag = Tag::context(7);
     let element = names.any()?;
-    let text = || ascii(element.value).ok_or(DerError::Value(element.tag));
+    let text = || ascii(element.value).ok_or(DerError);
     match element.tag {
         DNS => text().map(GeneralName::Dns),
         URI => text().map(GeneralName::Uri),
         IP if matches!(element.value.len(), 4 | 16) => Ok(GeneralName::Ip(element.value)),
-        IP => Err(DerError::Value(IP)),
+        IP => Err(DerError),
         // Context class, numbers 0 to 8: the other CHOICEs of GeneralName.
         Tag(other) if other & 0xc0 == 0x80 && other & 0x1f <= 8 => Ok(GeneralName::Other),
-        other => Err(DerError::UnexpectedTag(other)),
+        _ => Err(DerError),
     }
 }
 
@@ -83,7 +82,15 @@ pub enum ServerName<'a> {
     Ip(IpAddr),
 }
 
-impl ServerName<'_> {
+impl<'a> ServerName<'a> {
+    /// The name or the IPv4 address that `host` is, for a device whose network has no IPv6: such an address is a name
+    /// that nobody knows. What a name is made of is not checked.
+    // The parser of `core` reads both kinds of addresses from one machine, and is five times the code.
+    #[must_use]
+    pub fn without_ipv6(host: &'a str) -> Self {
+        ipv4(host).map_or(Self::Dns(host), |address| Self::Ip(address.into()))
+    }
+
     /// Whether one of `names` is this server.
     #[must_use]
     pub fn matches(&self, mut names: SubjectAltNames<'_>) -> bool {
@@ -96,19 +103,47 @@ impl ServerName<'_> {
     }
 }
 
+/// Four numbers of 8 bits, without zeros in front, which to some make an octal number.
+fn ipv4(host: &str) -> Option<Ipv4Addr> {
+    let mut parts = host.as_bytes().split(|byte| *byte == b'.');
+    let mut octets = [0; 4];
+    for octet in &mut octets {
+        let part = parts.next().filter(|part| !matches!(part, [b'0', _, ..]))?;
+        *octet = u8::try_from(decimal(part)?).ok()?;
+    }
+    parts.next().is_none().then(|| octets.into())
+}
+
 fn dns_matches(host: &str, pattern: &str) -> bool {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    if host.is_empty() || host.contains('*') {
+    // By bytes: searching in a text is more code.
+    let (host, pattern) = (host.as_bytes(), pattern.as_bytes());
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    if host.is_empty() || has(host, b'*') {
         return false;
     }
-    let Some(parent) = pattern.strip_prefix("*.") else { return host.eq_ignore_ascii_case(pattern) };
-    let Some((label, rest)) = host.split_once('.') else { return false };
-    !label.is_empty() && parent.contains('.') && !parent.contains('*') && rest.eq_ignore_ascii_case(parent)
+    let Some(parent) = pattern.strip_prefix(b"*.") else { return host.eq_ignore_ascii_case(pattern) };
+    // What is behind the first label, which is not empty, with its dot.
+    let label_len = host.iter().take_while(|byte| **byte != b'.').count();
+    let Some([b'.', rest @ ..]) = host.get(label_len..) else { return false };
+    label_len > 0 && has(parent, b'.') && !has(parent, b'*') && rest.eq_ignore_ascii_case(parent)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ipv4_address_is_read_as_the_library_reads_it_and_all_else_is_a_name() {
+        for host in ["0.0.0.0", "10.0.2.2", "255.255.255.255"] {
+            assert_eq!(ServerName::without_ipv6(host), ServerName::Ip(host.parse().expect("an address")));
+        }
+        for host in
+            ["", ".", "1.2.3", "1.2.3.4.", "1.2.3.4.5", "1.2.3.256", "01.2.3.4", "1..3.4", "1.2.3.a", "::1"]
+        {
+            assert!(host.parse::<Ipv4Addr>().is_err());
+            assert_eq!(ServerName::without_ipv6(host), ServerName::Dns(host));
+        }
+    }
 
     #[test]
     fn a_wildcard_is_one_whole_left_label() {

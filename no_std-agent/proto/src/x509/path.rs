@@ -5,11 +5,10 @@
 //! [`MAX_SIGNATURES`] checks, so a hostile bundle of cross-signed CAs costs a known number of verifications.
 //! Of an anchor only name, key and its CA constraints are used, not its dates (RFC 5280 §6.1.1(d)).
 
-use sha2::{Digest, Sha256};
-
-use super::{Bundle, Certificate, CertificateError, Verify, VerifyError};
+use super::{Bundle, Certificate, CertificateError, ServerName, Verify, VerifyError};
 use crate::der::Oid;
-use crate::time::{UnixTime, Validity};
+use crate::sha256;
+use crate::time::{Millis, UnixTime, Validity};
 
 /// Most intermediates between a leaf and its anchor. Ours have one; two more leave room for a rollover.
 pub const MAX_INTERMEDIATES: usize = 3;
@@ -19,7 +18,7 @@ const MAX_SIGNATURES: u8 = 10;
 
 /// How far a certificate may begin in the future. The clock may come from a Date with one-second resolution, and
 /// the CA's own clock may lead; a device that refuses its new certificate for that would ask again at once.
-const NOT_BEFORE_TOLERANCE: core::time::Duration = core::time::Duration::from_secs(60);
+const NOT_BEFORE_TOLERANCE: Millis = Millis::from_secs(60);
 
 /// What is trusted without proof.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,14 +26,14 @@ pub struct Anchors<'a> {
     /// Encoded CA certificates.
     pub certificates: &'a [&'a [u8]],
     /// SHA-256 of an encoded CA certificate: a certificate with it is an anchor wherever it comes from.
-    pub fingerprint: Option<[u8; 32]>,
+    pub fingerprint: Option<&'a [u8; 32]>,
 }
 
 impl Anchors<'_> {
     /// Whether `der` is the certificate with the trusted fingerprint.
     #[must_use]
     pub fn pins(&self, der: &[u8]) -> bool {
-        self.fingerprint.is_some_and(|pinned| <[u8; 32]>::from(Sha256::digest(der)) == pinned)
+        self.fingerprint.is_some_and(|pinned| sha256(der) == *pinned)
     }
 }
 
@@ -113,15 +112,47 @@ pub fn check_path<'a, I>(
 where
     I: Iterator<Item = &'a [u8]> + Clone,
 {
-    check_leaf(leaf, purpose)?;
-    check_dates(leaf, moment)?;
-    let path = Path { validity: leaf.validity, intermediates: [None; MAX_INTERMEDIATES] };
     // By number and not by type: the search is in an image once, wherever candidates come from.
     let candidates = |number| candidates.clone().nth(number);
     let candidates = &candidates;
-    let mut search =
-        Search { candidates, anchors, purpose, moment, verifier, signatures_left: MAX_SIGNATURES };
-    search.above(leaf, path, 0, 0)
+    let search = Search { candidates, anchors, purpose, moment, verifier, signatures_left: MAX_SIGNATURES };
+    search.from(leaf)
+}
+
+/// Checks a TLS server's certificate: its name, a path over some of `candidates` to one of `anchors`, serverAuth, and
+/// dates as far as the time is known. Returns when all of the path is valid.
+///
+/// # Errors
+/// [`ServerRefused`].
+// Once in an image for each kind of candidates.
+#[inline(never)]
+pub fn check_server<'a, I>(
+    name: &ServerName<'_>,
+    leaf: &'a [u8],
+    candidates: I,
+    anchors: &Anchors<'_>,
+    moment: Moment,
+    verifier: &impl Verify,
+) -> Result<Validity, ServerRefused>
+where
+    I: Iterator<Item = &'a [u8]> + Clone,
+{
+    let leaf = Certificate::parse(leaf).map_err(|error| ServerRefused::Path(PathError::Leaf(error)))?;
+    if !name.matches(leaf.extensions.subject_alt_names()) {
+        return Err(ServerRefused::Name);
+    }
+    check_path(&leaf, candidates, anchors, Purpose::ServerAuth, moment, verifier)
+        .map(|path| path.validity)
+        .map_err(ServerRefused::Path)
+}
+
+/// Why a TLS server is not the one that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerRefused {
+    /// Its certificate is for another name.
+    Name,
+    /// Its certificate does not lead to the configured trust.
+    Path(PathError),
 }
 
 struct Search<'a, 's> {
@@ -134,6 +165,14 @@ struct Search<'a, 's> {
 }
 
 impl<'a> Search<'a, '_> {
+    #[inline(never)]
+    fn from(mut self, leaf: &Certificate<'a>) -> Result<Path<'a>, PathError> {
+        check_leaf(leaf, self.purpose)?;
+        check_dates(leaf, self.moment)?;
+        let path = Path { validity: leaf.validity, intermediates: [None; MAX_INTERMEDIATES] };
+        self.above(leaf, path, 0, 0)
+    }
+
     /// Looks for the issuer of `subject`, which has `depth` intermediates up to and including itself, of which
     /// `counted` are not self-issued. Recursion ends at [`MAX_INTERMEDIATES`].
     fn above(
@@ -145,22 +184,22 @@ impl<'a> Search<'a, '_> {
     ) -> Result<Path<'a>, PathError> {
         let mut reason = PathError::UnknownIssuer;
         for &der in self.anchors.certificates {
-            match self.issued_by(subject, der, counted) {
-                Some(Ok(_)) => return Ok(path),
-                Some(Err(PathError::Budget)) => return Err(PathError::Budget),
-                Some(Err(error)) => reason = error,
-                None => {}
+            let Some(issuer) = named(der, subject.issuer) else { continue };
+            match self.check_issuer(subject, &issuer, counted) {
+                Ok(()) => return Ok(path),
+                Err(PathError::Budget) => return Err(PathError::Budget),
+                Err(error) => reason = error,
             }
         }
         for der in (0..).map_while(self.candidates) {
             if der == subject.der {
                 continue;
             }
-            let tried = match self.issued_by(subject, der, counted) {
-                Some(Ok(_)) if self.anchors.pins(der) => return Ok(path),
-                Some(Ok(issuer)) => self.through(&issuer, path, depth, counted),
-                Some(Err(error)) => Err(error),
-                None => continue,
+            let Some(issuer) = named(der, subject.issuer) else { continue };
+            let tried = match self.check_issuer(subject, &issuer, counted) {
+                Ok(()) if self.anchors.pins(der) => return Ok(path),
+                Ok(()) => self.through(&issuer, path, depth, counted),
+                Err(error) => Err(error),
             };
             match tried {
                 Ok(path) => return Ok(path),
@@ -188,17 +227,7 @@ impl<'a> Search<'a, '_> {
         self.above(issuer, path, depth + 1, counted + u8::from(!issuer.is_self_issued()))
     }
 
-    /// Whether the certificate `der` issued `subject`: `None` when it has another name or does not parse.
-    fn issued_by<'d>(
-        &mut self,
-        subject: &Certificate<'_>,
-        der: &'d [u8],
-        counted: u8,
-    ) -> Option<Result<Certificate<'d>, PathError>> {
-        let issuer = Certificate::parse(der).ok().filter(|issuer| issuer.subject == subject.issuer)?;
-        Some(self.check_issuer(subject, &issuer, counted).map(|()| issuer))
-    }
-
+    /// Whether `issuer`, whose name fits, issued `subject`.
     fn check_issuer(
         &mut self,
         subject: &Certificate<'_>,
@@ -219,6 +248,11 @@ impl<'a> Search<'a, '_> {
         self.signatures_left = self.signatures_left.checked_sub(1).ok_or(PathError::Budget)?;
         subject.check_signature(&issuer.key, self.verifier).map_err(PathError::Signature)
     }
+}
+
+/// The certificate, if it parses and its subject is `name`.
+fn named<'d>(der: &'d [u8], name: &[u8]) -> Option<Certificate<'d>> {
+    Certificate::readable(der).filter(|certificate| certificate.subject == name)
 }
 
 impl Purpose {
@@ -246,7 +280,7 @@ fn check_leaf(leaf: &Certificate<'_>, purpose: Purpose) -> Result<(), PathError>
 fn check_dates(certificate: &Certificate<'_>, moment: Moment) -> Result<(), PathError> {
     let (earliest, latest) = match moment {
         Moment::NotBefore(floor) => (floor, None),
-        Moment::Known(now) => (now, Some(now.plus(NOT_BEFORE_TOLERANCE))),
+        Moment::Known(now) => (now, Some(now.after(NOT_BEFORE_TOLERANCE))),
     };
     if certificate.validity.not_after < earliest {
         return Err(PathError::Expired);

@@ -23,8 +23,8 @@ impl<'a> PublicKey<'a> {
     /// # Errors
     /// [`DerError`] when it is not one; EC keys must name their curve (RFC 5480 §2.1.1).
     pub fn read(reader: &mut Reader<'a>) -> Result<Self, DerError> {
-        let info = reader.element(Tag::SEQUENCE)?;
-        let mut inside = Reader::new(info.value);
+        let spki = reader.whole(Tag::SEQUENCE)?;
+        let mut inside = Reader::only(spki, Tag::SEQUENCE)?;
         let mut identifier = inside.sequence()?;
         let algorithm = identifier.oid()?;
         let curve = if algorithm == Oid::EC_PUBLIC_KEY {
@@ -40,7 +40,7 @@ impl<'a> PublicKey<'a> {
         identifier.end()?;
         let bits = inside.octet_aligned_bit_string()?;
         inside.end()?;
-        Ok(Self { spki: info.whole, algorithm, curve, bits })
+        Ok(Self { spki, algorithm, curve, bits })
     }
 }
 
@@ -60,22 +60,29 @@ pub enum SignatureAlgorithm {
 }
 
 impl SignatureAlgorithm {
-    /// The algorithm of an AlgorithmIdentifier's content; `None` if it has no name here or odd parameters.
-    pub(super) fn from_identifier(content: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(content);
-        let (algorithm, null_parameters) = match reader.oid().ok()? {
-            Oid::ECDSA_WITH_SHA256 => (Self::EcdsaSha256, false),
-            Oid::ECDSA_WITH_SHA384 => (Self::EcdsaSha384, false),
-            Oid::ED25519 => (Self::Ed25519, false),
-            Oid::RSA_WITH_SHA256 => (Self::RsaPkcs1Sha256, true),
-            Oid::RSA_WITH_SHA384 => (Self::RsaPkcs1Sha384, true),
-            _ => return None,
-        };
-        if null_parameters && !reader.element(Tag::NULL).ok()?.value.is_empty() {
+    /// The algorithm of an AlgorithmIdentifier; `None` if it has no name here or odd parameters.
+    pub(super) fn from_identifier(identifier: &[u8]) -> Option<Self> {
+        let mut reader = Reader::only(identifier, Tag::SEQUENCE).ok()?;
+        let algorithm = Self::from_oid(reader.oid().ok()?)?;
+        let null_parameters = matches!(algorithm, Self::RsaPkcs1Sha256 | Self::RsaPkcs1Sha384);
+        if null_parameters && !reader.value(Tag::NULL).ok()?.is_empty() {
             return None;
         }
         reader.end().ok()?;
         Some(algorithm)
+    }
+
+    /// The algorithm that `id` stands for, if it has a name here.
+    pub(crate) fn from_oid(id: Oid<'_>) -> Option<Self> {
+        // A table and not a match: each arm of that would be a comparison of its own in an image.
+        const NAMES: [(Oid<'_>, SignatureAlgorithm); 5] = [
+            (Oid::ECDSA_WITH_SHA256, SignatureAlgorithm::EcdsaSha256),
+            (Oid::ECDSA_WITH_SHA384, SignatureAlgorithm::EcdsaSha384),
+            (Oid::ED25519, SignatureAlgorithm::Ed25519),
+            (Oid::RSA_WITH_SHA256, SignatureAlgorithm::RsaPkcs1Sha256),
+            (Oid::RSA_WITH_SHA384, SignatureAlgorithm::RsaPkcs1Sha384),
+        ];
+        NAMES.iter().find(|(name, _)| *name == id).map(|(_, algorithm)| *algorithm)
     }
 }
 

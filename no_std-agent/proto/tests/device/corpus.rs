@@ -21,7 +21,11 @@ fn stored_inputs_are_read_or_refused() {
     assert!(accepted("proto_base64", |data| base64::decode_in_place(&mut data.to_vec()).is_ok()) > 0);
     assert!(accepted("proto_certificate", |data| Certificate::parse(data).is_ok()) > 0);
     assert!(accepted("proto_cms", |data| cms::certificates(data).is_ok()) > 0);
-    assert!(accepted("proto_csr", |data| CertificationRequest::parse(data).is_ok()) > 0);
+    assert!(
+        accepted("proto_csr", |data| {
+            CertificationRequest::parse(data).is_ok_and(|request| request.attributes().is_ok())
+        }) > 0
+    );
     assert!(accepted("proto_csrattrs", |data| CsrAttributes::parse(data).is_ok()) > 0);
     assert!(accepted("proto_renewal", |data| http::parse_renewal(data).is_some()) > 0);
     let complete = |data: &[u8]| {

@@ -234,7 +234,10 @@ impl Rig {
                 self.connections.remove(&device);
                 self.input(device, Input::Closed(Ending::Reset));
             }
-            Happening::FromServer(bytes) => self.input(device, Input::Received(&bytes)),
+            Happening::FromServer(bytes) => {
+                self.devices[device].receive(&bytes, Instant::from_millis(self.now));
+                self.settle(device);
+            }
             Happening::ToServer(bytes) => self.serve(device, &bytes),
         }
     }

@@ -1,6 +1,8 @@
 //! The known stories: each is what an operator would tell.
 
-use muster_proto::enrollment::{Binding, Ending, Event, Failure, Input, IssueError, Present, State, Trust};
+use muster_proto::enrollment::{
+    Binding, Ending, Event, Failure, Input, IssueError, Present, Presents, State, Trust,
+};
 use muster_proto::est::Credential;
 use muster_proto::time::{Instant, UnixTime};
 use muster_proto::x509::{Moment, PathError};
@@ -518,8 +520,9 @@ fn the_same_inputs_and_seed_give_the_same_outputs() {
 #[test]
 fn a_short_memory_is_a_failure_with_a_name_at_every_size() {
     use muster_proto::enrollment::{Enrollment, Memory, Place, Restored};
-    let enroll = |resize: &dyn Fn(&mut Memory<'static>)| {
+    let enroll = |resize: &dyn Fn(&mut Memory<'static>), inbox_bytes: usize| {
         let mut rig = Rig::with_one_device();
+        rig.devices[0].inbox = crate::shell::leak(inbox_bytes);
         let mut memory = crate::shell::memory();
         resize(&mut memory);
         let verifier: &'static _ = Box::leak(Box::default());
@@ -532,15 +535,41 @@ fn a_short_memory_is_a_failure_with_a_name_at_every_size() {
         (rig.device().state(), failures(&rig))
     };
     for size in [0, 1, 10, 100, 200] {
-        let (state, failed) = enroll(&|memory| memory.request = crate::shell::leak(size));
+        let (state, failed) =
+            enroll(&|memory| memory.request = crate::shell::leak(size), Memory::INBOX_BYTES);
         assert_eq!((state, failed[0]), (State::Keying, Failure::Memory(Place::Request)), "{size}");
-        let (_, failed) = enroll(&|memory| memory.authorities = crate::shell::leak(size));
+        let (_, failed) =
+            enroll(&|memory| memory.authorities = crate::shell::leak(size), Memory::INBOX_BYTES);
         assert_eq!(failed[0], Failure::Memory(Place::Authorities), "{size}");
-        let (_, failed) = enroll(&|memory| memory.candidate = crate::shell::leak(size));
+        let (_, failed) = enroll(&|memory| memory.candidate = crate::shell::leak(size), Memory::INBOX_BYTES);
         assert_eq!(failed[0], Failure::Memory(Place::Candidate), "{size}");
-        let (_, failed) = enroll(&|memory| memory.inbox = crate::shell::leak(size));
+        let (_, failed) = enroll(&|_| {}, size);
         assert!(matches!(failed[0], Failure::Answer(_)), "{size}");
     }
+}
+
+#[test]
+fn a_shell_that_presents_the_leaf_alone_keeps_no_more() {
+    let lengths = |rig: &Rig| {
+        let device = rig.device();
+        let slot = device.machine.current().expect("an identity");
+        let chain = device.machine.chain(slot).expect("an identity").as_bytes().len();
+        (chain, device.leaf().expect("a leaf").len())
+    };
+    let mut rig = Rig::with_one_device();
+    rig.advance(5000);
+    let (chain, leaf) = lengths(&rig);
+    assert!(chain > leaf, "the intermediate too");
+    rig.devices[0].config.presents = Presents::Leaf;
+    rig.apply(Op::Reboot);
+    let (chain, leaf) = lengths(&rig);
+    assert_eq!(chain, leaf, "of what was stored before");
+    rig.devices[0].machine.renew_now(Instant::from_millis(rig.now));
+    rig.input(0, Input::Wall(UnixTime::from_secs(rig.wall())));
+    rig.apply(Op::Advance(60));
+    assert_eq!(issued(&rig), 2);
+    let (chain, leaf) = lengths(&rig);
+    assert_eq!(chain, leaf, "of what is issued");
 }
 
 #[test]

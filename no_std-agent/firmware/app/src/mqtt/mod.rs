@@ -9,12 +9,11 @@ pub mod packet;
 use core::time::Duration;
 
 use embedded_io::{Error, ErrorKind, Read, Write};
-use heapless::String;
 use muster_nostd_agent::clock::Clock;
 use muster_nostd_agent::tls::Connection;
 use muster_proto::time::Instant;
 
-use self::packet::{Packet, parse};
+use self::packet::{Packet, Topic, parse};
 use crate::clock::BoardClock;
 use crate::platform::Platform;
 use crate::report::{Asked, OFFLINE, Report};
@@ -77,12 +76,12 @@ struct Line<'l, 'm, T: Read + Write> {
 }
 
 impl<P: Platform> Session<'_, P> {
-    /// Runs until it ends. `memory` holds a packet in each direction: [`MEMORY_BYTES`].
+    /// Runs until it ends.
     // Apart: off the stack while the connection is made.
     #[inline(never)]
-    pub(crate) fn run<T: Read + Write>(&self, transport: &mut Connection<'_, T>, memory: &mut [u8]) -> End {
-        let Some((send, received)) = memory.split_at_mut_checked(SEND_BYTES) else { return End::Unanswered };
-        let mut line = Line { transport, received, filled: 0, send };
+    pub(crate) fn run<T: Read + Write>(&self, transport: &mut Connection<'_, T>) -> End {
+        let (mut send, mut received) = ([0; SEND_BYTES], [0; RECEIVE_BYTES]);
+        let mut line = Line { transport, received: &mut received, filled: 0, send: &mut send };
         let ping_after = match self.connect(&mut line) {
             Ok(ping_after) => ping_after,
             Err(end) => return end,
@@ -102,10 +101,15 @@ impl<P: Platform> Session<'_, P> {
 
     /// Connects. Returns how long the line may be silent before a ping.
     fn connect<T: Read + Write>(&self, line: &mut Line<'_, '_, T>) -> Result<Duration, End> {
-        let status = self.topic("status").map_err(|_| End::Unanswered)?;
-        let bytes =
-            packet::connect(line.send, self.report.device, KEEP_ALIVE_S, PACKET_MAX_BYTES, &status, OFFLINE)
-                .map_err(|_| End::Unanswered)?;
+        let bytes = packet::connect(
+            line.send,
+            self.report.device,
+            KEEP_ALIVE_S,
+            PACKET_MAX_BYTES,
+            self.topic("status"),
+            OFFLINE,
+        )
+        .map_err(|_| End::Unanswered)?;
         let until = BoardClock.now().plus(CONNACK_TIMEOUT);
         write(line.transport, bytes).map_err(|error| self.unanswered(error))?;
         loop {
@@ -143,8 +147,8 @@ impl<P: Platform> Session<'_, P> {
         ping_after: Duration,
     ) -> Result<Next, Broken> {
         let clock = BoardClock;
-        let command = self.topic("command")?;
-        let bytes = packet::subscription(line.send, &command, SUBSCRIPTION_ID).map_err(|_| Broken)?;
+        let bytes =
+            packet::subscription(line.send, self.topic(COMMAND), SUBSCRIPTION_ID).map_err(|_| Broken)?;
         write(line.transport, bytes).map_err(|_| Broken)?;
         let mut due = Due { certificate: true, ..Due::default() };
         let mut heard_at = clock.now();
@@ -185,9 +189,10 @@ impl<P: Platform> Session<'_, P> {
                     return Err(Broken);
                 }
             }
-            while let Some(asked) = self.take(line, &command, &mut due)? {
+            while let Some(asked) = self.take(line, &mut due)? {
                 let Some(asked) = asked else { continue };
-                self.platform.log(format_args!("mqtt: command {asked:?}"));
+                let word = asked.map_or("unknown", Asked::word);
+                self.platform.log(format_args!("mqtt: command {word}"));
                 due.response = Some(asked);
                 match asked {
                     Some(Asked::Reconnect) => leave_as = Some(Next::Anything),
@@ -203,7 +208,6 @@ impl<P: Platform> Session<'_, P> {
     fn take<T: Read + Write>(
         &self,
         line: &mut Line<'_, '_, T>,
-        command: &str,
         due: &mut Due,
     ) -> Result<Option<Option<Option<Asked>>>, Broken> {
         let parsed = parse(line.received.get(..line.filled).unwrap_or_default()).map_err(|_| Broken)?;
@@ -224,7 +228,8 @@ impl<P: Platform> Session<'_, P> {
             Packet::Puback => due.under_way_since = None,
             Packet::Publish { topic, payload, id, retain } => {
                 // A retained command would be carried out again at each connect.
-                asked = (topic == command && !retain).then(|| Asked::parse(payload));
+                let is_command = topic.strip_prefix(self.prefix) == Some(COMMAND);
+                asked = (is_command && !retain).then(|| Asked::parse(payload));
                 acknowledge = id;
             }
             Packet::Connack { .. } => return Err(Broken),
@@ -261,15 +266,12 @@ impl<P: Platform> Session<'_, P> {
         payload: &[u8],
         retain: bool,
     ) -> Result<(), Broken> {
-        let topic = self.topic(word)?;
-        let bytes = packet::publication(line.send, &topic, payload, PUBLICATION_ID, retain);
+        let bytes = packet::publication(line.send, self.topic(word), payload, PUBLICATION_ID, retain);
         write(line.transport, bytes.map_err(|_| Broken)?).map_err(|_| Broken)
     }
 
-    fn topic(&self, word: &str) -> Result<String<TOPIC_BYTES>, Broken> {
-        let mut topic = String::new();
-        topic.push_str(self.prefix).and_then(|()| topic.push_str(word)).map_err(|_| Broken)?;
-        Ok(topic)
+    const fn topic<'t>(&'t self, word: &'t str) -> Topic<'t> {
+        Topic { prefix: self.prefix, word }
     }
 }
 
@@ -335,14 +337,16 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(45);
 /// There is one of each.
 const PUBLICATION_ID: u16 = 1;
 const SUBSCRIPTION_ID: u16 = 2;
+/// What is subscribed.
+const COMMAND: &str = "command";
 /// A command, its topic, and the properties that a broker adds.
 const PACKET_MAX_BYTES: u32 = 576;
+/// The same for memory.
+const RECEIVE_BYTES: usize = 576;
 /// The longest publication: a topic, a report, and 10 bytes of framing.
 const SEND_BYTES: usize = TOPIC_BYTES + crate::report::TEXT_MAX_BYTES + 16;
 /// A prefix and the longest word.
 const TOPIC_BYTES: usize = 112;
-/// Both directions.
-pub const MEMORY_BYTES: usize = SEND_BYTES + 576;
 
 #[cfg(test)]
 mod tests {

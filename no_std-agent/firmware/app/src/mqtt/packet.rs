@@ -84,28 +84,32 @@ fn publish(first: u8, mut body: Body<'_>) -> Result<Packet<'_>, Malformed> {
     Ok(Packet::Publish { topic, payload: body.0, id, retain: first & 1 == 1 })
 }
 
-/// The rest of a packet.
+/// The rest of a packet. Each way to read on is once in the image.
 struct Body<'p>(&'p [u8]);
 
 impl<'p> Body<'p> {
+    #[inline(never)]
     fn take(&mut self, len: usize) -> Result<&'p [u8], Malformed> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or(Malformed)?;
         self.0 = rest;
         Ok(taken)
     }
 
+    #[inline(never)]
     fn byte(&mut self) -> Result<u8, Malformed> {
         let (&byte, rest) = self.0.split_first().ok_or(Malformed)?;
         self.0 = rest;
         Ok(byte)
     }
 
+    #[inline(never)]
     fn u16(&mut self) -> Result<u16, Malformed> {
         let (&bytes, rest) = self.0.split_first_chunk().ok_or(Malformed)?;
         self.0 = rest;
         Ok(u16::from_be_bytes(bytes))
     }
 
+    #[inline(never)]
     fn properties(&mut self) -> Result<Self, Malformed> {
         let (len, len_bytes) = variable_int(self.0)?.ok_or(Malformed)?;
         self.take(len_bytes)?;
@@ -155,54 +159,65 @@ fn variable_int(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
     if bytes.len() < 4 { Ok(None) } else { Err(Malformed) }
 }
 
+/// A topic of the device: what all of them begin with, and one word.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Topic<'t> {
+    pub(super) prefix: &'t str,
+    pub(super) word: &'t str,
+}
+
 /// CONNECT: a clean start, a will that is retained, and the largest packet that is taken.
 pub(super) fn connect<'b>(
     buffer: &'b mut [u8],
     client: &str,
     keep_alive_s: u16,
     max_packet: u32,
-    will_topic: &str,
+    will_topic: Topic<'_>,
     will: &[u8],
 ) -> Result<&'b [u8], TooLong> {
     /// Clean start, will, at QoS 1, retained.
     const FLAGS: u8 = 0x02 | 0x04 | 0x08 | 0x20;
     let [m0, m1, m2, m3] = max_packet.to_be_bytes();
-    packet(buffer, 0x10, |out| {
-        out.put(&[0, 4, b'M', b'Q', b'T', b'T', 5, FLAGS])?;
-        out.put(&keep_alive_s.to_be_bytes())?;
-        // Receive Maximum 1 and Maximum Packet Size.
-        out.put(&[8, 0x21, 0, 1, 0x27, m0, m1, m2, m3])?;
-        out.text(client.as_bytes())?;
-        out.put(&[0])?;
-        out.text(will_topic.as_bytes())?;
-        out.text(will)
-    })
+    let mut out = Writer::new(buffer);
+    out.put(&[0, 4, b'M', b'Q', b'T', b'T', 5, FLAGS]);
+    out.put(&keep_alive_s.to_be_bytes());
+    // Receive Maximum 1 and Maximum Packet Size.
+    out.put(&[8, 0x21, 0, 1, 0x27, m0, m1, m2, m3]);
+    out.text(&[client.as_bytes()]);
+    out.put(&[0]);
+    out.topic(will_topic);
+    out.text(&[will]);
+    out.finish(0x10)
 }
 
 /// PUBLISH at QoS 1.
 pub(super) fn publication<'b>(
     buffer: &'b mut [u8],
-    topic: &str,
+    topic: Topic<'_>,
     payload: &[u8],
     id: u16,
     retain: bool,
 ) -> Result<&'b [u8], TooLong> {
-    packet(buffer, 0x32 | u8::from(retain), |out| {
-        out.text(topic.as_bytes())?;
-        out.put(&id.to_be_bytes())?;
-        out.put(&[0])?;
-        out.put(payload)
-    })
+    let mut out = Writer::new(buffer);
+    out.topic(topic);
+    out.put(&id.to_be_bytes());
+    out.put(&[0]);
+    out.put(payload);
+    out.finish(0x32 | u8::from(retain))
 }
 
 /// SUBSCRIBE to one filter at QoS 1.
-pub(super) fn subscription<'b>(buffer: &'b mut [u8], filter: &str, id: u16) -> Result<&'b [u8], TooLong> {
-    packet(buffer, 0x82, |out| {
-        out.put(&id.to_be_bytes())?;
-        out.put(&[0])?;
-        out.text(filter.as_bytes())?;
-        out.put(&[1])
-    })
+pub(super) fn subscription<'b>(
+    buffer: &'b mut [u8],
+    filter: Topic<'_>,
+    id: u16,
+) -> Result<&'b [u8], TooLong> {
+    let mut out = Writer::new(buffer);
+    out.put(&id.to_be_bytes());
+    out.put(&[0]);
+    out.topic(filter);
+    out.put(&[1]);
+    out.finish(0x82)
 }
 
 /// PUBACK.
@@ -220,48 +235,64 @@ pub(super) const DISCONNECTION: &[u8] = &[0xe0, 0];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooLong;
 
-/// Writes a body, and its header in front.
-fn packet(
-    buffer: &mut [u8],
-    first: u8,
-    body: impl FnOnce(&mut Writer<'_>) -> Result<(), TooLong>,
-) -> Result<&[u8], TooLong> {
-    let (header, room) = buffer.split_at_mut_checked(HEADER_BYTES).ok_or(TooLong)?;
-    let mut writer = Writer { room, len: 0 };
-    body(&mut writer)?;
-    let len = writer.len;
-    // Two bytes of length also for a short one would be malformed.
-    let low = u8::try_from(len & 0x7f).map_err(|_| TooLong)?;
-    let begin = if len < 0x80 {
-        header.copy_from_slice(&[0, first, low]);
-        1
-    } else {
-        let high = u8::try_from(len >> 7).ok().filter(|high| *high < 0x80).ok_or(TooLong)?;
-        header.copy_from_slice(&[first, low | 0x80, high]);
-        0
-    };
-    buffer.get(begin..HEADER_BYTES + len).ok_or(TooLong)
-}
-
 /// Type and a length of at most 16,383.
 const HEADER_BYTES: usize = 3;
 
+/// Writes a body, and its header in front once the length is known. Whether all of it fitted is asked then.
 struct Writer<'b> {
-    room: &'b mut [u8],
+    buffer: &'b mut [u8],
     len: usize,
+    is_short: bool,
 }
 
-impl Writer<'_> {
-    fn put(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
-        let end = self.len + bytes.len();
-        self.room.get_mut(self.len..end).ok_or(TooLong)?.copy_from_slice(bytes);
-        self.len = end;
-        Ok(())
+impl<'b> Writer<'b> {
+    const fn new(buffer: &'b mut [u8]) -> Self {
+        Self { buffer, len: HEADER_BYTES, is_short: false }
     }
 
-    fn text(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
-        self.put(&u16::try_from(bytes.len()).map_err(|_| TooLong)?.to_be_bytes())?;
-        self.put(bytes)
+    // Once in the image.
+    #[inline(never)]
+    fn put(&mut self, bytes: &[u8]) {
+        let end = self.len + bytes.len();
+        match self.buffer.get_mut(self.len..end) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                self.len = end;
+            }
+            None => self.is_short = true,
+        }
+    }
+
+    /// A text, in its parts.
+    #[inline(never)]
+    fn text(&mut self, parts: &[&[u8]]) {
+        match u16::try_from(parts.iter().map(|part| part.len()).sum::<usize>()) {
+            Ok(len) => self.put(&len.to_be_bytes()),
+            Err(_) => self.is_short = true,
+        }
+        for part in parts {
+            self.put(part);
+        }
+    }
+
+    #[inline(never)]
+    fn topic(&mut self, topic: Topic<'_>) {
+        self.text(&[topic.prefix.as_bytes(), topic.word.as_bytes()]);
+    }
+
+    #[inline(never)]
+    fn finish(self, first: u8) -> Result<&'b [u8], TooLong> {
+        if self.is_short {
+            return Err(TooLong);
+        }
+        let len = self.len - HEADER_BYTES;
+        let low = u8::try_from(len & 0x7f).map_err(|_| TooLong)?;
+        let high = u8::try_from(len >> 7).ok().filter(|high| *high < 0x80).ok_or(TooLong)?;
+        let [zeroth, one, two, ..] = self.buffer else { return Err(TooLong) };
+        // Two bytes of length also for a short one would be malformed.
+        let begin = usize::from(high == 0);
+        (*zeroth, *one, *two) = if high == 0 { (0, first, low) } else { (first, low | 0x80, high) };
+        self.buffer.get(begin..self.len).ok_or(TooLong)
     }
 }
 
@@ -343,7 +374,8 @@ mod tests {
     #[test]
     fn what_a_device_sends_has_the_form_of_the_standard() {
         let mut buffer = [0; 256];
-        let sent = connect(&mut buffer, "d", 30, 640, "t/s", b"off").expect("fits");
+        let topic = Topic { prefix: "t/", word: "s" };
+        let sent = connect(&mut buffer, "d", 30, 640, topic, b"off").expect("fits");
         let expected = [
             &[0x10, 33, 0, 4, b'M', b'Q', b'T', b'T', 5, 0x2e, 0, 30][..],
             &[8, 0x21, 0, 1, 0x27, 0, 0, 2, 0x80, 0, 1, b'd'],
@@ -355,14 +387,15 @@ mod tests {
             rest = &rest[part.len()..];
         }
         assert!(rest.is_empty(), "{rest:?}");
+        let topic = Topic { prefix: "", word: "a" };
         assert_eq!(
-            publication(&mut buffer, "a", b"x", 1, true),
+            publication(&mut buffer, topic, b"x", 1, true),
             Ok(&[0x33, 7, 0, 1, b'a', 0, 1, 0, b'x'][..])
         );
-        assert_eq!(subscription(&mut buffer, "a", 2), Ok(&[0x82, 7, 0, 2, 0, 0, 1, b'a', 1][..]));
-        let long = publication(&mut buffer, "a", &[b'x'; 200], 1, false).expect("fits");
+        assert_eq!(subscription(&mut buffer, topic, 2), Ok(&[0x82, 7, 0, 2, 0, 0, 1, b'a', 1][..]));
+        let long = publication(&mut buffer, topic, &[b'x'; 200], 1, false).expect("fits");
         assert_eq!((long.len(), &long[..3]), (209, &[0x32, 0xce, 1][..]));
-        assert_eq!(publication(&mut buffer, "a", &[0; 250], 1, false), Err(TooLong));
+        assert_eq!(publication(&mut buffer, topic, &[0; 250], 1, false), Err(TooLong));
         assert_eq!(acknowledgement(0x102), [0x40, 2, 1, 2]);
     }
 }

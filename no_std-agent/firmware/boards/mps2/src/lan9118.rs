@@ -7,70 +7,60 @@ use core::task::Context;
 
 use embassy_net_driver::{Capabilities, Driver, HardwareAddress, LinkState, RxToken, TxToken};
 
+use muster_firmware_boot::TCP_WINDOW_BYTES;
+
+use crate::map::LAN9118;
 use crate::registers::Registers;
 
-/// The controller, and memory for one frame that arrived.
-pub(crate) struct Lan9118 {
-    registers: Registers,
-    received: &'static mut Frame,
-}
-
-/// Memory for one frame.
-pub(crate) type Frame = [u8; FRAME_BYTES];
+/// The controller. It keeps what arrived until the stack has memory for it.
+pub(crate) struct Lan9118(Registers);
 
 impl Lan9118 {
     /// Resets the controller and switches it on.
-    pub(crate) fn start(received: &'static mut Frame) -> Self {
-        let registers = Registers::new(BASE);
+    pub(crate) fn start() -> Self {
+        let registers = Registers::new(LAN9118);
         registers.write(HW_CFG, HW_CFG_RESET);
         while registers.read(HW_CFG) & HW_CFG_RESET != 0 {}
         registers.write(HW_CFG, HW_CFG_MUST_BE_ONE | HW_CFG_TX_FIFO);
         registers.write(TX_CFG, TX_CFG_ON);
         write_mac(registers, MAC_CR, MAC_CR_TX | MAC_CR_RX);
-        Self { registers, received }
+        Self(registers)
     }
 
     /// The address that the controller has from its EEPROM.
     pub(crate) fn address(&self) -> [u8; 6] {
-        let [a, b, c, d] = read_mac(self.registers, ADDRESS_LOW).to_le_bytes();
-        let [e, f, ..] = read_mac(self.registers, ADDRESS_HIGH).to_le_bytes();
+        let [a, b, c, d] = read_mac(self.0, ADDRESS_LOW).to_le_bytes();
+        let [e, f, ..] = read_mac(self.0, ADDRESS_HIGH).to_le_bytes();
         [a, b, c, d, e, f]
     }
 
-    /// Takes the next whole frame out of the FIFO; broken ones are passed over.
-    fn take(&mut self) -> Option<usize> {
-        while self.registers.read(RX_FIFO_INFO) & RX_STATUS_USED != 0 {
-            let status = self.registers.read(RX_STATUS);
-            let length = usize::try_from(status >> 16 & 0x3fff).unwrap_or_default();
-            let mut whole = status & RX_ERROR == 0 && (CHECKSUM_BYTES..=FRAME_BYTES).contains(&length);
-            for at in (0..length).step_by(4) {
-                let word = self.registers.read(RX_DATA).to_le_bytes();
-                let part = self.received.get_mut(at..length.min(at + 4)).unwrap_or_default();
-                part.iter_mut().zip(word).for_each(|(place, byte)| *place = byte);
-                whole &= at < FRAME_BYTES;
+    /// The length of the next whole frame in the FIFO, with its checksum; broken ones are passed over.
+    fn next_length(&mut self) -> Option<usize> {
+        while self.0.read(RX_FIFO_INFO) & RX_STATUS_USED != 0 {
+            let status = self.0.read(RX_STATUS_PEEK);
+            let length = length(status);
+            if status & RX_ERROR == 0 && (CHECKSUM_BYTES..=FRAME_BYTES).contains(&length) {
+                return Some(length);
             }
-            if whole {
-                return Some(length - CHECKSUM_BYTES);
-            }
+            read_frame(self.0, &mut []);
         }
         None
     }
 }
 
 impl Driver for Lan9118 {
-    type RxToken<'a> = Received<'a>;
+    type RxToken<'a> = Received;
     type TxToken<'a> = Sending;
 
-    fn receive(&mut self, _: &mut Context<'_>) -> Option<(Received<'_>, Sending)> {
-        let length = self.take()?;
-        let registers = self.registers;
-        Some((Received(self.received.get_mut(..length)?), Sending(registers)))
+    fn receive(&mut self, _: &mut Context<'_>) -> Option<(Received, Sending)> {
+        let length = self.next_length()?;
+        Some((Received { registers: self.0, length }, Sending(self.0)))
     }
 
     fn transmit(&mut self, _: &mut Context<'_>) -> Option<Sending> {
         // The emulated controller sends a frame as soon as its last word is written.
-        let free = self.registers.read(TX_FIFO_INFO) & 0xffff;
-        (usize::try_from(free).is_ok_and(|free| free > FRAME_BYTES + 8)).then_some(Sending(self.registers))
+        let free = self.0.read(TX_FIFO_INFO) & 0xffff;
+        (usize::try_from(free).is_ok_and(|free| free > FRAME_BYTES + 8)).then_some(Sending(self.0))
     }
 
     fn link_state(&mut self, _: &mut Context<'_>) -> LinkState {
@@ -90,13 +80,34 @@ impl Driver for Lan9118 {
     }
 }
 
-/// A frame that arrived.
-pub(crate) struct Received<'a>(&'a mut [u8]);
+/// A frame that arrived, in the FIFO until it is consumed.
+pub(crate) struct Received {
+    registers: Registers,
+    length: usize,
+}
 
-impl RxToken for Received<'_> {
+impl RxToken for Received {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, read: F) -> R {
-        read(self.0)
+        let mut frame = [0; FRAME_BYTES];
+        let frame = frame.get_mut(..self.length).unwrap_or_default();
+        read_frame(self.registers, frame);
+        let (content, _checksum) = frame.split_at_mut(frame.len().saturating_sub(CHECKSUM_BYTES));
+        read(content)
     }
+}
+
+/// Takes the next frame out of the FIFO, as much of it as there is room for.
+fn read_frame(registers: Registers, frame: &mut [u8]) {
+    let length = length(registers.read(RX_STATUS));
+    for at in (0..length).step_by(4) {
+        let word = registers.read(RX_DATA).to_le_bytes();
+        let part = frame.get_mut(at..).unwrap_or_default();
+        part.iter_mut().zip(word).for_each(|(place, byte)| *place = byte);
+    }
+}
+
+fn length(status: u32) -> usize {
+    usize::try_from(status >> 16 & 0x3fff).unwrap_or_default()
 }
 
 /// Room for a frame to send.
@@ -134,17 +145,20 @@ fn write_mac(registers: Registers, index: u32, value: u32) {
     while registers.read(MAC_COMMAND) & MAC_BUSY != 0 {}
 }
 
-/// An Ethernet frame with its header.
-const MTU_BYTES: usize = 1514;
+/// The longest frame: Ethernet, IPv4 and TCP headers, and a segment as long as the window of the TCP socket. Peers know by
+/// the maximum segment size (RFC 9293 §3.7.1); longer frames are passed over. At least 576 bytes of IPv4 must be taken
+/// (RFC 791 §3.1), and DHCP servers are told the limit (RFC 2132 §9.10).
+const MTU_BYTES: usize = 14 + 20 + 20 + TCP_WINDOW_BYTES;
+const _: () = assert!(MTU_BYTES >= 14 + 576, "what any host must take");
 /// And with its checksum, which is received too.
 const FRAME_BYTES: usize = MTU_BYTES + CHECKSUM_BYTES;
 const CHECKSUM_BYTES: usize = 4;
 
 // Registers and bits by the LAN9118 data sheet, revision 1.5, sections 5.3 and 5.4.
-const BASE: usize = 0x4020_0000;
 const RX_DATA: usize = 0x00;
 const TX_DATA: usize = 0x20;
 const RX_STATUS: usize = 0x40;
+const RX_STATUS_PEEK: usize = 0x44;
 const TX_STATUS: usize = 0x48;
 const TX_CFG: usize = 0x70;
 const HW_CFG: usize = 0x74;

@@ -1,4 +1,4 @@
-//! The firmware on Arm's MPS2 boards (Cortex-M4: AN386, Cortex-M3: AN385) as QEMU emulates them.
+//! The firmware on Arm's MPS2 boards (Cortex-M4: AN386, Cortex-M3: AN385, Cortex-M33: AN505) as QEMU emulates them.
 //!
 //! Network: LAN9118. Flash: a file of the host. Randomness and console: the host, by semihosting. Arguments, all
 //! given with `-semihosting-config arg=`: `flash=FILE`; `die=N`, a power cut in the N-th write; `reset`, a factory
@@ -9,6 +9,7 @@
 mod board;
 mod flash;
 mod lan9118;
+mod map;
 mod network;
 mod registers;
 mod semihosting;

@@ -8,17 +8,17 @@ use core::pin::{Pin, pin};
 use core::time::Duration;
 
 use embassy_embedded_hal::flash::partition::BlockingPartition;
-use embassy_net::{Stack, StackResources};
 use embassy_sync::blocking_mutex::NoopMutex;
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embedded_storage::nor_flash::NorFlash as _;
 use muster_firmware::device::{Life, Parts};
-use muster_firmware::factory::{Addressing, Settings};
-use muster_firmware::net::TcpNet;
+use muster_firmware::factory::Settings;
+use muster_firmware::net::{Sockets, Stack, TcpNet};
 use muster_firmware::platform::Platform as _;
 use muster_firmware::turns::Turns;
-use muster_firmware::{journal, net, partition};
-use muster_firmware_boot::{FactoryPages, Failure, IDENTITY_PAGES, Pool, Row, SOCKETS, tell_and_wait};
+use muster_firmware::{journal, partition};
+use muster_firmware_boot::{FactoryPages, Failure, IDENTITY_PAGES, Lent, Pool, Row, tell_and_wait};
+use muster_nostd_agent::device::DeviceMemory;
 use muster_nostd_agent::entropy::Entropy as _;
 use muster_proto::enrollment::Pace;
 use muster_proto::est::Credential;
@@ -26,7 +26,7 @@ use static_cell::{ConstStaticCell, StaticCell};
 
 use crate::board::{Console, HostEntropy, Metering, ToldKeys};
 use crate::flash::{FileFlash, PAGE_BYTES};
-use crate::lan9118::{self, Lan9118};
+use crate::lan9118::Lan9118;
 use crate::network::Network;
 use crate::turn::SLEEP;
 use crate::{semihosting, stack};
@@ -36,21 +36,24 @@ type Part = BlockingPartition<'static, NoopRawMutex, FileFlash>;
 pub(crate) type BoardLife = Life<'static, Part, Part, ToldKeys, HostEntropy, Console>;
 
 /// Makes everything ready.
+#[inline(never)]
 pub(crate) fn set_up() -> Result<&'static mut BoardLife, Failure> {
     static CONSOLE: StaticCell<Console> = StaticCell::new();
+    static POOL: ConstStaticCell<Pool> = ConstStaticCell::new(Pool::new());
 
     let arguments = arguments();
     let console: &'static Console = CONSOLE.init(Console::open(arguments.metering));
     console.log(format_args!("boot: static {} bytes", stack::statics()));
     let mut parts = open_flash(&arguments)?;
     look_back(console, &mut parts, &arguments)?;
-    let (settings, credential) = read_factory(console, &mut parts)?;
+    let told = read_factory(console, &mut parts)?;
     let mut entropy = HostEntropy::open().ok_or(Failure::Entropy)?;
     let mut seed = [0; 8];
     entropy.fill(&mut seed).map_err(|_| Failure::Entropy)?;
     let seed = u64::from_le_bytes(seed);
-    let network = start_network(settings.address, seed);
-    start_life(console, parts, settings, credential, entropy, network, seed)
+    let Lent { device: memory, tcp_receive, tcp_send } = POOL.take().lend();
+    let net = start_network(told.0, tcp_receive, tcp_send, seed);
+    start_life(console, parts, told, entropy, net, memory, seed)
 }
 
 #[inline(never)]
@@ -107,42 +110,52 @@ fn read_factory(console: &Console, parts: &mut FlashParts) -> Result<Told, Failu
 }
 
 #[inline(never)]
-fn start_network(address: Addressing, seed: u64) -> (Stack<'static>, &'static Turns<'static>) {
-    static RESOURCES: ConstStaticCell<StackResources<SOCKETS>> = ConstStaticCell::new(StackResources::new());
-    static FRAME: ConstStaticCell<lan9118::Frame> = ConstStaticCell::new([0; _]);
+fn start_network(
+    settings: &'static Settings<'static>,
+    receive: &'static mut [u8],
+    send: &'static mut [u8],
+    seed: u64,
+) -> TcpNet<'static> {
+    static SOCKETS: StaticCell<Sockets<'static>> = StaticCell::new();
+    static STACK: StaticCell<Stack<'static>> = StaticCell::new();
     static NETWORK: StaticCell<Network> = StaticCell::new();
     static TURNS: StaticCell<Turns<'static>> = StaticCell::new();
 
-    let controller = Lan9118::start(FRAME.take());
-    let (stack, runner) = embassy_net::new(controller, net::config(address), RESOURCES.take(), seed);
-    let network = Pin::new(NETWORK.init(Network { runner, row: Row::begin() }));
-    (stack, TURNS.init(Turns::new(network, SLEEP)))
+    let mut controller = Lan9118::start();
+    let stack = STACK.init(Stack::new(
+        &mut controller,
+        settings.address,
+        SOCKETS.init(Sockets::new()),
+        receive,
+        send,
+        seed,
+    ));
+    let network = Pin::new(NETWORK.init(Network { stack, controller, row: Row::begin() }));
+    TcpNet::new(stack, TURNS.init(Turns::new(network, SLEEP)), &settings.hosts)
 }
 
 #[inline(never)]
 fn start_life(
     console: &'static Console,
     flash: FlashParts,
-    settings: &'static Settings<'static>,
-    credential: Option<Credential<'static>>,
+    (settings, credential): Told,
     entropy: HostEntropy,
-    (stack, turns): (Stack<'static>, &'static Turns<'static>),
+    net: TcpNet<'static>,
+    memory: DeviceMemory<'static>,
     seed: u64,
 ) -> Result<&'static mut BoardLife, Failure> {
-    static POOL: ConstStaticCell<Pool> = ConstStaticCell::new(Pool::new());
     static LIFE: StaticCell<BoardLife> = StaticCell::new();
 
-    let lent = POOL.take().lend();
     let parts = Parts {
         settings,
         credential,
-        net: TcpNet::new(stack, turns, &settings.hosts, lent.tcp_receive, lent.tcp_send),
+        net,
         identities: flash.identities,
         factory: flash.factory,
         keys: ToldKeys(console),
         entropy,
         platform: console,
-        memory: lent.device,
+        memory,
         pace: PACE,
         seed,
     };

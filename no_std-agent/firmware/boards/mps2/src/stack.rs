@@ -2,6 +2,8 @@
 //!
 //! At start the free memory below the stack is painted; what was painted over later has been used.
 
+use crate::map::{RAM, RAM_BYTES};
+
 /// Paints. To be called once, first of all.
 #[inline(never)]
 pub(crate) fn paint() {
@@ -36,7 +38,7 @@ pub(crate) fn peak() -> usize {
 
 /// Bytes of static memory.
 pub(crate) fn statics() -> usize {
-    bottom() - BASE
+    bottom() - RAM
 }
 
 fn bottom() -> usize {
@@ -50,6 +52,4 @@ fn bottom() -> usize {
 
 const COLOUR: u32 = 0xC0DE_5AFE;
 const GAP: usize = 256;
-/// As in `memory.x`.
-const BASE: usize = 0x2000_0000;
-const TOP: usize = BASE + 64 * 1024;
+const TOP: usize = RAM + RAM_BYTES;

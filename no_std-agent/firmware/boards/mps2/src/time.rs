@@ -1,7 +1,7 @@
 //! Time since boot for embassy-time, and how much of it the processor worked.
 //!
-//! The board's free-running counter has 25 MHz and 32 bits; each look at it adds what has passed. Under QEMU with
-//! `-icount shift=0` an instruction takes one nanosecond, so 40 of them are one tick: the same run costs the same.
+//! The board's free-running counter has 32 bits and the processor's clock; each look at it adds what has passed. Under
+//! QEMU with `-icount shift=0` an instruction takes one nanosecond, so some are one tick: the same run costs the same.
 
 use core::cell::Cell;
 use core::task::Waker;
@@ -9,6 +9,7 @@ use core::task::Waker;
 use critical_section::Mutex;
 use embassy_time_driver::Driver;
 
+use crate::map::{CLOCK_HZ, FPGA_IO};
 use crate::registers::Registers;
 
 struct Counter {
@@ -32,7 +33,7 @@ impl Counter {
 
 impl Driver for Counter {
     fn now(&self) -> u64 {
-        self.ticks() / (TICKS_PER_S / embassy_time_driver::TICK_HZ)
+        self.ticks() / (u64::from(CLOCK_HZ) / embassy_time_driver::TICK_HZ)
     }
 
     /// Nothing: all is looked at in each turn, which is each millisecond.
@@ -66,10 +67,7 @@ pub(crate) fn uncounted<T>(work: impl FnOnce() -> T) -> T {
 pub(crate) fn kilo_instructions() -> u64 {
     let ticks = COUNTER_DRIVER.ticks();
     let idle = critical_section::with(|cs| COUNTER_DRIVER.idle.borrow(cs).get());
-    (ticks - idle) * NANOSECONDS_PER_TICK / 1000
+    (ticks - idle) * (1_000_000 / (u64::from(CLOCK_HZ) / 1000)) / 1000
 }
 
-const FPGA_IO: usize = 0x4002_8000;
 const COUNTER: usize = 0x18;
-const TICKS_PER_S: u64 = 25_000_000;
-const NANOSECONDS_PER_TICK: u64 = 40;

@@ -9,6 +9,7 @@ use cortex_m::peripheral::syst::SystClkSource;
 use cortex_m::peripheral::{SCB, SYST};
 use muster_firmware::turns::Sleep;
 
+use crate::map::CLOCK_HZ;
 use crate::{time, watchdog};
 
 /// Starts the timer that ends each sleep.
@@ -32,5 +33,5 @@ fn sleep() {
     });
 }
 
-/// One millisecond at 25 MHz.
-const TICKS_PER_TURN: u32 = 25_000;
+/// One millisecond.
+const TICKS_PER_TURN: u32 = CLOCK_HZ / 1000;

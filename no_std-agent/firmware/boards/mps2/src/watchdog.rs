@@ -5,11 +5,12 @@ use cortex_m::peripheral::SCB;
 use cortex_m_rt::exception;
 use muster_firmware_boot::remember_watchdog;
 
+use crate::map::{CLOCK_HZ, WATCHDOG};
 use crate::registers::Registers;
 
 /// Starts it.
 pub(crate) fn start() {
-    let registers = Registers::new(BASE);
+    let registers = Registers::new(WATCHDOG);
     registers.write(LOCK, UNLOCKED);
     registers.write(LOAD, TICKS);
     registers.write(CONTROL, INTERRUPT | RESET);
@@ -17,7 +18,7 @@ pub(crate) fn start() {
 
 /// Puts it off.
 pub(crate) fn feed() {
-    Registers::new(BASE).write(LOAD, TICKS);
+    Registers::new(WATCHDOG).write(LOAD, TICKS);
 }
 
 #[exception]
@@ -26,11 +27,10 @@ unsafe fn NonMaskableInt() -> ! {
     SCB::sys_reset()
 }
 
-/// Eight seconds at 25 MHz; a handshake with P-256 in software takes one or two on a slow part.
-const TICKS: u32 = 8 * 25_000_000;
+/// Eight seconds; a handshake with P-256 in software takes one or two on a slow part.
+const TICKS: u32 = 8 * CLOCK_HZ;
 
 // CMSDK APB watchdog.
-const BASE: usize = 0x4000_8000;
 const LOAD: usize = 0x00;
 const CONTROL: usize = 0x08;
 const LOCK: usize = 0xc00;

@@ -62,7 +62,8 @@ fn main() -> ! {
     let Ok(controller) = ExclusiveDevice::new(bus, select, Delay);
     let interrupt = Input::new(board.P1_03, Pull::Up);
     let reset = Output::new(board.P1_11, Level::High, OutputDrive::Standard);
-    let mut frames = State::<4, 4>::new();
+    // One in each direction: the controller keeps what arrives meanwhile, in 16 KiB of its own.
+    let mut frames = State::<1, 1>::new();
     let starting =
         embassy_net_wiznet::new::<_, _, W5500, _, _, _>(address(), &mut frames, controller, interrupt, reset);
     let (network, driver) = block_on(starting).ok().unzip();

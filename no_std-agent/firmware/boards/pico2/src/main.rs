@@ -57,7 +57,8 @@ fn main() -> ! {
     let Ok(controller) = ExclusiveDevice::new(bus, Output::new(board.PIN_17, Level::High), Delay);
     let interrupt = Input::new(board.PIN_21, Pull::Up);
     let reset = Output::new(board.PIN_20, Level::High);
-    let mut frames = State::<4, 4>::new();
+    // One in each direction: the controller keeps what arrives meanwhile, in 16 KiB of its own.
+    let mut frames = State::<1, 1>::new();
     let starting =
         embassy_net_wiznet::new::<_, _, W5500, _, _, _>(address(), &mut frames, controller, interrupt, reset);
     let (network, driver) = block_on(starting).ok().unzip();

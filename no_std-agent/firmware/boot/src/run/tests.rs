@@ -166,6 +166,8 @@ fn hardware<'a>(
     platform: &'a Log,
 ) -> Hardware<'a, Flash<'a>, Counting, Unplugged, Log> {
     let sleep = || std::thread::sleep(Duration::from_millis(1));
+    // Of a clone's clone alone it is sure that the queue of timers knows it.
+    let waker = std::boxed::Box::leak(std::boxed::Box::new(Waker::noop().clone()));
     let idle = core::pin::Pin::new(std::boxed::Box::leak(std::boxed::Box::new(core::future::pending())));
     Hardware {
         flash: Flash(flash),
@@ -175,7 +177,7 @@ fn hardware<'a>(
         platform,
         button: Button::Free,
         background: idle,
-        sleep: Sleep { begin: || {}, sleep, waker: Waker::noop() },
+        sleep: Sleep { begin: || {}, sleep, waker },
     }
 }
 

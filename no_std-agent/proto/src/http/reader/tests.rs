@@ -16,8 +16,8 @@ fn read(pieces: &[&[u8]], size: usize) -> Result<Option<(Head, Vec<u8>)>, HttpEr
     let mut reader = ResponseReader::new();
     let mut last = None;
     for piece in pieces {
-        if let Progress::Complete { head, body_len } = reader.feed(piece, &mut buffer)? {
-            last = Some((head, body_len));
+        if let Progress::Complete { body_len } = reader.feed(piece, &mut buffer)? {
+            last = Some((*reader.head(), body_len));
         }
     }
     Ok(last.map(|(head, body_len)| (head, buffer[..body_len].to_vec())))
@@ -51,7 +51,7 @@ fn a_response_reads_the_same_in_any_pieces() {
     assert_eq!(whole.0.status, 200);
     assert_eq!(whole.0.content_type, ContentType::Pkcs7);
     assert_eq!(whole.0.date, Some(UnixTime::from_secs(784_111_777)));
-    assert_eq!(whole.0.steering.and_then(|s| s.renew_at), Some(UnixTime::from_secs(9)));
+    assert_eq!(whole.0.steering.renew_at, Some(UnixTime::from_secs(9)));
     assert_eq!(whole.1, b"hello");
     for cut in 0..text.len() {
         assert_eq!(read(&[&text[..cut], &text[cut..]], 4096), Ok(Some(whole.clone())), "cut at {cut}");
