@@ -148,6 +148,15 @@ test("a person makes a token, sees the device enroll, opens a door for it, and s
     await page.getByLabel("Origins").fill(`http://127.0.0.1:${origin.address().port}`);
     await page.getByRole("button", { name: "Save" }).click();
     await page.getByText("Saved; the edge goes by it already.").waitFor();
+    const silent = page.getByLabel("How many seconds an origin may be silent");
+    assert.equal(await silent.inputValue(), "60");
+    await silent.fill("86401");
+    await page.getByRole("button", { name: "Save" }).click();
+    assert.ok(await silent.evaluate((field) => field.validity.rangeOverflow), "the browser keeps what is out of range");
+    await silent.fill("5");
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.waitForFunction(() => document.querySelector("[name=origin_timeout_s]").defaultValue === "5");
+    assert.equal(JSON.parse(muster("-C", "d", "host", "list", "--json")).find(({ host }) => host === HOST).origin_timeout_s, 5);
     assert.deepEqual(await knock(identity), { status: 200, text: "hello" });
     await assert.rejects(knock(), "nobody gets in without a certificate");
 
@@ -238,6 +247,15 @@ test("a wrong token is told, and the keyboard leads past the links", async () =>
   }
 });
 
+/** Types the token where the page put the cursor. */
+async function logInByKeyboard(page) {
+  // A browser does so when it first draws the page, which is after it has loaded; what is typed before is lost.
+  await page.locator("input[name=token]:focus").waitFor();
+  await page.keyboard.type(token);
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "Overview" }).waitFor();
+}
+
 /** Goes through a page by the tabulator, from its top; what is focused, in order. */
 async function walk(page) {
   await page.evaluate(() => {
@@ -276,9 +294,7 @@ for (const appearance of LOOKS.filter((look) => look.colorScheme === "light")) {
     try {
       const page = await context.newPage();
       await page.goto(`${ready.admin}/`);
-      await page.keyboard.type(token);
-      await page.keyboard.press("Enter");
-      await page.getByRole("heading", { name: "Overview" }).waitFor();
+      await logInByKeyboard(page);
       for (const at of pages()) {
         await page.goto(ready.admin + at);
         const stops = await walk(page);
@@ -311,9 +327,7 @@ test("a form, a choice, a menu that unfolds and a question are answered by the k
       }
       assert.fail(`the keyboard does not reach ${text}`);
     };
-    await page.keyboard.type(token);
-    await press("Enter");
-    await page.getByRole("heading", { name: "Overview" }).waitFor();
+    await logInByKeyboard(page);
     await to("Devices");
     await press("Enter");
     await page.getByRole("heading", { name: "Devices" }).waitFor();
