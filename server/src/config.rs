@@ -12,7 +12,8 @@ use std::time::Duration;
 use muster_broker::BrokerConfig;
 use muster_edge::ListenerLimits as EdgeLimits;
 use muster_enroll::{AdmissionLimits, ListenerLimits, Rate};
-use muster_policy::name::Label;
+use muster_policy::name::{EdgeName, Label};
+use muster_policy::network::{DeniedNetworks, Network};
 use serde::{Deserialize, Serialize};
 
 /// The configuration file as written.
@@ -34,6 +35,8 @@ pub struct ConfigWritten {
     pub ledger: LedgerWritten,
     /// The log.
     pub log: LogWritten,
+    /// Requests that the server makes by itself.
+    pub outbound: OutboundWritten,
     /// Webhooks.
     pub webhooks: WebhooksWritten,
 }
@@ -111,6 +114,9 @@ pub struct EdgeWritten {
     pub stale_after_s: Option<u64>,
     /// The Unix socket of a server that this edge follows, in a process of its own; it has no ledger then.
     pub follow: Option<PathBuf>,
+    /// What it is called where people see who is connected. Default `server`; of an edge that follows, the name of its
+    /// folder if it can be one, else `edge`.
+    pub name: Option<String>,
 }
 
 /// One rate limit.
@@ -143,6 +149,16 @@ pub struct LedgerWritten {
     pub cache_mib: Option<usize>,
     /// How long ended certificates are kept, in days. Default 400.
     pub keep_ended_days: Option<u32>,
+}
+
+/// Requests that go out: to webhooks, for CRLs, and from an edge to origins.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutboundWritten {
+    /// Networks, `ADDRESS/BITS` or one address, that no such request is sent to, whatever name led there. A list
+    /// takes the place of the default: 169.254.0.0/16 and fe80::/10 (link-local, where machines in a cloud are told
+    /// their credentials) and fd00:ec2::254/128. The loopback and private networks may be denied too.
+    pub denied_networks: Option<Vec<Network>>,
 }
 
 /// Webhooks.
@@ -193,6 +209,8 @@ pub struct Config {
     pub stale_after: Duration,
     /// The socket of the server that this edge follows.
     pub edge_follows: Option<PathBuf>,
+    /// What the edge is called among those of its server.
+    pub edge_name: EdgeName,
     /// Where edges in other processes hear of changes.
     pub listen_edges: Option<PathBuf>,
     /// The MQTT broker.
@@ -217,6 +235,8 @@ pub struct Config {
     pub listener: ListenerLimits,
     /// Rate limits of the EST front.
     pub admission: AdmissionLimits,
+    /// Where no request that the server makes by itself is sent.
+    pub denied_networks: DeniedNetworks,
     /// More CAs that may vouch for receivers of webhooks.
     pub webhooks_ca_file: Option<PathBuf>,
     /// Whether receivers of webhooks at a loopback address may be plain `http://`.
@@ -306,6 +326,7 @@ impl ConfigWritten {
             edge: self.check_edge()?,
             stale_after: self.check_staleness()?,
             edge_follows: self.edge.follow.as_ref().map(|path| base.join(path)),
+            edge_name: self.check_edge_name(base)?,
             listen_edges: self.listen.edges.as_ref().map(|path| base.join(path)),
             broker: self.broker.clone(),
             listen_crl: self.listen.crl,
@@ -320,6 +341,7 @@ impl ConfigWritten {
             approvals_max: est.approvals_max.unwrap_or(10_000),
             listener: self.check_listener()?,
             admission: self.check_admission()?,
+            denied_networks: self.check_denied()?,
             webhooks_ca_file: self.webhooks.ca_file.as_ref().map(|path| base.join(path)),
             webhooks_loopback_http: self.webhooks.loopback_http,
             passphrase_file: self.ca.passphrase_file.as_ref().map(|path| base.join(path)),
@@ -361,6 +383,15 @@ impl ConfigWritten {
             return Err(wrong("edge.new_per_source_per_s and edge.new_per_source_burst", "1 or more"));
         }
         Ok(limits)
+    }
+
+    fn check_edge_name(&self, base: &Path) -> Result<EdgeName, ConfigError> {
+        let folder = base.file_name().and_then(|name| name.to_str());
+        let follows = self.edge.follow.is_some();
+        let default = if follows { "edge" } else { "server" };
+        let of_folder = folder.filter(|name| follows && name.parse::<EdgeName>().is_ok());
+        let name = self.edge.name.as_deref().or(of_folder).unwrap_or(default);
+        name.parse().map_err(|_| wrong("edge.name", "1 to 32 of a-z 0-9 - _"))
     }
 
     fn check_staleness(&self) -> Result<Duration, ConfigError> {
@@ -423,11 +454,22 @@ impl ConfigWritten {
         }
     }
 
+    fn check_denied(&self) -> Result<DeniedNetworks, ConfigError> {
+        if let Some(networks) = &self.outbound.denied_networks {
+            return Ok(networks.iter().copied().collect());
+        }
+        let default = DENIED_NETWORKS.iter().map(|text| text.parse::<Network>());
+        default.collect::<Result<_, _>>().map_err(|_| wrong("outbound.denied_networks", "networks"))
+    }
+
     fn check_cache(&self) -> Result<usize, ConfigError> {
         let mib = self.ledger.cache_mib.unwrap_or(64);
         if (8..=1 << 20).contains(&mib) { Ok(mib << 20) } else { Err(wrong("ledger.cache_mib", "8 or more")) }
     }
 }
+
+/// Link-local addresses (RFC 3927, RFC 4291 §2.5.6), and the one that a machine at Amazon asks over IPv6.
+const DENIED_NETWORKS: [&str; 3] = ["169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128"];
 
 fn check_rate(written: Option<RateWritten>, default: Rate, field: &'static str) -> Result<Rate, ConfigError> {
     let Some(RateWritten { burst, refill_s }) = written else { return Ok(default) };
@@ -457,6 +499,20 @@ mod tests {
     }
 
     #[test]
+    fn an_edge_that_follows_is_called_as_its_folder_unless_it_has_a_name() {
+        let called = |text: &str, base: &str| {
+            let written = ConfigWritten::parse(text).expect("TOML");
+            written.check(Path::new(base)).expect("in range").edge_name.to_string()
+        };
+        assert_eq!(called("", "/srv/north"), "server");
+        let follows = "[edge]\nfollow = \"s\"\n";
+        for (base, name) in [("/srv/north", "north"), ("/srv/.North", "edge"), (".", "edge")] {
+            assert_eq!(called(follows, base), name, "{base}");
+        }
+        assert_eq!(called(&format!("{follows}name = \"west\""), "/srv/north"), "west");
+    }
+
+    #[test]
     fn names_what_is_wrong() {
         for (text, word) in [
             ("[listen]\nadmin = \"0.0.0.0:8080\"", "listen.admin"),
@@ -467,16 +523,34 @@ mod tests {
             ("[est]\ndefault_profile = \"A\"", "est.default_profile"),
             ("[edge]\nhandshakes = 0", "edge.handshakes"),
             ("[edge]\nstale_after_s = 1", "edge.stale_after_s"),
+            ("[edge]\nname = \"A\"", "edge.name"),
             ("[broker]\nengine = \"x\"", "engine"),
             ("[ca]\ncrl_url_base = \"https://x\"", "ca.crl_url_base"),
             ("[ca]\ncrl_lifetime_s = 1", "ca.crl_lifetime_s"),
             ("[ledger]\ncache_mib = 1", "ledger.cache_mib"),
+            ("[outbound]\ndenied_networks = [\"10.0.0.0/33\"]", "ADDRESS/BITS"),
             ("[estt]", "estt"),
             ("[est", "line 1"),
         ] {
             let error = check(text).expect_err(text);
             assert!(error.contains(word), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn link_local_networks_are_denied_unless_another_list_is_given() {
+        let allows = |text: &str, address: &str| {
+            let denied = check(text).expect("valid").denied_networks;
+            denied.check(address.parse().expect("an address")).is_ok()
+        };
+        for denied in ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "fd00:ec2::254"] {
+            assert!(!allows("", denied), "{denied}");
+            assert!(allows("[outbound]\ndenied_networks = []", denied), "{denied}");
+        }
+        for address in ["127.0.0.1", "10.0.0.1", "fd00::1"] {
+            assert!(allows("", address), "{address}");
+        }
+        assert!(!allows("[outbound]\ndenied_networks = [\"10.0.0.0/8\", \"::1\"]", "10.0.0.1"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod datadir;
 mod edge;
 pub mod est_tls;
 pub mod init;
+mod outbound;
 pub mod passphrase;
 pub mod serve;
 pub mod server_tls;

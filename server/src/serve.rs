@@ -28,9 +28,10 @@ use tokio_util::task::TaskTracker;
 use crate::backup;
 use crate::config::Config;
 use crate::datadir::{DataDir, Readers, write_file};
-use crate::edge::{self, EdgeRole, Edges, Follower, Teller, machine_roots};
+use crate::edge::{self, EdgeRole, Edges, Everywhere, Follower, Others, Teller, machine_roots};
 use crate::est_tls::EstTls;
 use crate::init::{pem_of, reachable};
+use crate::outbound;
 use crate::passphrase;
 use crate::serving::Serving;
 use crate::webhooks;
@@ -83,6 +84,7 @@ pub struct Server {
     est_tls: Arc<EstTls>,
     edge: Option<EdgeRole>,
     teller: Teller,
+    others: Arc<Others>,
     sockets: Sockets,
     ready: Ready,
     upkeep_now: Arc<Notify>,
@@ -95,6 +97,7 @@ struct Sockets {
     mqtt: Option<TcpListener>,
     crl: Option<TcpListener>,
     edges: Option<UnixListener>,
+    questions: Option<UnixListener>,
 }
 
 /// Opens the account of a data directory: ledger, CAs, pipeline.
@@ -190,14 +193,20 @@ impl Server {
             mqtt: bind(roles.edge.then_some(config.listen_mqtt), "listen.mqtt")?,
             crl: bind(config.listen_crl.filter(|_| roles.enroll), "listen.crl")?,
             edges: config.listen_edges.as_deref().map(edge::listen).transpose()?,
+            questions: config.listen_edges.as_deref().map(edge::listen_for_questions).transpose()?,
         };
+        let own = edge.as_ref().map(|edge| edge.named(config.edge_name.clone()));
+        let can_be_edges = own.is_some() || sockets.edges.is_some();
+        let others = Others::beside(own.as_ref().map(|own| own.name.clone()));
+        let everywhere = Arc::new(Everywhere { own, others: Arc::clone(&others) });
         let secret = new_secret("msl_")?;
         let hooks = muster_admin::Hooks {
             edge_is_at: Some(edges.slowest()),
             edge_figures: edge.as_ref().map(EdgeRole::figures),
-            edge_connections: edge.as_ref().map(EdgeRole::connections),
-            close_connections: edge.as_ref().map(EdgeRole::closing),
-            webhooks: webhooks::settings(&dir, registrar.authority(), &config, machine_roots())?,
+            edge_connections: can_be_edges.then(|| Everywhere::reading(&everywhere)),
+            close_connections: can_be_edges.then(|| Everywhere::closing(&everywhere)),
+            outbound: outbound::settings(&config, machine_roots())?,
+            webhooks: webhooks::settings(&dir, registrar.authority())?,
             rehearse: edge.as_ref().map(EdgeRole::rehearse),
             est_url: address(&sockets.est)?.map(|address| est_url(&config, address)),
             backup: backup::hook(&dir, &registrar),
@@ -222,6 +231,7 @@ impl Server {
             est_tls,
             edge,
             teller,
+            others,
             sockets,
             ready,
             upkeep_now,
@@ -256,7 +266,8 @@ impl Server {
             write_file(&note, &serving.to_json()?, Readers::Owner)?;
         }
         let tasks = TaskTracker::new();
-        let Self { dir, registrar, api, est_tls, edge, teller, config, sockets, upkeep_now, .. } = self;
+        let Self { dir, registrar, api, est_tls, edge, teller, others, config, sockets, upkeep_now, .. } =
+            self;
         if let Some(socket) = sockets.est {
             let tls = est_tls.source().clone();
             tasks.spawn(serve_est(socket, Arc::clone(&registrar), tls, config.listener, stop.clone()));
@@ -267,6 +278,9 @@ impl Server {
         }
         if let Some(socket) = sockets.edges {
             tasks.spawn(teller.serve(socket, stop.clone()));
+        }
+        if let Some(socket) = sockets.questions {
+            tasks.spawn(others.serve(socket, stop.clone()));
         }
         let (ending, stopped) = (Arc::clone(&api), stop.clone());
         tasks.spawn(async move {
@@ -488,6 +502,8 @@ fn bind(address: Option<SocketAddr>, field: &str) -> anyhow::Result<Option<TcpLi
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A server that starts again does not wait for the last connections of its forerunner.
         socket.set_reuseaddr(true)?;
+        // Answers are small writes, whose last segment would wait for an ACK. Connections have it from their listener.
+        socket.set_nodelay(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };

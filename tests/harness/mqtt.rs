@@ -71,6 +71,7 @@ fn holder(device: &str) -> Arc<Holder> {
         anchor: CaId::from_bytes([2; 16]),
         serial: Serial::from_bytes(&[1]).expect("a serial"),
         fingerprint: Fingerprint::from_bytes([3; 32]),
+        above: Vec::new(),
         device: device.parse().expect("a device id"),
         groups: BTreeSet::new(),
         not_after: UnixTime::from_secs(4_000_000_000),

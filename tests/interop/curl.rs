@@ -1,6 +1,7 @@
 //! curl and openssl: the whole story by hand, as the README tells it.
 
 use muster_tests::Server;
+use muster_tests::local::Origin;
 
 use crate::shell;
 
@@ -103,4 +104,29 @@ fn a_revoked_certificate_is_in_the_list_and_refused_at_once() {
         ),
     );
     assert!(refused.ends_with("403") && refused.contains("certificate_revoked"), "{refused}");
+}
+
+/// A client that is told to speak HTTP/1.0 says so in the handshake, too.
+#[test]
+fn http_1_0_is_spoken_at_every_door() {
+    let (server, est) = server();
+    make_request(&server, "meter-4");
+    let token = server.token("meter-4");
+    let curl = format!("{CURL} --http1.0");
+    let post = "-H 'Content-Type: application/pkcs10' --data-binary @meter-4.csr";
+    shell(&server, &format!("{curl} -u meter-4:{token} {post} {est}/simpleenroll | {UNWRAP} > leaf.pem"));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let origin = runtime.block_on(Origin::start());
+    let address = format!("http://{}", origin.address);
+    server.muster(&["host", "set", "api.example.test", "--origin", &address]);
+    let port = server.https_address().port();
+    let came = shell(
+        &server,
+        &format!(
+            "{curl} --cert leaf.pem --key meter-4.key --resolve api.example.test:{port}:127.0.0.1 \
+                 -d hello https://api.example.test:{port}/ -w ' %{{http_code}} %{{http_version}}'"
+        ),
+    );
+    // Which is how curl says 1.0.
+    assert_eq!(came, "hello 200 1");
 }

@@ -12,14 +12,15 @@ use serde_json::Value;
 ///
 /// `ca, store <- enroll <- admin` is a chain: admin stands above the ledger, and may read it, but
 /// never reaches a signer by itself, so it has no arrow to `ca`.
-const DRAWN: [(&str, &[&str]); 13] = [
+const DRAWN: [(&str, &[&str]); 14] = [
     ("muster-policy", &[]),
     ("muster-arrival", &["muster-policy"]),
     ("muster-ca", &["muster-policy"]),
     ("muster-store", &["muster-policy"]),
     ("muster-enroll", &["muster-policy", "muster-arrival", "muster-ca", "muster-store"]),
-    ("muster-admin", &["muster-policy", "muster-store", "muster-enroll"]),
-    ("muster-edge", &["muster-policy", "muster-arrival"]),
+    ("muster-departure", &["muster-policy"]),
+    ("muster-admin", &["muster-policy", "muster-departure", "muster-store", "muster-enroll"]),
+    ("muster-edge", &["muster-policy", "muster-arrival", "muster-departure"]),
     ("muster-broker", &["muster-policy"]),
     (
         "muster",

@@ -26,6 +26,8 @@ use muster_simulator::scenario::ScenarioWritten;
 const ANCHOR: &[u8] = include_bytes!("../fuzz/anchor.der");
 /// The CA that made the lists.
 const CRL_CA: &[u8] = include_bytes!("../fuzz/crl_ca.der");
+/// Where its complete list is, as the lists that name a distribution point may say.
+const CRL_POINT: &str = "http://crl.example.test/ca.crl";
 
 /// Inside the validity of the corpus' certificates, so that a test run in any year finds the same.
 const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
@@ -162,10 +164,12 @@ fn bundles_are_imported_or_refused() {
 
 #[test]
 fn lists_of_other_cas_are_taken_or_refused() {
-    // They were made by openssl, and are good for a month.
+    // They were made by Python's cryptography, and are good for a month.
     let now = UnixTime::from_secs(1_795_600_000);
     let ca = CaCertificate::parse(CRL_CA).expect("a CA");
-    read_all("foreign_crl", |_, input| muster_ca::foreign_crl::read(input, &ca, now).map(drop));
+    read_all("foreign_crl", |_, input| {
+        muster_ca::foreign_crl::read(input, &ca, Some(CRL_POINT), now).map(drop)
+    });
 }
 
 #[test]

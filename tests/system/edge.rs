@@ -17,6 +17,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[path = "edge/mqtt.rs"]
 mod mqtt;
+#[path = "edge/others.rs"]
+mod others;
 
 /// An origin that answers every request with what it was told of the client's subject.
 fn origin() -> SocketAddr {
@@ -49,18 +51,25 @@ fn origin() -> SocketAddr {
 fn enrolled(server: &Server, device: &str) -> Holder {
     let (key, der) = request(device);
     let leaf = server.est().enroll(device, &server.token(device), &der).certificate();
-    Holder { leaf, key: key.serialize_der() }
+    Holder { chain: vec![leaf], key: key.serialize_der() }
 }
 
 struct Holder {
-    leaf: Vec<u8>,
+    /// The leaf first.
+    chain: Vec<Vec<u8>>,
     key: Vec<u8>,
+}
+
+impl From<Identity> for Holder {
+    fn from(Identity { chain, key }: Identity) -> Self {
+        Self { chain, key: key.serialize_der() }
+    }
 }
 
 impl Holder {
     fn at(&self, door: Est) -> Est {
         let key = KeyPair::try_from(self.key.as_slice()).expect("a key");
-        door.with(Identity { chain: vec![self.leaf.clone()], key })
+        door.with(Identity { chain: self.chain.clone(), key })
     }
 
     /// The status, or none where the door stays shut.
@@ -145,7 +154,7 @@ fn a_revoked_certificate_does_not_come_in_by_the_root_above_its_ca() {
     let chain = certificates_of(&server.est().get("cacerts").decoded());
     let visits = || {
         let key = KeyPair::try_from(device.key.as_slice()).expect("a key");
-        let chain = [vec![device.leaf.clone()], chain.clone()].concat();
+        let chain = [device.chain.clone(), chain.clone()].concat();
         let door = server.door("api.example.test").with(Identity { chain, key });
         door.visit("/").ok().map(|reply| reply.status)
     };
@@ -174,10 +183,20 @@ struct OtherEdge {
     folder: tempfile::TempDir,
     child: std::process::Child,
     address: SocketAddr,
+    mqtt: SocketAddr,
     figures: SocketAddr,
 }
 
 impl OtherEdge {
+    /// One that follows the server.
+    fn of(server: &Server, more: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = server.dir().join("edges.sock");
+        let config = format!("[edge]\nfollow = {:?}\n{more}", socket.display().to_string());
+        std::fs::write(folder.path().join("muster.toml"), config).expect("written");
+        Self::start(folder)
+    }
+
     fn start(folder: tempfile::TempDir) -> Self {
         let anywhere = "127.0.0.1:0";
         let mut child = std::process::Command::new(muster_tests::server::program())
@@ -194,8 +213,9 @@ impl OtherEdge {
         });
         assert!(ready["event"] == "ready" && ready["est"].is_null(), "{ready}");
         let text = |name: &str| ready[name].as_str().expect(name).trim_start_matches("http://").to_owned();
-        let [address, figures] = ["edge_https", "admin"].map(|name| text(name).parse().expect(name));
-        Self { folder, child, address, figures }
+        let addresses = ["edge_https", "edge_mqtt", "admin"].map(|name| text(name).parse().expect(name));
+        let [address, mqtt, figures] = addresses;
+        Self { folder, child, address, mqtt, figures }
     }
 
     fn log(&self) -> String {
@@ -234,11 +254,7 @@ fn an_edge_of_its_own_process_follows_and_outlives_its_server() {
     set(&server, "api.example.test", &["--origin", &to]);
     set(&server, "open.example.test", &["--origin", &to, "--when-stale", "open"]);
     let (good, bad) = (enrolled(&server, "meter-1"), enrolled(&server, "meter-2"));
-    let folder = tempfile::tempdir().expect("a folder");
-    let socket = server.dir().join("edges.sock");
-    let config = format!("[edge]\nfollow = {:?}\nstale_after_s = 30\n", socket.display().to_string());
-    std::fs::write(folder.path().join("muster.toml"), config).expect("written");
-    let mut edge = OtherEdge::start(folder);
+    let mut edge = OtherEdge::of(&server, "stale_after_s = 30\n");
     let ca = server.ca_file();
     let visits = |edge: &OtherEdge, holder: &Holder, host: &'static str| {
         holder.at(Est::new(edge.address, &ca).named(host)).visit("/").ok().map(|reply| reply.status)
@@ -469,8 +485,8 @@ fn the_tester_foretells_the_edge() {
     }
     // By what it shows itself, and by a certificate of nobody here.
     let pem = |der: &[u8]| pem::encode(&pem::Pem::new("CERTIFICATE", der));
-    let said =
-        ask(serde_json::json!({ "host": "api.example.test", "path": "/guarded", "pem": pem(&device.leaf) }));
+    let own = pem(&device.chain[0]);
+    let said = ask(serde_json::json!({ "host": "api.example.test", "path": "/guarded", "pem": own }));
     assert_eq!((&said["admitted"], &said["device"]), (&true.into(), &"meter-1".into()), "{said}");
     let stranger = rcgen::generate_simple_self_signed(vec!["x.test".to_owned()]).expect("a certificate");
     let said = ask(serde_json::json!({ "host": "api.example.test", "pem": pem(stranger.cert.der()) }));

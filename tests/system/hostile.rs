@@ -1,7 +1,7 @@
 //! Peers that do not mean well, or do not know better: the server stays up, small and whole.
 
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use muster_store::Ledger;
 use muster_tests::est::{basic, post};
 use muster_tests::request::{request, request_by};
-use muster_tests::{Est, Identity, Server};
+use muster_tests::{Est, Identity, Maker, Server};
 use rcgen::KeyPair;
 
 /// Sequence of numbers that looks random and is the same each time (SplitMix64).
@@ -208,4 +208,49 @@ fn equal_requests_at_once_are_one_request() {
     certificates.dedup();
     assert_eq!(certificates.len(), 1, "each gets the one certificate");
     assert_eq!(server.muster_json(&["cert", "list"]).as_array().map(Vec::len), Some(1));
+}
+
+/// Whoever manages the account may name any address; the operator of the machine says which are none of its business.
+#[test]
+fn no_webhook_and_no_list_leads_the_server_into_a_network_that_is_denied() {
+    let denied =
+        "[outbound]\ndenied_networks = [\"127.0.0.0/8\", \"::1\"]\n[webhooks]\nloopback_http = true\n";
+    let server = Server::with_config(denied);
+    Maker::known_to(&server, &[]);
+    let cas = server.muster_json(&["ca", "list"]);
+    let ca = cas.as_array().expect("a list").iter().find(|ca| ca["role"] == "manufacturer").expect("one");
+    let ca = ca["id"].as_str().expect("an id");
+    let inside = TcpListener::bind("127.0.0.1:0").expect("a port");
+    inside.set_nonblocking(true).expect("a listener");
+    let port = inside.local_addr().expect("an address").port();
+    let refused = |args: &[&str]| {
+        let output = server.try_muster(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("127.0.0.0/8, which outbound.denied_networks"), "{said}");
+    };
+    for host in ["127.0.0.1", "0.0.0.0", "[::ffff:127.0.0.1]"] {
+        let url = format!("http://{host}:{port}/");
+        refused(&["webhook", "add", &url]);
+        refused(&["ca", "crl-source", ca, "--url", &url]);
+    }
+    // A name is judged by what it leads to.
+    let url = format!("http://localhost:{port}/");
+    let said = server.try_muster(&["ca", "crl-source", ca, "--url", &url]);
+    assert!(String::from_utf8_lossy(&said.stderr).contains("outbound.denied_networks"), "{said:?}");
+    server.muster(&["webhook", "add", &url]);
+    let webhook = server.muster_json(&["webhook", "list"])[0]["id"].as_str().expect("an id").to_owned();
+    server.token("meter-1");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let letter = loop {
+        let letters = server.muster_json(&["webhook", "dead-letters", &webhook]);
+        match letters.get(0) {
+            Some(letter) => break letter.clone(),
+            None => assert!(Instant::now() < deadline, "it is not given up"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert_eq!(letter["attempts"], 1, "{letter}");
+    assert!(letter["why"].as_str().is_some_and(|why| why.contains("outbound.denied_networks")), "{letter}");
+    assert!(inside.accept().is_err(), "somebody came");
 }

@@ -137,7 +137,9 @@ fn a_device_is_not_a_ca() {
 #[test]
 fn a_manufacturer_s_own_crl_says_who_enrolls_for_as_long_as_it_is_good() {
     let server = Server::start();
-    let maker = Maker::known_to(&server, &[("meter-1", "S-1"), ("meter-2", "S-2"), ("meter-3", "S-3")]);
+    let devices = ["1", "2", "3", "4"].map(|number| (format!("meter-{number}"), format!("S-{number}")));
+    let devices = devices.each_ref().map(|(device, serial)| (device.as_str(), serial.as_str()));
+    let maker = Maker::known_to(&server, &devices);
     let cas = server.muster_json(&["ca", "list"]);
     let ca = cas.as_array().expect("a list").iter().find(|ca| ca["role"] == "manufacturer").expect("one");
     let ca = ca["id"].as_str().expect("an id");
@@ -159,7 +161,13 @@ fn a_manufacturer_s_own_crl_says_who_enrolls_for_as_long_as_it_is_good() {
     take(maker.crl(1, 600, &[&serial(&listed)]));
     assert_refused(&enroll("meter-2", listed), 403, Reason::CertificateRevoked);
     enroll("meter-3", maker.idevid("S-3")).certificate();
-    take(maker.crl(2, 20, &[]));
+    // A factory's CA below it is a certificate of its too.
+    let factory = maker.below("Factory CA");
+    enroll("meter-4", factory.idevid("S-4")).certificate();
+    let factory_serial = serial(&Identity { chain: factory.idevid("S-4").chain.split_off(1), key: key() });
+    take(maker.crl(2, 600, &[&factory_serial]));
+    assert_refused(&enroll("meter-4", factory.idevid("S-4")), 403, Reason::CertificateRevoked);
+    take(maker.crl(3, 20, &[]));
     let deadline = Instant::now() + Duration::from_secs(120);
     let late = loop {
         let reply = enroll("meter-3", maker.idevid("S-3"));
@@ -172,6 +180,38 @@ fn a_manufacturer_s_own_crl_says_who_enrolls_for_as_long_as_it_is_good() {
     assert_refused(&late, 503, Reason::CrlStale);
     server.muster(&["ca", "crl-source", ca, "--when-stale", "open"]);
     enroll("meter-3", maker.idevid("S-3")).certificate();
+}
+
+/// Some CAs name the point in lists that are complete, and others give their list in parts.
+#[test]
+fn a_list_of_one_distribution_point_is_taken_once_somebody_says_that_it_is_complete() {
+    let server = Server::start();
+    let maker = Maker::known_to(&server, &[]);
+    let cas = server.muster_json(&["ca", "list"]);
+    let ca = cas.as_array().expect("a list").iter().find(|ca| ca["role"] == "manufacturer").expect("one");
+    let ca = ca["id"].as_str().expect("an id");
+    let (whole, other) = ("http://crl.maker.test/ca.crl", "http://crl.maker.test/2.crl");
+    let take = |point: &str, number| {
+        let file = server.scratch().join("maker.crl");
+        std::fs::write(&file, maker.crl_of(Some(point), number, 600, &[])).expect("written");
+        let output = server.try_muster(&["ca", "take-crl", ca, &file.display().to_string()]);
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    };
+    let refused = take(whole, 1).expect_err("it may be a part");
+    assert!(refused.contains("--distribution-point") && refused.contains(whole), "{refused}");
+    server.muster(&["ca", "crl-source", ca, "--distribution-point", whole]);
+    take(whole, 1).expect("taken");
+    assert!(take(other, 2).expect_err("a part").contains(other));
+    // What is not given stays.
+    let set = server.muster_json(&["ca", "crl-source", ca, "--when-stale", "open"]);
+    assert_eq!(set["distribution_point"], whole);
+    let set = server.muster_json(&["ca", "crl-source", ca, "--distribution-point", ""]);
+    assert!(set["distribution_point"].is_null() && set["when_stale"] == "open", "{set}");
+    take(whole, 2).expect_err("nobody says so any more");
 }
 
 fn hex(octets: &[u8]) -> String {

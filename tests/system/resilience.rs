@@ -2,7 +2,7 @@
 //! a request, settings and TLS files that change below it.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use muster_policy::reason::Reason;
 use muster_store::Ledger;
 use muster_tests::est::{basic, certificates_of, post, read_reply};
 use muster_tests::request::{request, request_with};
-use muster_tests::{Est, Reply, Server};
+use muster_tests::{Est, Maker, Reply, Server};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 /// Longest wait for something that happens by itself.
@@ -357,4 +357,56 @@ fn a_profile_decides_what_is_issued_and_how_it_is_written() {
     let template = server.est().get("template/csrattrs").decoded();
     assert!(template.len() > server.est().get("csrattrs").decoded().len());
     assert!(certificates_of(&server.est().get("special/cacerts").decoded()).len() >= 2);
+}
+
+/// Publishes a CRL on the loopback for as long as the test runs; its URL.
+fn publish(crl: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/ca.crl", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", crl.len());
+            let _ = stream.write_all((head + &crl).as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn how_the_last_crl_was_fetched_and_when_the_next_one_is_outlives_the_server() {
+    let mut server = Server::with_config("[webhooks]\nloopback_http = true\n");
+    let maker = Maker::known_to(&server, &[]);
+    let cas = server.muster_json(&["ca", "list"]);
+    let ca = cas.as_array().expect("a list").iter().find(|ca| ca["role"] == "manufacturer").expect("one");
+    let ca = ca["id"].as_str().expect("an id");
+    let known = |server: &Server| server.muster_json(&["ca", "crl-source", ca]);
+    let url = publish(maker.crl(1, 86_400, &[]));
+    server.muster(&["ca", "crl-source", ca, "--url", &url, "--every", "1h"]);
+    let taken = known(&server);
+    assert_eq!(taken["last_fetch"]["outcome"], "taken", "{taken}");
+    server.kill();
+    // The operator finds that it is none of the server's business.
+    let denied = "[outbound]\ndenied_networks = [\"127.0.0.0/8\"]\n[webhooks]\nloopback_http = true\n";
+    std::fs::write(server.dir().join("muster.toml"), denied).expect("written");
+    server.serve();
+    let again = known(&server);
+    for field in ["last_fetch", "next_fetch_at"] {
+        assert!(again[field] == taken[field] && !again[field].is_null(), "{field}: {taken} {again}");
+    }
+    let refused = server.try_muster(&["ca", "fetch-crl", ca]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let failed = known(&server);
+    server.kill();
+    server.serve();
+    let again = known(&server);
+    for known in [&failed, &again] {
+        let why = known["last_fetch"]["message"].as_str().unwrap_or_default();
+        assert!(why.contains("127.0.0.0/8, which outbound.denied_networks"), "{known}");
+        assert!(known["last_fetch"]["failures"].as_u64() >= Some(1), "{known}");
+        assert_eq!(known["list"]["number_hex"], "01", "the last good one stays");
+    }
 }

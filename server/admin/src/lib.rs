@@ -9,6 +9,9 @@
 //! `Idempotency-Key` is carried out once, and the table of routes is also the OpenAPI document
 //! (`openapi.json`).
 //!
+//! What the server asks of others by itself (webhooks, CRLs of CAs) goes one way out, which reaches no network
+//! that the operator denies: an account's administrator is not let into every network that the machine is in.
+//!
 //! The command line uses the same router: over HTTP while a server runs, in process otherwise, so
 //! there is one implementation of everything. What always holds: an object of another account looks
 //! exactly like a missing one; no answer holds the hash of a secret or the path of a key; a reader's
@@ -27,6 +30,7 @@ mod idempotency;
 mod lists;
 mod metrics;
 mod openapi;
+mod outbound;
 mod paging;
 mod permission;
 mod request;
@@ -40,9 +44,10 @@ mod x509;
 
 pub use api::access::gate;
 pub use lists::fetch_lists;
+pub use outbound::OutboundSettings;
 pub use routes::{crl_router, figures_router, router};
 pub use service::{
-    Api, Backup, CloseConnections, Connection, ConnectionFilter, EdgeFigures, Hooks, ReadConnections,
-    ReadEdge, Rehearse, ZonesChanged,
+    Api, Backup, CloseConnections, Connection, ConnectionFilter, ConnectionPlace, Connections, EdgeFigures,
+    Hooks, ReadConnections, ReadEdge, Rehearse, ZonesChanged,
 };
 pub use webhooks::{WebhookSettings, deliver_webhooks};

@@ -3,83 +3,59 @@
 //! A list is signed, so it may come by plain `http://`; what comes is read within bounds, checked by
 //! the authority, and only then takes the place of the last good one. A fetch that fails is tried again
 //! with growing pauses and changes nothing: what happens when the last list ends is the CA's setting.
-//! How the last fetch went is known to this process alone, and starts anew with it.
+//! How the last fetch went is in the ledger, and when the next one is due follows from it, also for a
+//! server that starts again. That a list is still the one that is known is stored each half hour at most;
+//! this process knows it to the second.
 
 mod fetch;
 mod follow;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use muster_enroll::{AuthorityError, ListOrigin};
 use muster_policy::identity::CaId;
 use muster_policy::time::UnixTime;
-use muster_store::act::{By, ListTaken, Rejected};
-use muster_store::record::ListSource;
+use muster_store::act::{By, ListTaken, NoteFetch, Rejected};
+use muster_store::record::{Fetched, ForeignCa, ListFetch, ListSource};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use serde::Serialize;
 use tokio::sync::Notify;
-use utoipa::ToSchema;
 
 use self::fetch::Fetcher;
 pub use self::follow::fetch_lists;
+pub(crate) use self::follow::next_at;
 use crate::Api;
 use crate::error::ApiError;
-use crate::webhooks::{PlainHttp, WebhookSettings, check_address};
-
-/// How a fetch ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Fetched {
-    /// There was none that could be taken.
-    Failed,
-    /// A new list was taken.
-    Taken,
-    /// It is the list that is known.
-    Unchanged,
-}
-
-/// The last fetch of a CA's list.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = ListFetchView)]
-pub(crate) struct LastFetch {
-    at: UnixTime,
-    outcome: Fetched,
-    /// Why it failed.
-    message: Option<String>,
-    /// How many failed since one was good.
-    failures: u32,
-}
+use crate::outbound::{Outbound, PlainHttp};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FetchLabels {
     outcome: &'static str,
 }
 
+/// Longest text of why a fetch failed; it may cite what was fetched.
+const MESSAGE_MAX_CHARS: usize = 500;
+/// How often it is stored that a list is still the one that is known.
+const UNCHANGED_STORED_EVERY: Duration = Duration::from_secs(1_800);
+
 /// What fetching works with.
 pub(crate) struct Lists {
     fetcher: Fetcher,
-    loopback_http: bool,
-    last: Mutex<HashMap<CaId, LastFetch>>,
+    last: Mutex<HashMap<CaId, ListFetch>>,
     fetches: Family<FetchLabels, Counter>,
     /// Told when the settings of a CA changed.
     changed: Notify,
 }
 
 impl Lists {
-    pub(crate) fn new(settings: &WebhookSettings, registry: &mut Registry) -> Self {
+    pub(crate) fn new(outbound: Arc<Outbound>, registry: &mut Registry) -> Self {
         let fetches = Family::default();
         registry.register("crl_fetches", "Fetches of CAs' own CRLs, by how they ended", fetches.clone());
-        Self {
-            fetcher: Fetcher::new(&settings.tls),
-            loopback_http: settings.loopback_http,
-            last: Mutex::default(),
-            fetches,
-            changed: Notify::new(),
-        }
+        Self { fetcher: Fetcher(outbound), last: Mutex::default(), fetches, changed: Notify::new() }
     }
 
     /// Looks anew at which lists are fetched, and when.
@@ -89,36 +65,44 @@ impl Lists {
 
     /// Checks where a list shall be fetched from.
     pub(crate) fn check_url(&self, text: &str) -> Result<(), ApiError> {
-        check_address(text, PlainHttp::Anywhere, self.loopback_http)
+        self.fetcher.0.check_url(text, PlainHttp::Anywhere)
     }
 
-    /// How the last fetch of a CA's list went, since this process began.
-    pub(crate) fn last(&self, ca: CaId) -> Option<LastFetch> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).get(&ca).cloned()
+    /// How the last fetch of a CA's list went; `known` is what is stored of the CA.
+    pub(crate) fn last(&self, ca: CaId, known: &ForeignCa) -> Option<ListFetch> {
+        let noted = self.last.lock().unwrap_or_else(PoisonError::into_inner).get(&ca).cloned();
+        noted.or_else(|| known.last_fetch.clone())
     }
 
-    fn note(&self, ca: CaId, at: UnixTime, outcome: Fetched, message: Option<String>) -> u32 {
-        let name = match outcome {
+    fn count(&self, outcome: Fetched) {
+        let outcome = match outcome {
             Fetched::Failed => "failed",
             Fetched::Taken => "taken",
             Fetched::Unchanged => "unchanged",
         };
-        self.fetches.get_or_create(&FetchLabels { outcome: name }).inc();
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = last.get(&ca).map_or(0, |last| last.failures);
-        let failures = if outcome == Fetched::Failed { before.saturating_add(1) } else { 0 };
-        last.insert(ca, LastFetch { at, outcome, message, failures });
-        failures
+        self.fetches.get_or_create(&FetchLabels { outcome }).inc();
+    }
+
+    fn note(&self, ca: CaId, fetch: ListFetch) {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(ca, fetch);
     }
 }
 
-/// Fetches the list of a CA once, and takes it.
+/// Fetches the list of a CA once, and takes it; `known` is what is stored of the CA, which need not be fetched from
+/// this address yet.
 ///
 /// # Errors
 /// What kept it from being taken, in words for an operator; the last good one stays.
-pub(crate) async fn fetch(api: &Api, ca: CaId, url: &str, by: By) -> Result<ListTaken, ApiError> {
+pub(crate) async fn fetch(
+    api: &Api,
+    (ca, known): (CaId, &ForeignCa),
+    url: &str,
+    point: Option<String>,
+    by: By,
+) -> Result<ListTaken, ApiError> {
     let at = by.at;
-    let fetched = fetch_and_take(api, ca, url, by).await;
+    let origin = ListOrigin { source: ListSource::Fetched, by, point };
+    let fetched = fetch_and_take(api, ca, url, origin).await;
     let (outcome, message) = match &fetched {
         Ok(taken) if taken.ca.list.as_ref().is_some_and(|list| list.taken_at == at) => (Fetched::Taken, None),
         Ok(_) => (Fetched::Unchanged, None),
@@ -127,16 +111,50 @@ pub(crate) async fn fetch(api: &Api, ca: CaId, url: &str, by: By) -> Result<List
     if let Some(message) = &message {
         tracing::warn!(%ca, message, "the CRL of a CA could not be fetched; the last good one stays");
     }
-    api.lists().note(ca, at, outcome, message);
+    api.lists().count(outcome);
+    // That an address is no good which somebody only tried says nothing of the one that is set.
+    if outcome != Fetched::Failed || known.settings.url.as_deref() == Some(url) {
+        note(api, ca, known, (at, outcome, message)).await;
+    }
     fetched
 }
 
-async fn fetch_and_take(api: &Api, ca: CaId, url: &str, by: By) -> Result<ListTaken, ApiError> {
+async fn note(
+    api: &Api,
+    ca: CaId,
+    known: &ForeignCa,
+    (at, outcome, message): (UnixTime, Fetched, Option<String>),
+) {
+    let before = api.lists().last(ca, known).map_or(0, |last| last.failures);
+    let failures = if outcome == Fetched::Failed { before.saturating_add(1) } else { 0 };
+    let message = message.map(|text| text.chars().take(MESSAGE_MAX_CHARS).collect());
+    let fetch = ListFetch { at, outcome, message, failures };
+    api.lists().note(ca, fetch.clone());
+    if is_to_be_stored(&fetch, known.last_fetch.as_ref()) {
+        let account = api.registrar().account();
+        if let Err(error) = api.registrar().ledger().offer(NoteFetch { account, ca, fetch }).await {
+            tracing::warn!(%error, %ca, "how a fetch went is not stored");
+        }
+    }
+}
+
+/// Whether a fetch tells what the stored one does not; what was taken is stored with the list.
+fn is_to_be_stored(fetch: &ListFetch, stored: Option<&ListFetch>) -> bool {
+    match fetch.outcome {
+        Fetched::Failed => true,
+        Fetched::Taken => false,
+        Fetched::Unchanged => stored.is_none_or(|stored| {
+            stored.outcome == Fetched::Failed || fetch.at.since(stored.at) >= UNCHANGED_STORED_EVERY
+        }),
+    }
+}
+
+async fn fetch_and_take(api: &Api, ca: CaId, url: &str, origin: ListOrigin) -> Result<ListTaken, ApiError> {
     let octets = api.lists().fetcher.get(url).await.map_err(|failed| {
         ApiError::new(http::StatusCode::BAD_REQUEST, crate::error::CODE_ARGUMENT, failed.to_string())
             .at("/url")
     })?;
-    take(api, ca, octets, ListOrigin { source: ListSource::Fetched, by }, "/url").await
+    take(api, ca, octets, origin, "/url").await
 }
 
 /// Checks a list and takes it.
@@ -158,6 +176,6 @@ pub(crate) async fn take(
         }
         other => other.into(),
     };
-    let trial = authority.try_list(ca, octets).await.map_err(refused)?;
+    let trial = authority.try_list(ca, octets, origin.point.clone()).await.map_err(refused)?;
     authority.take_list(trial, origin).await.map_err(refused)
 }

@@ -110,18 +110,19 @@ impl PageWish {
         (usize::try_from(skip).unwrap_or(usize::MAX), per_page)
     }
 
-    /// The number that a cursor of [`PageWish::numbered`] holds.
-    pub(crate) fn before(&self) -> Result<Option<u64>, ApiError> {
-        let read = |cursor: &Cursor| u64::from_str_radix(&cursor.to_string(), 16);
-        let wrong = |_| ApiError::argument("/cursor", "cursor: not one of this list's");
-        self.cursor.as_ref().map(read).transpose().map_err(wrong)
+    /// What a cursor of [`PageWish::live`] holds, if there is one.
+    pub(crate) fn behind<T>(&self, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, ApiError> {
+        let Some(cursor) = &self.cursor else { return Ok(None) };
+        let wrong = || ApiError::argument("/cursor", "cursor: not one of this list's");
+        read(&cursor.to_string()).map(Some).ok_or_else(wrong)
     }
 
-    /// What a page of a list answers about itself whose entries have numbers, greatest first.
-    pub(crate) fn numbered(&self, count: usize, total: usize, last: Option<u64>) -> PageInfo {
+    /// What a page of a list answers about itself that is kept in no ledger; `last` is the cursor, in hexadecimal,
+    /// that goes on behind the last entry.
+    pub(crate) fn live(&self, count: usize, total: usize, last: Option<String>) -> PageInfo {
         let (skip, _) = self.window();
         let more = total > skip.saturating_add(count);
-        let cursor = last.filter(|_| more).map(|last| format!("{last:016x}"));
+        let cursor = last.filter(|_| more);
         self.describe(count, u64::try_from(total).unwrap_or(u64::MAX), cursor)
     }
 

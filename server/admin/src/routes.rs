@@ -405,13 +405,13 @@ fn fleet() -> Routes {
         )
         .at(
             "/connections",
-            [get("Live connections at the edge", connections::list)
-                .query(&["certificate", "device", "host"])
+            [get("Live connections at the edges", connections::list)
+                .query(&["certificate", "device", "edge", "host"])
                 .lists::<connections::ConnectionView>()],
         )
         .at(
             "/connections/close",
-            [post("End live connections at the edge", connections::close)
+            [post("End live connections at the edges", connections::close)
                 .takes::<connections::Close>()
                 .answers::<connections::ClosedView>()],
         )

@@ -6,15 +6,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use muster_enroll::Registrar;
 use muster_policy::host::{HostPattern, Protocol};
 use muster_policy::identity::{AccountId, CaId, Serial};
-use muster_policy::name::DeviceId;
+use muster_policy::name::{DeviceId, EdgeName};
 use muster_policy::rehearsal::{Rehearsal, Rehearsed};
 use muster_policy::time::UnixTime;
 use muster_store::{Fault, Reader};
 use prometheus_client::registry::Registry;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +27,7 @@ use crate::error::ApiError;
 use crate::idempotency::UnderWay;
 use crate::lists::Lists;
 use crate::metrics::{LedgerFigures, Requests};
+use crate::outbound::{Outbound, OutboundSettings};
 use crate::webhooks::{WebhookSettings, Webhooks};
 
 /// How long an answer waits for the edge.
@@ -63,28 +65,43 @@ pub struct EdgeFigures {
 pub type ReadEdge = Arc<dyn Fn() -> EdgeFigures + Send + Sync>;
 
 /// Which live connections are looked for; none means any.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionFilter {
+    /// Only those to this edge.
+    pub edge: Option<EdgeName>,
     /// Only those of this certificate.
     pub certificate: Option<(CaId, Serial)>,
     /// Only those of this device.
     pub device: Option<(AccountId, DeviceId)>,
     /// Only those to this hostname.
     pub host: Option<HostPattern>,
-    /// Only the one of this number.
+    /// Only the one of this number; each edge has its own numbers.
     pub number: Option<u64>,
-    /// Only those entered before the one of this number.
-    pub before: Option<u64>,
+    /// Only those that lists have behind this place.
+    pub before: Option<ConnectionPlace>,
     /// How many of the newest are passed over.
     pub skip: usize,
     /// Most that are shown.
     pub limit: usize,
 }
 
-/// A live connection at the edge.
-#[derive(Clone, Debug)]
+/// Where a connection stands in lists, which begin with the greatest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ConnectionPlace {
+    /// When its handshake was done.
+    pub since: UnixTime,
+    /// Its edge.
+    pub edge: EdgeName,
+    /// Its number there.
+    pub number: u64,
+}
+
+/// A live connection at an edge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
-    /// Its number; grows with each connection of the process.
+    /// The edge.
+    pub edge: EdgeName,
+    /// Its number; grows with each connection of the edge's process.
     pub number: u64,
     /// The hostname, or the wildcard it came under.
     pub host: HostPattern,
@@ -100,10 +117,28 @@ pub struct Connection {
     pub since: UnixTime,
 }
 
-/// Finds live connections, newest first, and how many there are in all.
-pub type ReadConnections = Arc<dyn Fn(&ConnectionFilter) -> (Vec<Connection>, usize) + Send + Sync>;
+impl Connection {
+    /// Where it stands in lists.
+    pub fn place(&self) -> ConnectionPlace {
+        ConnectionPlace { since: self.since, edge: self.edge.clone(), number: self.number }
+    }
+}
+
+/// Live connections that were looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// A part of them, newest first.
+    pub found: Vec<Connection>,
+    /// How many there are in all.
+    pub total: usize,
+    /// How many edges were asked, and answered.
+    pub edges: usize,
+}
+
+/// Finds live connections at all edges.
+pub type ReadConnections = Arc<dyn Fn(ConnectionFilter) -> BoxFuture<'static, Connections> + Send + Sync>;
 /// Orders the end of live connections, and tells how many heard it first; paging is not looked at.
-pub type CloseConnections = Arc<dyn Fn(&ConnectionFilter) -> usize + Send + Sync>;
+pub type CloseConnections = Arc<dyn Fn(ConnectionFilter) -> BoxFuture<'static, usize> + Send + Sync>;
 /// Asks the edge what would become of a visit; may block the thread for one check of a certificate.
 pub type Rehearse = Arc<dyn Fn(&Rehearsal) -> Rehearsed + Send + Sync>;
 
@@ -118,11 +153,13 @@ pub struct Hooks {
     pub edge_is_at: Option<watch::Receiver<u64>>,
     /// What that edge counts.
     pub edge_figures: Option<ReadEdge>,
-    /// Who is connected to it.
+    /// Who is connected to it, and to edges in other processes; none when there can be no edge.
     pub edge_connections: Option<ReadConnections>,
-    /// Ends connections to it.
+    /// Ends connections to them.
     pub close_connections: Option<CloseConnections>,
-    /// How webhooks are delivered; CRLs of CAs are fetched by the same TLS.
+    /// How the server makes requests by itself: to webhooks, and for CRLs of CAs.
+    pub outbound: OutboundSettings,
+    /// How webhooks are delivered.
     pub webhooks: WebhookSettings,
     /// Asks that edge what would become of a visit.
     pub rehearse: Option<Rehearse>,
@@ -163,8 +200,9 @@ impl Api {
         let requests = Requests::new(&mut registry);
         registry.register_collector(Box::new(LedgerFigures::new(Arc::clone(&registrar))));
         let started_at = registrar.clock().now();
-        let lists = Lists::new(&hooks.webhooks, &mut registry);
-        let webhooks = Webhooks::new(hooks.webhooks.clone());
+        let outbound = Arc::new(Outbound::new(&hooks.outbound));
+        let lists = Lists::new(Arc::clone(&outbound), &mut registry);
+        let webhooks = Webhooks::new(hooks.webhooks.clone(), outbound);
         Self {
             registrar,
             registry,

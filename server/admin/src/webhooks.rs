@@ -3,7 +3,8 @@
 //! A delivery is a run of changes of the change log, so nothing is queued: each webhook has a place in
 //! the log, kept in the ledger, and goes on from there after a restart. It is delivered in order and at
 //! least once; what can't be delivered is tried again with growing pauses, then given up as a dead
-//! letter that can be delivered later. `send` is the HTTP, `follow` the tasks.
+//! letter that can be delivered later. What the operator denies is given up at once. `send` is the HTTP,
+//! `follow` the tasks.
 
 mod follow;
 mod send;
@@ -14,7 +15,6 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::Uri;
 use muster_policy::identity::WebhookId;
 use muster_policy::time::UnixTime;
 use muster_store::record::{Change, Webhook};
@@ -25,12 +25,11 @@ use zeroize::Zeroizing;
 
 pub use self::follow::deliver_webhooks;
 pub(crate) use self::follow::read_letter;
-pub(crate) use self::send::{Failed, Sender};
+use self::send::Sender;
 use crate::error::ApiError;
 use crate::events::{self, EventView};
+use crate::outbound::{Failed, Outbound, PlainHttp};
 
-/// Longest address.
-const URL_MAX_BYTES: usize = 2_048;
 /// Most changes of one delivery.
 pub(crate) const BATCH_MAX: usize = 100;
 
@@ -39,10 +38,6 @@ pub(crate) const BATCH_MAX: usize = 100;
 pub struct WebhookSettings {
     /// The keys that deliveries are signed with are made of it; whoever has it can sign as this server.
     pub secret: Zeroizing<Vec<u8>>,
-    /// Whom `https://` receivers must be vouched for by.
-    pub tls: Arc<rustls::ClientConfig>,
-    /// Whether `http://` is allowed to addresses of the loopback.
-    pub loopback_http: bool,
     /// The pause after the first failure; each next one is four times as long, up to an hour.
     pub first_pause: Duration,
     /// How often a delivery is tried in all.
@@ -58,9 +53,8 @@ pub(crate) struct Webhooks {
 }
 
 impl Webhooks {
-    pub(crate) fn new(settings: WebhookSettings) -> Self {
-        let sender = Sender::new(&settings.tls);
-        Self { settings, sender, changed: Notify::new() }
+    pub(crate) fn new(settings: WebhookSettings, outbound: Arc<Outbound>) -> Self {
+        Self { settings, sender: Sender(outbound), changed: Notify::new() }
     }
 
     /// Starts the deliveries to a new one, or ends those to one that is gone.
@@ -80,7 +74,7 @@ impl Webhooks {
 
     /// Checks where events shall be sent to.
     pub(crate) fn check_url(&self, text: &str) -> Result<(), ApiError> {
-        check_address(text, PlainHttp::Loopback, self.settings.loopback_http)
+        self.sender.0.check_url(text, PlainHttp::Loopback)
     }
 
     /// Sends a text once, signed.
@@ -94,47 +88,6 @@ impl Webhooks {
         let signature = format!("v1,{}", STANDARD.encode(context.sign()));
         self.sender.post(&webhook.url, &letter.id, &stamp, &signature, letter.body.clone()).await
     }
-}
-
-/// Where `http://` may lead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PlainHttp {
-    /// To any host: what comes from there is signed.
-    Anywhere,
-    /// To the loopback only.
-    Loopback,
-}
-
-/// Checks an address that this server shall speak to; `loopback_http` is whether `http://` may lead to the loopback.
-pub(crate) fn check_address(text: &str, plain: PlainHttp, loopback_http: bool) -> Result<(), ApiError> {
-    let wrong = |message: &str| Err(ApiError::argument("/url", format!("url: {message}")));
-    if text.len() > URL_MAX_BYTES || text.contains('#') {
-        return wrong("at most 2048 characters, without a fragment");
-    }
-    let Ok(uri) = text.parse::<Uri>() else {
-        return wrong("an absolute URL such as https://example.com/x");
-    };
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return wrong("an absolute URL such as https://example.com/x");
-    };
-    if authority.as_str().contains('@') || authority.host().is_empty() {
-        return wrong("a host without user and password");
-    }
-    match (scheme, is_loopback(authority.host())) {
-        ("https", _) => Ok(()),
-        ("http", false) if plain == PlainHttp::Anywhere => Ok(()),
-        ("http", _) if !loopback_http => {
-            wrong("https; http to a loopback address needs webhooks.loopback_http in muster.toml")
-        }
-        ("http", true) => Ok(()),
-        _ if plain == PlainHttp::Anywhere => wrong("https or http"),
-        _ => wrong("https, or http to a loopback address"),
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
 /// One delivery: its id is the same at each try, so that a receiver can tell a repeat.

@@ -285,6 +285,14 @@ pub fn fingerprint(der: &[u8]) -> Fingerprint {
     Fingerprint::from_bytes(sha256(der))
 }
 
+/// The serial and the fingerprint of a DER certificate of any kind.
+///
+/// # Errors
+/// When it is too large or malformed.
+pub fn names_of(der: &[u8]) -> Result<(Serial, Fingerprint), CertificateError> {
+    Ok((serial(&decode(der)?)?, fingerprint(der)))
+}
+
 fn decode(der: &[u8]) -> Result<Certificate, CertificateError> {
     if der.len() > CERTIFICATE_MAX_BYTES {
         return Err(CertificateError::TooLarge);

@@ -14,6 +14,7 @@ use muster_policy::time::UnixTime;
 use x509_cert::crl::{CertificateList, RevokedCert};
 use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::IssuingDistributionPoint;
+use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 
 use crate::certificate::{CaCertificate, unix_time};
 use crate::crl::{CrlReason, Revoked};
@@ -96,6 +97,15 @@ pub enum ForeignCrlError {
     /// It has no number, so an older one could take its place.
     #[error("it has no CRL number (RFC 5280 §5.2.3); with openssl, set `crlnumber` for the CA")]
     NoNumber,
+    /// It names a distribution point that nobody has said the complete list is at.
+    #[error(
+        "it is the list of one distribution point ({found}), which may be a part of the CA's; if it is complete, \
+         say so with `muster ca crl-source CA --distribution-point URI`"
+    )]
+    Point {
+        /// The point.
+        found: String,
+    },
     /// It covers a part of the certificates or of the reasons.
     #[error("it covers only {0}; give the complete list")]
     Partial(&'static str),
@@ -124,16 +134,25 @@ pub enum ForeignCrlError {
 
 /// Reads a list, PEM (`X509 CRL`) or DER, and checks all of it against its CA.
 ///
+/// A list that names a distribution point (RFC 5280 §5.2.5) may be a part, whose place the next part would take, or
+/// all there is: its form does not say. It is taken when `point`, a URI, is that point, which is somebody's word that
+/// the CA's complete list is there.
+///
 /// # Errors
 /// The first thing that speaks against it.
-pub fn read(octets: &[u8], ca: &CaCertificate, now: UnixTime) -> Result<ForeignCrl, ForeignCrlError> {
+pub fn read(
+    octets: &[u8],
+    ca: &CaCertificate,
+    point: Option<&str>,
+    now: UnixTime,
+) -> Result<ForeignCrl, ForeignCrlError> {
     let der = to_der(octets)?;
     if der.len() > CRL_MAX_BYTES {
         return Err(ForeignCrlError::TooLarge);
     }
     let list = CertificateList::from_der(&der).map_err(malformed)?;
     let tbs = &list.tbs_cert_list;
-    let number = number(tbs.crl_extensions.as_deref().unwrap_or_default())?;
+    let number = number(tbs.crl_extensions.as_deref().unwrap_or_default(), point)?;
     let revoked = entries(tbs.revoked_certificates.as_deref().unwrap_or_default())?;
     if tbs.issuer.to_der().map_err(malformed)? != ca.subject_der() {
         return Err(ForeignCrlError::WrongIssuer { found: printable(&tbs.issuer.to_string()) });
@@ -192,7 +211,7 @@ fn verify(der: &[u8], ca: &CaCertificate) -> Result<(), ForeignCrlError> {
 }
 
 /// The number of the list, from its extensions; what else they say must be that it is a full list.
-fn number(extensions: &[Extension]) -> Result<Vec<u8>, ForeignCrlError> {
+fn number(extensions: &[Extension], point: Option<&str>) -> Result<Vec<u8>, ForeignCrlError> {
     let mut number = None;
     for extension in extensions {
         let value = extension.extn_value.as_bytes();
@@ -208,7 +227,7 @@ fn number(extensions: &[Extension]) -> Result<Vec<u8>, ForeignCrlError> {
                 number = Some(read);
             }
             DELTA_INDICATOR => return Err(ForeignCrlError::Delta),
-            DISTRIBUTION_POINT => check_scope(value)?,
+            DISTRIBUTION_POINT => check_scope(value, point)?,
             AUTHORITY_KEY_ID => {}
             other if extension.critical => {
                 return Err(ForeignCrlError::UnknownCritical(other.to_string()));
@@ -220,14 +239,10 @@ fn number(extensions: &[Extension]) -> Result<Vec<u8>, ForeignCrlError> {
 }
 
 /// RFC 5280 §5.2.5.
-fn check_scope(value: &[u8]) -> Result<(), ForeignCrlError> {
+fn check_scope(value: &[u8], point: Option<&str>) -> Result<(), ForeignCrlError> {
     let scope = IssuingDistributionPoint::from_der(value).map_err(malformed)?;
     if scope.indirect_crl {
         return Err(ForeignCrlError::Indirect);
-    }
-    // It may hold all there is, or what one address is for: the next part would then take its place.
-    if scope.distribution_point.is_some() {
-        return Err(ForeignCrlError::Partial("one distribution point"));
     }
     if scope.only_contains_ca_certs {
         return Err(ForeignCrlError::Partial("certificates of CAs"));
@@ -238,7 +253,23 @@ fn check_scope(value: &[u8]) -> Result<(), ForeignCrlError> {
     if scope.only_some_reasons.is_some() {
         return Err(ForeignCrlError::Partial("some reasons"));
     }
-    Ok(())
+    scope.distribution_point.map_or(Ok(()), |name| check_point(&name, point))
+}
+
+fn check_point(name: &DistributionPointName, point: Option<&str>) -> Result<(), ForeignCrlError> {
+    let names = match name {
+        DistributionPointName::FullName(names) => names.as_slice(),
+        DistributionPointName::NameRelativeToCRLIssuer(_) => &[],
+    };
+    let mut uris = names.iter().filter_map(|name| match name {
+        GeneralName::UniformResourceIdentifier(uri) => Some(uri.as_str()),
+        _ => None,
+    });
+    let first = uris.clone().next();
+    if point.is_some_and(|point| uris.any(|uri| uri == point)) {
+        return Ok(());
+    }
+    Err(ForeignCrlError::Point { found: printable(first.unwrap_or("without a URI")) })
 }
 
 fn entries(list: &[RevokedCert]) -> Result<Vec<Revoked>, ForeignCrlError> {

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use muster_arrival::fair::FairSlots;
 use muster_arrival::handshakes::Handshakes;
 use muster_policy::mqtt::Senders;
+use muster_policy::network::DeniedNetworks;
 use muster_policy::reason::Reason;
 use muster_policy::rehearsal::{Rehearsal, Rehearsed};
 use muster_policy::time::UnixTime;
@@ -61,6 +62,8 @@ pub struct EdgeConfig {
     pub chains_remembered: usize,
     /// The CAs that the machine trusts, for `https://` origins without pins.
     pub machine_roots: Arc<RootCertStore>,
+    /// The networks that no origin is reached in.
+    pub denied_networks: DeniedNetworks,
     /// Where the last known good state is kept; nowhere when not given.
     pub last_known_good: Option<PathBuf>,
     /// The clock.
@@ -75,6 +78,7 @@ impl Default for EdgeConfig {
             staleness_allowed_for: Duration::from_secs(3600),
             chains_remembered: 16_384,
             machine_roots: Arc::new(RootCertStore::empty()),
+            denied_networks: DeniedNetworks::default(),
             last_known_good: None,
             clock: Clock::system(),
         }
@@ -136,7 +140,11 @@ impl Edge {
                 examiner: Arc::clone(&examiner),
                 clock: config.clock.clone(),
             },
-            origins: OriginMaker { provider, machine_roots: config.machine_roots },
+            origins: OriginMaker {
+                provider,
+                machine_roots: config.machine_roots,
+                denied: config.denied_networks,
+            },
         };
         let limits = config.limits;
         // Where only few may come, all of them may come at once.
@@ -290,7 +298,7 @@ impl Edge {
                 let twins = self.shared.state.doors().twins(key.ca);
                 let others = twins.into_iter().filter(|ca| *ca != key.ca);
                 let keys = std::iter::once(*key).chain(others.map(|ca| CertificateKey { ca, ..*key }));
-                keys.flat_map(|key| live.of_certificate(&key)).collect()
+                keys.flat_map(|key| live.of_certificate_and_below(&key)).collect()
             }
             Event::Device(entry) => live.of_device(entry.account, &entry.device),
             // Rare, and found by nothing that connections are indexed by.

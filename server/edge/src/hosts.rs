@@ -177,6 +177,11 @@ impl Doors {
         issuers.map(|issuers| issuers.twins(ca).to_vec()).unwrap_or_default()
     }
 
+    /// The CAs of an account; none of one that is not known.
+    pub(crate) fn issuers(&self, account: AccountId) -> Arc<Issuers> {
+        self.issuers.get(&account).cloned().unwrap_or_default()
+    }
+
     /// Whether the CA is one of the account's that vouches for somebody.
     pub(crate) fn vouches(&self, account: AccountId, ca: CaId) -> bool {
         self.cas.get(&ca).is_some_and(|ca| ca.entry.account == account && ca.entry.vouches)

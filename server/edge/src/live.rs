@@ -94,8 +94,8 @@ pub struct Sought {
     pub host: Option<HostPattern>,
     /// Only the one of this number.
     pub number: Option<u64>,
-    /// Only those entered before the one of this number.
-    pub before: Option<u64>,
+    /// Only those that [`Connections`] have behind this time and number.
+    pub before: Option<(UnixTime, u64)>,
 }
 
 /// A live connection, as people look at it.
@@ -115,7 +115,7 @@ pub struct Connection {
     pub since: UnixTime,
 }
 
-/// Some of the connections that were looked for, newest first.
+/// Some of the connections that were looked for, newest first; those of one second by their numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Connections {
     /// These.
@@ -133,6 +133,8 @@ struct Index {
     last_id: u64,
     guests: HashMap<u64, Arc<Guest>>,
     by_certificate: BTreeSet<(CaId, Serial, u64)>,
+    /// By the CAs between their certificates and the anchors.
+    by_above: BTreeSet<(CaId, Serial, u64)>,
     by_device: BTreeSet<(AccountId, DeviceId, u64)>,
     by_end: BTreeSet<(UnixTime, u64)>,
 }
@@ -169,6 +171,15 @@ impl Live {
         ids.filter_map(|(.., id)| index.guests.get(id)).cloned().collect()
     }
 
+    /// The connections of a certificate, and of all certificates below it if it is a CA's.
+    pub(crate) fn of_certificate_and_below(&self, key: &CertificateKey) -> Vec<Arc<Guest>> {
+        let mut guests = self.of_certificate(key);
+        let index = self.index();
+        let ids = index.by_above.range((key.ca, key.serial, 0)..=(key.ca, key.serial, u64::MAX));
+        guests.extend(ids.filter_map(|(.., id)| index.guests.get(id)).cloned());
+        guests
+    }
+
     /// The connections of a device, by whichever certificate.
     pub(crate) fn of_device(&self, account: AccountId, device: &DeviceId) -> Vec<Arc<Guest>> {
         let index = self.index();
@@ -185,7 +196,7 @@ impl Live {
     /// Some of the connections that are looked for: `skip` are passed over, `limit` are shown.
     pub(crate) fn find(&self, sought: &Sought, skip: usize, limit: usize) -> Connections {
         let mut guests = self.sought(sought);
-        guests.sort_unstable_by_key(|guest| core::cmp::Reverse(guest.id));
+        guests.sort_unstable_by_key(|guest| core::cmp::Reverse((guest.since, guest.id)));
         let found = guests.iter().skip(skip).take(limit).map(|guest| Connection::of(guest)).collect();
         Connections { found, total: guests.len() }
     }
@@ -205,7 +216,7 @@ impl Live {
             sought.certificate.is_none_or(|key| certificate == Some(key))
                 && sought.device.as_ref().is_none_or(|(account, name)| device == Some((account, name)))
                 && sought.host.as_ref().is_none_or(|host| guest.host == *host)
-                && sought.before.is_none_or(|before| guest.id < before)
+                && sought.before.is_none_or(|before| (guest.since, guest.id) < before)
         });
         guests
     }
@@ -266,6 +277,7 @@ impl Index {
     fn insert(&mut self, guest: &Arc<Guest>) {
         if let Some(holder) = &guest.holder {
             self.by_certificate.insert((holder.ca, holder.serial, guest.id));
+            self.by_above.extend(holder.above.iter().map(|above| (above.ca, above.serial, guest.id)));
             self.by_device.insert((holder.account, holder.device.clone(), guest.id));
             self.by_end.insert((holder.not_after, guest.id));
         }
@@ -275,6 +287,9 @@ impl Index {
     fn remove(&mut self, guest: &Guest) {
         if let Some(holder) = &guest.holder {
             self.by_certificate.remove(&(holder.ca, holder.serial, guest.id));
+            for above in &holder.above {
+                self.by_above.remove(&(above.ca, above.serial, guest.id));
+            }
             self.by_device.remove(&(holder.account, holder.device.clone(), guest.id));
             self.by_end.remove(&(holder.not_after, guest.id));
         }
@@ -293,6 +308,7 @@ mod tests {
             anchor: CaId::from_bytes([2; 16]),
             serial: Serial::from_bytes(&[serial]).expect("a serial"),
             fingerprint: muster_policy::identity::Fingerprint::from_bytes([serial; 32]),
+            above: Vec::new(),
             device: device.parse().expect("an id"),
             groups: BTreeSet::new(),
             not_after: UnixTime::from_secs(not_after),
@@ -323,7 +339,12 @@ mod tests {
         let any = Sought::default();
         assert_eq!(numbers(&any, 0, 2), (vec![3, 2], 3));
         assert_eq!(numbers(&any, 2, 2), (vec![1], 3));
-        assert_eq!(numbers(&Sought { before: Some(2), ..any.clone() }, 0, 9), (vec![1], 1));
+        let behind = |since, number| {
+            let before = Some((UnixTime::from_secs(since), number));
+            numbers(&Sought { before, ..any.clone() }, 0, 9)
+        };
+        assert_eq!(behind(50, 2), (vec![1], 1));
+        assert_eq!((behind(51, 0).1, behind(50, 0).1), (3, 0), "by the time first");
         let certificate = Some(CertificateKey { ca: first.ca, serial: first.serial });
         assert_eq!(numbers(&Sought { certificate, ..any.clone() }, 0, 9), (vec![1], 1));
         let device = Some((first.account, first.device.clone()));

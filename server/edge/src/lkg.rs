@@ -13,13 +13,11 @@ use muster_policy::host::HostPattern;
 use serde::de::DeserializeOwned;
 
 use crate::snapshot::{
-    AccountEntry, CaEntry, CertificateKey, DeviceEntry, Elsewhere, Event, HostEntry, ListEntry, PrintKey,
-    Snapshot, Update,
+    AccountEntry, CaEntry, CertificateKey, DeviceEntry, Elsewhere, Event, FORM, HostEntry, ListEntry,
+    PrintKey, Snapshot, Update,
 };
 use muster_policy::time::UnixTime;
 
-/// The form of what is stored; another one is not read, and the edge starts empty.
-const FORM: u8 = 1;
 const HEAD: &[u8] = b"head";
 /// Everyone else is kept out.
 const FOLDER_MODE: u32 = 0o700;
@@ -79,7 +77,7 @@ impl LastKnownGood {
         })
     }
 
-    /// The state as it was last kept; `None` when there is none.
+    /// The state as it was last kept; `None` when there is none, or none of this form.
     ///
     /// # Errors
     /// [`LastKnownGoodError`] when an entry can't be read.

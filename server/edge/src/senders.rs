@@ -13,7 +13,7 @@ use muster_policy::mqtt::{Sender, Senders};
 use muster_policy::reason::Reason;
 
 use crate::snapshot::CertificateKey;
-use crate::standing::Leaf;
+use crate::standing::judged;
 use crate::state::State;
 
 /// What the edge knows of senders.
@@ -29,12 +29,10 @@ impl Senders for KnownSenders {
     fn groups(&self, account: AccountId, sender: &Sender) -> Result<Arc<BTreeSet<String>>, Reason> {
         let (doors, standing) = (self.0.doors(), self.0.standing());
         // A revocation is for good, so it comes before what may pass.
-        let leaf = Leaf {
-            key: CertificateKey { ca: sender.ca, serial: sender.serial },
-            fingerprint: sender.fingerprint,
-            twins: &doors.twins(sender.ca),
-        };
-        if standing.is_revoked(&leaf) {
+        let key = CertificateKey { ca: sender.ca, serial: sender.serial };
+        let issuers = doors.issuers(account);
+        let mut all = judged(key, sender.fingerprint, &sender.above, &issuers);
+        if all.any(|judged| standing.is_revoked(&judged)) {
             return Err(Reason::CertificateRevoked);
         }
         if !doors.vouches(account, sender.ca) {

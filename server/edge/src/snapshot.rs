@@ -247,6 +247,10 @@ impl DeviceEntry {
     }
 }
 
+/// The form of what an edge is told, and of what it keeps. It grows with each change of what is in a [`Snapshot`] or an
+/// [`Event`], so that no program passes over what it does not know.
+pub(crate) const FORM: u8 = 1;
+
 /// Something to make the edge's own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Update {
@@ -257,27 +261,46 @@ pub enum Update {
 }
 
 impl Update {
-    /// As octets, for an edge in another process. Keys are in them.
+    /// As octets, for an edge in another process: the form, and the update. Keys are in them.
     ///
     /// # Errors
     /// [`NoUpdate`] for what can't be written.
     pub fn to_octets(&self) -> Result<Zeroizing<Vec<u8>>, NoUpdate> {
-        rmp_serde::to_vec_named(self).map(Zeroizing::new).map_err(|_| NoUpdate)
+        let mut octets = Zeroizing::new(vec![FORM]);
+        let mut writer = rmp_serde::Serializer::new(&mut *octets).with_struct_map();
+        self.serialize(&mut writer).map_err(|_| NoUpdate::Malformed)?;
+        Ok(octets)
     }
 
     /// From such octets.
     ///
     /// # Errors
-    /// [`NoUpdate`].
+    /// [`NoUpdate`]. Another form is not read even where it could be: what it says and this program does not know
+    /// may be what keeps somebody out.
     pub fn from_octets(octets: &[u8]) -> Result<Self, NoUpdate> {
-        rmp_serde::from_slice(octets).map_err(|_| NoUpdate)
+        match octets.split_first() {
+            Some((&FORM, update)) => rmp_serde::from_slice(update).map_err(|_| NoUpdate::Malformed),
+            Some((&form, _)) => Err(NoUpdate::OtherForm { form }),
+            None => Err(NoUpdate::Malformed),
+        }
     }
 }
 
 /// Octets that are no update, or an update that can't be made into octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no update of an edge")]
-pub struct NoUpdate;
+pub enum NoUpdate {
+    /// The form is right, and what follows is no update.
+    #[error("no update of an edge")]
+    Malformed,
+    /// The other program is of another version, older or newer.
+    #[error(
+        "an update of form {form}, and this program has form {FORM}: server and edge need versions of the same form"
+    )]
+    OtherForm {
+        /// What the octets begin with.
+        form: u8,
+    },
+}
 
 /// What an update did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -372,7 +395,10 @@ mod tests {
         let octets = Update::Delta(delta).to_octets().expect("written");
         let Ok(Update::Delta(delta)) = Update::from_octets(&octets) else { panic!("not the same") };
         assert!(matches!(delta.events.as_slice(), [Event::Account(read)] if *read == account));
-        assert_eq!(Update::from_octets(&octets[1..]).map(drop), Err(NoUpdate));
+        let cut = Update::from_octets(&octets[..octets.len() - 1]).map(drop);
+        assert_eq!(cut, Err(NoUpdate::Malformed));
+        let newer = [&[FORM + 1], &octets[1..]].concat();
+        assert_eq!(Update::from_octets(&newer).map(drop), Err(NoUpdate::OtherForm { form: FORM + 1 }));
     }
 
     #[test]

@@ -8,12 +8,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dashmap::{DashMap, DashSet};
+use muster_policy::access::Above;
 use muster_policy::enrol::DeviceStatus;
 use muster_policy::identity::{AccountId, CaId, Fingerprint};
 use muster_policy::name::DeviceId;
 use muster_policy::time::UnixTime;
 
 use crate::snapshot::{CertificateKey, DeviceEntry, Elsewhere, ListEntry, PrintKey};
+use crate::tls::issuers::Issuers;
 
 /// The first half of SHA-256 over CA and serial, or CA and fingerprint, which is longer. Two certificates with one digest would be revoked
 /// together; among 2^40 of them that has a chance of 2^-49.
@@ -35,6 +37,21 @@ pub(crate) struct Leaf<'a> {
     pub(crate) fingerprint: Fingerprint,
     /// The CAs that share name and key with its CA.
     pub(crate) twins: &'a [CaId],
+}
+
+/// A certificate and the CAs above it, each by what it can be revoked by.
+pub(crate) fn judged<'a>(
+    key: CertificateKey,
+    fingerprint: Fingerprint,
+    above: &'a [Above],
+    issuers: &'a Issuers,
+) -> impl Iterator<Item = Leaf<'a>> + Clone {
+    let above = above.iter().map(|ca| (CertificateKey { ca: ca.ca, serial: ca.serial }, ca.fingerprint));
+    core::iter::once((key, fingerprint)).chain(above).map(|(key, fingerprint)| Leaf {
+        key,
+        fingerprint,
+        twins: issuers.twins(key.ca),
+    })
 }
 
 impl Leaf<'_> {

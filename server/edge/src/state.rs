@@ -17,7 +17,7 @@ use muster_policy::time::UnixTime;
 use crate::clock::Clock;
 use crate::hosts::{Door, DoorMaker, Doors};
 use crate::snapshot::{CertificateKey, Event, Fault, Gap, Update};
-use crate::standing::{Leaf, Standing};
+use crate::standing::{Standing, judged};
 
 /// The edge's knowledge.
 pub(crate) struct State {
@@ -125,18 +125,17 @@ impl State {
         protocol: Protocol,
     ) -> Result<Permit<'a>, Reason> {
         let (standing, now) = (self.standing(), self.clock.now());
-        let leaf = holder.map(|holder| Leaf {
-            key: CertificateKey { ca: holder.ca, serial: holder.serial },
-            fingerprint: holder.fingerprint,
-            twins: door.anchors.issuers.twins(holder.ca),
+        let judged = holder.into_iter().flat_map(|holder| {
+            let key = CertificateKey { ca: holder.ca, serial: holder.serial };
+            judged(key, holder.fingerprint, &holder.above, &door.anchors.issuers)
         });
-        let is_closed = leaf.as_ref().is_some_and(|leaf| standing.is_closed(leaf, now));
+        let is_closed = judged.clone().any(|judged| standing.is_closed(&judged, now));
         let circumstances = Circumstances {
             protocol,
             now,
             news: if self.is_stale() { News::Stale } else { News::Fresh },
             ca_accepted: holder.is_some_and(|holder| door.anchors.cas.contains(&holder.anchor)),
-            revoked: leaf.as_ref().is_some_and(|leaf| standing.is_revoked(leaf)),
+            revoked: judged.clone().any(|judged| standing.is_revoked(&judged)),
             list: if is_closed { News::Stale } else { News::Fresh },
             device: holder
                 .map(|holder| standing.device(holder.account, &holder.device).status)

@@ -10,10 +10,12 @@ mod rig;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use muster_edge::{CaEntry, CertificateKey, Event};
+use muster_edge::{CaEntry, CertificateKey, Event, PrintKey, Sought};
 use muster_policy::host::{HostMode, Protocol};
-use muster_policy::identity::{CaId, Serial};
+use muster_policy::identity::{CaId, Fingerprint, Serial};
+use muster_policy::mqtt::Sender;
 use muster_policy::reason::Reason;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
 use rig::{ACCOUNT, NOW, OTHER_ACCOUNT, Pair, Rig, TestCa, at, device_params, host};
@@ -236,12 +238,35 @@ async fn nobody_comes_in_below_a_ca_that_is_revoked() {
     whole.chain.push(issuing_der.clone());
     let (_, read) = x509_parser::parse_x509_certificate(&issuing_der).expect("a certificate");
     let serial = Serial::from_bytes(read.raw_serial()).expect("a serial");
-    let entry = root.entry();
-    let rig = Rig::with(|snapshot| snapshot.cas = vec![entry], |_| {}).await;
-    assert_eq!(rig.get("api.example.com", Some(&whole)).await.expect("served").status, 200);
-    rig.tell(vec![Event::Revoked(CertificateKey { ca: root.id, serial })]);
-    let refused = rig.get("api.example.com", Some(&whole)).await.map(|answer| answer.status);
-    assert!(refused.expect_err("revoked").contains("CertificateRevoked"));
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &issuing_der);
+    let fingerprint = Fingerprint::from_bytes(digest.as_ref().try_into().expect("32 octets"));
+    let by_serial = Event::Revoked(CertificateKey { ca: root.id, serial });
+    let by_print = Event::PrintRevoked(PrintKey { ca: root.id, fingerprint });
+    for revoked in [by_serial, by_print] {
+        let entry = root.entry();
+        let rig = Rig::with(|snapshot| snapshot.cas = vec![entry], |_| {}).await;
+        // Whoever is in already is shown out.
+        let mut cut = rig.h1("api.example.com", Some(&whole)).await.expect("connected");
+        assert_eq!(cut.get("api.example.com", &[]).await.expect("served").status, 200);
+        let direct = root.device("meter-2", 8);
+        let mut kept = rig.h2("api.example.com", Some(&direct)).await.expect("connected");
+        assert_eq!(kept.get("api.example.com").await.expect("served").status, 200);
+        let holders = rig.edge.connections(&Sought::default(), 0, 9).found.into_iter();
+        let senders: Vec<_> = holders.map(|one| Sender::from(&*one.holder.expect("it has one"))).collect();
+        let may_speak = || {
+            let known = rig.edge.senders();
+            let may = |sender| known.groups(ACCOUNT, sender).map(drop);
+            senders.iter().map(may).collect::<Vec<_>>()
+        };
+        assert_eq!(may_speak(), [Ok(()), Ok(())]);
+        assert_eq!(rig.tell(vec![revoked]), 1);
+        assert_eq!(may_speak(), [Ok(()), Err(Reason::CertificateRevoked)], "newest first");
+        let ended = tokio::time::timeout(Duration::from_secs(10), cut.ended).await.expect("in time");
+        ended.expect("no panic").expect("in good order");
+        assert_eq!(kept.get("api.example.com").await.expect("served").status, 200);
+        let refused = rig.get("api.example.com", Some(&whole)).await.map(|answer| answer.status);
+        assert!(refused.expect_err("revoked").contains("CertificateRevoked"));
+    }
 }
 
 /// A CA that neither issues nor vouches any more does not come back by the root above it.
@@ -508,7 +533,7 @@ async fn a_suspended_device_is_told_so_and_comes_back_when_resumed() {
 async fn without_news_of_revocations_each_hostname_does_as_it_says() {
     let rig = Rig::with(
         |snapshot| snapshot.hosts[1].rule.when_stale = muster_policy::host::WhenStale::Open,
-        |config| config.staleness_allowed_for = std::time::Duration::from_secs(60),
+        |config| config.staleness_allowed_for = Duration::from_secs(60),
     )
     .await;
     let pair = rig.ca.device("meter-1", 7);

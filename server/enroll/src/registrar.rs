@@ -360,7 +360,12 @@ impl Registrar {
     /// # Errors
     /// When the ledger can't be read.
     pub fn profile(&self, label: &Label) -> Result<Option<Profile>, Refusal> {
-        let written = self.reader()?.profile(self.settings.account, label).map_err(unreadable)?;
+        self.profile_in(&self.reader()?, label)
+    }
+
+    /// The same out of a snapshot that is there.
+    pub(crate) fn profile_in(&self, reader: &Reader, label: &Label) -> Result<Option<Profile>, Refusal> {
+        let written = reader.profile(self.settings.account, label).map_err(unreadable)?;
         Ok(written.and_then(|written| written.check(label.clone()).ok()))
     }
 

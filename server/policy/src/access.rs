@@ -30,12 +30,26 @@ pub struct Holder {
     pub serial: Serial,
     /// SHA-256 of the certificate.
     pub fingerprint: Fingerprint,
+    /// The CAs between the certificate and its anchor. They can be revoked too, and it with them.
+    #[serde(default)]
+    pub above: Vec<Above>,
     /// Who it says it is: the common name, when it is a device id and no other name contradicts it.
     pub device: DeviceId,
     /// The groups of the device; the rules of operators and back-ends go by these.
     pub groups: BTreeSet<String>,
     /// The end of the certificate: its connections end with it.
     pub not_after: UnixTime,
+}
+
+/// A CA as a certificate of the CA above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Above {
+    /// The CA above it.
+    pub ca: CaId,
+    /// The serial it has there.
+    pub serial: Serial,
+    /// SHA-256 of its certificate.
+    pub fingerprint: Fingerprint,
 }
 
 /// How old the edge's knowledge of revocations is.
@@ -155,6 +169,7 @@ mod tests {
             anchor: CaId::from_bytes([3; 16]),
             serial: Serial::from_bytes(&[4]).expect("a serial"),
             fingerprint: Fingerprint::from_bytes([5; 32]),
+            above: Vec::new(),
             device: "meter-1".parse().expect("an id"),
             groups: BTreeSet::new(),
             not_after: UnixTime::from_secs(100),

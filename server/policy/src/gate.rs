@@ -427,6 +427,7 @@ mod tests {
             anchor: CaId::from_bytes([3; 16]),
             serial: Serial::from_bytes(&[4]).expect("a serial"),
             fingerprint: Fingerprint::from_bytes([5; 32]),
+            above: Vec::new(),
             device: name.parse().expect("an id"),
             groups: BTreeSet::new(),
             not_after: UnixTime::from_secs(100),

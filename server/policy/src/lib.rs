@@ -16,7 +16,7 @@
 //! * [`expression`]: what requests are meant by a rule.
 //! * [`gate`]: rules and Access applications that requests are judged by after the certificate.
 //! * [`mqtt`]: what MQTT clients ask, as rules see it.
-//! * [`network`]: addresses that begin alike.
+//! * [`network`]: addresses that begin alike, and those that nothing is sent to.
 //! * [`rehearsal`]: what would become of a visit, asked ahead.
 //! * [`reason`]: the one enum of refusal reasons that feeds answer, log, metric and audit.
 

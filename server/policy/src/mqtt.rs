@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::Holder;
+use crate::access::{Above, Holder};
 use crate::identity::{AccountId, CaId, Fingerprint, Serial};
 use crate::name::DeviceId;
 use crate::reason::Reason;
@@ -33,6 +33,8 @@ impl Judge for Unjudged {
 }
 
 /// Who sent a message that outlives its connection, by the certificate of that connection.
+///
+/// It is kept in files by the order of its fields: another one comes last, with a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sender {
     /// The device.
@@ -43,6 +45,9 @@ pub struct Sender {
     pub serial: Serial,
     /// Its fingerprint, which a certificate that was issued elsewhere may be revoked by.
     pub fingerprint: Fingerprint,
+    /// The CAs above it, as in [`Holder::above`]. Files of before they were kept do not say.
+    #[serde(default)]
+    pub above: Vec<Above>,
 }
 
 impl From<&Holder> for Sender {
@@ -52,6 +57,7 @@ impl From<&Holder> for Sender {
             ca: holder.ca,
             serial: holder.serial,
             fingerprint: holder.fingerprint,
+            above: holder.above.clone(),
         }
     }
 }
@@ -61,8 +67,8 @@ pub trait Senders: Send + Sync + fmt::Debug {
     /// The groups that the sender's device is in now.
     ///
     /// # Errors
-    /// [`Reason::CaNotAccepted`], [`Reason::CertificateRevoked`], [`Reason::DeviceSuspended`] or
-    /// [`Reason::DeviceRetired`]. That the certificate has ended is no error: a message may be older than that.
+    /// [`Reason::CaNotAccepted`], [`Reason::CertificateRevoked`] (also when a CA above is), [`Reason::DeviceSuspended`]
+    /// or [`Reason::DeviceRetired`]. That the certificate has ended is no error: a message may be older than that.
     fn groups(&self, account: AccountId, sender: &Sender) -> Result<Arc<BTreeSet<String>>, Reason>;
 }
 

@@ -64,6 +64,8 @@ names! {
     ///
     /// The two dots are refused because the id is a path segment of the SPIFFE URI (SPIFFE-ID §2.2).
     DeviceId, parse_device_id;
+    /// What an edge is called among those of one server: 1 to 32 of `a-z 0-9 - _`.
+    EdgeName, parse_edge_name;
     /// A DNS name in lower case without a trailing dot (RFC 1123 §2.1, RFC 5890 A-labels).
     Hostname, parse_hostname;
     /// The name of a profile, and the EST path label that selects it: 1 to 32 of `a-z 0-9 - _`.
@@ -93,6 +95,14 @@ fn parse_device_id(text: &str) -> Result<String, NameError> {
     }
     if text == "." || text == ".." {
         return Err(NameError("a device id is not `.` or `..`"));
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_edge_name(text: &str) -> Result<String, NameError> {
+    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'-' | b'_');
+    if text.is_empty() || text.len() > 32 || !text.bytes().all(allowed) {
+        return Err(NameError("an edge's name is 1 to 32 of a-z 0-9 - _"));
     }
     Ok(text.to_owned())
 }
@@ -179,6 +189,14 @@ mod tests {
         assert_eq!(name.as_str(), "api.example.com");
         for wrong in ["", ".", "a..b", "-a.b", "a-.b", "*.a.b", "a_b.c", &format!("{}.b", "a".repeat(64))] {
             assert!(wrong.parse::<Hostname>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_edge_s_name_can_stand_in_a_path_before_a_dot() {
+        assert!("north-1_b".parse::<EdgeName>().is_ok());
+        for wrong in ["", "a.b", "North", "a/b", "a b", &"a".repeat(33)] {
+            assert!(wrong.parse::<EdgeName>().is_err(), "{wrong:?}");
         }
     }
 

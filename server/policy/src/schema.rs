@@ -9,7 +9,7 @@ use crate::identity::{
     AccountId, CaId, CertificateId, Fingerprint, KeyFingerprint, RequestKey, Serial, TokenId, WebhookId,
     ZoneId,
 };
-use crate::name::{DeviceId, Hostname, Label, Title};
+use crate::name::{DeviceId, EdgeName, Hostname, Label, Title};
 use crate::network::Network;
 use crate::time::UnixTime;
 
@@ -43,6 +43,7 @@ texts! {
     DeviceId, "A device", None, Some("^[A-Za-z0-9._-]{1,64}$");
     Fingerprint, "SHA-256 of a certificate", None, Some("^[0-9a-f]{64}$");
     HostPattern, "A hostname, or one wildcard label before one", None, None;
+    EdgeName, "What an edge is called", None, Some("^[a-z0-9_-]{1,32}$");
     Hostname, "A hostname in lower case", None, None;
     KeyFingerprint, "SHA-256 of a SubjectPublicKeyInfo", None, Some("^[0-9a-f]{64}$");
     Label, "A short name", None, None;

@@ -114,6 +114,9 @@ pub enum Board {
     /// Cortex-M4, emulated.
     #[value(name = "mps2-an386")]
     Mps2An386,
+    /// Cortex-M33, emulated.
+    #[value(name = "mps2-an505")]
+    Mps2An505,
     /// Nordic's nRF52840 DK with a W5500.
     #[value(name = "nrf52840-dk")]
     Nrf52840Dk,
@@ -127,6 +130,7 @@ impl std::fmt::Display for Board {
         f.write_str(match self {
             Self::Mps2An385 => "mps2-an385",
             Self::Mps2An386 => "mps2-an386",
+            Self::Mps2An505 => "mps2-an505",
             Self::Nrf52840Dk => "nrf52840-dk",
             Self::W5500EvbPico2 => "w5500-evb-pico2",
         })

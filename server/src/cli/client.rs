@@ -29,6 +29,7 @@ use super::server::configuration;
 use crate::backup;
 use crate::datadir::DataDir;
 use crate::edge::machine_roots;
+use crate::outbound;
 use crate::serve::{ca_file_hook, open};
 use crate::serving::Serving;
 use crate::webhooks;
@@ -308,8 +309,9 @@ fn in_process(dir: &DataDir) -> anyhow::Result<(Transport, Zeroizing<String>)> {
         edge_figures: None,
         edge_connections: None,
         close_connections: None,
+        outbound: outbound::settings(&config, machine_roots())?,
         // No command makes a delivery, but one may fetch a CRL.
-        webhooks: webhooks::settings(dir, registrar.authority(), &config, machine_roots())?,
+        webhooks: webhooks::settings(dir, registrar.authority())?,
         rehearse: None,
         est_url: None,
         backup: backup::hook(dir, &registrar),

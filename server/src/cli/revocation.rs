@@ -60,8 +60,8 @@ pub(super) async fn crl_source(
 ) -> anyhow::Result<()> {
     let path = client.own(&format!("/cas/{}/crl/settings", segment(&args.id)));
     let shown = client.get(&path).await?;
-    let CrlSourceArgs { url, upload, every, when_stale, .. } = args;
-    if url.is_none() && !upload && every.is_none() && when_stale.is_none() {
+    let CrlSourceArgs { url, upload, every, when_stale, distribution_point: point, .. } = args;
+    if url.is_none() && !upload && every.is_none() && when_stale.is_none() && point.is_none() {
         return out.object(&shown);
     }
     let kept = |name: &str| shown.get(name).cloned().unwrap_or_default();
@@ -69,6 +69,10 @@ pub(super) async fn crl_source(
         "url": if upload { Value::Null } else { url.map_or_else(|| kept("url"), Value::from) },
         "every_s": every.map_or_else(|| kept("every_s"), |every| Value::from(every.as_secs())),
         "when_stale": when_stale.map_or_else(|| kept("when_stale"), Value::from),
+        "distribution_point": match point {
+            Some(none) if none.is_empty() => Value::Null,
+            point => point.map_or_else(|| kept("distribution_point"), Value::from),
+        },
     });
     let set = client.call(Method::PUT, &path, Some(&wanted)).await?;
     let source = match set.get("url").and_then(Value::as_str) {

@@ -10,6 +10,7 @@ use super::manage::segment;
 use super::print::{Column, Printer, cell};
 
 const CONNECTIONS: &[Column] = &[
+    ("EDGE", "/edge"),
     ("NUMBER", "/number"),
     ("DEVICE", "/device"),
     ("HOST", "/host"),
@@ -34,11 +35,12 @@ pub(super) async fn connection(
     out: &mut Printer<'_>,
 ) -> anyhow::Result<()> {
     needs_server(client, "connections are the running server's")?;
-    let (device, certificate, host, page) = match command {
-        ConnectionCommand::List { device, certificate, host, page } => (device, certificate, host, page),
+    let (filters, page) = match command {
+        ConnectionCommand::List { device, certificate, host, edge, page } => {
+            ([("device", device), ("certificate", certificate), ("host", host), ("edge", edge)], page)
+        }
         ConnectionCommand::Close(which) => return close(client, which, out).await,
     };
-    let filters = [("device", device), ("certificate", certificate), ("host", host)];
     let filters =
         filters.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", segment(&value?))));
     let query = filters.collect::<Vec<_>>().join("&");
@@ -46,8 +48,9 @@ pub(super) async fn connection(
 }
 
 async fn close(client: &Client, which: CloseArgs, out: &mut Printer<'_>) -> anyhow::Result<()> {
-    let CloseArgs { number, device, certificate, host } = which;
-    let wanted = json!({ "number": number, "device": device, "certificate": certificate, "host": host });
+    let CloseArgs { number, device, certificate, host, edge } = which;
+    let wanted = json!({ "number": number, "device": device, "certificate": certificate, "host": host,
+        "edge": edge });
     let closed = client.call(Method::POST, &client.own("/connections/close"), Some(&wanted)).await?;
     out.done(&closed, &format!("Closed connections: {}", cell(closed.get("closed"))))
 }

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use muster_edge::Update;
+use muster_edge::{NoUpdate, Update};
 use muster_enroll::Clock;
+use muster_policy::name::EdgeName;
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::watch;
@@ -16,12 +17,17 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Doors;
+use super::connections::Named;
+use super::others::answer;
 use super::wire::{read_update, send_change};
 use crate::config::Config;
 use crate::datadir::DataDir;
 
 /// How soon it looks for the server again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Likewise when it speaks of updates in another form: until one of the two is another program nothing helps, and each try
+/// has the server send everything.
+const RETRY_OTHER_FORM_AFTER: Duration = Duration::from_secs(30);
 /// The server says every second that nothing changed; one that is silent for so long is none.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long an edge that knows nothing waits for the server before it says that it is ready.
@@ -30,6 +36,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(10);
 /// The edge, its broker, and where it hears of changes.
 pub(crate) struct Follower {
     doors: Doors,
+    name: EdgeName,
     socket: PathBuf,
     has_heard: watch::Sender<bool>,
 }
@@ -47,7 +54,7 @@ impl Follower {
         registry: &mut Registry,
     ) -> anyhow::Result<Self> {
         let doors = Doors::open(dir, config, clock, registry)?;
-        Ok(Self { doors, socket, has_heard: watch::Sender::new(false) })
+        Ok(Self { doors, name: config.edge_name.clone(), socket, has_heard: watch::Sender::new(false) })
     }
 
     /// Serves until `stop`, then drains. `ready` is called once, when it knows something or won't soon.
@@ -61,14 +68,16 @@ impl Follower {
         stop: CancellationToken,
         ready: impl FnOnce() -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let Self { doors, socket, has_heard } = self;
+        let Self { doors, name, socket, has_heard } = self;
         let mut heard = has_heard.subscribe();
         let (edge, told) = (doors.edge.clone(), stop.clone());
         let knows_nothing = edge.change() == 0;
+        let asked = Named { name, edge: edge.clone() };
         let following = async move {
             tokio::select! {
                 () = told.cancelled() => {}
                 () = follow(&edge, &socket, &has_heard) => {}
+                () = answer(&asked, &socket) => {}
             }
         };
         let readied = async {
@@ -88,17 +97,28 @@ impl Follower {
 
 /// Listens to the server, whenever it is there.
 async fn follow(edge: &muster_edge::Edge, socket: &PathBuf, has_heard: &watch::Sender<bool>) {
-    let mut is_news = true;
+    let mut said = String::new();
     loop {
         has_heard.send_replace(false);
         let Err(error) = listen(edge, socket, has_heard).await;
-        // Said once, however often it is tried.
-        if is_news || *has_heard.borrow() {
-            let (error, change) = (format!("{error:#}"), edge.change());
-            tracing::warn!(error, change, "the server is away; the edge goes by what it knows");
+        let (why, change) = (format!("{error:#}"), edge.change());
+        // Said once, however often it is tried, and again when there is another reason.
+        if why != said || *has_heard.borrow() {
+            tracing::warn!(
+                error = why,
+                change,
+                "the server can't be followed; the edge goes by what it knows"
+            );
         }
-        is_news = false;
-        tokio::time::sleep(RETRY_AFTER).await;
+        said = why;
+        tokio::time::sleep(retry_after(&error)).await;
+    }
+}
+
+fn retry_after(error: &anyhow::Error) -> Duration {
+    match error.downcast_ref() {
+        Some(NoUpdate::OtherForm { .. }) => RETRY_OTHER_FORM_AFTER,
+        Some(NoUpdate::Malformed) | None => RETRY_AFTER,
     }
 }
 
@@ -125,4 +145,21 @@ async fn listen(
 async fn apply(edge: &muster_edge::Edge, update: Update) -> anyhow::Result<usize> {
     let edge = edge.clone();
     Ok(tokio::task::spawn_blocking(move || edge.apply(&update)).await??.cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_of_another_form_is_asked_seldom() {
+        for (octets, pause) in [
+            (&[0, 0, 0, 1, 0xff][..], RETRY_OTHER_FORM_AFTER),
+            (&[0, 0, 0, 0], RETRY_AFTER),
+            (&[0, 0, 0, 9, 0xff], RETRY_AFTER),
+        ] {
+            let error = read_update(&mut &*octets).await.expect_err("no update");
+            assert_eq!(retry_after(&error), pause, "{error:#}");
+        }
+    }
 }

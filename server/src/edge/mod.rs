@@ -2,10 +2,12 @@
 //! the edge let in is handed to the broker. Edges in other processes are told the same.
 
 mod certificates;
+mod connections;
 mod edges;
 mod feed;
 mod follower;
 mod handover;
+mod others;
 mod teller;
 #[cfg(test)]
 mod tests;
@@ -15,12 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use muster_admin::{
-    CloseConnections, Connection, ConnectionFilter, EdgeFigures, ReadConnections, ReadEdge, Rehearse,
-};
+use muster_admin::{EdgeFigures, ReadEdge, Rehearse};
 use muster_broker::Broker;
-use muster_edge::{CertificateKey, Connections, Edge, EdgeConfig, ListenerKind, Sought, Update};
+use muster_edge::{Edge, EdgeConfig, ListenerKind, Update};
 use muster_enroll::{Clock, Registrar};
+use muster_policy::name::EdgeName;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -29,11 +30,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::certificates::Certificates;
+pub(crate) use self::connections::{Everywhere, Named};
 pub(crate) use self::edges::Edges;
 use self::edges::Seat;
 pub(crate) use self::feed::Feed;
 pub(crate) use self::follower::Follower;
 use self::handover::Gate;
+pub(crate) use self::others::{Others, listen_for_questions};
 pub(crate) use self::teller::{Teller, listen};
 use crate::config::Config;
 use crate::datadir::DataDir;
@@ -63,6 +66,7 @@ impl Doors {
             limits: config.edge,
             staleness_allowed_for: config.stale_after,
             machine_roots: Arc::new(machine_roots()),
+            denied_networks: config.denied_networks.clone(),
             last_known_good: Some(dir.edge_snapshot()),
             clock: edge_clock(clock),
             ..EdgeConfig::default()
@@ -159,28 +163,9 @@ impl EdgeRole {
         })
     }
 
-    /// Finds who is connected.
-    pub(crate) fn connections(&self) -> ReadConnections {
-        let edge = self.doors.edge.clone();
-        Arc::new(move |filter| {
-            let Connections { found, total } = edge.connections(&sought(filter), filter.skip, filter.limit);
-            let shown = |one: muster_edge::Connection| Connection {
-                number: one.number,
-                host: one.host,
-                protocol: one.protocol,
-                certificate: one.holder.as_ref().map(|holder| (holder.ca, holder.serial)),
-                device: one.holder.as_ref().map(|holder| holder.device.clone()),
-                peer: one.peer,
-                since: one.since,
-            };
-            (found.into_iter().map(shown).collect(), total)
-        })
-    }
-
-    /// Ends connections.
-    pub(crate) fn closing(&self) -> CloseConnections {
-        let edge = self.doors.edge.clone();
-        Arc::new(move |filter| edge.close(&sought(filter)))
+    /// The edge by its name.
+    pub(crate) fn named(&self, name: EdgeName) -> Named {
+        Named { name, edge: self.doors.edge.clone() }
     }
 
     /// Serves until `stop`, then drains.
@@ -276,16 +261,6 @@ fn ticks(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
-}
-
-fn sought(filter: &ConnectionFilter) -> Sought {
-    Sought {
-        certificate: filter.certificate.map(|(ca, serial)| CertificateKey { ca, serial }),
-        device: filter.device.clone(),
-        host: filter.host.clone(),
-        number: filter.number,
-        before: filter.before,
-    }
 }
 
 /// The edge judges certificates by the same clock as everything else here.

@@ -63,36 +63,12 @@ impl Teller {
 
     /// Tells whoever comes, until `stop`.
     pub(crate) async fn serve(self, socket: UnixListener, stop: CancellationToken) {
-        let (tasks, places, teller) =
-            (TaskTracker::new(), Arc::new(Semaphore::new(EDGES_MAX)), Arc::new(self));
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = socket.accept() => accepted,
-            };
-            let (Ok((stream, _)), Ok(place)) = (accepted, Arc::clone(&places).try_acquire_owned()) else {
-                tracing::warn!("an edge can't follow now");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            };
-            let (teller, stop) = (Arc::clone(&teller), stop.clone());
-            tasks.spawn(async move {
-                tracing::info!("an edge in another process follows");
-                let told = tokio::select! {
-                    () = stop.cancelled() => return,
-                    told = teller.tell(stream) => told,
-                };
-                if let Err(error) = told {
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        "an edge in another process follows no more"
-                    );
-                }
-                drop(place);
-            });
-        }
-        tasks.close();
-        tasks.wait().await;
+        let teller = Arc::new(self);
+        receive(socket, stop, "follows", |stream| {
+            let teller = Arc::clone(&teller);
+            async move { teller.tell(stream).await }
+        })
+        .await;
     }
 
     /// Tells one edge for as long as it listens.
@@ -123,6 +99,41 @@ impl Teller {
             }
         }
     }
+}
+
+/// Serves every edge that comes to a socket, until `stop`. `does` is what it does there.
+pub(super) async fn receive<F: Future<Output = anyhow::Result<()>> + Send + 'static>(
+    socket: UnixListener,
+    stop: CancellationToken,
+    does: &'static str,
+    serve: impl Fn(UnixStream) -> F,
+) {
+    let (tasks, places) = (TaskTracker::new(), Arc::new(Semaphore::new(EDGES_MAX)));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = socket.accept() => accepted,
+        };
+        let (Ok((stream, _)), Ok(place)) = (accepted, Arc::clone(&places).try_acquire_owned()) else {
+            tracing::warn!(does, "an edge can't come now");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let (served, stop) = (serve(stream), stop.clone());
+        tasks.spawn(async move {
+            tracing::info!("an edge in another process {does}");
+            let served = tokio::select! {
+                () = stop.cancelled() => return,
+                served = served => served,
+            };
+            if let Err(error) = served {
+                tracing::warn!(error = format!("{error:#}"), "an edge in another process {does} no more");
+            }
+            drop(place);
+        });
+    }
+    tasks.close();
+    tasks.wait().await;
 }
 
 /// An edge that is told.

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use muster_policy::identity::{AccountId, CaId, SecretHash, ZoneId};
@@ -24,7 +25,7 @@ use crate::keys;
 use crate::ledger::{Ledger, OpenError, open_error};
 use crate::mark::Mark;
 use crate::migration::SCHEMA_VERSION;
-use crate::reader::Reader;
+use crate::reader::{Reader, Snapshot};
 use crate::record::{
     Account, AdminToken, Association, Ca, Certificate, Change, Counters, CrlState, DeadLetter, Device,
     Document, ForeignCa, ForeignListDer, ForeignRevoked, Host, Intent, KeyedRequest, KeyedUse, OriginPull,
@@ -96,7 +97,7 @@ impl Ledger {
                 .open(path)
                 .map_err(|error| open_error(path, error))?;
             let transaction = database.begin_read().map_err(Fault::from)?;
-            Reader::new(transaction).check_at(path)
+            Reader::new(Arc::new(Snapshot::new(transaction))).check_at(path)
         }));
         checked.unwrap_or_else(|_| Err(broken("its pages make no sense".to_owned()).into()))
     }

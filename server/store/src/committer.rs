@@ -14,14 +14,15 @@ use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::Wake;
 use std::thread::Thread;
 
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase};
+use redb::{Database, Durability, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ledger::OpenError;
+use crate::reader::Snapshot;
 use crate::stats::Figures;
 use crate::tables::Tables;
 use crate::transaction::{Error, Failed, Fault, Transaction};
@@ -36,11 +37,11 @@ pub(crate) const QUEUE_MAX: usize = 4 * BATCH_MAX;
 pub(crate) const DISK_RESERVE_BYTES: u64 = 32 << 20;
 /// How long a batch waits for others: most of a commit's cost does not depend on how much is in it, and
 /// those who were answered with the last commit come again with the next step of their work, which
-/// takes some 100 microseconds of a core each. It waits while the batch grows, for 6 ms at most. While fewer have
-/// come than came before, steps are long: each wakes a thread, and nothing is ready before they have come.
+/// takes some 100 microseconds of a core each. It waits while the batch grows, for 20 ms at most. In a crowd steps
+/// are long, as each wakes a thread.
 const LINGER_STEP: Duration = Duration::from_micros(200);
 const LINGER_LONG_STEP: Duration = Duration::from_micros(600);
-const LINGER_MAX: Duration = Duration::from_millis(6);
+const LINGER_MAX: Duration = Duration::from_millis(20);
 /// After a batch of so many it is a crowd, and waits until nobody comes: how many there are is not known, as
 /// some are always on their way.
 const CROWD: usize = 8;
@@ -60,6 +61,9 @@ pub(crate) type OpenDatabase = Box<dyn Fn() -> Result<Database, OpenError> + Sen
 /// What the committer shares with readers.
 pub(crate) struct Shared {
     database: RwLock<Option<Database>>,
+    /// What all readers see until the next commit: beginning a redb transaction and opening its tables costs as
+    /// much as what most of them read.
+    snapshot: Mutex<Option<Arc<Snapshot>>>,
     pub(crate) figures: Figures,
     pub(crate) newest_change: watch::Sender<u64>,
 }
@@ -68,18 +72,39 @@ impl Shared {
     pub(crate) fn new(database: Database, newest_change: u64) -> Self {
         Self {
             database: RwLock::new(Some(database)),
+            snapshot: Mutex::default(),
             figures: Figures::default(),
             newest_change: watch::Sender::new(newest_change),
         }
     }
 
-    pub(crate) fn begin_read(&self) -> Result<ReadTransaction, Fault> {
+    /// Everything that was committed so far.
+    pub(crate) fn snapshot(&self) -> Result<Arc<Snapshot>, Fault> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(database.as_ref().ok_or(Fault::NotOpen)?.begin_read()?)
+        let database = database.as_ref().ok_or(Fault::NotOpen)?;
+        let mut newest = self.newest_snapshot();
+        if let Some(snapshot) = &*newest {
+            return Ok(Arc::clone(snapshot));
+        }
+        let snapshot = Arc::new(Snapshot::new(database.begin_read()?));
+        *newest = Some(Arc::clone(&snapshot));
+        Ok(snapshot)
+    }
+
+    /// The next reader gets a new snapshot.
+    fn forget_snapshot(&self) {
+        *self.newest_snapshot() = None;
+    }
+
+    fn newest_snapshot(&self) -> MutexGuard<'_, Option<Arc<Snapshot>>> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn replace(&self, database: Option<Database>) {
-        *self.database.write().unwrap_or_else(PoisonError::into_inner) = database;
+        let mut held = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // It would keep the file open.
+        self.forget_snapshot();
+        *held = database;
     }
 
     fn is_open(&self) -> bool {
@@ -254,6 +279,7 @@ impl Committer {
         self.at_rest = true;
         let database = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
         let Some(database) = database.as_ref() else { return };
+        self.shared.forget_snapshot();
         let committed = database.begin_write().map_err(Fault::from).and_then(|mut transaction| {
             transaction.set_quick_repair(true);
             Ok(transaction.commit()?)
@@ -277,11 +303,11 @@ impl Committer {
     fn linger(&mut self, batch: &mut Vec<Box<dyn Job>>) {
         let signing = usize::try_from(self.open_intents).unwrap_or(0);
         let known = self.crowd.max(signing);
-        let expected = if known < CROWD { known } else { BATCH_MAX };
+        let (expected, step) =
+            if known < CROWD { (known, LINGER_STEP) } else { (BATCH_MAX, LINGER_LONG_STEP) };
         let (mut idle, mut waited) = (0, Duration::ZERO);
         while batch.len() < expected && idle < LINGER_IDLE_STEPS && waited < LINGER_MAX {
             let before = batch.len();
-            let step = if CROWD <= known && before < known { LINGER_LONG_STEP } else { LINGER_STEP };
             std::thread::sleep(step);
             waited = waited.saturating_add(step);
             self.fill(batch);
@@ -360,7 +386,12 @@ impl Committer {
         let result = tables.finish().and_then(|newest| {
             // Refusals alone need no fsync.
             if wrote {
-                transaction.commit()?
+                // A snapshot that lives during a commit makes redb put off the use of freed pages, and one from
+                // before it must not be handed out once the commit is answered.
+                self.shared.forget_snapshot();
+                let committed = transaction.commit();
+                self.shared.forget_snapshot();
+                committed?
             } else {
                 transaction.abort()?
             }

@@ -218,7 +218,7 @@ impl Ledger {
     /// # Errors
     /// While the file is being reopened after a failure.
     pub fn reader(&self) -> Result<Reader, Fault> {
-        Ok(Reader::new(self.inner.shared.begin_read()?))
+        Ok(Reader::new(self.inner.shared.snapshot()?))
     }
 
     /// Follows the number of the newest change.

@@ -34,7 +34,7 @@ macro_rules! tables {
         impl TableName {
             /// Every table there is.
             pub(crate) const ALL: &'static [Self] = &[$(Self::$variant,)*];
-            const COUNT: usize = Self::ALL.len();
+            pub(crate) const COUNT: usize = Self::ALL.len();
 
             /// Its name in the file.
             pub(crate) const fn as_str(self) -> &'static str {
@@ -136,6 +136,12 @@ tables! {
 impl TableName {
     pub(crate) const fn definition(self) -> Definition {
         TableDefinition::new(self.as_str())
+    }
+
+    /// Its place in declaration order, which is below `COUNT` by construction.
+    #[expect(clippy::as_conversions, reason = "the discriminant of a fieldless enum")]
+    pub(crate) const fn slot(self) -> usize {
+        self as usize
     }
 }
 
@@ -371,18 +377,12 @@ impl<'t> Tables<'t> {
     }
 
     fn table(&mut self, name: TableName) -> Result<&mut OpenTable<'t>, Fault> {
-        let slot = self.open.get_mut(slot_of(name)).ok_or(Fault::NotOpen)?;
+        let slot = self.open.get_mut(name.slot()).ok_or(Fault::NotOpen)?;
         match slot {
             Some(table) => Ok(table),
             None => Ok(slot.insert(self.transaction.open_table(name.definition())?)),
         }
     }
-}
-
-/// A variant's place in declaration order, which is below `COUNT` by construction.
-#[expect(clippy::as_conversions, reason = "the discriminant of a fieldless enum")]
-const fn slot_of(name: TableName) -> usize {
-    name as usize
 }
 
 /// Meta: the schema version of the file.

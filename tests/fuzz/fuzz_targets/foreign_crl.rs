@@ -9,7 +9,7 @@ const CA: &[u8] = include_bytes!("../crl_ca.der");
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let now = muster_policy::time::UnixTime::from_secs(1_795_600_000);
     let ca = CaCertificate::parse(CA).expect("a CA");
-    if let Ok(list) = read(data, &ca, now) {
+    if let Ok(list) = read(data, &ca, Some("http://crl.example.test/ca.crl"), now) {
         assert!(list.revoked.len() <= ENTRIES_MAX);
         assert!(list.revoked.is_sorted_by(|one, next| one.serial < next.serial));
         assert!(list.next_update > now);

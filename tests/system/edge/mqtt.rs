@@ -1,10 +1,11 @@
 //! MQTT through the whole server: connections that end by a word of the operator, and what outlives them.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use muster_policy::reason::Reason;
-use muster_tests::{Est, Server};
+use muster_tests::{Est, Maker, Server};
 
 use super::{Holder, enrolled, set};
 
@@ -37,7 +38,17 @@ fn a_revocation_ends_live_mqtt_connections_and_disturbs_nobody_else() {
 
 /// Connects by MQTT 5 over the edge.
 fn mqtt(server: &Server, holder: &Holder, id: &str) -> impl Read + Write + use<> {
-    let door = Est::new(server.mqtt_address(), &server.ca_file()).named("mqtt.example.test");
+    mqtt_at(server.mqtt_address(), server, holder, id)
+}
+
+/// The same over the edge there.
+pub(super) fn mqtt_at(
+    address: SocketAddr,
+    server: &Server,
+    holder: &Holder,
+    id: &str,
+) -> impl Read + Write + use<> {
+    let door = Est::new(address, &server.ca_file()).named("mqtt.example.test");
     let mut stream = holder.at(door).connect().expect("a handshake");
     stream.write_all(&mqtt_connect(id)).expect("sent");
     let mut answer = [0; 2];
@@ -50,21 +61,21 @@ fn mqtt(server: &Server, holder: &Holder, id: &str) -> impl Read + Write + use<>
 }
 
 /// Who is connected, as the API tells it.
-fn connections(server: &Server, query: &str) -> Vec<serde_json::Value> {
+pub(super) fn connections(server: &Server, query: &str) -> Vec<serde_json::Value> {
     let (status, answer) = server.api("GET", &format!("/connections?{query}"), &[], "");
     assert_eq!(status, 200, "{answer}");
     answer["result"].as_array().expect("a list").clone()
 }
 
 /// The connection ends with DISCONNECT 0x98, administrative action (MQTT 5 §3.14.2.1).
-fn is_sent_away(stream: &mut impl Read) {
+pub(super) fn is_sent_away(stream: &mut impl Read) {
     let mut last = Vec::new();
     let _ = stream.read_to_end(&mut last);
     assert_eq!(last.first_chunk::<3>().map(|head| (head[0], head[2])), Some((0xe0, 0x98)), "{last:02x?}");
 }
 
 /// The connection is answered a PINGREQ.
-fn is_served(stream: &mut (impl Read + Write)) {
+pub(super) fn is_served(stream: &mut (impl Read + Write)) {
     stream.write_all(&[0xc0, 0]).expect("sent");
     let mut pong = [0; 2];
     stream.read_exact(&mut pong).expect("PINGRESP");
@@ -150,16 +161,7 @@ fn what_a_device_retained_is_given_out_only_while_it_may_speak() {
     };
     let (speaker, meter) = (enrolled(&server, "speaker"), enrolled(&server, "meter-1"));
     put_in("speakers");
-    let retain = |holder: &Holder| {
-        let mut stream = mqtt(&server, holder, "speaker");
-        stream.write_all(b"\x33\x12\x00\x0bfleet/order\x00\x01\x00go").expect("sent");
-        let mut head = [0; 2];
-        stream.read_exact(&mut head).expect("PUBACK");
-        let mut acknowledged = vec![0; usize::from(head[1])];
-        stream.read_exact(&mut acknowledged).expect("PUBACK");
-        assert_eq!((head[0], &acknowledged[..2]), (0x40, &[0, 1][..]));
-    };
-    retain(&speaker);
+    retain(&server, &speaker);
     come_to(&server, &meter, 1);
     server.muster(&["device", "suspend", "speaker"]);
     come_to(&server, &meter, 0);
@@ -174,13 +176,56 @@ fn what_a_device_retained_is_given_out_only_while_it_may_speak() {
     let withheld =
         |line: &str| line.starts_with("muster_mqtt_retained_withheld_total") && !line.ends_with(" 0");
     assert!(server.metrics().lines().any(withheld), "{}", server.metrics());
-    retain(&enrolled(&server, "speaker"));
+    retain(&server, &enrolled(&server, "speaker"));
     come_to(&server, &meter, 1);
     server.muster(&["device", "retire", "speaker"]);
     come_to(&server, &meter, 0);
     server.terminate();
     server.serve_again();
     come_to(&server, &meter, 0);
+}
+
+/// Retains an order to the fleet.
+fn retain(server: &Server, speaker: &Holder) {
+    let mut stream = mqtt(server, speaker, "speaker");
+    stream.write_all(b"\x33\x12\x00\x0bfleet/order\x00\x01\x00go").expect("sent");
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).expect("PUBACK");
+    let mut acknowledged = vec![0; usize::from(head[1])];
+    stream.read_exact(&mut acknowledged).expect("PUBACK");
+    assert_eq!((head[0], &acknowledged[..2]), (0x40, &[0, 1][..]));
+}
+
+/// A CA below the account's own one is revoked by its name, or by the CRL of the one above it.
+#[test]
+fn what_a_device_retained_goes_with_the_revoked_ca_above_it() {
+    let mut server = Server::with_config(&FLEET.replace("groups = [\"speakers\"]\n", ""));
+    let (root, ca) = Maker::accepted_by(&server);
+    set(&server, "mqtt.example.test", &["--protocol", "mqtt", "--ca", &ca]);
+    let (named, listed) = (root.below("North CA"), root.below("South CA"));
+    let serial_above = |holder: &Holder| {
+        let (_, read) = x509_parser::parse_x509_certificate(&holder.chain[1]).expect("a certificate");
+        read.raw_serial().to_vec()
+    };
+    let meter = Holder::from(root.device("meter-1"));
+    let north = Holder::from(named.device("speaker"));
+    retain(&server, &north);
+    come_to(&server, &meter, 1);
+    let serial: String = serial_above(&north).iter().map(|octet| format!("{octet:02x}")).collect();
+    server.muster(&["cert", "revoke", "--ca", &ca, "--serial", &serial]);
+    come_to(&server, &meter, 0);
+    // The other is revoked when the message and its sender come from the broker's file.
+    let south = Holder::from(listed.device("speaker"));
+    retain(&server, &south);
+    server.terminate();
+    server.serve_again();
+    come_to(&server, &meter, 1);
+    let file = server.scratch().join("maker.crl");
+    std::fs::write(&file, root.crl(1, 3600, &[&serial_above(&south)])).expect("written");
+    server.muster(&["ca", "take-crl", &ca, &file.display().to_string()]);
+    come_to(&server, &meter, 0);
+    retain(&server, &Holder::from(root.device("speaker")));
+    come_to(&server, &meter, 1);
 }
 
 /// Waits until a new subscription to all of the fleet gets so many retained messages.

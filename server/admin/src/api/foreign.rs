@@ -11,7 +11,7 @@ use muster_policy::identity::{CaId, CertificateId, Fingerprint, Serial};
 use muster_policy::time::UnixTime;
 use muster_store::act::{ListTaken, Named, ReinstateNamed, RevokeNamed, SetListSettings};
 use muster_store::record::{
-    ForeignCa, ForeignName, ForeignRevoked, ListSettings, ListSource, Revocation, RevocationReason,
+    ForeignCa, ForeignName, ForeignRevoked, ListFetch, ListSettings, ListSource, Revocation, RevocationReason,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -22,7 +22,7 @@ use crate::api::{Outcome, pem};
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
-use crate::lists::{self, LastFetch};
+use crate::lists;
 use crate::paging::PageWish;
 use crate::request::{Account, ForeignNamed, Id, Json, Query};
 use crate::x509;
@@ -49,8 +49,10 @@ pub(crate) struct ForeignView {
     closed: bool,
     #[serde(flatten)]
     settings: ListSettingsView,
-    /// The last fetch since the server started.
-    last_fetch: Option<LastFetch>,
+    /// The last fetch of the list; null while the list is uploaded.
+    last_fetch: Option<ListFetch>,
+    /// When the list is fetched next; null while it is uploaded.
+    next_fetch_at: Option<UnixTime>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -75,10 +77,16 @@ pub(crate) struct ListSettingsView {
     every_s: u32,
     /// `closed`: nobody gets in by the CA's certificates once its list is past its end. `open`: the last list goes on.
     when_stale: WhenStale,
+    /// The distribution point (RFC 5280 §5.2.5) whose list is the CA's complete one; null when it names none.
+    distribution_point: Option<String>,
 }
 
 impl ForeignView {
-    pub(crate) fn new(known: &ForeignCa, last_fetch: Option<LastFetch>, now: UnixTime) -> Self {
+    pub(crate) fn new(api: &Api, ca: CaId, known: &ForeignCa) -> Self {
+        let now = api.now();
+        let is_fetched = known.settings.url.is_some();
+        let last_fetch = api.lists().last(ca, known).filter(|_| is_fetched);
+        let next_fetch_at = is_fetched.then(|| lists::next_at(ca, known, last_fetch.as_ref(), now));
         let list = known.list.as_ref().map(|list| ListView {
             number_hex: if list.number.is_empty() { "00".to_owned() } else { hex(&list.number) },
             this_update: list.this_update,
@@ -98,15 +106,17 @@ impl ForeignView {
                 url: known.settings.url.clone(),
                 every_s: if known.settings.every_s == 0 { EVERY_DEFAULT_S } else { known.settings.every_s },
                 when_stale: known.settings.when_stale,
+                distribution_point: known.settings.point.clone(),
             },
             last_fetch,
+            next_fetch_at,
         }
     }
 
     /// As it is now, of a CA.
     pub(crate) async fn of(api: &Api, ca: CaId) -> Result<Self, ApiError> {
         let known = api.read(move |reader| reader.foreign_ca(ca)).await?;
-        Ok(Self::new(&known, api.lists().last(ca), api.now()))
+        Ok(Self::new(api, ca, &known))
     }
 }
 
@@ -283,7 +293,7 @@ impl ListTakenView {
         Self {
             newly_revoked: taken.revoked,
             reinstated: taken.reinstated,
-            revocation: ForeignView::new(&taken.ca, api.lists().last(ca), api.now()),
+            revocation: ForeignView::new(api, ca, &taken.ca),
         }
     }
 }
@@ -298,7 +308,8 @@ pub(crate) async fn upload(
 ) -> Outcome {
     let ca = known(&api, id).await?.id;
     let octets = octets_of(crl)?;
-    let origin = ListOrigin { source: ListSource::Uploaded, by: caller.by(api.now()) };
+    let point = api.read(move |reader| reader.foreign_ca(ca)).await?.settings.point;
+    let origin = ListOrigin { source: ListSource::Uploaded, by: caller.by(api.now()), point };
     let taken = lists::take(&api, ca, octets, origin, "/crl").await?;
     api.lists().changed();
     Answer::one(&ListTakenView::new(&api, ca, &taken))
@@ -331,7 +342,12 @@ pub(crate) struct NewListSettings {
     every_s: Option<u32>,
     #[serde(default)]
     when_stale: WhenStale,
+    /// A URI: a list that names this distribution point is the CA's complete list and no part.
+    distribution_point: Option<String>,
 }
+
+/// Longest URI of a distribution point, octets.
+const POINT_MAX_BYTES: usize = 2_048;
 
 impl NewListSettings {
     fn check(self, api: &Api) -> Result<ListSettings, ApiError> {
@@ -343,7 +359,17 @@ impl NewListSettings {
             let message = format!("every_s: {EVERY_MIN_S} to {EVERY_MAX_S}");
             return Err(ApiError::argument("/every_s", message));
         }
-        Ok(ListSettings { url: self.url, every_s, when_stale: self.when_stale })
+        let is_uri = |point: &String| {
+            point.len() <= POINT_MAX_BYTES
+                && point.contains(':')
+                && point.bytes().all(|c| c.is_ascii_graphic())
+        };
+        if !self.distribution_point.as_ref().is_none_or(is_uri) {
+            let message = format!("distribution_point: a URI of at most {POINT_MAX_BYTES} octets");
+            return Err(ApiError::argument("/distribution_point", message));
+        }
+        let point = self.distribution_point;
+        Ok(ListSettings { url: self.url, every_s, when_stale: self.when_stale, point })
     }
 }
 
@@ -361,12 +387,12 @@ pub(crate) async fn set_settings(
     let by = caller.by(api.now());
     let before = api.read(move |reader| reader.foreign_ca(ca)).await?;
     if let Some(url) = settings.url.as_ref().filter(|url| before.settings.url.as_ref() != Some(*url)) {
-        lists::fetch(&api, ca, url, by.clone()).await?;
+        lists::fetch(&api, (ca, &before), url, settings.point.clone(), by.clone()).await?;
     }
     let set = SetListSettings { account, ca, settings, by };
     let known = api.registrar().ledger().transact(set).await?;
     api.lists().changed();
-    Answer::one(&ForeignView::new(&known, api.lists().last(ca), api.now()))
+    Answer::one(&ForeignView::new(&api, ca, &known))
 }
 
 /// `POST …/cas/{id}/crl/fetch`: fetches the list now.
@@ -378,10 +404,11 @@ pub(crate) async fn fetch(
 ) -> Outcome {
     let ca = known(&api, id).await?.id;
     let before = api.read(move |reader| reader.foreign_ca(ca)).await?;
-    let url = before.settings.url.ok_or_else(|| {
+    let ListSettings { url, point, .. } = before.settings.clone();
+    let url = url.ok_or_else(|| {
         ApiError::conflict("the CRL of this CA is uploaded: set the URL that it is fetched from first")
     })?;
-    let taken = lists::fetch(&api, ca, &url, caller.by(api.now())).await?;
+    let taken = lists::fetch(&api, (ca, &before), &url, point, caller.by(api.now())).await?;
     api.lists().changed();
     Answer::one(&ListTakenView::new(&api, ca, &taken))
 }

@@ -133,6 +133,7 @@ fn decide(found: &Found, protocol: Protocol, now: UnixTime) -> ProtocolView {
         anchor: certificate.ca,
         serial: certificate.serial,
         fingerprint: certificate.fingerprint,
+        above: Vec::new(),
         device: certificate.device.clone(),
         groups: Default::default(),
         not_after: certificate.not_after,

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
+use muster_departure::literal;
 use muster_enroll::CaCertificate;
 use muster_policy::host::{DefaultCas, HostMode, HostPattern, HostRule, MinTls, Protocol, WhenStale};
 use muster_policy::identity::{AccountId, CaId, ZoneId};
 use muster_policy::name::Hostname;
+use muster_policy::network::DeniedNetworks;
 use muster_policy::time::UnixTime;
 use muster_store::act::{RemoveHost, SetHost};
 use muster_store::record::{Host, OriginTls};
@@ -165,7 +167,7 @@ pub(crate) async fn set(
         name.parse().map_err(|error| ApiError::argument("/host", format!("host: {error}")))?;
     let (rule, origin_tls) = before(&api, account, &host).await?;
     let (rule, origin_tls) = wish.onto(rule, origin_tls)?;
-    check_origins(&rule.origins)?;
+    check_origins(&rule.origins, &api.hooks().outbound.denied_networks)?;
     if rule.protocols.is_empty() {
         return Err(ApiError::argument("/protocols", "protocols: at least one of https, mqtt"));
     }
@@ -229,23 +231,23 @@ fn origin_name(text: &str) -> Result<Option<Hostname>, ApiError> {
     (!text.is_empty()).then(|| text.parse().map_err(wrong)).transpose()
 }
 
-/// An origin is scheme, host and port: paths come from the request.
-fn check_origins(origins: &[String]) -> Result<(), ApiError> {
+/// An origin is scheme, host and port: paths come from the request. Where a name leads is judged by the edge.
+fn check_origins(origins: &[String], denied: &DeniedNetworks) -> Result<(), ApiError> {
     if origins.len() > ORIGINS_MAX {
         return Err(ApiError::argument("/origins", format!("origins: at most {ORIGINS_MAX}")));
     }
     for (index, origin) in origins.iter().enumerate() {
-        let sound = origin.len() <= ORIGIN_MAX_BYTES
-            && origin.parse::<http::Uri>().is_ok_and(|uri| {
-                matches!(uri.scheme_str(), Some("http" | "https"))
-                    && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
-                    && matches!(uri.path(), "" | "/")
-                    && uri.query().is_none()
-            });
-        if !sound {
-            let message = format!("origins: `{origin}` is not http://HOST[:PORT] or https://HOST[:PORT]");
-            return Err(ApiError::argument(format!("/origins/{index}"), message));
-        }
+        let wrong = |why: &str| ApiError::argument(format!("/origins/{index}"), format!("origins: {why}"));
+        let uri = origin.parse::<http::Uri>().ok().filter(|uri| {
+            origin.len() <= ORIGIN_MAX_BYTES
+                && matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+                && matches!(uri.path(), "" | "/")
+                && uri.query().is_none()
+        });
+        let unsound = || wrong(&format!("`{origin}` is not http://HOST[:PORT] or https://HOST[:PORT]"));
+        let address = literal(&uri.ok_or_else(unsound)?);
+        address.map_or(Ok(()), |address| denied.check(address)).map_err(|why| wrong(&why.to_string()))?;
     }
     Ok(())
 }

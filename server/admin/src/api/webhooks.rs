@@ -22,6 +22,7 @@ use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
 use crate::events;
+use crate::outbound::Failed;
 use crate::paging::PageWish;
 use crate::request::{Account, Id, Json, Number, Query};
 use crate::routes::RequestId;
@@ -183,7 +184,7 @@ async fn try_once(api: &Api, webhook: &Webhook, letter: &Letter) -> DeliveryView
     let why = sent.as_ref().err().map(ToString::to_string);
     let status = match sent {
         Ok(status) => Some(status),
-        Err(webhooks::Failed::Answered(status)) => Some(status.as_u16()),
+        Err(Failed::Answered(status)) => Some(status.as_u16()),
         Err(_) => None,
     };
     DeliveryView { delivered: why.is_none(), status, why, took_ms }

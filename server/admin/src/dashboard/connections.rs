@@ -20,6 +20,7 @@ const SHOWN: &str = "20";
 
 #[derive(Debug, Deserialize)]
 struct Connection {
+    edge: String,
     number: u64,
     host: String,
     protocol: String,
@@ -56,6 +57,7 @@ fn table(visit: &Visit, device: &str, certificates: &[Certificate], found: &List
             div.scroll tabindex="0" { table {
                 thead { tr {
                     th { "Hostname" } th { "Protocol" } th { "Since" } th { "From" } th { "Certificate" }
+                    th { "Edge" }
                     @if may_close { th { "Close" } }
                 } }
                 tbody {
@@ -66,8 +68,9 @@ fn table(visit: &Visit, device: &str, certificates: &[Certificate], found: &List
                             td { (time(one.since, now)) }
                             td { (code(&one.peer)) }
                             td { (certificate(one, certificates)) }
+                            td { (one.edge) }
                             @if may_close {
-                                td { (button(visit, &format!("{close}/{}/close", one.number), "Close",
+                                td { (button(visit, &format!("{close}/{}.{}/close", one.edge, one.number), "Close",
                                     Some("Close this connection? The device may come again at once."))) }
                             }
                         }
@@ -96,16 +99,17 @@ fn certificate(connection: &Connection, known: &[Certificate]) -> Markup {
     }
 }
 
-/// `POST /devices/{id}/connections/{number|all}/close`
+/// `POST /devices/{id}/connections/{edge.number|all}/close`
 pub(super) async fn close(Path((id, which)): Path<(String, String)>, Sent(visit, _): Sent) -> Response {
     let mut wanted = json!({ "device": id });
     let page = format!("/devices/{}", segment(&id));
     if which != "all" {
-        let Ok(number) = which.parse::<u64>() else {
+        let one = which.split_once('.').and_then(|(edge, number)| Some((edge, number.parse::<u64>().ok()?)));
+        let Some((edge, number)) = one else {
             let message = "there is no such connection".to_owned();
             return visit.finish::<()>(Err(Problem { status: StatusCode::NOT_FOUND, message }), "", &page);
         };
-        wanted = json!({ "device": id, "number": number });
+        wanted = json!({ "device": id, "edge": edge, "number": number });
     }
     let sent = visit.send(Method::POST, "/connections/close", wanted).await;
     let closed = sent.as_ref().ok().and_then(|sent| sent.get("closed")?.as_u64()).unwrap_or_default();

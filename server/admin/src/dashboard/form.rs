@@ -6,6 +6,7 @@ use axum::extract::{FromRequest, FromRequestParts as _, Request};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Limited};
+use serde_json::Value;
 use subtle::ConstantTimeEq as _;
 
 use super::Dashboard;
@@ -29,6 +30,11 @@ impl Form {
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let value = self.0.iter().find(|(field, _)| field == name).map(|(_, value)| value.trim());
         value.filter(|value| !value.is_empty())
+    }
+
+    /// A number for the API; other text stays what it is, and the API refuses it in its words.
+    pub(super) fn number(&self, name: &str) -> Option<Value> {
+        self.get(name).map(|text| text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from))
     }
 
     /// Every value of a field that may be there several times.

@@ -30,6 +30,7 @@ pub(super) struct Host {
     cas: Vec<String>,
     min_tls: String,
     origins: Vec<String>,
+    origin_timeout_s: u32,
     when_stale: String,
     changed_at: UnixTime,
 }
@@ -134,6 +135,10 @@ fn facts(host: &Host) -> Markup {
             (fact("CAs", if host.cas.is_empty() { "the account's own".to_owned() } else { host.cas.join(", ") }))
             (fact("Oldest TLS", &host.min_tls))
             (fact("Origins", host.origins.join(", ")))
+            (fact("An origin may be silent for", match host.origin_timeout_s {
+                0 => "as long as it likes".to_owned(),
+                seconds => format!("{seconds} s"),
+            }))
             (fact("When revocations are unknown", &host.when_stale))
         }
     }
@@ -161,6 +166,8 @@ fn edit_form(visit: &Visit, host: &Host, cas: &[Ca]) -> Markup {
             }
             label for="origins" { "Origins, one http://HOST:PORT or https://HOST:PORT per line" }
             textarea #origins name="origins" rows="3" { (host.origins.join("\n")) }
+            label { "How many seconds an origin may be silent, before its answer begins and within it; 0 for as long as it likes "
+                input name="origin_timeout_s" type="number" min="0" max="86400" required value=(host.origin_timeout_s); }
             (choice("min_tls", "Oldest TLS", VERSIONS, &host.min_tls))
             (choice("when_stale", "When revocations are unknown", WHEN_STALE, &host.when_stale))
             button.primary type="submit" { "Save" }
@@ -174,6 +181,7 @@ fn wish(form: &Form) -> Value {
         "protocols": form.all("protocols").collect::<Vec<_>>(),
         "cas": form.all("cas").collect::<Vec<_>>(),
         "origins": form.words("origins"),
+        "origin_timeout_s": form.number("origin_timeout_s"),
         "min_tls": form.get("min_tls"),
         "when_stale": form.get("when_stale"),
     })

@@ -26,7 +26,9 @@ pub(super) struct Revocation {
     url: Option<String>,
     every_s: u64,
     when_stale: String,
+    distribution_point: Option<String>,
     last_fetch: Option<Fetch>,
+    next_fetch_at: Option<UnixTime>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,6 +100,7 @@ fn list_facts(known: &Revocation, now: UnixTime) -> Markup {
             }
         }))
         (fact("Past its end", if known.when_stale == "open" { "open: the last one goes on" } else { "closed: nobody gets in by its certificates" }))
+        @if let Some(at) = known.next_fetch_at { (fact("Next fetch", time(at, now))) }
         @if let Some(fetch) = &known.last_fetch {
             (fact("Last fetch", html! {
                 (time(fetch.at, now)) ", " (fetch.outcome)
@@ -128,6 +131,8 @@ fn list_forms(visit: &Visit, link: &str, known: &Revocation) -> Markup {
                 label { "Fetched every so many seconds "
                     input name="every_s" type="number" min="60" max="604800" value=(known.every_s); }
                 (choice("when_stale", "Past its end the CA is", &["closed", "open"], &known.when_stale))
+                label { "Distribution point that its complete CRL names; empty for none "
+                    input name="distribution_point" value=(known.distribution_point.as_deref().unwrap_or_default()); }
                 button type="submit" { "Set" }
             }
         }
@@ -255,14 +260,11 @@ pub(super) async fn fetch(Path(id): Path<String>, Sent(visit, _): Sent) -> Respo
 /// `POST /cas/{id}/crl/settings`
 pub(super) async fn set(Path(id): Path<String>, Sent(visit, form): Sent) -> Response {
     let link = format!("/cas/{}", segment(&id));
-    // What is no number is refused by the API, in its words.
-    let every = form
-        .get("every_s")
-        .map(|text| text.parse::<u32>().map_or_else(|_| json!(text), |every| json!(every)));
     let body = json!({
         "url": form.get("url"),
-        "every_s": every,
+        "every_s": form.number("every_s"),
         "when_stale": form.get("when_stale").unwrap_or("closed"),
+        "distribution_point": form.get("distribution_point"),
     });
     let sent = visit.send(Method::PUT, &format!("{link}/crl/settings"), body).await;
     visit.finish(sent, "Set.", &link)

@@ -59,7 +59,7 @@ const FORMS: &[&str] = &[
     "/certificates/{certificate}/reactivate",
     "/devices",
     "/devices/meter-1",
-    "/devices/meter-1/connections/5/close",
+    "/devices/meter-1/connections/server.5/close",
     "/devices/meter-1/status?to=suspended",
     "/hosts",
     "/hosts/api.example.com",
@@ -455,20 +455,20 @@ async fn connections_are_shown_and_closed_on_the_page_of_their_device() {
     let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
     let seen = browser.get("/devices/meter-1").await.text;
     assert!(
-        seen.contains("192.0.2.1:4711") && seen.contains("/devices/meter-1/connections/5/close"),
+        seen.contains("192.0.2.1:4711") && seen.contains("/devices/meter-1/connections/server.5/close"),
         "{seen}"
     );
-    let closed = browser.post("/devices/meter-1/connections/5/close", "").await.text;
+    let closed = browser.post("/devices/meter-1/connections/server.5/close", "").await.text;
     assert!(closed.contains("Closed connections: 1.") && closed.contains("connections-closed"), "{closed}");
-    for wrong in ["/devices/meter-1/connections/4/close", "/devices/meter-1/connections/x/close"] {
-        let seen = browser.post(wrong, "").await.text;
+    for wrong in ["server.4", "other.5", "5", "x"] {
+        let seen = browser.post(&format!("/devices/meter-1/connections/{wrong}/close"), "").await.text;
         assert!(seen.contains("there is no such connection"), "{wrong}: {seen}");
     }
     let token =
         json!({ "name": "watch", "permissions": ["fleet:read", "account:read", "connections:write"] });
     let (mut watch, ..) = Browser::with(&world.rig, token).await;
     let seen = watch.get("/devices/meter-1").await.text;
-    assert!(seen.contains("connections/5/close") && !seen.contains("Suspend"), "{seen}");
+    assert!(seen.contains("connections/server.5/close") && !seen.contains("Suspend"), "{seen}");
     let (mut reader, ..) = Browser::of(&world.rig, "reader").await;
     let seen = reader.get("/devices/meter-1").await.text;
     assert!(seen.contains("192.0.2.1:4711") && !seen.contains("/close"), "{seen}");
@@ -734,6 +734,20 @@ async fn a_hostname_is_edited_and_tested_before_the_edge_is_asked() {
     let fields = "mode=require&protocols=mqtt&origins=&min_tls=1.3&when_stale=closed";
     browser.post("/hosts/api.example.com", fields).await;
     assert!(browser.get(test).await.text.contains("mqtt: "));
+    for (wish, kept, is_taken) in [
+        ("0", 0, true),
+        ("7", 7, true),
+        ("86401", 7, false),
+        ("-1", 7, false),
+        ("soon", 7, false),
+        ("", 7, true),
+    ] {
+        let seen = browser.post("/hosts/api.example.com", &format!("{fields}&origin_timeout_s={wish}")).await;
+        let is_set = world.rig.get("/hosts/api.example.com").await["origin_timeout_s"].clone();
+        assert_eq!(is_set, kept, "{wish}: {}", seen.text);
+        assert_eq!(seen.text.contains("Saved; the edge"), is_taken, "{wish}: {}", seen.text);
+        assert_eq!(seen.text.contains("flash failed"), !is_taken, "{wish}: {}", seen.text);
+    }
     world.rig.advance(91 * 86_400);
     // The session ended with the days.
     assert_eq!(browser.get(test).await.to(), "/login");

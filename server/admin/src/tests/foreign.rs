@@ -129,6 +129,24 @@ async fn a_ca_closes_with_its_list_unless_it_is_set_open() {
 }
 
 #[tokio::test]
+async fn a_distribution_point_is_a_uri_and_goes_when_it_is_not_said_again() {
+    let (rig, ca) = rig().await;
+    let path = format!("/cas/{ca}/crl/settings");
+    let set = |point: Value| put(&rig, &path, json!({ "distribution_point": point }));
+    let uri = "http://crl.example.test/part?1";
+    assert_eq!(set(json!(uri)).await.body["result"]["distribution_point"], uri);
+    for wrong in
+        ["", "crl", "http://crl.example.test/a b", "http://\u{e9}/", &format!("http://{}", "a".repeat(2_048))]
+    {
+        let refused = set(json!(wrong)).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{wrong}");
+        assert_eq!(refused.body["errors"][0]["source"]["pointer"], "/distribution_point");
+    }
+    assert_eq!(known(&rig, &ca).await["distribution_point"], uri);
+    assert_eq!(set(Value::Null).await.body["result"]["distribution_point"], Value::Null);
+}
+
+#[tokio::test]
 async fn certificates_are_revoked_by_each_of_their_names_and_good_again() {
     let (rig, ca) = rig().await;
     let path = format!("/cas/{ca}/revoked");
@@ -218,6 +236,9 @@ async fn a_list_is_fetched_before_its_address_is_set_and_the_last_good_one_stays
         ("ftp://ca.example.com/crl".to_owned(), "https or http"),
         ("https://user@ca.example.com/crl".to_owned(), "without user"),
         ("crl".to_owned(), "absolute"),
+        ("http://169.254.169.254/crl".to_owned(), "outbound.denied_networks"),
+        // What the system's resolver makes 169.254.169.254 of.
+        ("http://2852039166/crl".to_owned(), "outbound.denied_networks"),
     ] {
         let answer = put(&rig, &settings, json!({ "url": url })).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{url}");
@@ -248,7 +269,52 @@ async fn a_list_is_fetched_before_its_address_is_set_and_the_last_good_one_stays
     let after = known(&rig, &ca).await;
     assert_eq!((&after["last_fetch"]["failures"], &after["revoked"]), (&json!(3), &json!(1)));
     let metrics = rig.plain("/metrics").await.1;
-    assert!(metrics.contains("muster_crl_fetches_total{outcome=\"failed\"} 6"), "{metrics}");
+    assert!(metrics.contains("muster_crl_fetches_total{outcome=\"failed\"} 7"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_fetch_is_stored_when_it_tells_something_and_else_now_and_then() {
+    let (rig, ca) = rig().await;
+    let publisher = Publisher::start(Some(EMPTY_LIST)).await;
+    let set = |url: &str| json!({ "url": url, "every_s": 60 });
+    let path = format!("/cas/{ca}/crl/settings");
+    assert_eq!(put(&rig, &path, set(&publisher.url)).await.status, StatusCode::OK);
+    let fetch = async |status| {
+        rig.advance(60);
+        let answer = rig.send("POST", &rig.own(&format!("/cas/{ca}/crl/fetch")), "").await;
+        assert_eq!(answer.status, status, "{}", answer.message());
+        let shown = known(&rig, &ca).await["last_fetch"].clone();
+        let id = ca.parse().expect("an id");
+        let stored = rig.ledger().reader().expect("open").foreign_ca(id).expect("reads").last_fetch;
+        (shown, serde_json::to_value(stored).expect("JSON"))
+    };
+    let fetched_at = |fetch: &Value| fetch["at"].clone();
+    let first = known(&rig, &ca).await["last_fetch"].clone();
+    let (shown, stored) = fetch(StatusCode::OK).await;
+    assert_eq!((&shown["outcome"], &stored["outcome"]), (&json!("unchanged"), &json!("taken")));
+    assert_eq!(fetched_at(&stored), fetched_at(&first));
+    assert_ne!(fetched_at(&shown), fetched_at(&first));
+    for failures in [1, 2] {
+        publisher.publish(None);
+        let (shown, stored) = fetch(StatusCode::BAD_REQUEST).await;
+        assert_eq!((&shown, &shown["failures"]), (&stored, &json!(failures)));
+        assert!(shown["message"].as_str().is_some_and(|why| why.contains("500")), "{shown}");
+    }
+    // An address that is only tried says nothing of the one that is set.
+    let tried = put(&rig, &path, set(&publisher.url.replace("/crl", "/nowhere"))).await;
+    assert_eq!(tried.status, StatusCode::BAD_REQUEST);
+    assert_eq!(known(&rig, &ca).await["last_fetch"]["failures"], 2);
+    publisher.publish(Some(EMPTY_LIST.as_bytes().to_vec()));
+    let (good, stored) = fetch(StatusCode::OK).await;
+    assert_eq!((&good, &good["failures"]), (&stored, &json!(0)));
+    assert_eq!(fetch(StatusCode::OK).await.1, good);
+    rig.advance(1_800);
+    let (shown, stored) = fetch(StatusCode::OK).await;
+    assert_eq!(shown, stored);
+    let shown = known(&rig, &ca).await;
+    assert!(shown["next_fetch_at"].as_str() > shown["last_fetch"]["at"].as_str(), "{shown}");
+    let uploaded = put(&rig, &path, json!({})).await.body["result"].clone();
+    assert_eq!((&uploaded["last_fetch"], &uploaded["next_fetch_at"]), (&Value::Null, &Value::Null));
 }
 
 #[tokio::test]

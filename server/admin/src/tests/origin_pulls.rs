@@ -211,3 +211,22 @@ async fn certificates_of_another_zone_can_t_be_named() {
         assert_eq!((missing.status, missing.code()), (StatusCode::NOT_FOUND, 1_404));
     }
 }
+
+#[tokio::test]
+async fn no_origin_is_set_in_a_network_that_is_denied() {
+    let rig = Rig::new().await;
+    pulls(&rig, "example.com").await;
+    let path = rig.own("/hosts/a.example.com");
+    for (origin, status) in [
+        ("http://169.254.169.254", StatusCode::BAD_REQUEST),
+        ("https://[::ffff:169.254.169.254]:8443", StatusCode::BAD_REQUEST),
+        ("http://127.0.0.1:1", StatusCode::OK),
+    ] {
+        let answer = rig.send("PUT", &path, &json!({ "origins": [origin] }).to_string()).await;
+        assert_eq!(answer.status, status, "{origin}: {}", answer.body);
+        if status != StatusCode::OK {
+            let said = answer.body.to_string();
+            assert!(said.contains("/origins/0") && said.contains("outbound.denied_networks"), "{said}");
+        }
+    }
+}

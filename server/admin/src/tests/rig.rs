@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
+use futures_util::FutureExt as _;
+use futures_util::future::ready;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use muster_enroll::{
@@ -18,6 +20,7 @@ use muster_policy::gate::{self, Gate};
 use muster_policy::identity::{
     AccountId, CaId, CertificateId, KeyFingerprint, RequestKey, Serial, TokenId, ZoneId,
 };
+use muster_policy::network::Network;
 use muster_policy::profile::{Approval, ProfileWritten};
 use muster_policy::reason::Reason;
 use muster_policy::rehearsal::{Rehearsed, Wish};
@@ -33,7 +36,7 @@ use tempfile::TempDir;
 use tower::ServiceExt as _;
 use zeroize::Zeroizing;
 
-use crate::{Api, Hooks, Rehearse, WebhookSettings, crl_router, router};
+use crate::{Api, Hooks, OutboundSettings, Rehearse, WebhookSettings, crl_router, router};
 
 pub(super) const SECRET: &str = "msl_local";
 pub(super) const BACKUP: &str = "all of it";
@@ -48,6 +51,8 @@ pub(super) const ELSEWHERE: &str = include_str!("data/elsewhere/ca.pem");
 pub(super) const EMPTY_LIST: &str = include_str!("data/elsewhere/empty.pem");
 /// Its second, of one certificate.
 pub(super) const LIST: &str = include_str!("data/elsewhere/one.pem");
+/// A network that no request goes to.
+pub(super) const DENIED: &str = "169.254.0.0/16";
 pub(super) const LEAF: &str = include_str!("data/leaf.pem");
 
 /// When the tests begin: 2026-11-25.
@@ -128,8 +133,11 @@ impl Rig {
         let hooks = Hooks {
             edge_is_at: None,
             edge_figures: None,
-            edge_connections: Some(Arc::new(super::connections::connected)),
-            close_connections: Some(Arc::new(|filter| super::connections::connected(filter).1)),
+            edge_connections: Some(Arc::new(|filter| ready(super::connections::connected(&filter)).boxed())),
+            close_connections: Some(Arc::new(|filter| {
+                ready(super::connections::connected(&filter).total).boxed()
+            })),
+            outbound: outbound_settings(),
             webhooks: webhook_settings(),
             rehearse: Some(rehearse(Arc::clone(&registrar))),
             est_url: Some("https://est.example.com:8443".to_owned()),
@@ -382,17 +390,20 @@ impl Rig {
     }
 }
 
-fn webhook_settings() -> WebhookSettings {
+fn outbound_settings() -> OutboundSettings {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
+    let denied_networks = DENIED.parse::<Network>().into_iter().collect();
+    OutboundSettings { tls: Arc::new(tls), loopback_http: true, denied_networks }
+}
+
+fn webhook_settings() -> WebhookSettings {
     WebhookSettings {
         secret: Zeroizing::new(vec![7; 32]),
-        tls: Arc::new(tls),
-        loopback_http: true,
         first_pause: Duration::from_millis(5),
         attempts: 3,
     }

@@ -13,6 +13,9 @@ use axum::routing::post;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
+use muster_policy::identity::WebhookId;
+use muster_store::act::{AddWebhook, By};
+use muster_store::record::Webhook;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -205,7 +208,7 @@ async fn what_is_given_up_is_a_dead_letter_until_it_is_delivered() {
     let letters = rig.get(&path).await;
     assert_eq!(
         (&letters[0]["attempts"], &letters[0]["why"]),
-        (&json!(3), &json!("the receiver answered 503"))
+        (&json!(3), &json!("the address answered 503"))
     );
     let letter = format!("{path}/{}", letters[0]["number"]);
     let again = rig.post(&format!("{letter}/redeliver"), json!({})).await;
@@ -225,6 +228,30 @@ async fn what_is_given_up_is_a_dead_letter_until_it_is_delivered() {
     assert_eq!(receiver.next().await.names(), ["devices-imported"]);
     until(&rig, id(&webhook), |progress| progress["delivered"] == 1).await;
     assert!(rig.ledger().reader().expect("open").check().is_ok());
+}
+
+#[tokio::test]
+async fn what_the_operator_denies_is_a_dead_letter_at_once() {
+    let rig = Rig::new().await;
+    // From before it was denied.
+    let webhook = Webhook {
+        id: WebhookId::new(1, [1; 10]),
+        account: rig.account.parse().expect("an id"),
+        name: "old".parse().expect("a title"),
+        url: "https://169.254.169.254/latest".to_owned(),
+        events: ["devices-imported".to_owned()].into(),
+        created_at: rig.now(),
+    };
+    let id = webhook.id.to_string();
+    rig.ledger().transact(AddWebhook { webhook, by: By::system(rig.now()) }).await.expect("added");
+    let _running = Running::start(&rig);
+    import(&rig, "a").await;
+    until(&rig, &id, |progress| progress["given_up"] == 1).await;
+    let letters = rig.get(&format!("/webhooks/{id}/dead_letters")).await;
+    let why = "169.254.169.254 is in 169.254.0.0/16, which outbound.denied_networks in muster.toml denies";
+    assert_eq!((&letters[0]["attempts"], &letters[0]["why"]), (&json!(1), &json!(why)));
+    let test = rig.post(&format!("/webhooks/{id}/test"), json!({})).await;
+    assert_eq!((&test["delivered"], &test["why"]), (&json!(false), &json!(why)));
 }
 
 #[tokio::test]
@@ -266,6 +293,8 @@ async fn addresses_and_events_are_checked_and_webhooks_are_few() {
         "http://127.0.0.1.example.com/",
         "https://user:secret@example.com/",
         "https://example.com/#part",
+        "https://169.254.169.254/latest",
+        "https://[::ffff:169.254.169.254]/latest",
         &format!("https://example.com/{}", "x".repeat(2_048)),
     ] {
         let body = json!({ "name": "x", "url": wrong }).to_string();

@@ -12,9 +12,10 @@ use muster_store::record::{Change, DeadLetter, Webhook};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{BATCH_MAX, Failed, Letter};
+use super::{BATCH_MAX, Letter};
 use crate::Api;
 use crate::error::ApiError;
+use crate::outbound::Failed;
 
 /// How far behind a receiver may be, in changes; beyond, it is told so and goes on with the newest.
 const LAG_MAX: u64 = 100_000;
@@ -179,7 +180,12 @@ impl Follower {
                 Ok(_) => return Some(Delivered::Taken),
                 Err(failed) => failed,
             };
-            match pauses.next() {
+            let again = match failed {
+                // What the operator denies stays so; he sees it the sooner.
+                Failed::Denied(_) => None,
+                _ => pauses.next(),
+            };
+            match again {
                 Some(span) => pause(span, &self.stop).await,
                 None => {
                     tracing::warn!(webhook = %self.webhook.id, %failed, "a delivery was given up");

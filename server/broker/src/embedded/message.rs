@@ -95,6 +95,11 @@ pub(crate) mod qos {
 
 #[cfg(test)]
 mod tests {
+    use muster_policy::access::Above;
+    use muster_policy::identity::{CaId, Fingerprint, Serial};
+    use muster_policy::mqtt::Sender;
+    use muster_policy::name::DeviceId;
+
     use super::*;
 
     #[test]
@@ -104,5 +109,27 @@ mod tests {
         let octets = rmp_serde::to_vec(&before).expect("written");
         let message: Message = rmp_serde::from_slice(&octets).expect("read");
         assert_eq!((&*message.topic, message.author), ("a", Author::Unknown));
+    }
+
+    /// A sender as it was kept before the CAs above it were: the same, but for its last field.
+    #[derive(Serialize)]
+    enum Before {
+        Holder((DeviceId, CaId, Serial, Fingerprint)),
+    }
+
+    #[test]
+    fn an_author_is_read_as_it_was_kept_and_as_it_was_before_the_cas_above_it_were_kept() {
+        let (device, ca) = ("meter-1".parse::<DeviceId>().expect("an id"), CaId::from_bytes([1; 16]));
+        let (serial, fingerprint) =
+            (Serial::from_bytes(&[7]).expect("a serial"), Fingerprint::from_bytes([2; 32]));
+        let before = Before::Holder((device.clone(), ca, serial, fingerprint));
+        let mut sender = Sender { device, ca, serial, fingerprint, above: Vec::new() };
+        let octets = rmp_serde::to_vec(&before).expect("written");
+        let read: Author = rmp_serde::from_slice(&octets).expect("read");
+        assert_eq!(read, Author::Holder(Box::new(sender.clone())));
+        sender.above.push(Above { ca, serial, fingerprint });
+        let author = Author::Holder(Box::new(sender));
+        let octets = rmp_serde::to_vec(&author).expect("written");
+        assert_eq!(rmp_serde::from_slice::<Author>(&octets).expect("read"), author);
     }
 }

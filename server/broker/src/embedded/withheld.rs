@@ -91,6 +91,7 @@ mod tests {
             serial: Serial::from_bytes(&u32::try_from(number + 1).expect("small").to_be_bytes())
                 .expect("a serial"),
             fingerprint: Fingerprint::from_bytes([1; 32]),
+            above: Vec::new(),
         };
         Message {
             topic: format!("a/{number}").into(),

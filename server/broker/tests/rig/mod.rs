@@ -39,6 +39,7 @@ pub fn holder(device: &str, groups: &[&str]) -> Arc<Holder> {
         anchor: CaId::from_bytes([2; 16]),
         serial: Serial::from_bytes(&[1, 2, 3]).expect("a serial"),
         fingerprint: Fingerprint::from_bytes([3; 32]),
+        above: Vec::new(),
         device: device.parse().expect("a device id"),
         groups: groups.iter().map(|group| (*group).to_owned()).collect::<BTreeSet<_>>(),
         not_after: UnixTime::from_secs(1_900_000_000),

@@ -21,7 +21,7 @@ fn ca() -> &'static Issuer {
 }
 
 fn take(der: &[u8]) -> Result<ForeignCrl, ForeignCrlError> {
-    read(der, ca().certificate(), NOW)
+    read(der, ca().certificate(), None, NOW)
 }
 
 /// A list of version 2 with these entries and list extensions, each given whole.
@@ -104,7 +104,7 @@ fn what_is_not_a_full_list_of_this_ca_is_refused() {
         (list(b"", &[&number, &extension(&DELTA_INDICATOR, true, &[2, 1, 1])]), |e| *e == Error::Delta),
         (list(b"", &[&number, &scope(&[0x84, 1, 0xff])]), |error| *error == Error::Indirect),
         (list(b"", &[&number, &scope(&[0xa0, 5, 0xa0, 3, 0x86, 1, b'u'])]), |error| {
-            *error == Error::Partial("one distribution point")
+            *error == Error::Point { found: "u".to_owned() }
         }),
         (list(b"", &[&number, &scope(&[0x82, 1, 0xff])]), |error| matches!(error, Error::Partial(_))),
         (list(b"", &[&number, &scope(&[0x85, 1, 0xff])]), |error| matches!(error, Error::Partial(_))),
@@ -124,18 +124,43 @@ fn what_is_not_a_full_list_of_this_ca_is_refused() {
     assert!(take(&list(b"", &[&numbered(&[0])])).expect("number 0").number.is_empty());
 }
 
+/// Some CAs name the point in lists that are complete; two of them would be parts.
+#[test]
+fn a_list_of_a_distribution_point_is_taken_at_somebody_s_word_for_that_point() {
+    let at = |scope: &[u8]| {
+        let scope = tlv::element(tlv::SEQUENCE, &[scope]);
+        list(b"", &[&numbered(&[1]), &extension(&DISTRIBUTION_POINT, true, &scope)])
+    };
+    // fullName: the URIs u and v, in any order; nameRelativeToCRLIssuer.
+    let (both, relative) = ([0xa0, 8, 0xa0, 6, 0x86, 1, b'u', 0x86, 1, b'v'], [0xa0, 4, 0xa1, 2, 0x31, 0]);
+    let read = |der: &[u8], point| read(der, ca().certificate(), point, NOW);
+    for point in ["u", "v"] {
+        read(&at(&both), Some(point)).expect("the point that was named");
+    }
+    for point in [None, Some("w"), Some(""), Some("uv")] {
+        let refused = read(&at(&both), point).expect_err("another point");
+        assert_eq!(refused, ForeignCrlError::Point { found: "u".to_owned() });
+    }
+    read(&at(&relative), Some("u")).expect_err("of no URI");
+    // The word is about the point alone.
+    let some_reasons = [&both[..], &[0x83, 2, 0, 0x80]].concat();
+    assert!(matches!(read(&at(&some_reasons), Some("u")), Err(ForeignCrlError::Partial(_))));
+    // And a list without any is complete as ever.
+    read(&list(b"", &[&numbered(&[1])]), Some("u")).expect("complete");
+}
+
 #[test]
 fn a_list_of_another_ca_or_another_time_is_refused() {
     let der = ca().sign_crl(&settings(1), [revoked(7)]).expect("signs");
-    let read_at = |now| read(&der, ca().certificate(), now);
+    let read_at = |now| read(&der, ca().certificate(), None, now);
     let next_update = NOW.plus(DAY);
     assert_eq!(read_at(next_update), Err(ForeignCrlError::Ended { next_update }));
     assert_eq!(read_at(NOW.minus(DAY)), Err(ForeignCrlError::Future { this_update: NOW }));
     // The same name, another key.
     let twin = fixtures::issuing(fixtures::account_root(), crate::authority::Purpose::Devices);
-    assert_eq!(read(&der, twin.certificate(), NOW), Err(ForeignCrlError::WrongSignature));
+    assert_eq!(read(&der, twin.certificate(), None, NOW), Err(ForeignCrlError::WrongSignature));
     let root = fixtures::account_root().certificate();
-    assert!(matches!(read(&der, root, NOW), Err(ForeignCrlError::WrongIssuer { .. })));
+    assert!(matches!(read(&der, root, None, NOW), Err(ForeignCrlError::WrongIssuer { .. })));
     let mut spoilt = der.clone();
     // The last octet of the name of the reason: still well-formed.
     let place = der.windows(3).rposition(|octets| octets == [0x0a, 1, 1]).expect("a reason");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use muster_policy::host::{DefaultCas, HostMode, MinTls, Protocol, WhenStale};
 use muster_policy::identity::ZoneId;
+use muster_policy::network::DeniedNetworks;
 use proptest::prelude::*;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::RootCertStore;
@@ -30,7 +31,11 @@ fn maker() -> DoorMaker {
             examiner: Arc::new(examiner),
             clock: Clock::system(),
         },
-        origins: OriginMaker { provider, machine_roots: Arc::new(RootCertStore::empty()) },
+        origins: OriginMaker {
+            provider,
+            machine_roots: Arc::new(RootCertStore::empty()),
+            denied: DeniedNetworks::default(),
+        },
     }
 }
 

@@ -18,10 +18,11 @@ use http::uri::{Authority, Scheme};
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use muster_departure::Departure;
 use muster_policy::name::Hostname;
+use muster_policy::network::DeniedNetworks;
 use muster_policy::reason::Reason;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -55,6 +56,8 @@ pub(crate) struct OriginMaker {
     pub(crate) provider: Arc<CryptoProvider>,
     /// The CAs that the machine trusts.
     pub(crate) machine_roots: Arc<RootCertStore>,
+    /// Where no connection is made to.
+    pub(crate) denied: DeniedNetworks,
 }
 
 impl OriginMaker {
@@ -89,6 +92,7 @@ impl OriginMaker {
             identify: tls.identify && tls.identity.is_none(),
             account: Arc::clone(account),
             provider: Arc::clone(&self.provider),
+            denied: self.denied.clone(),
             client: OnceLock::new(),
             turn: AtomicUsize::new(0),
         })
@@ -104,12 +108,13 @@ pub(crate) struct Origins {
     identify: bool,
     account: Arc<Account>,
     provider: Arc<CryptoProvider>,
+    denied: DeniedNetworks,
     /// Made by the first request: most hostnames of a large edge are asleep.
     client: OnceLock<OriginClient>,
     turn: AtomicUsize,
 }
 
-type OriginClient = Client<HttpsConnector<HttpConnector>, RequestBody>;
+type OriginClient = Client<HttpsConnector<Departure>, RequestBody>;
 
 /// Where an origin is.
 struct Endpoint {
@@ -155,6 +160,7 @@ impl Origins {
             identify: self.identify,
             account: Arc::clone(account),
             provider: Arc::clone(&self.provider),
+            denied: self.denied.clone(),
             client: OnceLock::new(),
             turn: AtomicUsize::new(0),
         })
@@ -233,8 +239,8 @@ impl Origins {
             Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(key)))),
             None => builder.with_no_client_auth(),
         };
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
+        let mut departure = Departure::new(self.denied.clone());
+        let connector = departure.tcp();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_keepalive(Some(KEEPALIVE_IDLE));
@@ -256,7 +262,7 @@ impl Origins {
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(POOL_MAX_IDLE)
             .http1_max_buf_size(HEAD_MAX_BYTES)
-            .build(https.enable_http1().wrap_connector(connector)))
+            .build(https.enable_http1().wrap_connector(departure)))
     }
 }
 

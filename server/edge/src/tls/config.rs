@@ -24,6 +24,8 @@ use crate::snapshot::TlsIdentity;
 pub(crate) const ALPN_H2: &[u8] = b"h2";
 /// RFC 7301 §6.
 pub(crate) const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
+/// RFC 7301 §6.
+pub(crate) const ALPN_HTTP_1_0: &[u8] = b"http/1.0";
 /// The registered id of MQTT (IANA, TLS ALPN protocol ids).
 pub(crate) const ALPN_MQTT: &[u8] = b"mqtt";
 
@@ -117,8 +119,8 @@ impl ConfigMaker {
 fn protocols(rule: &HostRule, kind: ListenerKind) -> Vec<&'static [u8]> {
     let speaks = |protocol| rule.protocols.contains(&protocol);
     match (kind, speaks(Protocol::Https), speaks(Protocol::Mqtt)) {
-        (ListenerKind::Https, true, true) => vec![ALPN_H2, ALPN_HTTP_1_1, ALPN_MQTT],
-        (ListenerKind::Https, true, false) => vec![ALPN_H2, ALPN_HTTP_1_1],
+        (ListenerKind::Https, true, true) => vec![ALPN_H2, ALPN_HTTP_1_1, ALPN_HTTP_1_0, ALPN_MQTT],
+        (ListenerKind::Https, true, false) => vec![ALPN_H2, ALPN_HTTP_1_1, ALPN_HTTP_1_0],
         // HTTP/1.1 for WebSockets that carry MQTT.
         (ListenerKind::Https, false, true) => vec![ALPN_MQTT, ALPN_HTTP_1_1],
         (ListenerKind::Mqtt, _, true) => vec![ALPN_MQTT],

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use muster_policy::access::Holder;
+use muster_policy::access::{Above, Holder};
 use muster_policy::identity::{CaId, Fingerprint, Serial};
 use muster_policy::reason::Reason;
 use muster_policy::time::UnixTime;
@@ -25,7 +25,7 @@ use super::anchors::{AnchorSet, IssuerFacts};
 use crate::clock::to_pki;
 use crate::identity::{Leaf, fingerprint, key_within_bounds, parse};
 use crate::snapshot::CertificateKey;
-use crate::standing::{Leaf as Judged, Standing};
+use crate::standing::{Standing, judged};
 
 /// A leaf and three CAs: more than any device PKI has.
 const CHAIN_MAX_CERTIFICATES: usize = 4;
@@ -37,8 +37,6 @@ const CHAIN_MAX_BYTES: usize = 16 * 1024;
 pub(crate) struct Verified {
     pub(crate) leaf: Leaf,
     pub(crate) key: CertificateKey,
-    /// All CAs that share name and key with the issuer, if it is not the only one.
-    twins: Vec<CaId>,
     /// The CAs between leaf and anchor, as certificates of those above them; they can be revoked too.
     above: Vec<Above>,
     /// The CA whose anchor it was verified with.
@@ -52,25 +50,17 @@ pub(crate) struct Verified {
     pub(crate) path: Vec<CertificateDer<'static>>,
 }
 
-/// A CA of a path, as a certificate of the CA above it.
-#[derive(Debug)]
-struct Above {
-    key: CertificateKey,
-    fingerprint: Fingerprint,
-    twins: Vec<CaId>,
-}
-
-impl Above {
-    fn judged(&self) -> Judged<'_> {
-        Judged { key: self.key, fingerprint: self.fingerprint, twins: &self.twins }
-    }
-}
-
 impl Verified {
-    /// The leaf and the CAs above it, by what they can be revoked by.
-    fn judged(&self) -> impl Iterator<Item = Judged<'_>> {
-        let leaf = Judged { key: self.key, fingerprint: self.leaf.fingerprint, twins: &self.twins };
-        core::iter::once(leaf).chain(self.above.iter().map(Above::judged))
+    /// Whether nothing is held against the leaf or a CA above it.
+    fn hold_up(&self, anchors: &AnchorSet, standing: &Standing, now: UnixTime) -> Result<(), Reason> {
+        let all = judged(self.key, self.leaf.fingerprint, &self.above, &anchors.issuers);
+        if all.clone().any(|judged| standing.is_revoked(&judged)) {
+            return Err(Reason::CertificateRevoked);
+        }
+        if all.clone().any(|judged| standing.is_closed(&judged, now)) {
+            return Err(Reason::CrlStale);
+        }
+        Ok(())
     }
 
     /// The holder, without what is known of its device.
@@ -81,6 +71,7 @@ impl Verified {
             anchor: self.anchor,
             serial: self.leaf.serial,
             fingerprint: self.leaf.fingerprint,
+            above: self.above.clone(),
             device: self.leaf.device.clone(),
             groups: std::collections::BTreeSet::new(),
             not_after: self.valid_until,
@@ -117,13 +108,7 @@ impl Examiner {
         now: UnixTime,
     ) -> Result<Arc<Verified>, Reason> {
         let verified = self.chain(anchors, leaf, intermediates, now)?;
-        let standing = self.standing.load();
-        if verified.judged().any(|judged| standing.is_revoked(&judged)) {
-            return Err(Reason::CertificateRevoked);
-        }
-        if verified.judged().any(|judged| standing.is_closed(&judged, now)) {
-            return Err(Reason::CrlStale);
-        }
+        verified.hold_up(anchors, &self.standing.load(), now)?;
         Ok(verified)
     }
 
@@ -189,7 +174,6 @@ fn verify(
     Ok(Verified {
         above: above(anchors, &path, span.anchor)?,
         key: CertificateKey { ca: issuer.unwrap_or(span.anchor), serial: read.serial },
-        twins: issuer.map(|issuer| anchors.issuers.twins(issuer).to_vec()).unwrap_or_default(),
         anchor: span.anchor,
         valid_from: span.from.max(read.not_before),
         valid_until: span.until.min(read.not_after),
@@ -227,8 +211,7 @@ fn above(anchors: &AnchorSet, path: &VerifiedPath<'_>, anchor: CaId) -> Result<V
         };
         let serial = Serial::from_bytes(parse(der)?.raw_serial());
         let (Some(ca), Ok(serial)) = (issuer, serial) else { continue };
-        let twins = anchors.issuers.twins(ca).to_vec();
-        above.push(Above { key: CertificateKey { ca, serial }, fingerprint: fingerprint(der), twins });
+        above.push(Above { ca, serial, fingerprint: fingerprint(der) });
     }
     Ok(above)
 }

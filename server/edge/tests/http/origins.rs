@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use muster_edge::{Event, OriginTls, SecretKey, TlsIdentity};
 use muster_policy::host::{HostMode, Protocol};
+use muster_policy::network::Network;
 use muster_policy::reason::Reason;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -31,6 +32,20 @@ async fn an_origin_that_is_away_is_named_and_its_peers_take_over() {
     rig.tell(vec![Event::Host(Box::new(entry))]);
     let answer = rig.get("away.example.com", None).await.expect("answered");
     assert_eq!((answer.status.as_u16(), answer.reason()), (502, "origin_missing"));
+}
+
+#[tokio::test]
+async fn no_origin_is_reached_in_a_network_that_is_denied() {
+    let networks = ["127.0.0.0/8", "::1"].map(|text| text.parse::<Network>().expect("a network"));
+    let rig = Rig::with(|_| {}, |config| config.denied_networks = networks.into_iter().collect()).await;
+    let port = rig.origin.port();
+    let mut entry = host(&rig.server_ca, "denied.example.com", HostMode::Off, Protocol::Https, rig.origin);
+    for origin in ["127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]"] {
+        entry.rule.origins = vec![format!("http://{origin}:{port}")];
+        rig.tell(vec![Event::Host(Box::new(entry.clone()))]);
+        let answer = rig.get("denied.example.com", None).await.expect("answered");
+        assert_eq!((answer.status.as_u16(), answer.reason()), (502, "origin_unreachable"), "{origin}");
+    }
 }
 
 #[tokio::test]

@@ -196,9 +196,11 @@ async fn a_client_of_another_protocol_gets_no_answer_in_ours() {
     let (https, mqtt) = (bench.rig.https.to_string(), bench.rig.mqtt.to_string());
     for (address, name, offered, agreed) in [
         (&https, "api.example.com", "ftp", None),
-        (&https, "api.example.com", "smtp,imap,pop3,acme-tls/1,h3,http/1.0", None),
+        (&https, "api.example.com", "smtp,imap,pop3,acme-tls/1,h3,http/0.9", None),
         (&https, "api.example.com", "mqtt", None),
         (&https, "api.example.com", "ftp,http/1.1", Some("http/1.1")),
+        (&https, "api.example.com", "ftp,http/1.0", Some("http/1.0")),
+        (&https, "mqtt.example.com", "http/1.0", None),
         (&https, "mqtt.example.com", "mqtt", Some("mqtt")),
         (&https, "mqtt.example.com", "h2", None),
         (&mqtt, "mqtt.example.com", "mqtt", Some("mqtt")),

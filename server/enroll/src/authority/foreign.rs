@@ -15,6 +15,8 @@ pub struct ListOrigin {
     pub source: ListSource,
     /// Who.
     pub by: By,
+    /// The distribution point that the CA's complete list may name (RFC 5280 §5.2.5).
+    pub point: Option<String>,
 }
 
 /// A list that was read and checked, and is not taken yet.
@@ -29,7 +31,12 @@ impl Authority {
     ///
     /// # Errors
     /// When the CA is not known or has its key here, and for whatever is wrong with the list.
-    pub async fn try_list(&self, ca: CaId, octets: Vec<u8>) -> Result<ListTrial, AuthorityError> {
+    pub async fn try_list(
+        &self,
+        ca: CaId,
+        octets: Vec<u8>,
+        point: Option<String>,
+    ) -> Result<ListTrial, AuthorityError> {
         let found = self.ledger.reader()?.ca(ca)?.filter(|found| found.account == self.account);
         let found = found.ok_or(AuthorityError::Rejected(Rejected::CaUnknown))?;
         if found.key_file.is_some() {
@@ -39,8 +46,10 @@ impl Authority {
             .map_err(|error| AuthorityError::Issuer { ca, error: error.into() })?;
         let now = self.clock.now();
         // The largest takes some 100 ms of one core; other tasks must not wait for it.
-        let read = tokio::task::spawn_blocking(move || foreign_crl::read(&octets, &certificate, now)).await;
-        let crl = read.map_err(|error| AuthorityError::Ledger(error.to_string()))??;
+        let read = move || foreign_crl::read(&octets, &certificate, point.as_deref(), now);
+        let crl = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|error| AuthorityError::Ledger(error.to_string()))??;
         Ok(ListTrial { ca, crl })
     }
 

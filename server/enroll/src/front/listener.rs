@@ -154,8 +154,6 @@ impl Shared {
         H: Fn(TlsStream<TcpStream>, SocketAddr) -> F,
         F: Future<Output = ()>,
     {
-        // An answer is one small write; without this the last segment would wait for an ACK.
-        let _ = stream.set_nodelay(true);
         match self.handshake(stream, peer).await {
             Ok(tls) => {
                 let _open = self.metrics.connection_opened();

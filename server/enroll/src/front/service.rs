@@ -15,6 +15,7 @@ use muster_ca::csr::Csr;
 use muster_policy::name::{DeviceId, Label};
 use muster_policy::profile::{ChannelBinding, Profile};
 use muster_policy::reason::{Fault, Reason, Refusal};
+use muster_store::Reader;
 use subtle::ConstantTimeEq;
 use tracing::Instrument as _;
 
@@ -93,7 +94,8 @@ impl EstService {
         connection: &Connection,
     ) -> Result<Answer, Refused> {
         self.registrar.admission().admit_source(connection.source)?;
-        let profile = self.profile(path.label.as_ref())?;
+        let reader = self.registrar.reader()?;
+        let profile = self.profile(&reader, path.label.as_ref())?;
         let lines = lines_for(request.headers(), &profile);
         match path.operation {
             Operation::CaCerts => {
@@ -109,14 +111,17 @@ impl EstService {
                 Err(Refusal::new(Reason::ServerKeygenOff, "/").into())
             }
             Operation::SimpleEnroll | Operation::SimpleReenroll | Operation::ServerKeygen => {
-                self.enroll(path.operation, profile, lines, request, connection).await
+                let proof = self.prove(&reader, path.operation, request.headers(), connection)?;
+                // The body may be long in coming, and a snapshot keeps old pages from being used again.
+                drop(reader);
+                self.enroll(path.operation, profile, lines, request, connection, proof).await
             }
         }
     }
 
-    fn profile(&self, label: Option<&Label>) -> Result<Profile, Refused> {
+    fn profile(&self, reader: &Reader, label: Option<&Label>) -> Result<Profile, Refused> {
         let label = label.unwrap_or_else(|| self.registrar.default_profile());
-        let profile = self.registrar.profile(label)?;
+        let profile = self.registrar.profile_in(reader, label)?;
         profile.ok_or_else(|| Refusal::new(Reason::ProfileUnknown, "/path/label").with_detail(label).into())
     }
 
@@ -127,8 +132,8 @@ impl EstService {
         lines: Lines,
         request: Request<Incoming>,
         connection: &Connection,
+        proof: Proof,
     ) -> Result<Answer, Refused> {
-        let proof = self.prove(operation, request.headers(), connection)?;
         let device = proof.device().cloned();
         self.enroll_proven(operation, profile, lines, request, connection, proof)
             .await
@@ -186,16 +191,16 @@ impl EstService {
     /// Settles who asks; wrong credentials are counted against the address, right ones never are.
     fn prove(
         &self,
+        reader: &Reader,
         operation: Operation,
         headers: &HeaderMap,
         connection: &Connection,
     ) -> Result<Proof, Refused> {
-        let reader = self.registrar.reader()?;
         let trust = self.registrar.authority().trust();
-        let presentation = judge(&connection.tls, &connection.path, &trust, &reader, self.registrar.now())?;
+        let presentation = judge(&connection.tls, &connection.path, &trust, reader, self.registrar.now())?;
         let proof = match operation {
             Operation::SimpleReenroll => prove_renewal(presentation),
-            _ => prove_first(Presented::from_headers(headers), presentation, trust.account, &reader)?,
+            _ => prove_first(Presented::from_headers(headers), presentation, trust.account, reader)?,
         };
         if let Err(refusal) = &proof
             && refusal.reason.fault() == Fault::Authentication

@@ -23,8 +23,9 @@ const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 pub(crate) const EXPORTER_BYTES: usize = 32;
 /// A leaf and three CAs: more than any device PKI has, and a bound on the work of judging a chain.
 const PRESENTED_MAX_CERTIFICATES: usize = 4;
-/// RFC 7301 §6: the one protocol that is spoken here.
-const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
+/// RFC 7301 §6: the protocols that are spoken here, the preferred one first. A client that asks for HTTP/1.0 may say so
+/// here, and has no other way then.
+const ALPN: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
 
 /// The TLS configuration of the EST listener for one server certificate.
 ///
@@ -44,7 +45,7 @@ pub fn server_config(certified_key: Arc<CertifiedKey>) -> Result<ServerConfig, E
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.ignore_client_order = true;
-    config.alpn_protocols = vec![ALPN_HTTP_1_1.to_vec()];
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
     Ok(config)
 }
 

@@ -89,6 +89,9 @@ pub struct CrlSourceArgs {
     /// What the CA's certificates are worth once its CRL is past its end.
     #[arg(long, value_parser = ["closed", "open"])]
     pub when_stale: Option<String>,
+    /// The distribution point that the CA's CRL names, where that CRL is complete and no part of several; `` for none.
+    #[arg(long, value_name = "URI")]
+    pub distribution_point: Option<String>,
 }
 
 /// What an imported CA is for.

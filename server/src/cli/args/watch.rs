@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::PageArgs;
 
-/// Live connections at the edge.
+/// Live connections at the edges.
 #[derive(Debug, Subcommand)]
 pub enum ConnectionCommand {
     /// List who is connected, newest first; needs the running server.
@@ -18,6 +18,9 @@ pub enum ConnectionCommand {
         /// Only to this hostname.
         #[arg(long)]
         host: Option<String>,
+        /// Only to this edge.
+        #[arg(long)]
+        edge: Option<String>,
         /// Which page.
         #[command(flatten)]
         page: PageArgs,
@@ -30,7 +33,7 @@ pub enum ConnectionCommand {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = true)]
 pub struct CloseArgs {
-    /// The one of this number, as `connection list` shows it.
+    /// The one of this number, as `connection list` shows it; with --edge where there are several.
     pub number: Option<u64>,
     /// Those of this device.
     #[arg(long)]
@@ -41,6 +44,9 @@ pub struct CloseArgs {
     /// Those to this hostname.
     #[arg(long)]
     pub host: Option<String>,
+    /// Those to this edge.
+    #[arg(long)]
+    pub edge: Option<String>,
 }
 
 /// The change log.

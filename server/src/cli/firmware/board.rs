@@ -29,7 +29,7 @@ impl Board {
     /// What is known of it, if it is not emulated.
     pub(super) const fn silicon(self) -> Option<Silicon> {
         match self {
-            Self::Mps2An385 | Self::Mps2An386 => None,
+            Self::Mps2An385 | Self::Mps2An386 | Self::Mps2An505 => None,
             Self::Nrf52840Dk => Some(Silicon {
                 layout: &layout::NRF52840_DK,
                 chip: "nRF52840_xxAA",
@@ -87,6 +87,6 @@ mod tests {
     #[test]
     fn addresses_stay_where_devices_in_the_field_have_their_data() {
         let addresses = Board::value_variants().iter().map(|board| board.place().factory_address);
-        assert_eq!(addresses.collect::<Vec<_>>(), [0, 0, 0x000f_8000, 0x101f_8000]);
+        assert_eq!(addresses.collect::<Vec<_>>(), [0, 0, 0, 0x000f_8000, 0x101f_8000]);
     }
 }

@@ -7,8 +7,8 @@ use crate::act::{By, Rejected, audit};
 use crate::codec;
 use crate::keys;
 use crate::record::{
-    Action, Ca, CaRole, Certificate, ChangeKind, ForeignCa, ForeignList, ForeignListDer, ForeignName,
-    ForeignRevoked, ListSettings, Revocation, RevocationReason, Subjects,
+    Action, Ca, CaRole, Certificate, ChangeKind, Fetched, ForeignCa, ForeignList, ForeignListDer,
+    ForeignName, ForeignRevoked, ListFetch, ListSettings, ListSource, Revocation, RevocationReason, Subjects,
 };
 use crate::tables::{TableName, Tables};
 use crate::transaction::{Failed, Fault, Transaction};
@@ -67,6 +67,11 @@ impl Transaction for TakeList {
         }
         let names = self.merge(tables, &mut state)?;
         state.list = Some(self.list.clone());
+        if self.list.source == ListSource::Fetched {
+            let at = self.list.taken_at;
+            let fetch = ListFetch { at, outcome: Fetched::Taken, message: None, failures: 0 };
+            state.last_fetch = Some(fetch);
+        }
         let key = keys::ca(self.ca);
         tables.put(&key, &state)?;
         tables.put(&key, &self.der)?;
@@ -308,6 +313,33 @@ impl Transaction for SetListSettings {
         let subjects = subjects(self.account, self.ca, None);
         audit(tables, &self.by, Action::ListSettingsSet, subjects, Some(details))?;
         Ok(state)
+    }
+}
+
+/// Notes how a fetch of a CA's list went; one that was taken is noted by [`TakeList`].
+///
+/// It is in no log: nobody gets in or stays out by it.
+#[derive(Clone, Debug)]
+pub struct NoteFetch {
+    /// The owner.
+    pub account: AccountId,
+    /// The CA.
+    pub ca: CaId,
+    /// How it went.
+    pub fetch: ListFetch,
+}
+
+impl Transaction for NoteFetch {
+    const NAME: &'static str = "note_fetch";
+    type Output = ();
+    type Refused = Rejected;
+
+    fn apply(&self, tables: &mut Tables<'_>) -> Result<(), Failed<Rejected>> {
+        known(tables, self.account, self.ca)?;
+        let mut state = state(tables, self.ca)?;
+        state.last_fetch = Some(self.fetch.clone());
+        tables.put(&keys::ca(self.ca), &state)?;
+        Ok(())
     }
 }
 

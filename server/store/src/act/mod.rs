@@ -49,7 +49,7 @@ pub use devices::{
 };
 pub use documents::{RemoveDocument, SetDocument};
 pub use foreign::{
-    FOREIGN_BY_OPERATOR_MAX, FOREIGN_NAMES_MAX, ListTaken, Named, ReinstateNamed, RevokeNamed,
+    FOREIGN_BY_OPERATOR_MAX, FOREIGN_NAMES_MAX, ListTaken, Named, NoteFetch, ReinstateNamed, RevokeNamed,
     SetListSettings, TakeList,
 };
 pub use hosts::{RemoveHost, SetForwarding, SetHost};

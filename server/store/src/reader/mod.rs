@@ -11,6 +11,8 @@ mod log;
 pub(crate) mod page;
 mod point;
 
+use std::sync::{Arc, OnceLock};
+
 use redb::{ReadOnlyTable, ReadTransaction};
 
 use crate::codec;
@@ -22,32 +24,59 @@ pub use list::{CertificateFilter, DeviceFilter, TokenFilter};
 pub use log::AuditFilter;
 pub use page::{Cursor, CursorError, PER_PAGE_MAX, Page, Paging, SCAN_MAX, Total};
 
-/// A snapshot.
-pub struct Reader {
+/// A table of a snapshot.
+pub(crate) type SnapshotTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+/// What one redb transaction sees, and the tables that were looked into.
+pub(crate) struct Snapshot {
     transaction: ReadTransaction,
+    tables: [OnceLock<SnapshotTable>; TableName::COUNT],
 }
 
-impl Reader {
+impl Snapshot {
     pub(crate) const fn new(transaction: ReadTransaction) -> Self {
-        Self { transaction }
+        Self { transaction, tables: [const { OnceLock::new() }; TableName::COUNT] }
     }
 
-    pub(crate) fn table(
-        &self,
-        table: TableName,
-    ) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>, Fault> {
+    fn open(&self, table: TableName) -> Result<SnapshotTable, Fault> {
         Ok(self.transaction.open_table(table.definition())?)
     }
 
+    fn table(&self, table: TableName) -> Result<&SnapshotTable, Fault> {
+        let slot = self.tables.get(table.slot()).ok_or(Fault::NotOpen)?;
+        match slot.get() {
+            Some(open) => Ok(open),
+            None => {
+                let open = self.open(table)?;
+                Ok(slot.get_or_init(|| open))
+            }
+        }
+    }
+}
+
+/// A snapshot of everything at one moment.
+pub struct Reader {
+    snapshot: Arc<Snapshot>,
+}
+
+impl Reader {
+    pub(crate) const fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self { snapshot }
+    }
+
+    pub(crate) fn table(&self, table: TableName) -> Result<SnapshotTable, Fault> {
+        self.snapshot.open(table)
+    }
+
     fn get<R: Record>(&self, key: &[u8]) -> Result<Option<R>, Fault> {
-        match self.table(R::TABLE)?.get(key)? {
+        match self.snapshot.table(R::TABLE)?.get(key)? {
             Some(value) => codec::decode(R::TABLE, value.value()).map(Some),
             None => Ok(None),
         }
     }
 
     fn get_raw(&self, table: TableName, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        Ok(self.table(table)?.get(key)?.map(|value| value.value().to_vec()))
+        Ok(self.snapshot.table(table)?.get(key)?.map(|value| value.value().to_vec()))
     }
 
     /// Every record of a table that is small by nature, in the order of its keys.

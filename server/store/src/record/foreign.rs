@@ -91,6 +91,9 @@ pub struct ListSettings {
     pub every_s: u32,
     /// What hostnames do with its certificates when the list is past its end.
     pub when_stale: WhenStale,
+    /// The distribution point that its complete list names, if it names one (RFC 5280 §5.2.5).
+    #[serde(default)]
+    pub point: Option<String>,
 }
 
 /// The newest list of a CA whose key is elsewhere, without the list itself.
@@ -112,6 +115,33 @@ pub struct ForeignList {
     pub taken_at: UnixTime,
 }
 
+/// How a fetch of a CA's list ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Fetched {
+    /// There was none that could be taken.
+    Failed,
+    /// A new list was taken.
+    Taken,
+    /// It is the list that is known.
+    Unchanged,
+}
+
+/// A fetch of a CA's list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct ListFetch {
+    /// When it began.
+    pub at: UnixTime,
+    /// How it ended.
+    pub outcome: Fetched,
+    /// Why it failed.
+    pub message: Option<String>,
+    /// How many failed since one was good.
+    pub failures: u32,
+}
+
 /// What is known of the revocations of a CA beside those of certificates issued here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignCa {
@@ -123,6 +153,9 @@ pub struct ForeignCa {
     pub revoked: u64,
     /// How many of them an operator revoked.
     pub by_operator: u64,
+    /// The last fetch of its list that was stored; one that changed nothing need not be.
+    #[serde(default)]
+    pub last_fetch: Option<ListFetch>,
 }
 
 impl ForeignCa {

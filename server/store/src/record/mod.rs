@@ -32,7 +32,8 @@ pub use change::{Change, ChangeKind};
 pub use device::{DEVICE_GROUPS_MAX, DEVICE_LABELS_MAX, DEVICE_TEXT_MAX_BYTES, Device, DeviceTextError};
 pub use document::{Document, DocumentKind};
 pub use foreign::{
-    ForeignCa, ForeignList, ForeignListDer, ForeignName, ForeignRevoked, ListSettings, ListSource,
+    Fetched, ForeignCa, ForeignList, ForeignListDer, ForeignName, ForeignRevoked, ListFetch, ListSettings,
+    ListSource,
 };
 pub use host::{Host, OriginTls};
 pub use idempotency::KeyedRequest;

@@ -6,13 +6,13 @@ use redb::Database;
 
 use super::*;
 use crate::act::{
-    FOREIGN_NAMES_MAX, ListTaken, Named, ReinstateNamed, Rejected, RemoveCa, RevokeNamed, SetListSettings,
-    TakeList,
+    FOREIGN_NAMES_MAX, ListTaken, Named, NoteFetch, ReinstateNamed, Rejected, RemoveCa, RevokeNamed,
+    SetListSettings, TakeList,
 };
 use crate::reader::Paging;
 use crate::record::{
-    ChangeKind, ForeignList, ForeignListDer, ForeignName, ForeignRevoked, ListSettings, ListSource,
-    Revocation, RevocationReason,
+    ChangeKind, Fetched, ForeignCa, ForeignList, ForeignListDer, ForeignName, ForeignRevoked, ListFetch,
+    ListSettings, ListSource, Revocation, RevocationReason,
 };
 use crate::tables::{META_SCHEMA, TableName, Tables};
 use crate::transaction::Transaction;
@@ -215,7 +215,7 @@ fn a_ca_closes_with_its_list_unless_it_is_set_open() {
     assert_eq!(known(&rig).closes_at(), None, "no list is expected");
     take(&rig, list(&rig, 1, []));
     assert_eq!(known(&rig).closes_at(), Some(rig.now.plus(Duration::from_secs(86_400))));
-    let settings = ListSettings { url: None, every_s: 60, when_stale: WhenStale::Open };
+    let settings = ListSettings { url: None, every_s: 60, when_stale: WhenStale::Open, point: None };
     let set = SetListSettings { account: ACCOUNT, ca: ELSEWHERE, settings, by: rig.by() };
     assert_eq!(rig.ledger().transact_blocking(set).expect("set").closes_at(), None);
     assert_eq!(newest(&rig), ChangeKind::ForeignListTaken(ELSEWHERE, Some(Vec::new())));
@@ -243,6 +243,33 @@ fn a_file_of_version_7_takes_lists_once_it_is_opened() {
     });
     rig.open();
     take(&rig, list(&rig, 1, [1]));
+    rig.check();
+}
+
+#[test]
+fn how_the_last_fetch_went_is_kept_and_changes_nothing_else() {
+    let mut rig = rig();
+    let mut first = list(&rig, 1, [1]);
+    first.list.source = ListSource::Fetched;
+    let taken = take(&rig, first).ca;
+    let good = ListFetch { at: rig.now, outcome: Fetched::Taken, message: None, failures: 0 };
+    assert_eq!(taken.last_fetch, Some(good));
+    rig.pass(Duration::from_secs(60));
+    let before = *rig.ledger().newest_change().borrow();
+    let message = Some("no CRL came within 30 seconds".to_owned());
+    let fetch = ListFetch { at: rig.now, outcome: Fetched::Failed, message, failures: 1 };
+    let note = |ca| NoteFetch { account: ACCOUNT, ca, fetch: fetch.clone() };
+    rig.ledger().transact_blocking(note(ELSEWHERE)).expect("noted");
+    assert_eq!(rejected(&rig, note(CaId::from_bytes([9; 16]))), Rejected::CaUnknown);
+    rig.close();
+    rig.open();
+    let kept = rig.ledger().reader().expect("open").foreign_ca(ELSEWHERE).expect("reads");
+    assert_eq!(kept, ForeignCa { last_fetch: Some(fetch), ..taken });
+    assert_eq!(*rig.ledger().newest_change().borrow(), before, "no follower is told");
+    // One that an operator uploads was not fetched.
+    take(&rig, list(&rig, 2, []));
+    let now = rig.ledger().reader().expect("open").foreign_ca(ELSEWHERE).expect("reads");
+    assert_eq!(now.last_fetch, kept.last_fetch);
     rig.check();
 }
 

@@ -42,6 +42,18 @@ fn a_certificate_is_found_by_id_serial_and_device() {
     rig.check();
 }
 
+/// Readers between two commits share a snapshot, which must not outlast them.
+#[test]
+fn a_reader_sees_what_was_answered_before_it_and_nothing_after() {
+    let rig = Rig::new();
+    let known = |reader: &crate::Reader| reader.device(ACCOUNT, &device("a")).expect("reads").is_some();
+    let (before, beside) = (rig.ledger().reader().expect("open"), rig.ledger().reader().expect("open"));
+    assert!(!known(&before));
+    rig.begin(begin(1, "a", rig.now)).expect("begins");
+    let after = rig.ledger().reader().expect("open");
+    assert!(known(&after) && !known(&before) && !known(&beside));
+}
+
 #[test]
 fn the_same_request_gets_the_same_certificate_inside_its_window() {
     let mut rig = Rig::new();
