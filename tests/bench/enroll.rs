@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tokio::task::JoinSet;
 
 use crate::client::{Connection, Exchange, Identity, roots};
@@ -40,17 +40,19 @@ pub(crate) struct Arguments {
     /// Rounds; the median counts.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Only the load on kept connections of Muster; for profilers.
-    #[arg(long)]
-    keep_alive_only: bool,
+    /// Only this load, on Muster alone; for profilers.
+    #[arg(long, value_enum)]
+    only: Option<Load>,
 }
 
 /// How requests are laid on connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Load {
     /// One request on each connection.
+    #[value(name = "new")]
     NewConnections,
     /// All requests of a client on one connection.
+    #[value(name = "kept")]
     KeepAlive,
 }
 
@@ -69,13 +71,13 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Goals> {
     drop(registrar);
     let muster = Server::muster(on_the_servers(program()?), &dir).await?;
     let trust = dir.join("ca.pem");
-    if arguments.keep_alive_only {
+    if let Some(load) = arguments.only {
         pin(processors::LOAD, std::process::id()).await?;
         let pid = muster.pid();
         println!("muster is process {pid}");
         for at_once in arguments.rounds() {
-            let work = clients(&devices, &trust, at_once, Load::KeepAlive, reenroll)?;
-            println!("keep-alive of {at_once}: {:.4} ms", measure(&muster, Load::KeepAlive, work).await?);
+            let work = clients(&devices, &trust, at_once, load, reenroll)?;
+            println!("{load:?} {at_once}: {:.4} ms", measure(&muster, load, work).await?);
         }
         muster.stop().await?;
         return Ok(Goals::Met);
