@@ -39,6 +39,8 @@ debian=(
     "nodejs /usr/bin/node"
     "node-mqtt /usr/share/nodejs/mqtt/package.json"
     "npm /usr/bin/npm"
+    "default-jdk-headless /usr/bin/javac"
+    "libbcpkix-java /usr/share/java/bcpkix.jar"
 )
 python=(cryptography==45.0.7 pyOpenSSL==25.3.0 acme2certifier==0.46.3 paho-mqtt==2.1.0
     cloudflare==5.9.0 schemathesis==4.32.5 standardwebhooks==1.1.0)

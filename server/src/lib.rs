@@ -20,6 +20,7 @@ pub mod est_tls;
 pub mod init;
 mod outbound;
 pub mod passphrase;
+mod plain_http;
 pub mod serve;
 pub mod server_tls;
 pub mod serving;

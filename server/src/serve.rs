@@ -33,6 +33,7 @@ use crate::est_tls::EstTls;
 use crate::init::{pem_of, reachable};
 use crate::outbound;
 use crate::passphrase;
+use crate::plain_http;
 use crate::serving::Serving;
 use crate::webhooks;
 
@@ -290,10 +291,10 @@ impl Server {
         if let Some(socket) = sockets.admin {
             tasks.spawn(muster_admin::deliver_webhooks(Arc::clone(&api), stop.clone()));
             tasks.spawn(muster_admin::fetch_lists(Arc::clone(&api), stop.clone()));
-            tasks.spawn(serve_http(socket, muster_admin::router(Arc::clone(&api)), stop.clone()));
+            tasks.spawn(plain_http::serve(socket, muster_admin::router(Arc::clone(&api)), stop.clone()));
         }
         if let Some(socket) = sockets.crl {
-            tasks.spawn(serve_http(socket, muster_admin::crl_router(Arc::clone(&api)), stop.clone()));
+            tasks.spawn(plain_http::serve(socket, muster_admin::crl_router(Arc::clone(&api)), stop.clone()));
         }
         tasks.spawn(upkeep(dir, Arc::clone(&registrar), est_tls, config, upkeep_now, stop.clone()));
         let writer = Arc::clone(&registrar);
@@ -376,7 +377,7 @@ impl EdgeServer {
     ) -> anyhow::Result<()> {
         let tasks = TaskTracker::new();
         if let Some(socket) = self.metrics {
-            tasks.spawn(serve_http(socket, muster_admin::figures_router(self.registry), stop.clone()));
+            tasks.spawn(plain_http::serve(socket, muster_admin::figures_router(self.registry), stop.clone()));
         }
         self.follower.run(self.https, self.mqtt, stop, ready).await?;
         tasks.close();
@@ -402,13 +403,6 @@ async fn serve_est(
     stop: CancellationToken,
 ) {
     muster_enroll::serve(socket, registrar, tls, limits, stop).await;
-}
-
-async fn serve_http(socket: TcpListener, router: axum::Router, stop: CancellationToken) {
-    let served = axum::serve(socket, router).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "an HTTP listener ended");
-    }
 }
 
 /// Looks after what ages: the TLS certificate, CRLs, old records, rate limits.

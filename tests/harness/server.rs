@@ -214,6 +214,11 @@ impl Server {
         self.est
     }
 
+    /// Where the admin API is.
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// A client of a hostname at the HTTPS edge, without a certificate.
     pub fn door(&self, host: &'static str) -> Est {
         Est::new(self.https, &self.ca_file()).named(host)

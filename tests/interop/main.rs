@@ -1,7 +1,7 @@
 //! Strangers' clients against our server, and our agent against a stranger's server. A tool that is missing
 //! fails its test; nothing is skipped.
 //!
-//! `tests/check.sh` installs them: openssl, curl, strongSwan, mosquitto, nginx, nats-server, Node and mqtt.js from Debian;
+//! `tests/check.sh` installs them: openssl, curl, strongSwan, mosquitto, nginx, nats-server, Node and mqtt.js, a JDK and Bouncy Castle from Debian;
 //! `cryptography`, `pyOpenSSL`, `paho-mqtt`, schemathesis, `standardwebhooks` and acme2certifier's EST handler from PyPI, in the interpreter that
 //! `MUSTER_TEST_PYTHON` names; the Cloudflare clients from npm, in the folder that
 //! `MUSTER_TEST_NODE_FOLDER` names; the crate est-ca is built when its test runs.
@@ -12,6 +12,7 @@ mod cloudflare;
 mod curl;
 mod edges;
 mod elsewhere;
+mod java;
 mod mqtt_clients;
 mod mqtt_edge;
 mod mqtt_upstream;

@@ -26,6 +26,7 @@ const DRAWN: [(&str, &[&str]); 14] = [
         "muster",
         &[
             "muster-policy",
+            "muster-arrival",
             "muster-ca",
             "muster-store",
             "muster-enroll",

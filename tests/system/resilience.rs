@@ -180,6 +180,42 @@ fn too_large_a_body_is_refused_before_it_is_sent() {
     assert_eq!(read_reply(&mut stream).expect("an answer").status, 401);
 }
 
+/// Many clients write head and body one after the other, and look for an answer when both are written.
+#[test]
+fn who_is_refused_in_the_midst_of_its_body_hears_why() {
+    let server = Server::start();
+    server.muster(&[
+        "host",
+        "set",
+        "api.example.test",
+        "--mode",
+        "request",
+        "--origin",
+        "http://127.0.0.1:9",
+    ]);
+    let est = server.est().connect().expect("connects");
+    assert_eq!(sent_slowly(est, "/.well-known/est/simpleenroll").status, 401);
+    let est = server.est().connect().expect("connects");
+    assert_eq!(sent_slowly(est, "/nothing").status, 404);
+    let edge = server.door("api.example.test").connect().expect("connects");
+    assert_eq!(sent_slowly(edge, "/").status, 421, "the host of the request is another");
+    let admin = TcpStream::connect(server.admin_address()).expect("connects");
+    assert_eq!(sent_slowly(admin, "/client/v4/accounts/x/muster/tokens").status, 401);
+}
+
+/// Sends a request whose body comes in pieces, whatever is said meanwhile; the answer.
+fn sent_slowly(mut stream: impl std::io::Read + std::io::Write, path: &str) -> Reply {
+    let piece = [b'A'; 1_000];
+    let length = 10 * piece.len();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("sent");
+    for _ in 0..10 {
+        std::thread::park_timeout(Duration::from_millis(20));
+        stream.write_all(&piece).expect("the other side still reads");
+    }
+    read_reply(&mut stream).expect("an answer")
+}
+
 #[test]
 fn what_began_before_the_stop_is_answered() {
     let mut server = Server::start();

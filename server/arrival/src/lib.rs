@@ -1,4 +1,4 @@
-//! What a TLS listener does about a peer before it knows who it is.
+//! What a listener does about a peer before it knows who it is, and when it is done with it.
 //!
 //! Strangers reach this code, as many as like to, so everything here is bounded and no source can take what all
 //! others need:
@@ -9,6 +9,7 @@
 //! * [`handshakes`]: how many handshakes go on at once, and how long each may take.
 //! * [`accept`]: what accept can fail with.
 //! * [`crypto`]: the order of the ciphers.
+//! * [`linger`]: the end of a connection whose peer is still sending.
 //!
 //! A package of its own, because the edge and enrollment have no arrow to each other and both stand at the same
 //! door. It knows no hostname, no certificate and no metric.
@@ -18,4 +19,5 @@ pub mod crypto;
 pub mod fair;
 pub mod handshakes;
 pub mod hello;
+pub mod linger;
 pub mod source;

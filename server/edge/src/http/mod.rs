@@ -19,9 +19,12 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use muster_arrival::linger::{Lingering, Sending};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::proxy::Visit;
@@ -63,16 +66,18 @@ pub(crate) async fn serve<S>(stream: S, version: Version, visit: Arc<Visit>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let sending = Sending::default();
     let handler = service_fn({
-        let visit = Arc::clone(&visit);
-        move |request| {
+        let (visit, sending) = (Arc::clone(&visit), sending.clone());
+        move |request: Request<Incoming>| {
+            sending.set(!request.body().is_end_stream());
             let visit = Arc::clone(&visit);
             async move { Ok::<_, core::convert::Infallible>(visit.answer(request).await) }
         }
     });
-    let io = TokioIo::new(stream);
     match version {
         Version::Http1 => {
+            let io = TokioIo::new(Lingering::new(stream, sending));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
@@ -83,6 +88,7 @@ where
             drive(connection, |connection| connection.graceful_shutdown(), &visit).await;
         }
         Version::Http2 => {
+            let io = TokioIo::new(stream);
             let connection = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(STREAMS_MAX)

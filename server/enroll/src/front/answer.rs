@@ -148,6 +148,13 @@ pub(crate) fn refusal(refusal: &Refusal, retry_after: Option<Duration>) -> Answe
     answer
 }
 
+/// The same with its head alone, which has the code.
+pub(crate) fn without_text(answer: Answer) -> Answer {
+    let mut answer = answer.map(|_| Full::default());
+    answer.headers_mut().remove(CONTENT_TYPE);
+    answer
+}
+
 /// No such path.
 pub(crate) fn not_found() -> Answer {
     answer(StatusCode::NOT_FOUND, TEXT, "There is no EST operation at this path.\n")

@@ -10,10 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use muster_arrival::linger::{Lingering, Sending};
 use muster_policy::reason::{Reason, Refusal};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -53,7 +54,10 @@ pub(crate) async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = Arc::new(connection);
+    let sending = Sending::default();
+    let stream = Lingering::new(stream, sending.clone());
     let handler = service_fn(move |request: Request<Incoming>| {
+        sending.set(!request.body().is_end_stream());
         let (service, connection) = (Arc::clone(&service), Arc::clone(&connection));
         async move { Ok::<_, core::convert::Infallible>(service.answer(request, &connection).await) }
     });

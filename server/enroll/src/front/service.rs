@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::header::{CONNECTION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Method, Request};
 use hyper::body::Incoming;
 use muster_ca::csr::Csr;
@@ -78,10 +78,15 @@ impl EstService {
             return answer::method_not_allowed(operation.allow());
         }
         let id = new_request_id();
+        let takes_no_text = takes_no_text(request.headers());
         let span = tracing::info_span!("est", request = id, operation = operation.as_str());
         let answer = match self.operate(path, request, connection).instrument(span).await {
             Ok(answer) => answer,
-            Err(refused) => self.refuse(operation, &refused, connection.source, &id),
+            Err(refused) => {
+                let answer = self.refuse(operation, &refused, connection.source, &id);
+                let is_challenge = refused.refusal.reason == Reason::CredentialsMissing;
+                if is_challenge && takes_no_text { answer::without_text(answer) } else { answer }
+            }
         };
         self.registrar.metrics().answered(operation, answer.status());
         answer::with_request_id(answer, &id)
@@ -227,6 +232,12 @@ impl EstService {
 /// Names a request in answer, log and audit; random, so that it tells nothing of others.
 fn new_request_id() -> String {
     random::<8>().unwrap_or_default().iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// Whether the client does not get past a challenge that has a text, as Bouncy Castle's (1.72), which gives no name. Its
+/// requests begin with a header that others send later.
+fn takes_no_text(headers: &HeaderMap) -> bool {
+    !headers.contains_key(USER_AGENT) && headers.keys().next() == Some(&CONNECTION)
 }
 
 /// RFC 9110 §9.3.2: a HEAD has the head of the GET; hyper drops the body by itself and keeps the length.
