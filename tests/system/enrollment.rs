@@ -275,6 +275,12 @@ fn a_backup_made_while_serving_is_restored_elsewhere_and_a_broken_one_is_not() {
         .output()
         .expect("muster runs");
     assert!(String::from_utf8_lossy(&listed.stdout).contains("meter-1"));
+    let doctor = std::process::Command::new(muster_tests::server::program())
+        .args(["-C", &target.display().to_string(), "doctor"])
+        .output()
+        .expect("muster runs");
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    assert!(doctor.status.success() && !said.contains("warn "), "{said}");
     let mut bytes = std::fs::read(&backup).expect("a backup");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -283,4 +289,18 @@ fn a_backup_made_while_serving_is_restored_elsewhere_and_a_broken_one_is_not() {
     let other = server.scratch().join("other");
     assert_eq!(restore(&other, &broken).status.code(), Some(1));
     assert!(!other.exists());
+}
+
+/// As in `muster completions bash | head`.
+#[test]
+fn whoever_reads_only_the_beginning_of_a_completion_script_sees_no_panic() {
+    let mut child = std::process::Command::new(muster_tests::server::program())
+        .args(["completions", "bash"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("muster runs");
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().expect("it ends");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
 }

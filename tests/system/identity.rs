@@ -223,10 +223,27 @@ fn only_a_certificate_that_was_stored_is_known() {
     let server = Server::start();
     let ca_key = key();
     let params = ca(common_name("Own devices CA"));
-    let pem = params.self_signed(&ca_key).expect("a CA").pem() + &ca_key.serialize_pem();
-    let file = server.scratch().join("own.pem");
-    std::fs::write(&file, pem).expect("written");
-    server.muster(&["ca", "import", &file.display().to_string()]);
+    let [file, key_file] = ["own.pem", "own.key"].map(|name| server.scratch().join(name));
+    // Without an end of its line, as some programs write files.
+    let pem = params.self_signed(&ca_key).expect("a CA").pem();
+    std::fs::write(&file, pem.trim_end()).expect("written");
+    std::fs::write(&key_file, ca_key.serialize_pem()).expect("written");
+    let [file, key_file] = [file, key_file].map(|file| file.display().to_string());
+    let imported = server.muster_json(&["ca", "import", &file, "--key", &key_file]);
+    assert_eq!((&imported["has_key"], &imported["state"]), (&true.into(), &"active".into()), "{imported}");
+    // Once is enough, and a second try leaves no key behind.
+    let key_files = || std::fs::read_dir(server.dir().join("keys")).expect("a folder").count();
+    let before = key_files();
+    let twice = server.try_muster(&["ca", "import", &file, "--key", &key_file]);
+    let said = String::from_utf8_lossy(&twice.stderr);
+    assert!(
+        said.contains("already exists") && said.contains(imported["id"].as_str().expect("an id")),
+        "{said}"
+    );
+    assert_eq!(key_files(), before);
+    // After another took over it may come again: that is the way back.
+    server.muster(&["ca", "rotate"]);
+    server.muster(&["ca", "import", &file, "--key", &key_file]);
     let issuer = Issuer::new(params, ca_key);
     let unknown = key();
     let der = leaf("meter-1").signed_by(&unknown, &issuer).expect("a leaf").der().to_vec();

@@ -16,7 +16,7 @@ pub use self::watch::{CloseArgs, ConnectionCommand, EventCommand, FollowArgs, We
 
 /// Muster issues every device of a fleet a certificate from your own CA, and checks it at the door.
 #[derive(Debug, Parser)]
-#[command(name = "muster", version, about, long_about = None, propagate_version = true)]
+#[command(name = "muster", version, propagate_version = true)]
 pub struct Cli {
     /// The data directory.
     #[arg(

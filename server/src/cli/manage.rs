@@ -125,9 +125,10 @@ pub(super) async fn ca(client: &Client, command: CaCommand, out: &mut Printer<'_
             let made = client.call(Method::POST, &cas, Some(&wanted)).await?;
             out.done(&made, &new_ca("Made the root", &made))
         }
-        CaCommand::Import { file, purpose, name, key_passphrase_file } => {
+        CaCommand::Import { file, purpose, name, key, key_passphrase_file } => {
+            let key = key.as_deref().map(read_text).transpose()?.unwrap_or_default();
             let wanted = json!({
-                "pem": read_text(&file)?,
+                "pem": format!("{}\n{key}", read_text(&file)?),
                 "use": match purpose { ImportUse::Devices => "devices", ImportUse::Manufacturer => "manufacturer" },
                 "name": name,
                 "passphrase": key_passphrase_file.as_deref().map(read_passphrase).transpose()?,

@@ -55,8 +55,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             firmware::factory(&client, &dir, *args, &mut Printer::new(&mut out, cli.json)).await
         }),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "muster", &mut std::io::stdout());
-            Ok(())
+            // Not at once to standard output: it panics there when nobody reads on.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "muster", &mut script);
+            Printer::new(&mut std::io::stdout(), false).line(String::from_utf8(script)?.trim_end())
         }
         Command::Doctor => {
             let mut out = std::io::stdout();

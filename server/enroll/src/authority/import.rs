@@ -8,9 +8,9 @@ use muster_ca::file_key::{FileKey, Passphrase};
 use muster_ca::signer::Signer as _;
 use muster_policy::identity::CaId;
 use muster_policy::name::Title;
+use muster_store::Error as LedgerError;
 use muster_store::act::{AddCa, By, RemoveCa};
 use muster_store::record::{Ca, CaKind, CaRole, Upload};
-
 use zeroize::Zeroizing;
 
 use super::found::record_of;
@@ -56,7 +56,13 @@ impl Authority {
         }
         record.upload = plan.upload;
         let before = self.ledger.reader()?.cas(self.account)?;
-        self.ledger.transact(AddCa { ca: record.clone(), by: by.clone() }).await?;
+        let added = self.ledger.transact(AddCa { ca: record.clone(), by: by.clone() }).await;
+        if let (Err(LedgerError::Refused(_)), Some(key_file)) = (&added, &record.key_file)
+            && let Err(error) = self.keys.remove(key_file)
+        {
+            tracing::warn!(%error, key_file, "the key of a CA that was not taken is left");
+        }
+        added?;
         if role == CaRole::Devices {
             self.retire_older(&before, &[CaRole::Devices], by).await?;
         }

@@ -28,7 +28,10 @@ pub enum CaCommand {
         /// What to call it; default: its subject.
         #[arg(long)]
         name: Option<String>,
-        /// File with the passphrase of the bundle's key.
+        /// File with its key, PEM, where the bundle has none.
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+        /// File with the passphrase of the key.
         #[arg(long, value_name = "FILE")]
         key_passphrase_file: Option<PathBuf>,
     },

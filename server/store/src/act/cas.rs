@@ -5,7 +5,7 @@ use muster_policy::identity::{AccountId, CaId};
 use crate::act::{By, Rejected, foreign, hosts, log};
 use crate::codec;
 use crate::keys;
-use crate::record::{Action, Ca, CaKind, CaRole, CaState, ChangeKind, CrlState, Subjects, Upload};
+use crate::record::{Action, Ca, CaKind, CaRole, CaState, ChangeKind, CrlState, Subjects};
 use crate::tables::{TableName, Tables};
 use crate::transaction::{Failed, Transaction};
 
@@ -31,9 +31,7 @@ impl Transaction for AddCa {
         if tables.contains(TableName::Cas, &keys::ca(*id))? {
             return Err(Failed::Refused(Rejected::Exists("the CA")));
         }
-        if let Some(upload) = &self.ca.upload {
-            self.refuse_second_upload(tables, upload)?;
-        }
+        self.refuse_twin(tables)?;
         tables.put(&keys::ca(*id), &self.ca)?;
         let subjects = Subjects { account: Some(*account), ca: Some(*id), ..Subjects::default() };
         Ok(log(tables, &self.by, Action::CaAdded, subjects, ChangeKind::CaAdded(*id))?)
@@ -41,14 +39,16 @@ impl Transaction for AddCa {
 }
 
 impl AddCa {
-    /// The same certificate comes through each door once.
-    fn refuse_second_upload(&self, tables: &mut Tables<'_>, upload: &Upload) -> Result<(), Failed<Rejected>> {
+    /// The same certificate comes through each door once; an import also comes when it is to issue again.
+    fn refuse_twin(&self, tables: &mut Tables<'_>) -> Result<(), Failed<Rejected>> {
         for (_, value) in tables.rows(TableName::Cas, &[], None, usize::MAX)? {
             let ca: Ca = codec::decode(TableName::Cas, &value)?;
-            let same = ca.account == self.ca.account
-                && ca.fingerprint == self.ca.fingerprint
-                && ca.upload.as_ref().is_some_and(|before| before.kind == upload.kind);
-            if same {
+            let same_door = match (&ca.upload, &self.ca.upload) {
+                (Some(before), Some(upload)) => before.kind == upload.kind,
+                (None, None) => (ca.role, ca.state) == (self.ca.role, self.ca.state),
+                _ => false,
+            };
+            if same_door && ca.account == self.ca.account && ca.fingerprint == self.ca.fingerprint {
                 return Err(Failed::Refused(Rejected::CertificateExists(ca.id)));
             }
         }

@@ -86,7 +86,7 @@ pub enum Rejected {
     /// The CA never vouches for clients.
     #[error("the CA issues no client certificates")]
     CaNotOfClients,
-    /// The same certificate was uploaded before.
+    /// The same certificate came before, by the same way and for the same use.
     #[error("a certificate with these contents already exists, as {0}")]
     CertificateExists(CaId),
     /// There is no such certificate in the account.

@@ -7,7 +7,7 @@ use redb::Database;
 use super::*;
 use crate::act::{
     FOREIGN_NAMES_MAX, ListTaken, Named, NoteFetch, ReinstateNamed, Rejected, RemoveCa, RevokeNamed,
-    SetListSettings, TakeList,
+    SetCaState, SetListSettings, TakeList,
 };
 use crate::reader::Paging;
 use crate::record::{
@@ -191,6 +191,20 @@ fn a_name_that_was_issued_here_is_revoked_as_any() {
         rig.ledger().reader().expect("open").certificate(ACCOUNT, issued.certificate).expect("reads");
     assert!(stored.expect("is there").revoked.is_none());
     rig.check();
+}
+
+#[test]
+fn an_import_comes_once_until_it_is_to_issue_again() {
+    let rig = rig();
+    let add = |ca| rig.ledger().transact_blocking(AddCa { ca, by: rig.by() });
+    let twin = |number| Ca { id: CaId::from_bytes([number; 16]), ..ca(CA) };
+    let refused = add(twin(4)).expect_err("it is there");
+    assert!(matches!(refused, Error::Refused(Rejected::CertificateExists(held)) if held == CA), "{refused}");
+    add(Ca { role: CaRole::Manufacturer, ..twin(5) }).expect("for another use");
+    let retired = SetCaState { ca: CA, state: CaState::Retiring, rollover: None, by: rig.by() };
+    rig.ledger().transact_blocking(retired).expect("retired");
+    add(twin(6)).expect("it issues again");
+    add(twin(7)).expect_err("once");
 }
 
 #[test]

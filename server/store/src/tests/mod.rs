@@ -144,7 +144,7 @@ fn account(id: AccountId) -> Account {
 }
 
 fn ca(id: CaId) -> Ca {
-    let der = vec![0x30; 40];
+    let der = [&[0x30; 24], &id.as_bytes()[..]].concat();
     Ca {
         id,
         account: ACCOUNT,
