@@ -101,6 +101,8 @@ part_packages() {
 part_format() { cargo fmt --all --check; }
 part_clippy() {
     cargo clippy --workspace --all-targets --all-features -- -D warnings
+    # What is run only when named is in no "all".
+    cargo clippy --workspace --all-features --test interop --test firmware --test firmware_cost -- -D warnings
     # The firmware, as far as a host's compiler sees it. Its boards have no tests of their own, and are for their
     # processors only: tests/firmware.sh has them checked there.
     export CARGO_TARGET_DIR=$CARGO_TARGET_DIR/firmware-host
@@ -115,14 +117,17 @@ part_deny() {
     cargo deny --config .deny.toml check bans licenses sources
     cargo deny --manifest-path "$firmware" --config .deny.toml check bans licenses sources
 }
-# With the engine that is not in every build. All that is built says the same, and says it of the whole workspace: for
-# other features, or for one package alone, what is below would be built again.
+# With the engine that is not in every build. All that is built says the same features, says it of the whole workspace, and
+# names a test: without one, Cargo leaves out what only tests ask of libraries, as without these features or for one package
+# alone, and would build the libraries and all above them again.
 features=muster-broker/rumqttd
 build_programs() {
-    cargo build --workspace --features $features --bin muster --bin muster-agent --bin muster-sim
+    cargo build --workspace --features $features --bin muster --bin muster-agent --bin muster-sim --test architecture
     export MUSTER_TEST_PROGRAMS=$CARGO_TARGET_DIR/debug
 }
 part_test() {
+    # All at once, so that no processor waits for the end of one half.
+    cargo build --workspace --features $features --bins --tests
     build_programs
     cargo test --workspace --features $features
 }
@@ -130,7 +135,7 @@ part_interop() {
     find_node
     build_programs
     MUSTER_TEST_PYTHON=$venv/bin/python MUSTER_TEST_NODE_FOLDER=$clients cargo test --workspace \
-        --features $features,muster-tests/interop,muster-ca/interop,muster-edge/interop --test interop
+        --features $features --test interop
 }
 part_browser() {
     find_node

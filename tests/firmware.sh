@@ -61,5 +61,5 @@ wait "$other"
 while read -r image; do export "${image?}"; done <<<"$images"$'\n'"$(cat "$lane")"
 
 # As in tests/check.sh, so that nothing is built twice.
-cargo test --workspace --features muster-broker/rumqttd,muster-tests/firmware --test firmware --test firmware_cost -- \
+cargo test --workspace --features muster-broker/rumqttd --test firmware --test firmware_cost -- \
     --test-threads 2 --nocapture "$@"

@@ -1,7 +1,7 @@
 //! What strangers say of what this crate writes, and what it says of what they write: openssl and
 //! Python `cryptography`.
 //!
-//! Behind the feature `interop`, as they need both tools; a missing tool is a failure, not a skip.
+//! Run only when named (`--test interop`), as they need both tools; a missing tool is a failure, not a skip.
 
 #[cfg(test)]
 mod account;
