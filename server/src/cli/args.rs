@@ -158,9 +158,10 @@ pub struct FactoryArgs {
     /// Where to write the images; made if it is not there.
     #[arg(long, value_name = "FOLDER")]
     pub out: PathBuf,
-    /// The EST server as devices reach it, such as `https://est.example.com:8443`.
+    /// The EST server as devices reach it, such as `https://est.example.com:8443`; default: the first of `est.names` in
+    /// muster.toml, else `est.` and the account's zone, at the port of the EST listener.
     #[arg(long, value_name = "URL")]
-    pub est: http::Uri,
+    pub est: Option<http::Uri>,
     /// The CA certificates that devices trust, PEM; default: the account's root.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
@@ -217,9 +218,9 @@ pub struct FlashArgs {
     /// Where `factory` wrote the images.
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     pub images: PathBuf,
-    /// The firmware, as `no_std-agent/firmware/build.sh BOARD` makes it.
+    /// The firmware, as `no_std-agent/firmware/build.sh BOARD` makes it; default: BOARD.elf beside the images.
     #[arg(long, value_name = "FILE")]
-    pub firmware: PathBuf,
+    pub firmware: Option<PathBuf>,
     /// The program to do it with; default: picotool for boards that have its boot ROM, else probe-rs.
     #[arg(long, value_enum)]
     pub tool: Option<FlashTool>,
@@ -237,9 +238,9 @@ pub struct FlashArgs {
 /// Arguments of `init`.
 #[derive(Args, Debug)]
 pub struct InitArgs {
-    /// The data directory to make.
+    /// The data directory to make; default: that of `-C`.
     #[arg(value_name = "DIR")]
-    pub target: PathBuf,
+    pub target: Option<PathBuf>,
     /// Name of the account.
     #[arg(long, default_value = "muster")]
     pub account: String,

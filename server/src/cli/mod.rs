@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     match cli.command {
-        Command::Init(args) => runtime.block_on(server::init(args, cli.json)),
+        Command::Init(args) => runtime.block_on(server::init(args, &cli.dir, cli.json)),
         Command::Serve(args) => runtime.block_on(server::serve(args, &cli.dir)),
         Command::Restore { file } => server::restore(&cli.dir, &file, cli.json),
         Command::Flash(args) => firmware::flash(&args, &mut Printer::new(&mut std::io::stdout(), cli.json)),

@@ -20,7 +20,8 @@ use crate::serve::{EdgeServer, Roles, Server};
 use crate::telemetry;
 
 /// `muster init`.
-pub(super) async fn init(args: InitArgs, json: bool) -> anyhow::Result<()> {
+pub(super) async fn init(args: InitArgs, default_dir: &Path, json: bool) -> anyhow::Result<()> {
+    let target = args.target.unwrap_or_else(|| default_dir.to_owned());
     let given = passphrase::given(args.passphrase_file.as_deref())?;
     let passphrase = if args.passphrase_prompt { Some(passphrase::asked_twice()?) } else { given };
     let absolute = |path: std::path::PathBuf| std::path::absolute(&path).unwrap_or(path);
@@ -29,7 +30,7 @@ pub(super) async fn init(args: InitArgs, json: bool) -> anyhow::Result<()> {
     config.est.tls_certificate = args.est_certificate.map(absolute);
     config.est.tls_key = args.est_key.map(absolute);
     let plan = InitPlan {
-        dir: args.target.clone(),
+        dir: target.clone(),
         account: args.account.parse().context("--account")?,
         zones: names(&args.zones, "--zone")?,
         trust_domain: args.trust_domain.map(|text| text.parse()).transpose().context("--trust-domain")?,
@@ -43,7 +44,7 @@ pub(super) async fn init(args: InitArgs, json: bool) -> anyhow::Result<()> {
         config,
     };
     let made = make(plan, &Clock::system()).await?;
-    if json { print_json(&made) } else { print_text(&made, &args.target) }
+    if json { print_json(&made) } else { print_text(&made, &target) }
 }
 
 fn names(texts: &[String], flag: &'static str) -> anyhow::Result<Vec<Hostname>> {

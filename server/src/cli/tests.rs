@@ -3,6 +3,8 @@
 //! Without a server the client opens the ledger and calls the router in process; over HTTP only the
 //! transport differs, which one test covers.
 
+use std::path::Path;
+
 use clap::Parser as _;
 use muster_enroll::{Clock, Passphrase};
 use serde_json::Value;
@@ -12,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Cli, Command};
 use super::client::Client;
 use super::print::Printer;
-use super::{act, doctor, firmware};
+use super::{act, doctor, firmware, run};
 use crate::config::ConfigWritten;
 use crate::datadir::{DataDir, Readers, write_file};
 use crate::init::{InitPlan, Initialised, init};
@@ -197,7 +199,7 @@ async fn the_factory_mints_nothing_before_every_device_was_checked() {
     let refused = rig.refused(&line(&usual, &est, &[])).await;
     assert!(refused.contains("line 3") && refused.contains("retired"), "{refused}");
     assert_eq!(rig.json(&["token", "list"]).await, serde_json::json!([]), "nothing was minted");
-    assert!(!std::path::Path::new(&out).exists(), "and no image was written");
+    assert!(!Path::new(&out).exists(), "and no image was written");
 }
 
 #[tokio::test]
@@ -251,6 +253,50 @@ async fn factory_and_flash_overwrite_nothing_that_they_can_t_read() {
     assert!(rig.refused(&flash).await.contains("can't read"));
     std::fs::write(out.join("pump-1.bin"), newer("pump-1.bin")).expect("written");
     assert!(rig.refused(&flash).await.contains("no image of this version"));
+}
+
+#[tokio::test]
+async fn the_factory_knows_where_est_is_if_there_is_one_answer() {
+    let rig = Rig::new().await;
+    let out = rig.temp.path().join("images");
+    let folder = out.to_str().expect("a plain path").to_owned();
+    let list = rig.file("devices.csv", "id\npump-1\n");
+    let factory = ["factory", "--devices", &list, "--board", "mps2-an386", "--out", &folder];
+    let configure =
+        |text: &str| std::fs::write(rig.temp.path().join("data/muster.toml"), text).expect("written");
+    let holds = |name: &[u8]| {
+        let image = std::fs::read(out.join("pump-1.bin")).expect("there");
+        image.windows(name.len()).any(|part| part == name)
+    };
+    assert_eq!(rig.json(&factory).await["est"], "https://est.example.com:8443");
+    assert!(holds(b"est.example.com"));
+    rig.ok(&["zone", "add", "example.org"]).await;
+    let tokens = rig.json(&["token", "list"]).await;
+    let refused = rig.refused(&factory).await;
+    assert!(refused.contains("--est URL"), "{refused}");
+    assert_eq!(rig.json(&["token", "list"]).await, tokens, "nothing was minted");
+    configure("[listen]\nest = \"0.0.0.0:9443\"\n[est]\nnames = [\"enroll.example.net\"]\n");
+    assert_eq!(rig.json(&factory).await["est"], "https://enroll.example.net:9443");
+    assert!(holds(b"enroll.example.net"));
+    // The firmware has a place beside the images.
+    let flash = ["flash", "--board", "mps2-an386", "--device", "pump-1", "--images", &folder, "--dry-run"];
+    let refused = rig.refused(&flash).await;
+    assert!(refused.contains("mps2-an386.elf") && refused.contains("--firmware"), "{refused}");
+    std::fs::write(out.join("mps2-an386.elf"), "ELF").expect("written");
+    assert!(rig.ok(&flash).await.contains("/images/mps2-an386.elf"));
+}
+
+#[test]
+fn what_is_made_is_where_the_command_line_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, with_option) in [("a", true), ("b", false)] {
+        let path = folder.path().join(name).to_str().expect("a plain path").to_owned();
+        let place: &[&str] = if with_option { &["-C", &path] } else { &[&path] };
+        let cli =
+            Cli::try_parse_from([&["muster", "init", "--json"][..], place].concat()).expect("a command line");
+        run(cli).expect("made");
+        assert!(Path::new(&path).join("muster.toml").is_file(), "{name}");
+    }
 }
 
 #[tokio::test]

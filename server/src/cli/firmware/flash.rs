@@ -27,21 +27,27 @@ pub(in crate::cli) fn flash(args: &FlashArgs, out: &mut Printer<'_>) -> anyhow::
         .with_context(|| format!("can't read {}; `muster factory` makes it", image.display()))?;
     check_settings_block(&octets)
         .with_context(|| format!("{} is no image of this version", image.display()))?;
-    ensure!(args.firmware.is_file(), "no firmware at {}; build.sh makes it", args.firmware.display());
+    let usual = || args.images.join(format!("{}.elf", args.board));
+    let firmware = args.firmware.clone().unwrap_or_else(usual);
+    ensure!(
+        firmware.is_file(),
+        "no firmware at {}; build.sh makes it, and --firmware says where it is",
+        firmware.display()
+    );
     let Some(silicon) = args.board.silicon() else {
         ensure!(args.tool.is_none() && args.probe.is_none(), "the emulator needs neither --tool nor --probe");
-        return emulate(args, &octets, &device, out);
+        return emulate(args, &firmware, &octets, &device, out);
     };
-    let elf = fs::read(&args.firmware).with_context(|| format!("can't read {}", args.firmware.display()))?;
+    let elf = fs::read(&firmware).with_context(|| format!("can't read {}", firmware.display()))?;
     check_image(&elf, silicon.layout)
-        .with_context(|| format!("{} is no firmware for this board", args.firmware.display()))?;
+        .with_context(|| format!("{} is no firmware for this board", firmware.display()))?;
     let tool = args.tool.unwrap_or(silicon.tool);
     let steps = match tool {
         FlashTool::Picotool => {
             ensure!(silicon.has_picoboot, "picotool can't reach {}; use probe-rs", silicon.layout.name);
-            picotool(args, silicon, &image)
+            picotool(args, silicon, &image, &firmware)
         }
-        FlashTool::ProbeRs => probe_rs(args, silicon, &image),
+        FlashTool::ProbeRs => probe_rs(args, silicon, &image, &firmware),
     };
     if args.dry_run {
         return show(&steps, out);
@@ -122,25 +128,25 @@ impl FlashTool {
     }
 }
 
-fn picotool(args: &FlashArgs, silicon: Silicon, image: &Path) -> Vec<Step> {
+fn picotool(args: &FlashArgs, silicon: Silicon, image: &Path, firmware: &Path) -> Vec<Step> {
     let at = format!("{:#x}", silicon.layout.factory_address());
     let which = args.probe.iter().flat_map(|serial| ["--ser", serial.as_str()]);
     let load = || Step::new("picotool", ["load", "-v"]);
     let run = if args.no_boot { None } else { Some("-x") };
     vec![
         load().and([image]).and(["-t", "bin", "-o", &at]).and(which.clone()),
-        load().and(run).and([&args.firmware]).and(["-t", "elf"]).and(which),
+        load().and(run).and([firmware]).and(["-t", "elf"]).and(which),
     ]
 }
 
-fn probe_rs(args: &FlashArgs, silicon: Silicon, image: &Path) -> Vec<Step> {
+fn probe_rs(args: &FlashArgs, silicon: Silicon, image: &Path, firmware: &Path) -> Vec<Step> {
     let at = format!("{:#x}", silicon.layout.factory_address());
     let which: Vec<&str> = args.probe.iter().flat_map(|probe| ["--probe", probe.as_str()]).collect();
     let call = |command| Step::new("probe-rs", [command, "--chip", silicon.chip]).and(&which);
     let load = || call("download").and(["--verify"]);
     let mut steps = vec![
         load().and(["--binary-format", "bin", "--base-address", &at]).and([image]),
-        load().and([&args.firmware]),
+        load().and([firmware]),
     ];
     if !args.no_boot {
         steps.push(call("reset"));
@@ -151,6 +157,7 @@ fn probe_rs(args: &FlashArgs, silicon: Silicon, image: &Path) -> Vec<Step> {
 /// Writes the image into the file that is the emulated board's flash, and boots the board.
 fn emulate(
     args: &FlashArgs,
+    firmware: &Path,
     partition: &[u8],
     device: &DeviceId,
     out: &mut Printer<'_>,
@@ -166,7 +173,8 @@ fn emulate(
         Err(error) => return Err(error).with_context(|| format!("can't read {}", flash.display())),
     };
     if args.dry_run {
-        let boot = emulator(args, &fs::canonicalize(&args.images)?.join(format!("{device}.flash")))?;
+        let boot =
+            emulator(args, firmware, &fs::canonicalize(&args.images)?.join(format!("{device}.flash")))?;
         return show(&[boot], out);
     }
     content.iter_mut().zip(partition).for_each(|(place, octet)| *place = *octet);
@@ -175,14 +183,14 @@ fn emulate(
     if args.no_boot {
         return Ok(());
     }
-    let boot = emulator(args, &flash.canonicalize()?)?;
+    let boot = emulator(args, firmware, &flash.canonicalize()?)?;
     boot.run(Advice {
         missing: "the distribution has it (package qemu-system-arm)",
         failed: "the board stopped",
     })
 }
 
-fn emulator(args: &FlashArgs, flash: &Path) -> anyhow::Result<Step> {
+fn emulator(args: &FlashArgs, firmware: &Path, flash: &Path) -> anyhow::Result<Step> {
     let flash = flash.to_str().filter(|path| !path.contains([' ', ',']));
     let flash = flash.context("the path of the images must be without blanks and commas")?;
     let machine = args.board.to_string();
@@ -193,7 +201,7 @@ fn emulator(args: &FlashArgs, flash: &Path) -> anyhow::Result<Step> {
     .and(["-nic", "user,model=lan9118", "-semihosting-config"])
     .and([format!("enable=on,target=native,arg=muster,arg=flash={flash}")])
     .and(["-kernel"])
-    .and([&args.firmware]);
+    .and([firmware]);
     Ok(boot)
 }
 

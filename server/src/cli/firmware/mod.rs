@@ -18,8 +18,8 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use anyhow::{Context as _, ensure};
-use http::Method;
+use anyhow::{Context as _, bail, ensure};
+use http::{Method, Uri};
 use serde_json::json;
 
 use self::block::{Settings, StaticAddress, token_block};
@@ -32,6 +32,7 @@ use super::client::Client;
 use super::device_csv;
 use super::manage::is_missing;
 use super::print::Printer;
+use super::server::configuration;
 use crate::datadir::{DataDir, Readers, write_file};
 
 /// Makes the images.
@@ -44,7 +45,11 @@ pub(super) async fn factory(
     let file =
         fs::File::open(&args.devices).with_context(|| format!("can't read {}", args.devices.display()))?;
     let rows = device_csv::read(file).with_context(|| args.devices.display().to_string())?;
-    let common = Common::read(dir, &args)?;
+    let est = match &args.est {
+        Some(given) => given.clone(),
+        None => usual_est(client, dir).await?,
+    };
+    let common = Common::read(dir, &args, est)?;
     // A token is good from when it is made: nothing is minted before all that can be wrong with any device was looked at.
     for row in &rows {
         let device = row.id.to_string();
@@ -71,8 +76,30 @@ pub(super) async fn factory(
         written.push(device);
     }
     let folder = args.out.display();
-    let done = json!({ "devices": written, "folder": args.out, "board": args.board.to_string() });
-    out.done(&done, &format!("Wrote images for {} devices to {folder}; each holds a token", written.len()))
+    let est = common.est.to_string();
+    let est = est.trim_end_matches('/');
+    let done = json!({ "devices": written, "folder": args.out, "board": args.board.to_string(), "est": est });
+    let count = written.len();
+    out.done(&done, &format!("Wrote images for {count} devices of {est} to {folder}; each holds a token"))
+}
+
+/// Where devices find EST if nobody says: its own certificate has both of these names.
+async fn usual_est(client: &Client, dir: &DataDir) -> anyhow::Result<Uri> {
+    let config = configuration(dir)?;
+    let port = config.listen_est.port();
+    if let Some(name) = config.est_names.first() {
+        return Ok(format!("https://{name}:{port}").parse()?);
+    }
+    let zones = client.get("/zones").await?;
+    match zones.as_array().map(Vec::as_slice) {
+        Some([zone]) => {
+            let name = zone.get("name").and_then(|name| name.as_str()).context("the API gave no zone")?;
+            Ok(format!("https://est.{name}:{port}").parse()?)
+        }
+        _ => bail!(
+            "where devices reach the EST server is not known, as the account has not just one zone; say --est URL"
+        ),
+    }
 }
 
 /// A device that will never get a certificate again gets no token either.
@@ -124,13 +151,14 @@ fn write_images(
 
 /// What all devices of a list are told.
 struct Common {
+    est: Uri,
     anchors: Vec<Vec<u8>>,
     address: Option<StaticAddress>,
     wifi: Option<(String, String)>,
 }
 
 impl Common {
-    fn read(dir: &DataDir, args: &FactoryArgs) -> anyhow::Result<Self> {
+    fn read(dir: &DataDir, args: &FactoryArgs, est: Uri) -> anyhow::Result<Self> {
         let path = args.ca.clone().unwrap_or_else(|| dir.ca_file());
         let text = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
         let anchors = check::anchors(&text).with_context(|| path.display().to_string())?;
@@ -147,14 +175,14 @@ impl Common {
             (Some(ssid), None) => Some((ssid.clone(), String::new())),
             (None, _) => None,
         };
-        Ok(Self { anchors, address, wifi })
+        Ok(Self { est, anchors, address, wifi })
     }
 
     fn settings<'a>(&'a self, args: &'a FactoryArgs, device: &'a str) -> anyhow::Result<Settings<'a>> {
         let https = args.https.as_ref().map(|uri| endpoint(uri, "https", 443)).transpose()?;
         Ok(Settings {
             device,
-            est: endpoint(&args.est, "https", 8443)?,
+            est: endpoint(&self.est, "https", 8443)?,
             label: args.profile.as_deref(),
             anchors: &self.anchors,
             mqtt: args.mqtt.as_ref().map(|uri| endpoint(uri, "mqtts", 8883)).transpose()?,
