@@ -83,7 +83,7 @@ pub(super) async fn factory(
     out.done(&done, &format!("Wrote images for {count} devices of {est} to {folder}; each holds a token"))
 }
 
-/// Where devices find EST if nobody says: its own certificate has both of these names.
+/// Where devices find EST if nobody says: at names that a certificate made by the services CA has.
 async fn usual_est(client: &Client, dir: &DataDir) -> anyhow::Result<Uri> {
     let config = configuration(dir)?;
     let port = config.listen_est.port();
