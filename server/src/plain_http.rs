@@ -11,6 +11,7 @@ use axum::response::Response;
 use axum::serve::{IncomingStream, Listener};
 use hyper::body::Body as _;
 use muster_arrival::linger::{Lingering, Sending};
+use muster_arrival::turn::answering;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -53,5 +54,5 @@ impl Connected<IncomingStream<'_, Door>> for Connection {
 async fn note_body(connection: ConnectInfo<Connection>, request: Request, next: Next) -> Response {
     let ConnectInfo(Connection(sending)) = connection;
     sending.set(!request.body().is_end_stream());
-    next.run(request).await
+    answering(next.run(request)).await
 }

@@ -9,6 +9,7 @@
 //! * [`handshakes`]: how many handshakes go on at once, and how long each may take.
 //! * [`accept`]: what accept can fail with.
 //! * [`crypto`]: the order of the ciphers.
+//! * [`turn`]: answering while a body is read.
 //! * [`linger`]: the end of a connection whose peer is still sending.
 //!
 //! A package of its own, because the edge and enrollment have no arrow to each other and both stand at the same
@@ -21,3 +22,4 @@ pub mod handshakes;
 pub mod hello;
 pub mod linger;
 pub mod source;
+pub mod turn;

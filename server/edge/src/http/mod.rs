@@ -25,6 +25,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use muster_arrival::linger::{Lingering, Sending};
+use muster_arrival::turn::answering;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::proxy::Visit;
@@ -72,7 +73,7 @@ where
         move |request: Request<Incoming>| {
             sending.set(!request.body().is_end_stream());
             let visit = Arc::clone(&visit);
-            async move { Ok::<_, core::convert::Infallible>(visit.answer(request).await) }
+            async move { Ok::<_, core::convert::Infallible>(answering(visit.answer(request)).await) }
         }
     });
     match version {

@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use muster_arrival::linger::{Lingering, Sending};
+use muster_arrival::turn::answering;
 use muster_policy::reason::{Reason, Refusal};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -59,7 +60,7 @@ pub(crate) async fn serve<S>(
     let handler = service_fn(move |request: Request<Incoming>| {
         sending.set(!request.body().is_end_stream());
         let (service, connection) = (Arc::clone(&service), Arc::clone(&connection));
-        async move { Ok::<_, core::convert::Infallible>(service.answer(request, &connection).await) }
+        async move { Ok::<_, core::convert::Infallible>(answering(service.answer(request, &connection)).await) }
     });
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
