@@ -12,9 +12,11 @@ use std::time::Duration;
 use muster_broker::BrokerConfig;
 use muster_edge::ListenerLimits as EdgeLimits;
 use muster_enroll::{AdmissionLimits, ListenerLimits, Rate};
-use muster_policy::name::{EdgeName, Label};
+use muster_policy::name::{EdgeName, Hostname, Label};
 use muster_policy::network::{DeniedNetworks, Network};
 use serde::{Deserialize, Serialize};
+
+use crate::telemetry;
 
 /// The configuration file as written.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -220,7 +222,7 @@ pub struct Config {
     /// Chain and key of the EST server certificate, if not made here.
     pub est_tls_files: Option<(PathBuf, PathBuf)>,
     /// More names for the EST server certificate made here.
-    pub est_names: Vec<String>,
+    pub est_names: Vec<Hostname>,
     /// Profile of paths without a label.
     pub default_profile: Label,
     /// How long the same first enrollment gets the same certificate again.
@@ -261,7 +263,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file can't be read.
-    #[error("can't read {path}: {source}")]
+    #[error("can't read {path}")]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -271,6 +273,15 @@ pub enum ConfigError {
     /// The file is not TOML of the right shape.
     #[error("{0}")]
     Malformed(#[from] toml::de::Error),
+    /// The broker can't start with its settings.
+    #[error("[broker]")]
+    Broker(#[from] muster_broker::ConfigError),
+    /// A name of the EST server is none.
+    #[error("est.names: `{0}` is not a DNS name")]
+    NoName(String),
+    /// The log's filter is none.
+    #[error("log.level is no filter")]
+    LogLevel(#[source] tracing_subscriber::filter::ParseError),
     /// A value is out of its range or contradicts another.
     #[error("{field}: {must}")]
     Wrong {
@@ -318,6 +329,7 @@ impl ConfigWritten {
             _ => return Err(wrong("est.tls_certificate", "given together with est.tls_key, or neither")),
         };
         let default_profile = est.default_profile.as_deref().unwrap_or("default");
+        self.broker.check()?;
         Ok(Config {
             listen_admin: self.check_admin()?,
             listen_est: self.listen.est.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 8443))),
@@ -331,7 +343,7 @@ impl ConfigWritten {
             broker: self.broker.clone(),
             listen_crl: self.listen.crl,
             est_tls_files,
-            est_names: est.names.clone(),
+            est_names: self.check_est_names()?,
             default_profile: default_profile
                 .parse()
                 .map_err(|_| wrong("est.default_profile", "1 to 32 of a-z 0-9 - _"))?,
@@ -350,8 +362,19 @@ impl ConfigWritten {
             ledger_cache_bytes: self.check_cache()?,
             keep_ended: Duration::from_secs(86_400 * u64::from(self.ledger.keep_ended_days.unwrap_or(400))),
             log_format: self.log.format.unwrap_or_default(),
-            log_level: self.log.level.clone().unwrap_or_else(|| "info".to_owned()),
+            log_level: self.check_log_level()?,
         })
+    }
+
+    fn check_est_names(&self) -> Result<Vec<Hostname>, ConfigError> {
+        let name = |name: &String| name.parse().map_err(|_| ConfigError::NoName(name.clone()));
+        self.est.names.iter().map(name).collect()
+    }
+
+    fn check_log_level(&self) -> Result<String, ConfigError> {
+        let level = self.log.level.as_deref().unwrap_or("info");
+        telemetry::filter(level).map_err(ConfigError::LogLevel)?;
+        Ok(level.to_owned())
     }
 
     fn check_admin(&self) -> Result<SocketAddr, ConfigError> {
@@ -488,7 +511,7 @@ mod tests {
     fn check(text: &str) -> Result<Config, String> {
         ConfigWritten::parse(text)
             .and_then(|written| written.check(Path::new("/data")))
-            .map_err(|error| error.to_string())
+            .map_err(|error| format!("{:#}", anyhow::Error::from(error)))
     }
 
     #[test]
@@ -517,6 +540,8 @@ mod tests {
         for (text, word) in [
             ("[listen]\nadmin = \"0.0.0.0:8080\"", "listen.admin"),
             ("[est]\ntls_key = \"k\"", "est.tls_certificate"),
+            ("[est]\nnames = [\"a b\"]", "`a b`"),
+            ("[log]\nlevel = \"==\"", "log.level"),
             ("[est]\nhandshakes = 0", "est.handshakes"),
             ("[est]\ndevice_rate = { burst = 0, refill_s = 1.0 }", "burst"),
             ("[est]\ndevice_rate = { burst = 1, refill_s = -1.0 }", "est.device_rate"),
@@ -525,6 +550,9 @@ mod tests {
             ("[edge]\nstale_after_s = 1", "edge.stale_after_s"),
             ("[edge]\nname = \"A\"", "edge.name"),
             ("[broker]\nengine = \"x\"", "engine"),
+            ("[broker]\nengine = \"upstream\"", "broker.upstream"),
+            ("[broker.quotas]\nmax_qos = 3", "max_qos"),
+            ("[[broker.rules]]\npublish = [\"a/#/b\"]", "a/#/b"),
             ("[ca]\ncrl_url_base = \"https://x\"", "ca.crl_url_base"),
             ("[ca]\ncrl_lifetime_s = 1", "ca.crl_lifetime_s"),
             ("[ledger]\ncache_mib = 1", "ledger.cache_mib"),

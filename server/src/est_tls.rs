@@ -6,10 +6,11 @@
 //! the new one is bad it keeps the old one and says so.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use muster_ca::certificate::LeafFacts;
 use muster_enroll::{Authority, Clock, TlsSource, server_config};
 use muster_policy::host::HostPattern;
 use muster_policy::name::Hostname;
@@ -24,7 +25,7 @@ pub struct EstTls {
     dir: DataDir,
     authority: Arc<Authority>,
     clock: Clock,
-    files: Option<(std::path::PathBuf, std::path::PathBuf)>,
+    files: Option<(PathBuf, PathBuf)>,
     names: Vec<Hostname>,
     source: TlsSource,
     loaded: Mutex<Loaded>,
@@ -48,13 +49,11 @@ impl EstTls {
         dir: DataDir,
         authority: Arc<Authority>,
         clock: Clock,
-        files: Option<(std::path::PathBuf, std::path::PathBuf)>,
-        names: &[String],
+        files: Option<(PathBuf, PathBuf)>,
+        names: &[Hostname],
         zones: &[Hostname],
     ) -> Result<Self, ServerTlsError> {
-        let names: Result<Vec<Hostname>, ServerTlsError> =
-            names.iter().map(|name| name.parse().map_err(|_| ServerTlsError::Name(name.clone()))).collect();
-        let names = names?;
+        let names = names.to_vec();
         let (key, loaded) = match &files {
             Some((chain, key)) => load_files(chain, key)?,
             None => made(&dir, &authority, &clock, all_names(&names, zones))?,
@@ -125,6 +124,17 @@ fn load_files(chain: &Path, key: &Path) -> Result<(Arc<CertifiedKey>, Loaded), S
     Ok((certified_key(certificates, &private_key, chain)?, Loaded::Files { changed_at }))
 }
 
+/// When the certificate of some files ends.
+///
+/// # Errors
+/// When the listener could not use them.
+pub(crate) fn end_of_files((chain, key): &(PathBuf, PathBuf)) -> Result<UnixTime, ServerTlsError> {
+    let (certified, _) = load_files(chain, key)?;
+    let content = |what: String| ServerTlsError::Content { path: chain.display().to_string(), what };
+    let facts = LeafFacts::parse(certified.end_entity_cert()?).map_err(|error| content(error.to_string()))?;
+    Ok(facts.not_after)
+}
+
 /// The certificate made here: the one of the data directory while it is good, else a new one.
 fn made(
     dir: &DataDir,
@@ -141,5 +151,5 @@ fn made(
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ServerTlsError> {
-    std::fs::read(path).map_err(|source| ServerTlsError::File { path: path.display().to_string(), source })
+    std::fs::read(path).map_err(|error| ServerTlsError::File { path: path.display().to_string(), error })
 }

@@ -183,7 +183,7 @@ async fn add_admin_token(ledger: &Ledger, clock: &Clock, by: &By) -> anyhow::Res
 }
 
 fn write_config(dir: &DataDir, config: &ConfigWritten) -> anyhow::Result<()> {
-    let head = "# Muster. Every field is optional; `muster doctor` checks this file.\n\n";
+    let head = "# Muster. Every setting is optional: `muster settings` prints all of them, `muster doctor` checks this file.\n\n";
     let text = format!("{head}{}", toml::to_string_pretty(config)?);
     Ok(write_file(&dir.config(), text.as_bytes(), Readers::Owner)?)
 }

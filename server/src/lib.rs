@@ -24,6 +24,7 @@ mod plain_http;
 pub mod serve;
 pub mod server_tls;
 pub mod serving;
+mod settings;
 pub mod telemetry;
 mod webhooks;
 

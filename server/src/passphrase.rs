@@ -18,7 +18,7 @@ pub enum PassphraseError {
     #[error("the passphrase is empty")]
     Empty,
     /// The file can't be read.
-    #[error("can't read the passphrase file {path}: {source}")]
+    #[error("can't read the passphrase file {path}")]
     File {
         /// The file.
         path: PathBuf,
@@ -32,8 +32,8 @@ pub enum PassphraseError {
         path: PathBuf,
     },
     /// The terminal can't be read.
-    #[error("can't read the passphrase from the terminal: {0}")]
-    Terminal(std::io::Error),
+    #[error("can't read the passphrase from the terminal")]
+    Terminal(#[source] std::io::Error),
     /// The two entries differ.
     #[error("the two entries differ")]
     Differ,

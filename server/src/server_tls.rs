@@ -20,19 +20,16 @@ use crate::datadir::{Readers, write_file};
 /// Why there is no usable TLS certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerTlsError {
-    /// A name is no DNS name.
-    #[error("est.names: `{0}` is not a DNS name")]
-    Name(String),
     /// The services CA can't make one.
     #[error("the services CA can't make a server certificate: {0}")]
     Authority(#[from] muster_enroll::AuthorityError),
     /// A file can't be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {error}")]
     File {
         /// The file.
         path: String,
         /// Why.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// A file holds no certificate chain and key that fit.
     #[error("{path} is no certificate chain and key in PEM: {what}")]
@@ -83,7 +80,7 @@ impl Made {
         }
         text.push_str(&pem::encode(&pem::Pem::new("PRIVATE KEY", made.key.as_slice())));
         write_file(path, text.as_bytes(), Readers::Owner)
-            .map_err(|source| ServerTlsError::File { path: path.display().to_string(), source })?;
+            .map_err(|error| ServerTlsError::File { path: path.display().to_string(), error })?;
         let (chain, key) = chain_and_key(text.as_bytes(), text.as_bytes(), path)?;
         Ok(Self { chain, key, renew_at: made.renew_at, issuer })
     }

@@ -166,6 +166,31 @@ fn a_body_that_does_not_come_is_given_up_and_uses_nothing_up() {
     }
 }
 
+/// RFC 9112 §7.1 lets the size of a chunk begin with zeros, and does not say how many.
+#[test]
+fn a_chunk_whose_size_has_no_end_is_given_up() {
+    let server = Server::start();
+    let authorization = basic("meter-1", &server.token("meter-1"));
+    let head = head(&authorization, 0).replace("Content-Length: 0", "Transfer-Encoding: chunked");
+    let mut stream = server.est().connect().expect("connects");
+    stream.sock.set_write_timeout(Some(PATIENCE)).expect("an option");
+    stream.write_all(head.as_bytes()).expect("sent");
+    assert_eq!(read_reply(&mut stream).expect("an answer").status, 100);
+    let began_at = Instant::now();
+    let zeros = [b'0'; 16 * 1024];
+    let mut sent = 0;
+    while stream.write_all(&zeros).is_ok() {
+        assert!(began_at.elapsed() < Duration::from_secs(60), "it is read for ever");
+        sent += 1;
+        // Bursts with pauses make the system give more room to the connection; after that there always is something
+        // to read.
+        if sent < 500 && sent % 12 == 0 {
+            std::thread::sleep(Duration::from_millis(40));
+        }
+    }
+    assert!(began_at.elapsed() > Duration::from_secs(10), "it was read: {:?}", began_at.elapsed());
+}
+
 #[test]
 fn too_large_a_body_is_refused_before_it_is_sent() {
     let server = Server::start();

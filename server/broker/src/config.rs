@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::topic::{TopicError, TopicFilter};
+use crate::upstream::Target;
 use crate::wire::Qos;
 use crate::wire::connect::PACKET_BYTES_MAX;
 
@@ -61,6 +62,24 @@ pub struct BrokerConfig {
     pub upstream: Option<UpstreamConfig>,
     /// The file of retained messages and persistent sessions; without one they end with the process.
     pub file: Option<PathBuf>,
+}
+
+impl BrokerConfig {
+    /// Whether a broker of this build can start with these settings; its file is not looked at.
+    ///
+    /// # Errors
+    /// The first that can't be used, as [`Broker::start`](crate::Broker::start) would say.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        Settings::check(self)?;
+        match self.engine {
+            EngineKind::Embedded => Ok(()),
+            EngineKind::Upstream => {
+                Target::of(self.upstream.as_ref().ok_or(ConfigError::UpstreamMissing)?).map(drop)
+            }
+            EngineKind::Rumqttd if cfg!(feature = "rumqttd") => Ok(()),
+            EngineKind::Rumqttd => Err(ConfigError::EngineMissing),
+        }
+    }
 }
 
 /// What carries the messages.

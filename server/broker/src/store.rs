@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 /// The file can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the broker's file: {0}")]
-pub struct StoreError(#[from] redb::Error);
+pub struct StoreError(redb::Error);
 
 // redb has an error type for each operation; all mean the same here.
 macro_rules! from_redb {
@@ -38,6 +38,7 @@ macro_rules! from_redb {
 }
 
 from_redb!(
+    redb::Error,
     redb::DatabaseError,
     redb::TransactionError,
     redb::TableError,

@@ -98,6 +98,8 @@ pub enum Command {
     Flash(FlashArgs),
     /// Check the data directory and, if it runs, the server.
     Doctor,
+    /// Print every setting of muster.toml, with what it means and its default.
+    Settings,
     /// Print a completion script for a shell.
     Completions {
         /// The shell.

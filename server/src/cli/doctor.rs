@@ -4,7 +4,7 @@
 //! that does not work or is not safe; a warning will become one.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_enroll::Clock;
@@ -17,9 +17,12 @@ use super::client::Client;
 use super::print::{Printer, cell};
 use super::server::configuration;
 use crate::datadir::DataDir;
+use crate::est_tls;
 
 /// A CA that ends sooner is warned of: replacing it takes the fleet a lifetime of certificates.
 const CA_WARN_BEFORE: Duration = Duration::from_secs(365 * 86_400);
+/// A server certificate that ends sooner is warned of: whoever makes it should have made the next one.
+const SERVER_WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);
 /// No clock is right that shows a time before this program was written: 2026-01-01.
 const CLOCK_MIN: UnixTime = UnixTime::from_secs(1_767_225_600);
 /// The newest entry of the audit may be so much ahead of this clock.
@@ -60,7 +63,12 @@ pub(super) async fn doctor(dir: &DataDir, out: &mut Printer<'_>) -> anyhow::Resu
     files(dir, &mut findings);
     space(dir, &mut findings);
     match configuration(dir) {
-        Ok(_) => findings.add("configuration", State::Ok, "can be used"),
+        Ok(config) => {
+            findings.add("configuration", State::Ok, "can be used");
+            if let Some(files) = &config.est_tls_files {
+                est_certificate(files, Clock::system().now(), &mut findings);
+            }
+        }
         Err(error) => findings.add("configuration", State::Fail, format!("{error:#}")),
     }
     // A client that opens the ledger itself makes the key anew.
@@ -149,6 +157,23 @@ fn space(dir: &DataDir, findings: &mut Findings) {
         0..SPACE_FAIL_BYTES => findings.add("disk", State::Fail, format!("{message}; make room")),
         SPACE_FAIL_BYTES..SPACE_WARN_BYTES => findings.add("disk", State::Warn, message),
         SPACE_WARN_BYTES.. => findings.add("disk", State::Ok, message),
+    }
+}
+
+/// The operator's own certificate of the EST server.
+fn est_certificate(files: &(PathBuf, PathBuf), now: UnixTime, findings: &mut Findings) {
+    let (state, message) = match est_tls::end_of_files(files) {
+        Ok(end) => (life(end, now), format!("ends {end}")),
+        Err(error) => (State::Fail, error.to_string()),
+    };
+    findings.add("EST certificate", state, message);
+}
+
+fn life(end: UnixTime, now: UnixTime) -> State {
+    match end {
+        end if end < now => State::Fail,
+        end if end < now.plus(SERVER_WARN_BEFORE) => State::Warn,
+        _ => State::Ok,
     }
 }
 
@@ -319,4 +344,17 @@ fn same_certificates(left: &str, right: &str) -> bool {
 
 fn time(object: &Value, name: &str) -> Option<UnixTime> {
     UnixTime::parse_rfc3339(object.get(name)?.as_str()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_certificate_is_warned_of_before_its_end() {
+        let now = UnixTime::from_secs(1_800_000_000);
+        let after = |days: u64| life(now.plus(Duration::from_secs(days * 86_400)), now);
+        assert_eq!((after(13), after(15)), (State::Warn, State::Ok));
+        assert_eq!(life(now.minus(Duration::from_secs(1)), now), State::Fail);
+    }
 }

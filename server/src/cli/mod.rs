@@ -27,6 +27,7 @@ use self::args::{Cli, Command};
 use self::client::Client;
 use self::print::Printer;
 use crate::datadir::DataDir;
+use crate::settings::SETTINGS;
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
@@ -59,6 +60,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "muster", &mut script);
             Printer::new(&mut std::io::stdout(), false).line(String::from_utf8(script)?.trim_end())
+        }
+        Command::Settings => {
+            let mut out = std::io::stdout();
+            let done = serde_json::json!({ "toml": SETTINGS });
+            Printer::new(&mut out, cli.json).done(&done, SETTINGS.trim_end())
         }
         Command::Doctor => {
             let mut out = std::io::stdout();
@@ -100,6 +106,7 @@ async fn act(client: &Client, command: Command, out: &mut Printer<'_>) -> anyhow
         | Command::Flash(_)
         | Command::Init(_)
         | Command::Restore { .. }
-        | Command::Serve(_) => Ok(()),
+        | Command::Serve(_)
+        | Command::Settings => Ok(()),
     }
 }

@@ -696,3 +696,25 @@ async fn doctor_finds_a_readable_key() {
     assert!(error.to_string().starts_with("1 checks failed"));
     assert!(String::from_utf8(out).expect("text").contains("has mode 644"));
 }
+
+#[tokio::test]
+async fn doctor_reads_the_operator_s_own_certificate_of_the_est_server() {
+    let Rig { temp, client, .. } = Rig::new().await;
+    drop(client);
+    let dir = DataDir::new(temp.path().join("data"));
+    let told = async |certificate: &str| {
+        let config = format!("[est]\ntls_certificate = \"{certificate}\"\ntls_key = \"tls/est.pem\"\n");
+        std::fs::write(dir.config(), config).expect("written");
+        let mut out = Vec::new();
+        let healthy = doctor::doctor(&dir, &mut Printer::new(&mut out, false)).await.is_ok();
+        (healthy, String::from_utf8(out).expect("text"))
+    };
+    let (healthy, text) = told("tls/est.pem").await;
+    assert!(healthy && text.contains("EST certificate: ends 20"), "{text}");
+    let (healthy, text) = told("missing.pem").await;
+    assert!(
+        !healthy && text.contains("fail  EST certificate: ") && text.contains("missing.pem: No such file")
+    );
+    let (healthy, text) = told("ca.pem").await;
+    assert!(!healthy && text.contains("fail  EST certificate: "), "a key of another: {text}");
+}

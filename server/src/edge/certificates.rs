@@ -262,5 +262,5 @@ fn stamps(chain: &Path, key: &Path) -> [Option<Stamp>; 2] {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ServerTlsError> {
-    std::fs::read(path).map_err(|source| ServerTlsError::File { path: path.display().to_string(), source })
+    std::fs::read(path).map_err(|error| ServerTlsError::File { path: path.display().to_string(), error })
 }

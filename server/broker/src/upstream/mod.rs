@@ -19,7 +19,7 @@ use tokio::time::{Duration, timeout};
 use tracing::warn;
 
 pub(crate) use self::relay::Relay;
-use crate::config::{BrokerConfig, ConfigError, Settings};
+use crate::config::{BrokerConfig, ConfigError, Settings, UpstreamConfig};
 use crate::engine::{Client, Engine, PeerNames};
 use crate::metrics::Metrics;
 use crate::serve::Ended;
@@ -38,10 +38,21 @@ pub(crate) struct Upstream {
     draining: watch::Sender<bool>,
 }
 
+/// Where the other broker is.
 #[derive(Debug)]
-enum Target {
+pub(crate) enum Target {
     Tcp(String),
     Unix(PathBuf),
+}
+
+impl Target {
+    pub(crate) fn of(config: &UpstreamConfig) -> Result<Self, ConfigError> {
+        match (&config.tcp, &config.unix) {
+            (Some(address), None) => Ok(Self::Tcp(address.clone())),
+            (None, Some(path)) => Ok(Self::Unix(path.clone())),
+            _ => Err(ConfigError::UpstreamMissing),
+        }
+    }
 }
 
 /// How long the other broker has to take a connection.
@@ -56,13 +67,8 @@ impl Upstream {
         metrics: Arc<Metrics>,
     ) -> Result<Self, ConfigError> {
         let upstream = config.upstream.clone().ok_or(ConfigError::UpstreamMissing)?;
-        let target = match (upstream.tcp, upstream.unix) {
-            (Some(address), None) => Target::Tcp(address),
-            (None, Some(path)) => Target::Unix(path),
-            _ => return Err(ConfigError::UpstreamMissing),
-        };
         Ok(Self {
-            target,
+            target: Target::of(&upstream)?,
             password: upstream.password,
             proxy_protocol: upstream.proxy_protocol,
             settings,
