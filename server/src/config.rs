@@ -280,8 +280,8 @@ pub enum ConfigError {
     #[error("est.names: `{0}` is not a DNS name")]
     NoName(String),
     /// The log's filter is none.
-    #[error("log.level is no filter")]
-    LogLevel(#[source] tracing_subscriber::filter::ParseError),
+    #[error("log.level")]
+    LogLevel(#[from] telemetry::NoFilter),
     /// A value is out of its range or contradicts another.
     #[error("{field}: {must}")]
     Wrong {
@@ -373,7 +373,7 @@ impl ConfigWritten {
 
     fn check_log_level(&self) -> Result<String, ConfigError> {
         let level = self.log.level.as_deref().unwrap_or("info");
-        telemetry::filter(level).map_err(ConfigError::LogLevel)?;
+        telemetry::filter(level)?;
         Ok(level.to_owned())
     }
 
@@ -542,6 +542,8 @@ mod tests {
             ("[est]\ntls_key = \"k\"", "est.tls_certificate"),
             ("[est]\nnames = [\"a b\"]", "`a b`"),
             ("[log]\nlevel = \"==\"", "log.level"),
+            ("[log]\nlevel = \"a[b{c=d}]=info\"", "log.level"),
+            ("[log]\nlevel = \"loud=x\"", "log.level"),
             ("[est]\nhandshakes = 0", "est.handshakes"),
             ("[est]\ndevice_rate = { burst = 0, refill_s = 1.0 }", "burst"),
             ("[est]\ndevice_rate = { burst = 1, refill_s = -1.0 }", "est.device_rate"),
