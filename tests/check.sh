@@ -5,7 +5,7 @@
 # and fails. Every part that ran is named at the end with its time; nothing is skipped in silence.
 #
 #   tests/check.sh            everything
-#   tests/check.sh PART ...   only these parts: packages format clippy docs deny test interop browser power fuzz size firmware
+#   tests/check.sh PART ...   only these parts: packages format clippy docs deny build test interop browser power fuzz size firmware
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -16,7 +16,7 @@ clients=$CARGO_TARGET_DIR/check-clients
 firmware=no_std-agent/firmware/Cargo.toml
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(packages format clippy docs deny test interop browser power fuzz size firmware)
+[ ${#parts[@]} -gt 0 ] || parts=(packages format clippy docs deny build test interop browser power fuzz size firmware)
 
 # Debian package, and a file that shows it is there.
 debian=(
@@ -125,10 +125,13 @@ build_programs() {
     cargo build --workspace --features $features --bin muster --bin muster-agent --bin muster-sim --test architecture
     export MUSTER_TEST_PROGRAMS=$CARGO_TARGET_DIR/debug
 }
-part_test() {
+part_build() {
     # All at once, so that no processor waits for the end of one half.
     cargo build --workspace --features $features --bins --tests
     build_programs
+}
+part_test() {
+    part_build
     cargo test --workspace --features $features
 }
 part_interop() {
@@ -151,11 +154,27 @@ part_firmware() {
     tests/firmware.sh
 }
 
+# Tests wait a lot, for time to pass and for each other's servers: what the last parts build is built meanwhile, with what
+# the tests leave of the processors. What fails then fails again in its part, which says why.
+build_ahead() {
+    local part
+    for part in "${parts[@]}"; do
+        case $part in
+            fuzz) nice -n 19 tests/fuzz/smoke.sh build ;;
+            size) nice -n 19 tests/size/size.sh build ;;
+            firmware) nice -n 19 tests/firmware.sh build ;;
+        esac
+    done
+}
+ahead=
+trap '[ -z "$ahead" ] || kill -- -"$ahead" 2>/dev/null || true' EXIT
+
 summary=()
 for part in "${parts[@]}"; do
     declare -F "part_$part" >/dev/null || { echo "no such part: $part" >&2; exit 2; }
     echo "== $part"
     begin=$SECONDS
+    case $part in fuzz | size | firmware) [ -z "$ahead" ] || wait "$ahead" || true; ahead= ;; esac
     # A function that is a condition goes on after a command of it failed; one in a shell of its own does not.
     set +e
     (set -e; "part_$part")
@@ -166,6 +185,13 @@ for part in "${parts[@]}"; do
         exit 1
     fi
     summary+=("$part $((SECONDS - begin)) s")
+    if [ "$part" = build ]; then
+        # In a process group of its own, so that all of it ends with this.
+        set -m
+        build_ahead >"$CARGO_TARGET_DIR/check-ahead.log" 2>&1 </dev/null &
+        ahead=$!
+        set +m
+    fi
 done
 printf '== passed: '
 printf '%s; ' "${summary[@]}"

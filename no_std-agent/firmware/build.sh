@@ -34,11 +34,10 @@ export RUSTFLAGS="-C link-arg=-Tlink.x -D warnings --remap-path-prefix=$sources/
 # Chooses the compiler for the board that was found last.
 choose_cargo() {
     cargo=(cargo) flags=(--quiet --release --locked --target "$target" --features "$features")
-    # A folder for each processor: two of them can be built for at the same time.
-    export CARGO_TARGET_DIR=$base/firmware/$target
+    export CARGO_TARGET_DIR=$base/firmware
     if ! rustup target list --installed 2>/dev/null | grep -qx "$target"; then
         # Another compiler: a target folder of its own.
-        export CARGO_TARGET_DIR=$base/firmware-debian/$target
+        export CARGO_TARGET_DIR=$base/firmware-debian
         export RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc PATH=/usr/bin:$PATH
         export RUSTFLAGS="$RUSTFLAGS -C linker=arm-none-eabi-ld -C linker-flavor=ld"
         # A panic is a trap, whose address says where it was: the words of all panics, and what formats them, are a sixth

@@ -116,3 +116,54 @@ pub fn denied_in(error: &(dyn Error + 'static)) -> Option<Denied> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn departure(denied: &[&str]) -> Departure {
+        Departure::new(denied.iter().map(|network| network.parse().expect("a network")).collect())
+    }
+
+    /// Whether anybody is connected to at `host`, where a listener is, and what is denied if not.
+    async fn reached(departure: &Departure, host: &str) -> Result<(), Option<Denied>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let port = listener.local_addr().expect("an address").port();
+        let uri: Uri = format!("https://{host}:{port}/").parse().expect("a URL");
+        match departure.clone().oneshot(uri).await {
+            Ok(_) => {
+                listener.accept().await.expect("somebody came");
+                Ok(())
+            }
+            Err(error) => Err(denied_in(error.as_ref())),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_denied_address_is_not_connected_to_however_it_is_written() {
+        let departure = departure(&["127.0.0.0/8", "::1/128"]);
+        // The last three are names to this code and addresses to the system's resolver.
+        let written = ["127.0.0.1", "[::ffff:127.0.0.1]", "localhost", "127.1", "2130706433", "0x7f000001"];
+        for host in written {
+            let refused = reached(&departure, host).await.expect_err(host);
+            assert!(refused.is_some(), "{host}: refused for another reason");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_denied_is_connected_to() {
+        let departure = departure(&["10.0.0.0/8", "::/0"]);
+        for host in ["127.0.0.1", "localhost"] {
+            reached(&departure, host).await.expect(host);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_of_the_network_is_no_denial() {
+        let departure = departure(&["10.0.0.0/8"]);
+        let refused = reached(&departure, "no-such-host.invalid").await.expect_err("no such host");
+        assert_eq!(refused, None);
+    }
+}
