@@ -18,7 +18,7 @@ use muster_policy::time::UnixTime;
 use rustls::sign::CertifiedKey;
 
 use crate::datadir::DataDir;
-use crate::server_tls::{Made, ServerTlsError, certified_key, chain_and_key, services_certificate};
+use crate::server_tls::{Made, Served, ServerTlsError, certified_key, chain_and_key, services_certificate};
 
 /// Keeps the TLS certificate of the EST listener current.
 pub struct EstTls {
@@ -35,7 +35,7 @@ pub struct EstTls {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Loaded {
     Files { changed_at: [Option<SystemTime>; 2] },
-    Made { names: Vec<Hostname>, renew_at: UnixTime, issuer: Vec<u8> },
+    Made { names: Vec<Hostname>, served: Served, issuer: Vec<u8> },
 }
 
 impl EstTls {
@@ -89,9 +89,9 @@ impl EstTls {
     fn is_current(&self, loaded: &Loaded, zones: &[Hostname]) -> bool {
         match (loaded, &self.files) {
             (Loaded::Files { changed_at }, Some((chain, key))) => *changed_at == changes(chain, key),
-            (Loaded::Made { names, renew_at, issuer }, None) => {
+            (Loaded::Made { names, served, issuer }, None) => {
                 *names == all_names(&self.names, zones)
-                    && self.clock.now() < *renew_at
+                    && served.has(self.clock.now())
                     && services_certificate(&self.authority).is_some_and(|current| current == *issuer)
             }
             _ => false,
@@ -146,7 +146,7 @@ fn made(
     let patterns: Vec<HostPattern> = names.iter().cloned().map(HostPattern::from).collect();
     let path = dir.est_tls();
     let made = Made::kept_or_new(&path, authority, clock, &patterns, &addresses)?;
-    let loaded = Loaded::Made { names, renew_at: made.renew_at, issuer: made.issuer.clone() };
+    let loaded = Loaded::Made { names, served: made.served, issuer: made.issuer.clone() };
     Ok((made.certified(&path)?, loaded))
 }
 

@@ -260,7 +260,9 @@ impl Server {
         stop: CancellationToken,
         ready: impl FnOnce() -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        self.registrar.authority().renew_due_crls(self.config.crl_lifetime).await?;
+        if let Err(error) = self.registrar.authority().renew_due_crls(self.config.crl_lifetime).await {
+            tracing::error!(%error, "a CRL is late");
+        }
         let note = self.dir.serving();
         if let Some(admin) = &self.ready.admin {
             let serving = Serving::new(admin, self.api.local_secret());

@@ -1,12 +1,13 @@
 //! Server certificates that the services CA made, kept in the data directory until they have to change.
 //!
 //! One file holds chain and key. It is made anew when a third of its life is left, when its names no
-//! longer fit, or when the services CA was replaced.
+//! longer fit, when the services CA was replaced, or when the clock was ahead as it was made: nobody takes it before it begins.
 
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use muster_ca::certificate::LeafFacts;
 use muster_enroll::{Authority, Clock};
 use muster_policy::enrol::San;
 use muster_policy::host::HostPattern;
@@ -44,6 +45,32 @@ pub enum ServerTlsError {
     Tls(#[from] rustls::Error),
 }
 
+/// When a certificate that was made here is served: from its start until two thirds of its life are over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    from: UnixTime,
+    until: UnixTime,
+}
+
+impl Served {
+    fn of(leaf: &LeafFacts) -> Self {
+        Self {
+            from: leaf.not_before,
+            until: leaf.not_before.plus(leaf.not_after.since(leaf.not_before) / 3 * 2),
+        }
+    }
+
+    /// Nothing is served, and nothing is tried anew before `until`.
+    pub const fn nothing_until(now: UnixTime, until: UnixTime) -> Self {
+        Self { from: now, until }
+    }
+
+    /// Whether it is at `now`.
+    pub fn has(self, now: UnixTime) -> bool {
+        self.from <= now && now < self.until
+    }
+}
+
 /// A server's chain and key, and until when they stay.
 #[derive(Debug)]
 pub struct Made {
@@ -51,8 +78,8 @@ pub struct Made {
     pub chain: Vec<CertificateDer<'static>>,
     /// The key.
     pub key: PrivateKeyDer<'static>,
-    /// When two thirds of the leaf's life are over.
-    pub renew_at: UnixTime,
+    /// When it is served.
+    pub served: Served,
     /// The services CA that signed it, DER.
     pub issuer: Vec<u8>,
 }
@@ -82,7 +109,10 @@ impl Made {
         write_file(path, text.as_bytes(), Readers::Owner)
             .map_err(|error| ServerTlsError::File { path: path.display().to_string(), error })?;
         let (chain, key) = chain_and_key(text.as_bytes(), text.as_bytes(), path)?;
-        Ok(Self { chain, key, renew_at: made.renew_at, issuer })
+        Self::of(chain, key, issuer).ok_or_else(|| ServerTlsError::Content {
+            path: path.display().to_string(),
+            what: "the certificate that was just made can't be read".to_owned(),
+        })
     }
 
     /// The kept certificate, if it still fits.
@@ -90,15 +120,19 @@ impl Made {
         let text = std::fs::read(path).ok()?;
         let (chain, key) = chain_and_key(&text, &text, path).ok()?;
         let [leaf, signed_by, ..] = chain.as_slice() else { return None };
-        let facts = muster_ca::certificate::LeafFacts::parse(leaf).ok()?;
+        let facts = LeafFacts::parse(leaf).ok()?;
         let dns = |san: &San| if let San::Dns(name) = san { Some(name.clone()) } else { None };
         let mut found: Vec<String> = facts.sans.iter().filter_map(dns).collect();
         let mut wanted: Vec<String> = names.iter().map(ToString::to_string).collect();
         found.sort_unstable();
         wanted.sort_unstable();
-        let renew_at = facts.not_before.plus(facts.not_after.since(facts.not_before) / 3 * 2);
-        let fits = found == wanted && signed_by.as_ref() == issuer && clock.now() < renew_at;
-        fits.then(|| Self { chain, key, renew_at, issuer: issuer.to_vec() })
+        let fits = found == wanted && signed_by.as_ref() == issuer && Served::of(&facts).has(clock.now());
+        if fits { Self::of(chain, key, issuer.to_vec()) } else { None }
+    }
+
+    fn of(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>, issuer: Vec<u8>) -> Option<Self> {
+        let served = Served::of(&LeafFacts::parse(chain.first()?).ok()?);
+        Some(Self { chain, key, served, issuer })
     }
 
     /// The form that rustls serves; key and certificate are compared.

@@ -253,6 +253,40 @@ fn only_a_certificate_that_was_stored_is_known() {
 }
 
 #[test]
+fn a_ca_that_can_t_do_what_devices_need_is_not_taken() {
+    let mut server = Server::start();
+    let mut without_lists = ca(common_name("No lists"));
+    without_lists.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let mut for_servers = ca(common_name("Servers alone"));
+    for_servers.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let active = |server: &Server| {
+        let cas = server.muster_json(&["ca", "list"]);
+        let of_devices = |ca: &&serde_json::Value| ca["role"] == "devices" && ca["state"] == "active";
+        cas.as_array()
+            .expect("a list")
+            .iter()
+            .filter(of_devices)
+            .map(|ca| ca["id"].clone())
+            .collect::<Vec<_>>()
+    };
+    let before = active(&server);
+    for (params, lacks) in [(without_lists, "cRLSign"), (for_servers, "clientAuth")] {
+        let key = key();
+        let bundle = server.scratch().join("brought.pem");
+        let text = params.self_signed(&key).expect("a CA").pem() + &key.serialize_pem();
+        std::fs::write(&bundle, text).expect("written");
+        let said = server.try_muster(&["ca", "import", &bundle.display().to_string()]);
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.contains(lacks), "{said}");
+        assert_eq!(active(&server), before);
+    }
+    assert_eq!(server.terminate(), Some(0));
+    server.serve();
+    let device = Device::enroll(&server, "meter-1");
+    assert!(!device.certificate.is_empty());
+}
+
+#[test]
 fn a_connection_that_stays_open_does_not_outlive_what_let_it_in() {
     let server = Server::start();
     let device = Device::enroll(&server, "meter-1");

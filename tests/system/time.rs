@@ -113,3 +113,28 @@ fn a_ca_that_has_ended_does_not_keep_the_server_from_starting() {
     server.restart();
     assert!(server.account.muster(&["audit", "verify"]).contains("whole"));
 }
+
+#[test]
+fn a_clock_that_was_ahead_leaves_nothing_of_the_future() {
+    let mut server = Turned::start();
+    server.turn_to(75 * DAY);
+    server.restart();
+    server.turn_to(0);
+    server.restart();
+    let now = x509_parser::time::ASN1Time::now();
+    let chain = std::fs::read(server.account.dir().join("tls/est.pem")).expect("the listener's chain");
+    let leaf = x509_parser::pem::Pem::iter_from_buffer(&chain).next().expect("a block").expect("PEM");
+    let leaf = leaf.parse_x509().expect("a certificate").validity().not_before;
+    assert!(leaf <= now, "the EST listener's certificate begins {leaf}");
+    let cas = server.account.muster_json(&["ca", "list"]);
+    let with_lists = cas.as_array().expect("a list").iter().filter(|ca| ca["has_key"] == true);
+    let mut lists = 0;
+    for ca in with_lists {
+        let pem = server.account.muster(&["ca", "crl", ca["id"].as_str().expect("an id")]);
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).expect("PEM");
+        let (_, list) = x509_parser::parse_x509_crl(&pem.contents).expect("a CRL");
+        assert!(list.last_update() <= now, "a CRL begins {}", list.last_update());
+        lists += 1;
+    }
+    assert!(lists >= 2, "{cas}");
+}

@@ -8,6 +8,7 @@ use muster_policy::time::UnixTime;
 
 use crate::certificate::{CaCertificate, CertificateError};
 use crate::file_key::{FileKey, FileKeyError, Passphrase};
+use crate::lint::CLIENT_AUTH;
 use crate::pem_text;
 use crate::signature::SignatureFault;
 use crate::signer::Signer;
@@ -27,6 +28,26 @@ pub struct Imported {
     pub certificates: Vec<CaCertificate>,
     /// The issuing CA's key, if it was there; without it the CA only verifies.
     pub key: Option<FileKey>,
+}
+
+impl Imported {
+    /// Whether the issuing CA may do all that a CA of devices has to: issue client certificates and sign CRLs.
+    ///
+    /// # Errors
+    /// [`ImportError::NotForDevices`], with what its certificate lacks.
+    pub fn check_for_devices(&self) -> Result<(), ImportError> {
+        let Some(issuing) = self.certificates.first() else { return Err(ImportError::NoCertificate) };
+        let lacks = |what| Err(ImportError::NotForDevices { subject: issuing.subject().to_owned(), what });
+        if !issuing.signs_crls() {
+            return lacks(
+                "its keyUsage has no cRLSign (RFC 5280 §4.2.1.3), so nothing could be revoked by a CRL",
+            );
+        }
+        if issuing.purposes().is_some_and(|purposes| !purposes.contains(&CLIENT_AUTH)) {
+            return lacks("its extKeyUsage has no clientAuth (RFC 5280 §4.2.1.12)");
+        }
+        Ok(())
+    }
 }
 
 /// Why a bundle is refused.
@@ -65,6 +86,14 @@ pub enum ImportError {
     /// There is no certificate in the text.
     #[error("there is no certificate in the PEM text")]
     NoCertificate,
+    /// The issuing CA may not do what a CA of devices has to.
+    #[error("{subject} can't issue to devices: {what}")]
+    NotForDevices {
+        /// Its subject.
+        subject: String,
+        /// What it lacks.
+        what: &'static str,
+    },
     /// A certificate has not begun.
     #[error("{subject} is not valid before {not_before}")]
     NotYetValid {

@@ -17,14 +17,13 @@ use muster_edge::{SecretKey, TlsIdentity};
 use muster_enroll::{Authority, Clock};
 use muster_policy::host::HostPattern;
 use muster_policy::identity::CaId;
-use muster_policy::time::UnixTime;
 use muster_store::record::OutboundLeaf;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_bytes::ByteBuf;
 
 use crate::datadir::DataDir;
-use crate::server_tls::{Made, ServerTlsError, certified_key, chain_and_key, services_certificate};
+use crate::server_tls::{Made, Served, ServerTlsError, certified_key, chain_and_key, services_certificate};
 
 /// How long the services CA is left alone after it could not make one: its disk may be full.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -61,8 +60,8 @@ struct Used {
 enum Due {
     /// When its files are no longer these.
     Changed([Option<Stamp>; 2]),
-    /// At a time, when another services CA signs, or when there are files.
-    Time { at: UnixTime, issuer: Vec<u8> },
+    /// Outside of its time, when another services CA signs, or when there are files.
+    Outside { served: Served, issuer: Vec<u8> },
 }
 
 /// What tells a file from the one that was there before.
@@ -141,11 +140,15 @@ impl Certificates {
         match Made::kept_or_new(&path, &self.authority, &self.clock, std::slice::from_ref(host), &[]) {
             Ok(made) => {
                 let found = identity(&made.chain, &made.key, &path);
-                (Due::Time { at: made.renew_at, issuer: made.issuer }, found)
+                (Due::Outside { served: made.served, issuer: made.issuer }, found)
             }
             Err(error) => {
                 let issuer = services_certificate(&self.authority).unwrap_or_default();
-                (Due::Time { at: self.clock.now().plus(RETRY_AFTER), issuer }, Err(error))
+                let now = self.clock.now();
+                (
+                    Due::Outside { served: Served::nothing_until(now, now.plus(RETRY_AFTER)), issuer },
+                    Err(error),
+                )
             }
         }
     }
@@ -216,7 +219,7 @@ impl Certificates {
             let [chain, key] = self.files(host);
             match &used.due {
                 Due::Changed(before) => *before != stamps(&chain, &key),
-                Due::Time { at, issuer: by } => now >= *at || *by != issuer || chain.exists(),
+                Due::Outside { served, issuer: by } => !served.has(now) || *by != issuer || chain.exists(),
             }
         };
         used.iter().filter(|(host, used)| is_due(host, used)).map(|(host, _)| host.clone()).collect()

@@ -66,6 +66,11 @@ pub(crate) fn ca(id: CaId) -> Vec<u8> {
     id.as_bytes().to_vec()
 }
 
+/// In `meta`: the change since which the CA's list does not say what is revoked.
+pub(crate) fn crl_behind(ca: CaId) -> String {
+    format!("crl-behind/{ca}")
+}
+
 pub(crate) fn profile(account: AccountId, label: &Label) -> Vec<u8> {
     join(&[account.as_bytes(), label.as_str().as_bytes()])
 }

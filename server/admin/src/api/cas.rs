@@ -135,7 +135,7 @@ pub(crate) async fn crl(State(api): State<Arc<Api>>, _: Account, Id(id): Id<CaId
     }
     let now = api.now();
     let mut crl = api.read(move |reader| reader.crl(id)).await?;
-    if crl.as_ref().is_none_or(|crl| crl.next_update <= now) {
+    if crl.as_ref().is_none_or(|crl| crl.next_update <= now || crl.this_update > now) {
         api.registrar().authority().renew_crl(id, api.crl_lifetime()).await?;
         crl = api.read(move |reader| reader.crl(id)).await?;
     }

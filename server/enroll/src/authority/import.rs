@@ -48,6 +48,9 @@ impl Authority {
             (false, Some(_)) => CaRole::Devices,
             (false, None) => CaRole::VerifyOnly,
         };
+        if role == CaRole::Devices {
+            imported.check_for_devices()?;
+        }
         let title = plan.title.unwrap_or_else(|| title_of(certificate.subject()));
         let mut record = record_of(id, self.account, role, CaKind::Byo, title, certificate, now);
         record.chain = above.iter().map(|above| above.der().to_vec().into()).collect();

@@ -39,34 +39,40 @@ impl Authority {
             return Ok(());
         }
         let seen = *self.ledger.newest_change().borrow();
-        self.make_crl(ca, lifetime).await.map_err(|error| RevocationError { ca, error })?;
+        self.make_crl(ca, lifetime, seen).await.map_err(|error| RevocationError { ca, error })?;
         made.insert(ca, seen.saturating_add(1));
         Ok(())
     }
 
-    /// Makes every CRL anew that is missing or past half of its lifetime.
+    /// Makes every CRL anew that is missing, past half of its lifetime, behind what is revoked, or of the future, as one is
+    /// that was made while the clock was ahead.
     ///
     /// # Errors
-    /// The first that fails; the others are tried first.
+    /// One that fails; the others are tried all the same.
     pub async fn renew_due_crls(&self, lifetime: Duration) -> Result<(), RevocationError> {
         let mut outcome = Ok(());
         for keyed in &self.trust().keyed {
-            let due = match self.crl(keyed.id) {
-                Ok(Some(crl)) => {
-                    let half = crl.next_update.since(crl.this_update) / 2;
-                    self.clock.now() >= crl.this_update.plus(half)
-                }
-                Ok(None) => true,
-                Err(_) => true,
-            };
-            if due && let Err(error) = self.renew_crl(keyed.id, lifetime).await {
+            // One that came along when that was not looked at.
+            if !keyed.issuer.certificate().signs_crls() {
+                continue;
+            }
+            if self.is_crl_due(keyed.id).unwrap_or(true)
+                && let Err(error) = self.renew_crl(keyed.id, lifetime).await
+            {
                 outcome = Err(error);
             }
         }
         outcome
     }
 
-    async fn make_crl(&self, ca: CaId, lifetime: Duration) -> Result<(), AuthorityError> {
+    fn is_crl_due(&self, ca: CaId) -> Result<bool, AuthorityError> {
+        let reader = self.ledger.reader()?;
+        let Some(crl) = reader.crl(ca)? else { return Ok(true) };
+        let (now, half) = (self.clock.now(), crl.next_update.since(crl.this_update) / 2);
+        Ok(now >= crl.this_update.plus(half) || now < crl.this_update || reader.crl_is_behind(ca)?)
+    }
+
+    async fn make_crl(&self, ca: CaId, lifetime: Duration, seen: u64) -> Result<(), AuthorityError> {
         let trust = self.trust();
         let Some(keyed) = trust.keyed.iter().find(|keyed| keyed.id == ca) else { return Ok(()) };
         let now = self.clock.now();
@@ -102,7 +108,7 @@ impl Authority {
         let made = tokio::task::spawn_blocking(move || issuer.sign_crl(&settings, revoked)).await;
         let der = made.map_err(|_| AuthorityError::NoRandom)??.into();
         let crl = CrlState { number, this_update: now, next_update, der };
-        Ok(self.ledger.transact(StoreCrl { ca, crl, by: By::system(now) }).await?)
+        Ok(self.ledger.transact(StoreCrl { ca, crl, seen, by: By::system(now) }).await?)
     }
 
     /// The newest CRL of a CA.

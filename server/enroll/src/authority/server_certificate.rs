@@ -8,7 +8,6 @@ use muster_ca::server_leaf::ServerNames;
 use muster_policy::host::HostPattern;
 use muster_policy::identity::Serial;
 use muster_policy::key::{KeyKind, WishedKey};
-use muster_policy::time::UnixTime;
 use zeroize::Zeroizing;
 
 use super::{Authority, AuthorityError};
@@ -25,8 +24,6 @@ pub struct ServerCertificate {
     pub chain: Vec<Vec<u8>>,
     /// The key, PKCS#8.
     pub key: Zeroizing<Vec<u8>>,
-    /// When two thirds of its life are over.
-    pub renew_at: UnixTime,
 }
 
 impl Authority {
@@ -52,6 +49,6 @@ impl Authority {
             .prepare_server(&names, now.minus(BACKDATE), end, key.subject_key(), serial)?
             .sign()?;
         let chain = vec![issued.der, services.issuer.certificate().der().to_vec()];
-        Ok(ServerCertificate { chain, key: key.pkcs8_der()?, renew_at: now.plus(end.since(now) / 3 * 2) })
+        Ok(ServerCertificate { chain, key: key.pkcs8_der()? })
     }
 }

@@ -174,6 +174,8 @@ pub struct StoreCrl {
     pub ca: CaId,
     /// The list.
     pub crl: CrlState,
+    /// The newest change when what is revoked was read for it.
+    pub seen: u64,
     /// Who made it.
     pub by: By,
 }
@@ -194,6 +196,10 @@ impl Transaction for StoreCrl {
             return Err(Failed::Refused(Rejected::CrlNumber { newest: stored.number }));
         }
         tables.put(&key, &self.crl)?;
+        let behind = keys::crl_behind(self.ca);
+        if tables.meta::<u64>(&behind)?.is_some_and(|since| since <= self.seen) {
+            tables.remove(TableName::Meta, behind.as_bytes())?;
+        }
         let subjects = Subjects { account: Some(ca.account), ca: Some(ca.id), ..Subjects::default() };
         Ok(log(tables, &self.by, Action::CrlStored, subjects, ChangeKind::CrlStored(ca.id))?)
     }

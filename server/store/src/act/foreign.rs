@@ -2,7 +2,7 @@
 
 use muster_policy::identity::{AccountId, CaId, Serial};
 
-use crate::act::revoke::{reactivate, revoke};
+use crate::act::revoke::{crl_is_behind, reactivate, revoke};
 use crate::act::{By, Rejected, audit};
 use crate::codec;
 use crate::keys;
@@ -387,6 +387,9 @@ fn log_named(
     by: &By,
 ) -> Result<(), Fault> {
     tables.change(by.at, Some(account), ChangeKind::ForeignRevocationSet(ca, name))?;
+    if known(tables, account, ca).is_ok_and(|ca| ca.key_file.is_some()) {
+        crl_is_behind(tables, ca)?;
+    }
     let details = match name {
         ForeignName::Fingerprint(fingerprint) => Some(format!("SHA-256 {fingerprint}")),
         ForeignName::Serial(_) => None,

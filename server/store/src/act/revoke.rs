@@ -1,6 +1,6 @@
 //! Revoking a certificate, and taking that back.
 
-use muster_policy::identity::{AccountId, CertificateId};
+use muster_policy::identity::{AccountId, CaId, CertificateId};
 use muster_policy::name::DeviceId;
 
 use crate::act::{By, Rejected, log};
@@ -166,6 +166,7 @@ pub(super) fn revoke(
     })?;
     let kind = ChangeKind::CertificateRevoked(certificate.id);
     log_certificate(tables, by, Action::CertificateRevoked, certificate, kind)?;
+    crl_is_behind(tables, certificate.ca)?;
     Ok(true)
 }
 
@@ -211,7 +212,17 @@ pub(super) fn reactivate(
         counters.certificates_revoked = counters.certificates_revoked.saturating_sub(1);
     })?;
     let kind = ChangeKind::CertificateReactivated(certificate.id);
-    log_certificate(tables, by, Action::CertificateReactivated, certificate, kind)
+    log_certificate(tables, by, Action::CertificateReactivated, certificate, kind)?;
+    crl_is_behind(tables, certificate.ca)
+}
+
+/// Notes that a list made before the newest change does not say what is revoked.
+///
+/// The list is made after the revocation, by whoever asked for that; should it come to nothing, this is what has it
+/// made all the same.
+pub(super) fn crl_is_behind(tables: &mut Tables<'_>, ca: CaId) -> Result<(), Fault> {
+    let number = tables.newest_change()?;
+    tables.put_meta(&keys::crl_behind(ca), &number)
 }
 
 fn known(

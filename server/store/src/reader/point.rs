@@ -182,6 +182,14 @@ impl Reader {
         self.get(&keys::ca(ca))
     }
 
+    /// Whether something was revoked or reactivated that the CA's newest list does not say.
+    ///
+    /// # Errors
+    /// See [`Reader::account`].
+    pub fn crl_is_behind(&self, ca: CaId) -> Result<bool, Fault> {
+        Ok(self.meta::<u64>(&keys::crl_behind(ca))?.is_some())
+    }
+
     /// A profile as written.
     ///
     /// # Errors

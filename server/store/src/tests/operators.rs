@@ -120,12 +120,39 @@ fn crl_numbers_grow() {
         next_update: START.plus(LIFETIME),
         der: ByteBuf::from(vec![1]),
     };
-    rig.ledger().transact_blocking(StoreCrl { ca: CA, crl: crl(5), by: rig.by() }).expect("stored");
+    rig.ledger().transact_blocking(StoreCrl { ca: CA, crl: crl(5), seen: 0, by: rig.by() }).expect("stored");
     for number in [4, 5] {
-        let refused = rejected(&rig, StoreCrl { ca: CA, crl: crl(number), by: rig.by() });
+        let refused = rejected(&rig, StoreCrl { ca: CA, crl: crl(number), seen: 0, by: rig.by() });
         assert_eq!(refused, Rejected::CrlNumber { newest: 5 });
     }
     assert_eq!(rig.ledger().reader().expect("open").crl(CA).expect("reads"), Some(crl(5)));
+}
+
+#[test]
+fn a_revocation_leaves_the_list_behind_until_one_is_made_after_it() {
+    let mut rig = Rig::new();
+    let issued = rig.issue(1, "a");
+    let is_behind = || rig.ledger().reader().expect("open").crl_is_behind(CA).expect("reads");
+    let store = |number, seen| {
+        let der = ByteBuf::from(vec![1]);
+        let crl = CrlState { number, this_update: START, next_update: START.plus(LIFETIME), der };
+        rig.ledger().transact_blocking(StoreCrl { ca: CA, crl, seen, by: rig.by() }).expect("stored");
+    };
+    let newest = || *rig.ledger().newest_change().borrow();
+    assert!(!is_behind());
+    let before = newest();
+    let reason = RevocationReason::KeyCompromise;
+    let revoke = RevokeCertificate { account: ACCOUNT, certificate: issued, reason, by: rig.by() };
+    rig.ledger().transact_blocking(revoke).expect("revoked");
+    assert!(is_behind());
+    store(1, before);
+    assert!(is_behind(), "that one was read before the revocation");
+    store(2, newest());
+    assert!(!is_behind());
+    let reactivate = ReactivateCertificate { account: ACCOUNT, certificate: issued, by: rig.by() };
+    rig.ledger().transact_blocking(reactivate).expect("good again");
+    assert!(is_behind());
+    rig.check();
 }
 
 #[test]
