@@ -86,6 +86,25 @@ fn a_person_can_have_to_agree() {
 }
 
 #[test]
+fn a_certificate_of_another_profile_is_no_way_round_what_a_profile_asks_for() {
+    let server = Server::start();
+    server.muster(&["profile", "set", "checked", "approval=manual"]);
+    server.muster(&["profile", "set", "strict", "credentials=certificate-and-token"]);
+    server.muster(&["profile", "set", "open", "lifetime_s=7200"]);
+    let (key, der) = request("meter-1");
+    let certificate = server.est().enroll("meter-1", &server.token("meter-1"), &der).certificate();
+    let renewal = request_by(&KeyPair::try_from(key.serialize_der()).expect("a key"), "meter-1");
+    let holder = server.est().with(Identity { chain: vec![certificate], key });
+    let renew = |label: &str| holder.post(&format!("{label}/simplereenroll"), None, &renewal);
+    assert_eq!(renew("strict").reason(), "profile_forbidden");
+    assert_eq!(renew("checked").status, 202, "a person has to agree");
+    let id = server.muster_json(&["approval", "list"])[0]["id"].as_str().expect("an id").to_owned();
+    server.muster(&["approval", "approve", &id]);
+    renew("checked").certificate();
+    renew("open").certificate();
+}
+
+#[test]
 fn ca_certificates_and_attributes_are_there_for_everyone() {
     let server = Server::start();
     let reply = server.est().get("cacerts");

@@ -153,6 +153,19 @@ fn three_hundred_wrong_credentials_do_not_lock_a_right_one_out() {
 }
 
 #[test]
+fn the_bearer_of_a_claim_token_spends_no_device_s_share() {
+    let server = Server::with_config("[est]\ndevice_rate = { burst = 3, refill_s = 3600.0 }\n");
+    let (_, der) = request("meter-1");
+    let token = server.token("meter-1");
+    let claim = server.muster(&["token", "new", "--claim", "--uses", "1"]);
+    for _ in 0..4 {
+        // Any name may be claimed; what is sent with it need not be a request.
+        assert_eq!(server.est().enroll("meter-1", &claim, b"x").reason(), "body_malformed");
+    }
+    server.est().enroll("meter-1", &token, &der).certificate();
+}
+
+#[test]
 fn a_gateway_with_a_thousand_devices_is_let_in() {
     let server = Server::start();
     let token = server.muster(&["token", "new", "--claim", "--uses", "1000"]);

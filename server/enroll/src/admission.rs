@@ -103,9 +103,11 @@ impl Admission {
         self.check(&self.guesses, &source_of(peer), Reason::CredentialGuessing)
     }
 
-    /// One request of a device whose identity is proven.
-    pub(crate) fn admit_device(&self, account: AccountId, device: &DeviceId) -> Result<(), TooOften> {
-        self.check(&self.devices, device, Reason::RateLimitedDevice)?;
+    /// One request of the account's, by the device whose identity is proven; the bearer of a claim token may be any.
+    pub(crate) fn admit_proven(&self, account: AccountId, device: Option<&DeviceId>) -> Result<(), TooOften> {
+        if let Some(device) = device {
+            self.check(&self.devices, device, Reason::RateLimitedDevice)?;
+        }
         self.check(&self.accounts, &account, Reason::RateLimitedAccount)
     }
 
@@ -163,13 +165,13 @@ mod tests {
         let account = AccountId::from_bytes([1; 16]);
         assert!(admission.admit_source(peer).is_ok());
         assert!(admission.admit_guess(peer).is_ok());
-        assert!(admission.admit_device(account, &device).is_ok());
+        assert!(admission.admit_proven(account, Some(&device)).is_ok());
         assert_eq!(reason(admission.admit_source(peer)), Reason::RateLimitedSource);
         assert_eq!(reason(admission.admit_guess(peer)), Reason::CredentialGuessing);
-        assert_eq!(reason(admission.admit_device(account, &device)), Reason::RateLimitedDevice);
-        assert!(admission.admit_device(account, &"meter-2".parse().expect("valid")).is_ok());
+        assert_eq!(reason(admission.admit_proven(account, Some(&device))), Reason::RateLimitedDevice);
+        assert!(admission.admit_proven(account, None).is_ok());
         let third = "meter-3".parse().expect("valid");
-        assert_eq!(reason(admission.admit_device(account, &third)), Reason::RateLimitedAccount);
+        assert_eq!(reason(admission.admit_proven(account, Some(&third))), Reason::RateLimitedAccount);
     }
 
     #[test]

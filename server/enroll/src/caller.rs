@@ -140,12 +140,12 @@ pub(crate) fn named_device(csr: &Csr) -> Result<DeviceId, Refusal> {
 }
 
 impl Proof {
-    /// The device whose identity is proven, where that is known before the request is read.
+    /// The device whose identity is proven; a claim token proves none, whatever name comes with it.
     pub(crate) const fn device(&self) -> Option<&DeviceId> {
         match self {
             Self::Holder(certificate) => Some(&certificate.device),
             Self::Manufacturer { device, .. } => Some(device),
-            Self::Token(bearer) => bearer.device.as_ref(),
+            Self::Token(bearer) => bearer.token.device.as_ref(),
         }
     }
 
@@ -213,6 +213,7 @@ impl Identified {
                 .then(|| format!("in grace: the old certificate ended {}", certificate.not_after)),
             caller: Caller::Holder(Held {
                 device: certificate.device.clone(),
+                profile: certificate.profile.clone(),
                 subject: certificate.subject.clone(),
                 sans: certificate.sans.clone(),
                 not_after: certificate.not_after,

@@ -17,7 +17,7 @@ use muster_ca::leaf::Prepared;
 use muster_ca::signer::SignError;
 use muster_ca::subject_key::SubjectKey;
 use muster_policy::enrol::{
-    DeviceStatus, Grant, OID_COMMON_NAME, San, Setting, SubjectAttribute, Wish, enrol,
+    Caller, DeviceStatus, Grant, OID_COMMON_NAME, San, Setting, SubjectAttribute, Wish, enrol,
 };
 use muster_policy::identity::{AccountId, CertificateId, RequestKey, Serial};
 use muster_policy::name::{DeviceId, Label};
@@ -168,6 +168,10 @@ impl Registrar {
     pub async fn issue(self: &Arc<Self>, order: Order) -> Result<Outcome, Refusal> {
         let request = order.request_key();
         let issuing = self.authority.trust().issuing.clone().ok_or_else(ca_unavailable)?;
+        if order.key == KeySource::Server {
+            // A key is dear: none is made for whom policy refuses whatever the key.
+            self.grant(&order, &order.wish(), &issuing)?;
+        }
         let material = self.material(&order).await?;
         let grant = self.grant(&order, &material.wish, &issuing)?;
         let prepared = self.prepare(&grant, &material.key, &issuing)?;
@@ -432,10 +436,13 @@ impl Draft {
             (KeySource::Device, How::First | How::Keygen) => settings.first_window,
             (KeySource::Device, How::Operator | How::Renewal) => settings.renewal_window,
         };
-        // A person agrees to a device once; its renewals, and what an operator signs, need no other.
-        let approval = match self.order.identified.how {
-            How::First | How::Keygen => self.order.profile.approval,
-            How::Operator | How::Renewal => Approval::Automatic,
+        // A person agrees to a device once under a profile; its renewals there, and what an operator signs, need no other.
+        let approval = match (self.order.identified.how, &self.order.identified.caller) {
+            (How::Operator, _) => Approval::Automatic,
+            (How::Renewal, Caller::Holder(held)) if held.profile == self.order.profile.label => {
+                Approval::Automatic
+            }
+            (How::First | How::Keygen | How::Renewal, _) => self.order.profile.approval,
         };
         BeginIssue {
             request: self.request,

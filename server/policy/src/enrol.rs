@@ -77,6 +77,8 @@ pub struct Wish {
 pub struct Held {
     /// The device it was issued to.
     pub device: DeviceId,
+    /// The profile it was issued under.
+    pub profile: Label,
     /// Its subject.
     pub subject: Vec<SubjectAttribute>,
     /// Its alternative names.
@@ -318,6 +320,13 @@ impl Caller {
 }
 
 fn check_credential(caller: &Caller, profile: &Profile) -> Result<(), Refusal> {
+    // A profile that asks for more than any credential asks it of those who come from another one, too.
+    if let Caller::Holder(held) = caller
+        && held.profile != profile.label
+        && profile.credentials != CredentialRule::Any
+    {
+        return Err(Refusal::new(Reason::ProfileForbidden, "/profile").with_detail(&profile.label));
+    }
     let enough = match (caller, profile.credentials) {
         (Caller::Holder(_) | Caller::Operator { .. } | Caller::ManufacturerAndToken { .. }, _)
         | (Caller::Manufacturer { .. }, CredentialRule::Any | CredentialRule::Certificate)

@@ -405,7 +405,8 @@ pub enum TokenCommand {
         /// The device it is for.
         #[arg(long, required_unless_present = "claim")]
         device: Option<String>,
-        /// Make a claim token instead: any device may use it, `--uses` times in all.
+        /// Make a claim token instead: any device may use it, `--uses` times in all. Whoever has it can get a certificate for
+        /// any device of the account, one that is enrolled already too.
         #[arg(long, conflicts_with = "device")]
         claim: bool,
         /// How many certificates it is good for.

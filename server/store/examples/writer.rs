@@ -171,6 +171,7 @@ fn create_token(ledger: &Ledger, device: &DeviceId) -> Result<TokenId, Failure> 
         profile: None,
         uses_allowed: 1,
         uses_taken: 0,
+        waiting: 0,
         expires_at: now().plus(Duration::from_secs(3_600)),
         revoked_at: None,
         created_at: now(),

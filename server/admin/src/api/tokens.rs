@@ -144,6 +144,7 @@ pub(crate) async fn create(
         profile: wanted.profile,
         uses_allowed,
         uses_taken: 0,
+        waiting: 0,
         expires_at: by.at.plus(ttl),
         revoked_at: None,
         created_at: by.at,

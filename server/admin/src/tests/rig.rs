@@ -380,6 +380,7 @@ impl Rig {
             profile: None,
             uses_allowed: 1,
             uses_taken: 0,
+            waiting: 0,
             expires_at: by.at.plus(Duration::from_secs(60)),
             revoked_at: None,
             created_at: by.at,

@@ -156,9 +156,7 @@ impl EstService {
         proof: Proof,
     ) -> Result<Answer, Refused> {
         let started = Instant::now();
-        if let Some(device) = proof.device() {
-            self.registrar.admission().admit_device(self.registrar.account(), device)?;
-        }
+        self.registrar.admission().admit_proven(self.registrar.account(), proof.device())?;
         check_media_type(request.headers())?;
         let body = read_body(request).await?;
         let csr_der = decode_request(&body)?;

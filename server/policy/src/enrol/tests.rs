@@ -38,8 +38,13 @@ fn token() -> Caller {
 }
 
 fn holder() -> Caller {
+    holder_under("default")
+}
+
+fn holder_under(profile: &str) -> Caller {
     Caller::Holder(Held {
         device: device(),
+        profile: profile.parse().expect("a label"),
         subject: vec![common_name("meter-1")],
         sans: vec![San::Uri("spiffe://example.test/device/meter-1".into())],
         not_after: NOW.plus(Duration::from_secs(10)),
@@ -177,6 +182,18 @@ fn a_profile_decides_which_credentials_are_enough() {
     assert_eq!(with(CredentialRule::Token, &manufacturer), missing);
     assert_eq!(with(CredentialRule::Certificate, &token()), missing);
     assert_eq!(with(CredentialRule::CertificateAndToken, &holder()), Ok(()));
+}
+
+#[test]
+fn a_holder_under_another_profile_gets_past_no_rule_for_credentials() {
+    let with = |rule| {
+        let written = ProfileWritten { credentials: Some(rule), ..Default::default() };
+        decide_with(&wish(), &holder_under("other"), &written, DeviceStatus::Active).map(|_| ())
+    };
+    assert_eq!(with(CredentialRule::Any), Ok(()));
+    for rule in [CredentialRule::Token, CredentialRule::Certificate, CredentialRule::CertificateAndToken] {
+        assert_eq!(with(rule), Err(Reason::ProfileForbidden), "{rule:?}");
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub const INTENT_STALE_AFTER: Duration = Duration::from_secs(120);
 /// Asks to issue: checks again what may have changed, and stores the intent.
 ///
 /// A use of the token is reserved with the intent. While a request waits for a person no use is
-/// reserved; the token must still be good when the approved request is made again.
+/// reserved; when the approved request is made again the token may have ended meanwhile, but must have a use left.
 #[derive(Clone, Debug)]
 pub struct BeginIssue {
     /// Names the request; the same request has the same key.
@@ -158,9 +158,10 @@ impl Transaction for BeginIssue {
         }
         // The stale intent's use comes back before this one's is taken.
         let freed = stale.as_ref().is_some_and(|intent| intent.token == self.token);
+        let approved = matches!(request, Some(Request::Approved { .. }));
         let mut uses = Uses::One;
         if let Some(token) = &token
-            && let Some(reason) = usable(token, freed, self.by.at, self)
+            && let Some(reason) = usable(token, freed, approved, self)
         {
             if !self.asks_again(reason, token, before.as_ref()) {
                 return Err(reason.into());
@@ -169,9 +170,8 @@ impl Transaction for BeginIssue {
         }
         self.check_renewed(tables)?;
         self.check_ca(tables)?;
-        let approved = matches!(request, Some(Request::Approved { .. }));
         if self.approval == Approval::Manual && !approved {
-            return self.wait(tables, request.as_ref());
+            return self.wait(tables, request.as_ref(), token.as_ref());
         }
         if let Some(stale) = &stale {
             release(tables, &By::system(self.by.at), stale, Action::IssueInterrupted, None)?;
@@ -250,8 +250,18 @@ impl BeginIssue {
         Ok(())
     }
 
-    fn wait(&self, tables: &mut Tables<'_>, before: Option<&Request>) -> Result<Begun, Failed<IssueRefused>> {
-        if tables.counters(self.account)?.waiting >= u64::from(self.waiting_max) {
+    /// A token has as many requests wait as it has uses: one of its bearers can't fill everybody's queue.
+    fn wait(
+        &self,
+        tables: &mut Tables<'_>,
+        before: Option<&Request>,
+        token: Option<&Token>,
+    ) -> Result<Begun, Failed<IssueRefused>> {
+        let has_no_more =
+            |token: &Token| token.waiting >= token.uses_allowed.saturating_sub(token.uses_taken);
+        if tables.counters(self.account)?.waiting >= u64::from(self.waiting_max)
+            || token.is_some_and(has_no_more)
+        {
             return Err(Reason::ApprovalQueueFull.into());
         }
         let waiting = WaitingRequest {
@@ -320,12 +330,18 @@ enum Uses {
 }
 
 /// Why the token does not carry this request; `freed` when a use of it is about to come back.
-fn usable(token: &Token, freed: bool, now: UnixTime, begin: &BeginIssue) -> Option<Reason> {
+///
+/// One that ended while a person took their time still carries what that person `approved`: it was good when it
+/// was asked.
+fn usable(token: &Token, freed: bool, approved: bool, begin: &BeginIssue) -> Option<Reason> {
     let mut token = token.clone();
     if freed {
         token.uses_taken = token.uses_taken.saturating_sub(1);
     }
-    if let Some(reason) = token.refusal(now, &begin.device) {
+    if approved {
+        token.expires_at = token.expires_at.max(begin.by.at.plus(Duration::from_secs(1)));
+    }
+    if let Some(reason) = token.refusal(begin.by.at, &begin.device) {
         return Some(reason);
     }
     if token.key.is_some_and(|key| key != begin.key_fingerprint) {

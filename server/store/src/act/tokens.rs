@@ -33,7 +33,8 @@ impl Transaction for CreateToken {
         {
             return Err(Failed::Refused(Rejected::Exists("the token")));
         }
-        let token = Token { uses_taken: 0, revoked_at: None, last_used_at: None, ..self.token.clone() };
+        let token =
+            Token { uses_taken: 0, waiting: 0, revoked_at: None, last_used_at: None, ..self.token.clone() };
         tables.put(&key, &token)?;
         tables.put_raw(TableName::TokenHashes, &keys::secret(hash), &key)?;
         tables.put_raw(TableName::TokenExpiry, &keys::token_expiry(expires_at, account, id), &[])?;

@@ -34,6 +34,21 @@ pub enum Actor {
     Token(DeviceId, TokenId),
 }
 
+impl Actor {
+    /// The token that a device enrolls with.
+    pub const fn enrollment_token(&self) -> Option<TokenId> {
+        match self {
+            Self::ManufacturerAndToken(_, token) | Self::Token(_, token) => Some(*token),
+            Self::AdminToken(_)
+            | Self::Anonymous
+            | Self::Holder(_)
+            | Self::Local
+            | Self::Manufacturer(_)
+            | Self::System => None,
+        }
+    }
+}
+
 #[cfg(feature = "schema")]
 impl utoipa::PartialSchema for Actor {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {

@@ -33,6 +33,9 @@ pub struct Token {
     pub uses_allowed: u32,
     /// Reserved and used uses; never above `uses_allowed`.
     pub uses_taken: u32,
+    /// How many requests by it wait for a person; none of them has a use reserved.
+    #[serde(default)]
+    pub waiting: u32,
     /// When it ends.
     pub expires_at: UnixTime,
     /// Set once it is revoked.

@@ -9,8 +9,8 @@ use muster_policy::reason::Reason;
 
 use super::*;
 use crate::act::{
-    AbandonIssue, DecideRequest, Decision, INTENT_STALE_AFTER, Rejected, RevokeCertificate, RevokeToken,
-    SetCaState, SetDeviceStatus, Signed,
+    AbandonIssue, CreateToken, DecideRequest, Decision, INTENT_STALE_AFTER, Rejected, RevokeCertificate,
+    RevokeToken, SetCaState, SetDeviceStatus, Signed,
 };
 use crate::reader::Paging;
 use crate::record::{Action, RevocationReason};
@@ -412,5 +412,51 @@ fn no_more_requests_wait_than_a_person_is_to_judge() {
     let decide = DecideRequest { request, decision: Decision::Deny, by: rig.by() };
     rig.ledger().transact_blocking(decide).expect("denied");
     rig.begin(manual(3, "c")).expect("waits");
+    rig.check();
+}
+
+#[test]
+fn a_token_has_as_many_requests_wait_as_it_has_uses() {
+    let mut rig = Rig::new();
+    let token = token(1, rig.now);
+    rig.ledger().transact_blocking(CreateToken { token: token.clone(), by: rig.by() }).expect("made");
+    let by = By { actor: Actor::Token(device("a"), token.id), at: rig.now };
+    let manual = |number| BeginIssue {
+        approval: Approval::Manual,
+        token: Some(token.id),
+        by: by.clone(),
+        ..begin(number, "a", rig.now)
+    };
+    rig.begin(manual(1)).expect("waits");
+    assert_eq!(policy(rig.begin(manual(2))), Reason::ApprovalQueueFull, "it has one use");
+    rig.begin(BeginIssue { approval: Approval::Manual, ..begin(3, "b", rig.now) })
+        .expect("others have their place");
+    assert!(matches!(rig.begin(manual(1)), Ok(Begun::Waiting { .. })));
+    let decide = DecideRequest { request: manual(1).request, decision: Decision::Deny, by: rig.by() };
+    rig.ledger().transact_blocking(decide).expect("denied");
+    assert!(matches!(rig.begin(manual(2)), Ok(Begun::Waiting { .. })), "a decision frees its place");
+    rig.check();
+}
+
+#[test]
+fn what_a_person_approved_outlives_its_token() {
+    let mut rig = Rig::new();
+    let token = token(1, rig.now);
+    rig.ledger().transact_blocking(CreateToken { token: token.clone(), by: rig.by() }).expect("made");
+    let manual = |number, rig: &Rig| BeginIssue {
+        approval: Approval::Manual,
+        token: Some(token.id),
+        by: rig.by(),
+        ..begin(number, "a", rig.now)
+    };
+    rig.begin(manual(1, &rig)).expect("waits");
+    rig.pass(REPEAT_FOR + Duration::from_secs(1));
+    let decide =
+        DecideRequest { request: manual(1, &rig).request, decision: Decision::Approve, by: rig.by() };
+    rig.ledger().transact_blocking(decide).expect("approved");
+    assert_eq!(policy(rig.begin(manual(2, &rig))), Reason::TokenExpired, "nobody approved this one");
+    let poll = BeginIssue { by: rig.by(), ..manual(1, &rig) };
+    assert_eq!(rig.begin(poll.clone()).expect("begins"), Begun::Proceed);
+    rig.complete(&poll).expect("completes");
     rig.check();
 }

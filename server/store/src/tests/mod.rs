@@ -178,6 +178,7 @@ fn token(number: u8, now: UnixTime) -> Token {
         profile: None,
         uses_allowed: 1,
         uses_taken: 0,
+        waiting: 0,
         expires_at: now.plus(REPEAT_FOR),
         revoked_at: None,
         created_at: now,
