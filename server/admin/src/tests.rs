@@ -8,6 +8,7 @@ mod connections;
 mod dashboard;
 mod events;
 mod foreign;
+mod hosts;
 mod idempotency;
 mod live;
 mod openapi;

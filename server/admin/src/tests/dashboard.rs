@@ -79,7 +79,7 @@ const FORMS: &[&str] = &[
 pub(super) struct Seen {
     status: StatusCode,
     headers: HeaderMap,
-    text: String,
+    pub(super) text: String,
 }
 
 impl Seen {
@@ -146,7 +146,7 @@ impl Browser {
         Seen { status: response.status(), headers: response.headers().clone(), text: body(response).await }
     }
 
-    async fn get(&mut self, path: &str) -> Seen {
+    pub(super) async fn get(&mut self, path: &str) -> Seen {
         self.send("GET", path, &[], "").await
     }
 

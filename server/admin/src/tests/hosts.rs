@@ -1,0 +1,93 @@
+//! Hostnames: what is set of them stays until somebody changes it, at the API and on their page.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::dashboard::Browser;
+use super::rig::{Answer, MAKER, Rig};
+
+const HOST: &str = "/hosts/api.example.com";
+
+async fn rig() -> Rig {
+    let rig = Rig::new().await;
+    let zone = json!({ "name": "example.com", "account": { "id": rig.account } });
+    let zone = rig.send("POST", "/zones", &zone.to_string()).await;
+    assert_eq!(zone.status, StatusCode::OK, "{}", zone.message());
+    rig
+}
+
+async fn set(rig: &Rig, wish: Value) -> Answer {
+    let answer = rig.send("PUT", &rig.own(HOST), &wish.to_string()).await;
+    assert_eq!(answer.status, StatusCode::OK, "{wish}: {}", answer.message());
+    answer
+}
+
+/// A form as a browser sends it when nobody touched a field.
+fn untouched(page: &str) -> String {
+    let (_, form) = page.split_once("class=\"card\"").expect("the form");
+    let (form, _) = form.split_once("</form>").expect("its end");
+    let value = |tag: &str| Some(tag.split_once("value=\"")?.1.split('"').next()?.to_owned());
+    let name = |tag: &str| Some(tag.split_once("name=\"")?.1.split('"').next()?.to_owned());
+    let (mut fields, mut select) = (Vec::new(), None);
+    for tag in form.split('<') {
+        let is_on = tag.contains(" checked") || tag.contains(" selected");
+        match tag.split(' ').next() {
+            Some("select") => select = name(tag),
+            Some("option") if is_on => fields.push((select.clone(), value(tag))),
+            Some("input") if is_on || !tag.contains("checkbox") => fields.push((name(tag), value(tag))),
+            Some("textarea") => {
+                let text = tag.split_once('>').map(|(_, text)| text.to_owned());
+                fields.push((name(tag), text));
+            }
+            _ => {}
+        }
+    }
+    let pairs = fields.into_iter().filter_map(|(name, value)| Some((name?, value?)));
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+#[tokio::test]
+async fn what_is_saved_untouched_on_its_page_stays_as_it_is() {
+    let rig = rig().await;
+    let maker = rig.post("/cas/import", json!({ "pem": MAKER })).await["id"].clone();
+    let (mut browser, ..) = Browser::of(&rig, "admin").await;
+    for default_cas in ["always", "if-none-named", "never"] {
+        for cas in [json!([]), json!([maker])] {
+            set(&rig, json!({ "cas": cas, "default_cas": default_cas, "origins": ["http://127.0.0.1:1"] }))
+                .await;
+            let before = rig.get(HOST).await;
+            let fields = untouched(&browser.get(HOST).await.text);
+            let seen = browser.post(HOST, &fields).await.text;
+            assert!(seen.contains("Saved; the edge"), "{seen}");
+            assert_eq!(rig.get(HOST).await, before, "{fields}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_page_says_whose_certificates_are_accepted() {
+    let rig = rig().await;
+    let maker = rig.post("/cas/import", json!({ "pem": MAKER })).await["id"].clone();
+    let maker = maker.as_str().expect("an id");
+    let (mut admin, ..) = Browser::of(&rig, "admin").await;
+    let (mut reader, ..) = Browser::of(&rig, "reader").await;
+    let own = "the account's own";
+    let both = format!("{own}, {maker}");
+    for (default_cas, is_named, told) in [
+        ("always", false, own),
+        ("always", true, &both),
+        ("if-none-named", false, own),
+        ("if-none-named", true, maker),
+        ("never", false, "none"),
+        ("never", true, maker),
+    ] {
+        let cas = if is_named { json!([maker]) } else { json!([]) };
+        set(&rig, json!({ "cas": cas, "default_cas": default_cas })).await;
+        let facts = reader.get(HOST).await.text;
+        assert!(facts.contains(&format!("<dt>CAs</dt><dd>{told}</dd>")), "{default_cas} {cas}: {facts}");
+        let form = admin.get(HOST).await.text;
+        assert!(form.contains(&format!("<option value=\"{default_cas}\" selected>")), "{form}");
+        let is_shut = form.contains("This hostname lets nobody in");
+        assert_eq!(is_shut, told == "none", "{default_cas} {cas}: {form}");
+    }
+}
