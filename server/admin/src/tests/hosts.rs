@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::dashboard::Browser;
+use super::join_all;
 use super::rig::{Answer, MAKER, Rig};
 
 const HOST: &str = "/hosts/api.example.com";
@@ -90,4 +91,46 @@ async fn the_page_says_whose_certificates_are_accepted() {
         let is_shut = form.contains("This hostname lets nobody in");
         assert_eq!(is_shut, told == "none", "{default_cas} {cas}: {form}");
     }
+}
+
+#[tokio::test]
+async fn changes_at_once_all_hold() {
+    let rig = rig().await;
+    set(&rig, json!({})).await;
+    let wishes = [
+        json!({ "mode": "request" }),
+        json!({ "min_tls": "1.2" }),
+        json!({ "origins": ["http://127.0.0.1:1"] }),
+        json!({ "origin_timeout_s": 7 }),
+        json!({ "when_stale": "open" }),
+    ];
+    join_all(wishes.iter().map(|wish| set(&rig, wish.clone()))).await;
+    let host = rig.get(HOST).await;
+    for wish in wishes {
+        for (field, value) in wish.as_object().expect("an object") {
+            assert_eq!(host[field], *value, "{field}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_hostname_that_was_changed_meanwhile_is_neither_overwritten_nor_removed() {
+    let rig = rig().await;
+    let path = rig.own(HOST);
+    let is_late = |answer: Answer| (answer.status, answer.code()) == (StatusCode::PRECONDITION_FAILED, 1_412);
+    let never = rig.send_with(&[("if-match", "\"other\"")], "PUT", &path, "{}").await;
+    assert!(is_late(never), "there is nothing yet");
+    let tag = set(&rig, json!({})).await.header("etag");
+    assert_eq!(rig.send("GET", &path, "").await.header("etag"), tag);
+    let wish = json!({ "min_tls": "1.2" }).to_string();
+    let changed = rig.send_with(&[("if-match", &tag)], "PUT", &path, &wish).await;
+    assert_eq!(changed.status, StatusCode::OK, "{}", changed.message());
+    assert_ne!(changed.header("etag"), tag);
+    for (method, body) in [("PUT", "{\"min_tls\":\"1.3\"}"), ("DELETE", "")] {
+        assert!(is_late(rig.send_with(&[("if-match", &tag)], method, &path, body).await), "{method}");
+    }
+    assert_eq!(rig.get(HOST).await["min_tls"], "1.2");
+    let tag = changed.header("etag");
+    let removed = rig.send_with(&[("if-match", &tag)], "DELETE", &path, "").await;
+    assert_eq!(removed.status, StatusCode::OK, "{}", removed.message());
 }
