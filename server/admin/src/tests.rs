@@ -3,6 +3,7 @@
 
 mod access;
 mod batch;
+mod carry;
 mod cloudflare;
 mod connections;
 mod dashboard;
