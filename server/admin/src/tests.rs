@@ -15,6 +15,7 @@ mod live;
 mod openapi;
 mod origin_pulls;
 mod rig;
+mod rules_page;
 mod security;
 mod webhooks;
 

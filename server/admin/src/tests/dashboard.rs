@@ -77,7 +77,7 @@ const FORMS: &[&str] = &[
 ];
 
 pub(super) struct Seen {
-    status: StatusCode,
+    pub(super) status: StatusCode,
     headers: HeaderMap,
     pub(super) text: String,
 }
@@ -105,7 +105,7 @@ impl Browser {
         Self::with(rig, json!({ "name": "someone", "role": role })).await
     }
 
-    async fn with(rig: &Rig, token: Value) -> (Self, String, String) {
+    pub(super) async fn with(rig: &Rig, token: Value) -> (Self, String, String) {
         let made = rig.post("/admin_tokens", token).await;
         let (token, id) = (text(&made["token"]), text(&made["id"]));
         let mut browser = Self::new(rig);
