@@ -134,3 +134,12 @@ async fn a_hostname_that_was_changed_meanwhile_is_neither_overwritten_nor_remove
     let removed = rig.send_with(&[("if-match", &tag)], "DELETE", &path, "").await;
     assert_eq!(removed.status, StatusCode::OK, "{}", removed.message());
 }
+
+#[tokio::test]
+async fn a_reader_asks_who_would_get_in() {
+    let rig = rig().await;
+    set(&rig, json!({})).await;
+    let (mut reader, ..) = Browser::of(&rig, "reader").await;
+    let seen = reader.get(&format!("{HOST}/test?q=nobody")).await.text;
+    assert!(seen.contains("there is no such certificate"), "{seen}");
+}
