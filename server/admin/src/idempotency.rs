@@ -1,9 +1,9 @@
 //! `Idempotency-Key` on POST: a repeat of the same request gets the answer of the first
 //! (draft-ietf-httpapi-idempotency-key-header-07).
 //!
-//! Keys belong to the bearer token that sent them, and are remembered for a day in the ledger. A
-//! request under a key is carried through even when its client goes away, because the answer is what
-//! the client comes back for. Only answers of success are kept: whatever was refused or failed is
+//! Keys belong to the bearer token that sent them, and are remembered for a day in the ledger. Like every
+//! change, a request under a key is carried through even when its client goes away ([`crate::carry`]): the
+//! answer is what the client comes back for. Only answers of success are kept: whatever was refused or failed is
 //! carried out anew. Answers may hold secrets that are shown once, so what is stored is sealed with a
 //! key made of the bearer token, which the ledger does not hold.
 
@@ -25,7 +25,6 @@ use muster_policy::identity::{RequestKey, SecretHash};
 use muster_store::Error as LedgerError;
 use muster_store::act::{BeginKeyed, EndKeyed, Keyed};
 use serde::{Deserialize, Serialize};
-use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use crate::error::{ApiError, CODE_KEY_BEGUN, CODE_KEY_DIFFERS, CODE_KEY_IN_USE};
@@ -39,8 +38,6 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const KEY_MAX_BYTES: usize = 255;
 /// Largest answer that is kept: that of an import of 10,000 devices is about half of it.
 const ANSWER_MAX_BYTES: usize = 2 << 20;
-/// Requests with a key at once: they go on when their clients go, so connections do not bound them.
-const UNDER_WAY_MAX: usize = 1_024;
 /// Sets what is sealed here apart from anything else a token might seal.
 const SEAL_LABEL: &[u8] = b"muster idempotency-key 1";
 
@@ -56,12 +53,8 @@ struct Taken {
 
 impl Taken {
     fn take(api: &Arc<Api>, of: (SecretHash, SecretHash)) -> Result<Self, ApiError> {
-        let mut taken = api.keys_under_way().lock();
-        if taken.len() >= UNDER_WAY_MAX {
-            return Err(ApiError::too_often("too many requests with an Idempotency-Key at once"));
-        }
-        let of_it = taken.insert(of).then(|| Self { api: Arc::clone(api), of });
-        of_it.ok_or_else(in_use)
+        let is_free = api.keys_under_way().lock().insert(of);
+        is_free.then(|| Self { api: Arc::clone(api), of }).ok_or_else(in_use)
     }
 }
 
@@ -85,14 +78,11 @@ pub(crate) async fn once(State(api): State<Arc<Api>>, request: Request, next: Ne
     // The dashboard calls without a bearer token, and without a key.
     let Some(token) = auth::bearer(request.headers()) else { return next.run(request).await };
     let token = Zeroizing::new(token.to_owned());
-    match Job::read(&api, &token, request).await {
-        // In a task of its own, so that a client that goes away cuts nothing off.
-        Ok(job) => match api.tasks().spawn(job.carry_out(next).in_current_span()).await {
-            Ok(answer) => answer.unwrap_or_else(IntoResponse::into_response),
-            Err(error) => ApiError::internal(error).into_response(),
-        },
-        Err(error) => error.into_response(),
-    }
+    let answer = match Job::read(&api, &token, request).await {
+        Ok(job) => job.carry_out(next).await,
+        Err(error) => Err(error),
+    };
+    answer.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// A request under a key.

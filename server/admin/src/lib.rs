@@ -5,8 +5,8 @@
 //! `/client/v4/accounts/ACCOUNT/muster/`. Beside it, without a token: `/healthz`, `/readyz`,
 //! `/metrics`, and the CRLs at `/crl/CA_ID.crl`. The dashboard is at `/`.
 //!
-//! Beside answering: changes are told as a stream of events and to webhooks, a POST with an
-//! `Idempotency-Key` is carried out once, and the table of routes is also the OpenAPI document
+//! Beside answering: changes are told as a stream of events and to webhooks, a change is carried through
+//! though its client hangs up, a POST with an `Idempotency-Key` is carried out once, and the table of routes is also the OpenAPI document
 //! (`openapi.json`).
 //!
 //! What the server asks of others by itself (webhooks, CRLs of CAs) goes one way out, which reaches no network
@@ -21,6 +21,7 @@
 
 mod api;
 mod auth;
+mod carry;
 mod dashboard;
 mod envelope;
 mod error;

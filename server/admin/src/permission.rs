@@ -10,7 +10,10 @@ pub(crate) fn needed(route: &str, method: &Method) -> Option<Permission> {
     let route = route.strip_prefix("/client/v4").unwrap_or(route);
     let parts: Vec<&str> = route.split('/').filter(|part| !part.is_empty()).collect();
     // A question may be long, and is sent by POST; it changes nothing.
-    let asks = matches!(parts[..], ["accounts", _, "muster", "access_test"]);
+    let asks = matches!(
+        parts[..],
+        ["accounts", _, "muster", "access_test"] | ["accounts", _, "muster", "hosts", _, "test"]
+    );
     let reads = asks || matches!(*method, Method::GET | Method::HEAD);
     let level = if reads { Level::Read } else { Level::Write };
     area(&parts).map(|area| Permission { area, level })
@@ -59,5 +62,8 @@ mod tests {
         assert_eq!(of(Method::POST, &format!("{connections}/close")), some("connections:write"));
         assert_eq!(of(Method::GET, "/client/v4/accounts/{a}/muster/backup"), some("account:read"));
         assert_eq!(of(Method::POST, "/client/v4/accounts/{a}/muster/access_test"), some("access:read"));
+        let host = "/client/v4/accounts/{a}/muster/hosts/{id}";
+        assert_eq!(of(Method::POST, &format!("{host}/test")), some("certificates:read"));
+        assert_eq!(of(Method::PUT, host), some("certificates:write"));
     }
 }

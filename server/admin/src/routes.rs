@@ -26,7 +26,7 @@ use crate::api::{
 };
 use crate::error::{ApiError, CODE_METHOD, CODE_ROUTE};
 use crate::openapi::{Operation, Routes, delete, get, patch, post, put};
-use crate::{Api, auth, dashboard, health, idempotency};
+use crate::{Api, auth, carry, dashboard, health, idempotency};
 
 /// Carries the id under which log and audit know a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -45,6 +45,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .nest("/client/v4", described)
         .route_layer(from_fn_with_state(Arc::clone(&api), in_force))
         .route_layer(from_fn_with_state(Arc::clone(&api), idempotency::once))
+        .route_layer(from_fn_with_state(Arc::clone(&api), carry::through))
         .route_layer(from_fn_with_state(Arc::clone(&api), auth::authenticate));
     let inside = surround(json.clone(), Arc::clone(&api));
     let pages = dashboard::routes(&api, inside);

@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::api::events::{self, EventStreams};
 use crate::auth::Slowdown;
+use crate::carry::Places;
 use crate::error::ApiError;
 use crate::idempotency::UnderWay;
 use crate::lists::Lists;
@@ -178,6 +179,7 @@ pub struct Api {
     started_at: UnixTime,
     slowdown: Slowdown,
     keys_under_way: UnderWay,
+    places: Places,
     tasks: TaskTracker,
     streams: EventStreams,
     webhooks: Webhooks,
@@ -213,6 +215,7 @@ impl Api {
             started_at,
             slowdown: Slowdown::default(),
             keys_under_way: UnderWay::default(),
+            places: Places::default(),
             tasks: TaskTracker::new(),
             streams: events::streams(),
             webhooks,
@@ -248,7 +251,7 @@ impl Api {
         &self.streams
     }
 
-    /// Waits until requests that outlive their clients are carried out; new ones then run no longer.
+    /// Waits until changes that outlive their clients are carried out; new ones then run no longer.
     pub async fn drain(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -306,6 +309,11 @@ impl Api {
 
     pub(crate) const fn keys_under_way(&self) -> &UnderWay {
         &self.keys_under_way
+    }
+
+    /// Who may be carried out at once.
+    pub(crate) const fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Runs what must not end with its client.

@@ -120,7 +120,7 @@ impl Rig {
             forward_certificate: true,
             origin_timeout_s: 60,
         };
-        let set = SetHost { rule, origin_tls: OriginTls::default(), by };
+        let set = SetHost { rule, origin_tls: OriginTls::default(), instead_of: None, by };
         registrar.ledger().transact(set).await.expect("stored");
     }
 

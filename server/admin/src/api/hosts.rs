@@ -1,9 +1,13 @@
 //! Hostnames: what the edge demands at the door of each.
+//!
+//! PUT changes the fields that are given, of the rule as it is stored: what another writer changed meanwhile
+//! stays. With the ETag of what was read as `If-Match` it is refused instead.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
+use http::HeaderValue;
 use muster_departure::literal;
 use muster_enroll::CaCertificate;
 use muster_policy::host::{DefaultCas, HostMode, HostPattern, HostRule, MinTls, Protocol, WhenStale};
@@ -11,7 +15,8 @@ use muster_policy::identity::{AccountId, CaId, ZoneId};
 use muster_policy::name::Hostname;
 use muster_policy::network::DeniedNetworks;
 use muster_policy::time::UnixTime;
-use muster_store::act::{RemoveHost, SetHost};
+use muster_store::Error as LedgerError;
+use muster_store::act::{Rejected, RemoveHost, SetHost};
 use muster_store::record::{Host, OriginTls};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -23,7 +28,7 @@ use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
 use crate::paging::PageWish;
-use crate::request::{Account, Id, Json, Query};
+use crate::request::{Account, Id, IfMatch, Json, Query, tag};
 
 /// Most origins of a hostname.
 const ORIGINS_MAX: usize = 16;
@@ -35,6 +40,8 @@ const ORIGIN_TIMEOUT_MAX_S: u32 = 86_400;
 const ORIGIN_CAS_MAX: usize = 8;
 /// Longest text of them.
 const ORIGIN_CA_MAX_BYTES: usize = 64 << 10;
+/// How often a change is made anew of what another writer has just stored.
+const TRIES_MAX: usize = 8;
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct HostView {
@@ -86,7 +93,7 @@ impl From<Host> for HostView {
 }
 
 /// A field that is missing keeps what is set; one of a new hostname takes its default.
-#[derive(Deserialize, ToSchema)]
+#[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HostWish {
     mode: Option<HostMode>,
@@ -142,15 +149,28 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account,
     Answer::list(&views, info)
 }
 
+fn etag(host: &Host) -> Result<HeaderValue, ApiError> {
+    Ok(tag(&serde_json::to_string(host).map_err(ApiError::internal)?))
+}
+
+fn tagged(host: Host) -> Outcome {
+    let tag = etag(&host)?;
+    Ok(Answer::one(&HostView::from(host))?.tagged(tag))
+}
+
 /// `GET …/hosts/{host}`
 pub(crate) async fn get(
     State(api): State<Arc<Api>>,
     Account(account): Account,
     Id(host): Id<HostPattern>,
 ) -> Outcome {
-    let found = api.read(move |reader| reader.host(&host)).await?;
-    let own = found.filter(|host| host.rule.account == account);
-    Answer::one(&HostView::from(own.ok_or_else(|| ApiError::not_found("hostname"))?))
+    tagged(held(&api, account, &host).await?.ok_or_else(|| ApiError::not_found("hostname"))?)
+}
+
+async fn held(api: &Api, account: AccountId, host: &HostPattern) -> Result<Option<Host>, ApiError> {
+    let wanted = host.clone();
+    let found = api.read(move |reader| reader.host(&wanted)).await?;
+    Ok(found.filter(|host| host.rule.account == account))
 }
 
 /// `PUT …/hosts/{host}`: makes it, or changes the fields that are given.
@@ -159,37 +179,35 @@ pub(crate) async fn set(
     Account(account): Account,
     axum::extract::Path(path): axum::extract::Path<std::collections::HashMap<String, String>>,
     caller: Caller,
+    if_match: IfMatch,
     Json(wish): Json<HostWish>,
 ) -> Outcome {
     // A name that can't be one is an error of the request here, not a missing object.
     let name = path.get("id").map(String::as_str).unwrap_or_default();
     let host: HostPattern =
         name.parse().map_err(|error| ApiError::argument("/host", format!("host: {error}")))?;
-    let (rule, origin_tls) = before(&api, account, &host).await?;
-    let (rule, origin_tls) = wish.onto(rule, origin_tls)?;
-    check_origins(&rule.origins, &api.hooks().outbound.denied_networks)?;
-    if rule.protocols.is_empty() {
-        return Err(ApiError::argument("/protocols", "protocols: at least one of https, mqtt"));
+    for _ in 0..TRIES_MAX {
+        let before = held(&api, account, &host).await?;
+        if_match.check(&before.as_ref().map_or(Ok(HeaderValue::from_static("\"\"")), etag)?)?;
+        let (rule, origin_tls) = match before.clone() {
+            Some(before) => (before.rule, before.origin_tls),
+            None => (new_rule(&api, account, &host).await?, OriginTls::default()),
+        };
+        let (rule, origin_tls) = wish.clone().onto(rule, origin_tls)?;
+        check(&rule, &api.hooks().outbound.denied_networks)?;
+        let set = SetHost { rule, origin_tls, instead_of: before, by: caller.by(api.now()) };
+        match api.registrar().ledger().transact(set).await {
+            // What another writer stored meanwhile is what the fields are changed of.
+            Err(LedgerError::Refused(Rejected::RevisionDiffers)) => {}
+            outcome => return tagged(outcome?),
+        }
     }
-    if rule.origin_timeout_s > ORIGIN_TIMEOUT_MAX_S {
-        let text = format!("origin_timeout_s: 0 to {ORIGIN_TIMEOUT_MAX_S}");
-        return Err(ApiError::argument("/origin_timeout_s", text));
-    }
-    let set = SetHost { rule, origin_tls, by: caller.by(api.now()) };
-    Answer::one(&HostView::from(api.registrar().ledger().transact(set).await?))
+    Err(ApiError::precondition())
 }
 
-/// The rule as it is set, or that of a hostname nobody set: mode `require`, HTTPS.
-async fn before(
-    api: &Api,
-    account: AccountId,
-    host: &HostPattern,
-) -> Result<(HostRule, OriginTls), ApiError> {
-    let wanted = host.clone();
-    let (held, zones) = api.read(move |reader| Ok((reader.host(&wanted)?, reader.zones(account)?))).await?;
-    if let Some(held) = held.filter(|held| held.rule.account == account) {
-        return Ok((held.rule, held.origin_tls));
-    }
+/// The rule of a hostname nobody set: mode `require`, HTTPS.
+async fn new_rule(api: &Api, account: AccountId, host: &HostPattern) -> Result<HostRule, ApiError> {
+    let zones = api.read(move |reader| reader.zones(account)).await?;
     let lies_in = zones.into_iter().filter(|zone| host.is_within(&zone.name));
     // A zone may lie in another one: the longest name is the nearest.
     let zone = lies_in.max_by_key(|zone| zone.name.as_str().len()).ok_or_else(|| {
@@ -198,7 +216,19 @@ async fn before(
             format!("host: {host} lies in no zone of the account; add the zone first"),
         )
     })?;
-    Ok((HostRule::new(host.clone(), account, zone.id), OriginTls::default()))
+    Ok(HostRule::new(host.clone(), account, zone.id))
+}
+
+fn check(rule: &HostRule, denied: &DeniedNetworks) -> Result<(), ApiError> {
+    check_origins(&rule.origins, denied)?;
+    if rule.protocols.is_empty() {
+        return Err(ApiError::argument("/protocols", "protocols: at least one of https, mqtt"));
+    }
+    if rule.origin_timeout_s > ORIGIN_TIMEOUT_MAX_S {
+        let text = format!("origin_timeout_s: 0 to {ORIGIN_TIMEOUT_MAX_S}");
+        return Err(ApiError::argument("/origin_timeout_s", text));
+    }
+    Ok(())
 }
 
 fn origin_cas(text: &str) -> Result<Vec<ByteBuf>, ApiError> {
@@ -257,9 +287,16 @@ pub(crate) async fn remove(
     State(api): State<Arc<Api>>,
     Account(account): Account,
     caller: Caller,
+    if_match: IfMatch,
     Id(host): Id<HostPattern>,
 ) -> Outcome {
-    let remove = RemoveHost { account, host, by: caller.by(api.now()) };
+    let mut instead_of = None;
+    if if_match.0.is_some() {
+        let found = held(&api, account, &host).await?.ok_or_else(|| ApiError::not_found("hostname"))?;
+        if_match.check(&etag(&found)?)?;
+        instead_of = Some(found);
+    }
+    let remove = RemoveHost { account, host, instead_of, by: caller.by(api.now()) };
     let removed = api.registrar().ledger().transact(remove).await?;
     Answer::one(&HostView::from(removed))
 }

@@ -93,7 +93,7 @@ pub(crate) async fn edit(
     else {
         return get(State(api), Zone(zone)).await;
     };
-    let before = held(&api, &zone).await?;
+    let instead_of = held(&api, &zone).await?;
     let kept = Kept { add_client_certificate_headers: enabled };
     let by = caller.by(api.now());
     let document = Document {
@@ -107,7 +107,6 @@ pub(crate) async fn edit(
         created_at: by.at,
         changed_at: by.at,
     };
-    let instead_of = before.map(|before| before.revision);
     api.registrar().ledger().transact(SetDocument { document, instead_of, by }).await?;
     answer(enabled)
 }
@@ -120,7 +119,7 @@ fn unknown(list: &str, index: usize) -> ApiError {
 /// `DELETE /zones/{zone_id}/managed_headers`: as it was before anybody set it.
 pub(crate) async fn remove(State(api): State<Arc<Api>>, Zone(zone): Zone, caller: Caller) -> Outcome {
     if let Some(Document { account, kind, id, .. }) = held(&api, &zone).await? {
-        let remove = RemoveDocument { account, kind, id, by: caller.by(api.now()) };
+        let remove = RemoveDocument { account, kind, id, instead_of: None, by: caller.by(api.now()) };
         api.registrar().ledger().transact(remove).await?;
     }
     answer(true)

@@ -114,8 +114,9 @@ impl RulesetView {
     }
 }
 
+/// Of its text too: a list that is removed and made anew has the same id, and begins with the same revision.
 fn etag(document: &Document) -> HeaderValue {
-    tag(&format!("{} {}", document.id, document.revision))
+    tag(&format!("{} {} {}", document.id, document.revision, document.text))
 }
 
 /// The rules of each zone that are enabled, in their order.
@@ -244,11 +245,11 @@ pub(crate) async fn remove(
 ) -> Outcome {
     let found = named(&api, &zone, id).await?;
     if_match.check(&etag(&found))?;
-    let view = RulesetView::with_rules(&found)?;
     let Document { account, kind, id, .. } = found;
-    let remove = RemoveDocument { account, kind, id, by: caller.by(api.now()) };
-    api.registrar().ledger().transact(remove).await?;
-    Answer::one(&view)
+    let instead_of = if_match.0.is_some().then_some(found);
+    let remove = RemoveDocument { account, kind, id, instead_of, by: caller.by(api.now()) };
+    let removed = api.registrar().ledger().transact(remove).await?;
+    Answer::one(&RulesetView::with_rules(&removed)?)
 }
 
 /// Stores a list in the place of the one before, unless that was replaced meanwhile.
@@ -262,7 +263,7 @@ async fn stored(
     let ruleset = checked(wanted)?;
     let text = serde_json::to_string(&ruleset).map_err(ApiError::internal)?;
     let by = caller.by(api.now());
-    let instead_of = before.as_ref().map(|before| before.revision);
+    let instead_of = before.clone();
     let document = match before {
         Some(before) => Document { text, ..before },
         None => Document {

@@ -5,7 +5,7 @@ mod tester;
 
 use axum::extract::Path;
 use axum::response::Response;
-use http::Method;
+use http::{Method, StatusCode};
 use maud::{Markup, html};
 use muster_store::record::Area;
 use serde::Deserialize;
@@ -23,7 +23,9 @@ const CONDITIONS: &[&str] = &["certificate", "common_name", "ip", "group", "ever
 /// Objects on the page; an account that has more is seen through the API.
 const SHOWN: &str = "200";
 /// The phase of the rules.
-const ENTRYPOINT: &str = "rulesets/phases/http_request_firewall_custom/entrypoint";
+const PHASE: &str = "http_request_firewall_custom";
+/// How often a rule is added anew to a list that another has just made or changed.
+const TRIES_MAX: usize = 8;
 
 #[derive(Debug, Deserialize)]
 struct Zone {
@@ -88,8 +90,8 @@ pub(super) async fn show(visit: Visit) -> Result<Markup, Problem> {
     let zones = visit.list_of_cloudflare::<Zone>("/zones", &[("per_page", SHOWN)]).await?.items;
     let mut rules = Vec::new();
     for zone in zones {
-        let found = visit.get_of_cloudflare::<Ruleset>(&format!("/zones/{}/{ENTRYPOINT}", zone.id)).await;
-        rules.push((zone, found.ok()));
+        let found = ruleset_of(&visit, &zone.id).await;
+        rules.push((zone, found));
     }
     let base = format!("/accounts/{}/access", visit.account());
     let apps = visit.list_of_cloudflare::<App>(&format!("{base}/apps"), &[("per_page", SHOWN)]).await?.items;
@@ -102,7 +104,7 @@ pub(super) async fn show(visit: Visit) -> Result<Markup, Problem> {
             "Access application of the hostname and path, if there is one. " a href="#test" { "Try it out" } "." }
         (tester::form(&tester::Asked::default()))
         h2 { "Rules of zones" }
-        @for (zone, ruleset) in &rules { (of_zone(&visit, zone, ruleset.as_ref())) }
+        @for (zone, ruleset) in &rules { (of_zone(&visit, zone, ruleset)) }
         h2 { "Applications" }
         (list_of_apps(&visit, &apps))
         @if visit.may_change(Area::Access) { (new_app(&visit, &policies)) }
@@ -116,7 +118,21 @@ pub(super) async fn show(visit: Visit) -> Result<Markup, Problem> {
     Ok(page(&visit, "Access rules", content))
 }
 
-fn of_zone(visit: &Visit, zone: &Zone, ruleset: Option<&Ruleset>) -> Markup {
+/// The list of a zone; it has none before its first rule.
+async fn ruleset_of(visit: &Visit, zone: &str) -> Result<Option<Ruleset>, Problem> {
+    let path = format!("/zones/{}/rulesets/phases/{PHASE}/entrypoint", segment(zone));
+    match visit.get_of_cloudflare(&path).await {
+        Ok(ruleset) => Ok(Some(ruleset)),
+        Err(problem) if problem.status == StatusCode::NOT_FOUND => Ok(None),
+        Err(problem) => Err(problem),
+    }
+}
+
+fn of_zone(visit: &Visit, zone: &Zone, found: &Result<Option<Ruleset>, Problem>) -> Markup {
+    let ruleset = match found {
+        Ok(ruleset) => ruleset.as_ref(),
+        Err(problem) => return html! { h3 { (zone.name) } p.flash.failed role="alert" { (problem.message) } },
+    };
     let rules = ruleset.map_or(&[][..], |ruleset| ruleset.rules.as_slice());
     let may_change = visit.may_change(Area::Rules);
     html! {
@@ -370,16 +386,35 @@ pub(super) async fn remove(Path((kind, id)): Path<(String, String)>, Sent(visit,
 pub(super) async fn add_rule(Path(zone): Path<String>, Sent(visit, form): Sent) -> Response {
     let rule = json!({ "expression": form.get("expression"), "action": form.get("action"),
         "description": form.get("description").unwrap_or_default() });
-    let path = format!("/zones/{}/{ENTRYPOINT}", segment(&zone));
-    // A zone has no list before its first rule.
-    let sent = match visit.get_of_cloudflare::<Ruleset>(&path).await {
-        Ok(ruleset) => {
-            let rules = format!("/zones/{}/rulesets/{}/rules", segment(&zone), segment(&ruleset.id));
-            visit.send_to_cloudflare(Method::POST, &rules, rule).await
+    let mut sent = add_to_list(&visit, &zone, &rule).await;
+    for _ in 1..TRIES_MAX {
+        if !sent.as_ref().is_err_and(|problem| was_late(problem.status)) {
+            break;
         }
-        Err(_) => visit.send_to_cloudflare(Method::PUT, &path, json!({ "rules": [rule] })).await,
-    };
+        sent = add_to_list(&visit, &zone, &rule).await;
+    }
     visit.finish(sent, "The rule is in force.", "/access")
+}
+
+/// Adds a rule to the list of a zone as it is now; makes the list when there is none.
+async fn add_to_list(visit: &Visit, zone: &str, rule: &Value) -> Result<Value, Problem> {
+    let rulesets = format!("/zones/{}/rulesets", segment(zone));
+    match ruleset_of(visit, zone).await? {
+        Some(ruleset) => {
+            let rules = format!("{rulesets}/{}/rules", segment(&ruleset.id));
+            visit.send_to_cloudflare(Method::POST, &rules, rule.clone()).await
+        }
+        // Never by PUT, which would replace a list that another has just made.
+        None => {
+            let list = json!({ "phase": PHASE, "kind": "zone", "rules": [rule] });
+            visit.send_to_cloudflare(Method::POST, &rulesets, list).await
+        }
+    }
+}
+
+/// Whether another made or changed the list first.
+fn was_late(status: StatusCode) -> bool {
+    matches!(status, StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED)
 }
 
 /// `POST /access/zones/{zone}/{ruleset}/rules/{rule}/{act}`

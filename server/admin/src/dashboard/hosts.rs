@@ -19,6 +19,7 @@ const MODES: &[&str] = &["require", "request", "off"];
 const PROTOCOLS: &[&str] = &["https", "mqtt"];
 const VERSIONS: &[&str] = &["1.3", "1.2"];
 const WHEN_STALE: &[&str] = &["closed", "open"];
+const DEFAULT_CAS: &[&str] = &["if-none-named", "always", "never"];
 /// CAs that a hostname can be associated with; an account has few.
 const CAS_SHOWN: &str = "1000";
 
@@ -28,6 +29,7 @@ pub(super) struct Host {
     pub(super) mode: String,
     protocols: Vec<String>,
     cas: Vec<String>,
+    default_cas: String,
     min_tls: String,
     origins: Vec<String>,
     origin_timeout_s: u32,
@@ -38,6 +40,22 @@ pub(super) struct Host {
 impl Host {
     fn link(&self) -> String {
         format!("/hosts/{}", segment(&self.host))
+    }
+
+    fn accepts_no_ca(&self) -> bool {
+        self.default_cas == "never" && self.cas.is_empty()
+    }
+
+    /// Whose certificates it accepts, for people.
+    fn accepted(&self) -> String {
+        let accepts_own = match self.default_cas.as_str() {
+            "always" => true,
+            "never" => false,
+            _ => self.cas.is_empty(),
+        };
+        let own = accepts_own.then_some("the account's own").into_iter();
+        let accepted: Vec<&str> = own.chain(self.cas.iter().map(String::as_str)).collect();
+        if accepted.is_empty() { "none".to_owned() } else { accepted.join(", ") }
     }
 }
 
@@ -109,6 +127,8 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
                 @if host.mode == "off" { "no certificate is asked for." }
                 @else { "a certificate is asked for, and who has none gets in all the same." }
             }
+        } @else if host.accepts_no_ca() {
+            p.flash.note { "This hostname lets nobody in: it accepts the certificates of no CA." }
         }
         @if visit.may_change(Area::Certificates) { (edit_form(&visit, &host, &cas.items)) } @else { (facts(&host)) }
         h2 { "Would it get in?" }
@@ -132,7 +152,7 @@ fn facts(host: &Host) -> Markup {
         dl.facts {
             (fact("Client certificate", mode(&host.mode)))
             (fact("Protocols", host.protocols.join(", ")))
-            (fact("CAs", if host.cas.is_empty() { "the account's own".to_owned() } else { host.cas.join(", ") }))
+            (fact("CAs", host.accepted()))
             (fact("Oldest TLS", &host.min_tls))
             (fact("Origins", host.origins.join(", ")))
             (fact("An origin may be silent for", match host.origin_timeout_s {
@@ -158,12 +178,13 @@ fn edit_form(visit: &Visit, host: &Host, cas: &[Ca]) -> Markup {
                 }
             }
             fieldset {
-                legend { "CAs whose certificates are accepted; none chosen means the account's own" }
+                legend { "CAs whose certificates are accepted" }
                 @for ca in accepting {
                     label { input type="checkbox" name="cas" value=(ca.id) checked[host.cas.contains(&ca.id)];
                         " " (ca.title) " " small { (ca.role) ", " (ca.state) } }
                 }
             }
+            (choice("default_cas", "The account's own CAs are accepted beside them", DEFAULT_CAS, &host.default_cas))
             label for="origins" { "Origins, one http://HOST:PORT or https://HOST:PORT per line" }
             textarea #origins name="origins" rows="3" { (host.origins.join("\n")) }
             label { "How many seconds an origin may be silent, before its answer begins and within it; 0 for as long as it likes "
@@ -180,6 +201,8 @@ fn wish(form: &Form) -> Value {
         "mode": form.get("mode"),
         "protocols": form.all("protocols").collect::<Vec<_>>(),
         "cas": form.all("cas").collect::<Vec<_>>(),
+        // Without it, a list of CAs is one of a hostname that takes the account's own when it is empty.
+        "default_cas": form.get("default_cas"),
         "origins": form.words("origins"),
         "origin_timeout_s": form.number("origin_timeout_s"),
         "min_tls": form.get("min_tls"),

@@ -457,6 +457,27 @@ async fn a_ruleset_is_made_once_and_removed_with_its_rules() {
 }
 
 #[tokio::test]
+async fn a_list_that_was_made_anew_is_not_the_one_that_was_read() {
+    let (rig, zone) = with_zone().await;
+    let base = format!("/zones/{zone}/rulesets");
+    let path = format!("{base}/phases/http_request_firewall_custom/entrypoint");
+    let list = |expression: &str| {
+        json!({ "rules": [{ "id": "1", "expression": expression, "action": "block" }] }).to_string()
+    };
+    let first = rig.send("PUT", &path, &list("ssl")).await;
+    let one = format!("{base}/{}", first.body["result"]["id"].as_str().expect("an id"));
+    assert_eq!(rig.send("DELETE", &one, "").await.status, StatusCode::OK);
+    let anew = rig.send("PUT", &path, &list("not ssl")).await;
+    assert_ne!(anew.header("etag"), first.header("etag"));
+    let tag = first.header("etag");
+    for (method, path) in [("PUT", &path), ("PUT", &one), ("DELETE", &one)] {
+        let late = rig.send_with(&[("if-match", &tag)], method, path, &list("ssl or ssl")).await;
+        assert_eq!(late.status, StatusCode::PRECONDITION_FAILED, "{method} {path}");
+    }
+    assert_eq!(rig.send("GET", &path, "").await.body["result"], anew.body["result"]);
+}
+
+#[tokio::test]
 async fn lists_hold_what_was_looked_for() {
     let (rig, _) = with_zone().await;
     let app = |name: &str, domain: &str| json!({ "name": name, "domain": domain, "type": "self_hosted" });

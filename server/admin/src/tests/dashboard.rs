@@ -77,9 +77,9 @@ const FORMS: &[&str] = &[
 ];
 
 pub(super) struct Seen {
-    status: StatusCode,
+    pub(super) status: StatusCode,
     headers: HeaderMap,
-    text: String,
+    pub(super) text: String,
 }
 
 impl Seen {
@@ -105,7 +105,7 @@ impl Browser {
         Self::with(rig, json!({ "name": "someone", "role": role })).await
     }
 
-    async fn with(rig: &Rig, token: Value) -> (Self, String, String) {
+    pub(super) async fn with(rig: &Rig, token: Value) -> (Self, String, String) {
         let made = rig.post("/admin_tokens", token).await;
         let (token, id) = (text(&made["token"]), text(&made["id"]));
         let mut browser = Self::new(rig);
@@ -146,7 +146,7 @@ impl Browser {
         Seen { status: response.status(), headers: response.headers().clone(), text: body(response).await }
     }
 
-    async fn get(&mut self, path: &str) -> Seen {
+    pub(super) async fn get(&mut self, path: &str) -> Seen {
         self.send("GET", path, &[], "").await
     }
 

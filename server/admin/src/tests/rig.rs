@@ -235,7 +235,7 @@ impl Rig {
     pub(super) async fn remove_group(&self, id: &str) {
         let (account, by) = (self.registrar.account(), By::system(self.registrar.clock().now()));
         let (kind, id) = (DocumentKind::AccessGroup, id.parse().expect("an id"));
-        let remove = RemoveDocument { account, kind, id, by };
+        let remove = RemoveDocument { account, kind, id, instead_of: None, by };
         self.registrar.ledger().transact(remove).await.expect("it was there");
     }
 

@@ -16,8 +16,9 @@ const DOCUMENTS_MAX: usize = 1_000;
 pub struct SetDocument {
     /// The document.
     pub document: Document,
-    /// The revision that must be stored now: none for a new one.
-    pub instead_of: Option<u64>,
+    /// What must be stored now: none for a new one. Its revision alone would not do, as documents that are
+    /// removed and made anew under the same id begin with the same one.
+    pub instead_of: Option<Document>,
     /// Who sets it.
     pub by: By,
 }
@@ -31,7 +32,7 @@ impl Transaction for SetDocument {
         let Document { id, account, kind, .. } = self.document;
         let key = keys::document(account, kind, id);
         let before: Option<Document> = tables.get(&key)?;
-        if before.as_ref().map(|before| before.revision) != self.instead_of {
+        if before != self.instead_of {
             return Err(Failed::Refused(Rejected::RevisionDiffers));
         }
         if before.is_none() {
@@ -43,7 +44,7 @@ impl Transaction for SetDocument {
             }
         }
         let document = Document {
-            revision: self.instead_of.unwrap_or(0).saturating_add(1),
+            revision: before.as_ref().map_or(0, |before| before.revision).saturating_add(1),
             created_at: before.map_or(self.by.at, |before| before.created_at),
             changed_at: self.by.at,
             ..self.document.clone()
@@ -63,6 +64,8 @@ pub struct RemoveDocument {
     pub kind: DocumentKind,
     /// The document.
     pub id: CaId,
+    /// What must be stored now, for who read it before; none to remove whatever is there.
+    pub instead_of: Option<Document>,
     /// Who removes it.
     pub by: By,
 }
@@ -77,6 +80,9 @@ impl Transaction for RemoveDocument {
         let Some(document) = tables.get::<Document>(&key)? else {
             return Err(Failed::Refused(Rejected::DocumentUnknown));
         };
+        if self.instead_of.as_ref().is_some_and(|expected| *expected != document) {
+            return Err(Failed::Refused(Rejected::RevisionDiffers));
+        }
         tables.remove(TableName::Documents, &key)?;
         log(tables, &self.by, Action::DocumentRemoved, &document)?;
         Ok(document)

@@ -19,6 +19,8 @@ pub struct SetHost {
     pub rule: HostRule,
     /// How its origins are spoken to.
     pub origin_tls: OriginTls,
+    /// What must be stored now, unless it is what is set: none for a new hostname.
+    pub instead_of: Option<Host>,
     /// Who sets it.
     pub by: By,
 }
@@ -51,6 +53,9 @@ impl Transaction for SetHost {
                 return Ok(before.clone());
             }
         }
+        if before != self.instead_of {
+            return Err(Failed::Refused(Rejected::RevisionDiffers));
+        }
         let at = self.by.at;
         let created_at = before.map_or(at, |before| before.created_at);
         let origin_tls = self.origin_tls.clone();
@@ -78,6 +83,8 @@ pub struct RemoveHost {
     pub account: AccountId,
     /// The hostname.
     pub host: HostPattern,
+    /// What must be stored now, for who read it before; none to remove whatever is there.
+    pub instead_of: Option<Host>,
     /// Who removes it.
     pub by: By,
 }
@@ -93,6 +100,9 @@ impl Transaction for RemoveHost {
         let Some(host) = held.filter(|host| host.rule.account == self.account) else {
             return Err(Failed::Refused(Rejected::HostUnknown));
         };
+        if self.instead_of.as_ref().is_some_and(|expected| *expected != host) {
+            return Err(Failed::Refused(Rejected::RevisionDiffers));
+        }
         tables.remove(TableName::Hosts, &key)?;
         let subjects = subjects(self.account, &self.host);
         log(tables, &self.by, Action::HostRemoved, subjects, ChangeKind::HostRemoved(self.host.clone()))?;

@@ -1,6 +1,7 @@
 //! The rig of the ledger's tests: a temporary ledger with one account and one CA, a hand clock, and
 //! short ways to write what a test does not care about.
 
+mod documents;
 mod faults;
 mod files;
 mod foreign;

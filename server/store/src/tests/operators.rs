@@ -79,20 +79,23 @@ fn a_hostname_lies_in_a_zone_of_its_account_and_belongs_to_nobody_else() {
         forward_certificate: true,
         origin_timeout_s: 60,
     };
-    let set = |rule: HostRule| SetHost { rule, origin_tls: OriginTls::default(), by: rig.by() };
+    let set =
+        |rule: HostRule| SetHost { rule, origin_tls: OriginTls::default(), instead_of: None, by: rig.by() };
     let outside = rule("mqtt.example.org");
     assert_eq!(rejected(&rig, set(outside.clone())), Rejected::HostOutsideZone(outside.host));
     let strange_ca =
         HostRule { cas: BTreeSet::from([CaId::from_bytes([9; 16])]), ..rule("mqtt.example.com") };
     assert_eq!(rejected(&rig, set(strange_ca)), Rejected::CaUnknown);
     let wildcard = rule("*.example.com");
-    rig.ledger().transact_blocking(set(wildcard.clone())).expect("set");
+    let first = rig.ledger().transact_blocking(set(wildcard.clone())).expect("set");
     let changes = rig.ledger().newest_change();
     let before = *changes.borrow();
     rig.ledger().transact_blocking(set(wildcard.clone())).expect("set again");
     assert_eq!(*changes.borrow(), before, "what is set already is no change");
-    let pinned =
+    let late =
         SetHost { origin_tls: OriginTls { identify: true, ..OriginTls::default() }, ..set(wildcard.clone()) };
+    assert_eq!(rejected(&rig, late.clone()), Rejected::RevisionDiffers, "it is no new hostname");
+    let pinned = SetHost { instead_of: Some(first.clone()), ..late };
     rig.ledger().transact_blocking(pinned.clone()).expect("set");
     assert_eq!(*changes.borrow(), before + 1, "how origins are spoken to is part of it");
     let reader = rig.ledger().reader().expect("open");
@@ -102,10 +105,13 @@ fn a_hostname_lies_in_a_zone_of_its_account_and_belongs_to_nobody_else() {
         reader.hosts(ACCOUNT).expect("reads").into_iter().map(|host| host.rule).collect();
     assert_eq!(held, std::slice::from_ref(&wildcard));
     drop(reader);
-    let strangers =
-        RemoveHost { account: AccountId::from_bytes([9; 16]), host: wildcard.host.clone(), by: rig.by() };
+    let again = SetHost { instead_of: Some(first.clone()), ..set(wildcard.clone()) };
+    assert_eq!(rejected(&rig, again), Rejected::RevisionDiffers, "it was changed meanwhile");
+    let remove = RemoveHost { account: ACCOUNT, host: wildcard.host, instead_of: None, by: rig.by() };
+    let strangers = RemoveHost { account: AccountId::from_bytes([9; 16]), ..remove.clone() };
     assert_eq!(rejected(&rig, strangers), Rejected::HostUnknown);
-    let remove = RemoveHost { account: ACCOUNT, host: wildcard.host, by: rig.by() };
+    let late = RemoveHost { instead_of: Some(first), ..remove.clone() };
+    assert_eq!(rejected(&rig, late), Rejected::RevisionDiffers);
     rig.ledger().transact_blocking(remove.clone()).expect("removed");
     assert_eq!(rejected(&rig, remove), Rejected::HostUnknown);
     rig.check();

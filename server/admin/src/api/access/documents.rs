@@ -87,7 +87,7 @@ pub(super) async fn store<T: Written>(
         return Err(ApiError::argument("", format!("at most {DOCUMENT_MAX_BYTES} bytes")));
     }
     let by = caller.by(api.now());
-    let instead_of = before.as_ref().map(|before| before.revision);
+    let instead_of = before.clone();
     let document = match before {
         Some(before) => Document { text, ..before },
         None => {
@@ -119,7 +119,7 @@ pub(super) async fn store<T: Written>(
 
 pub(super) async fn remove_one(api: &Api, document: &Document, caller: &Caller) -> Result<(), ApiError> {
     let Document { id, account, kind, .. } = *document;
-    let remove = RemoveDocument { account, kind, id, by: caller.by(api.now()) };
+    let remove = RemoveDocument { account, kind, id, instead_of: None, by: caller.by(api.now()) };
     api.registrar().ledger().transact(remove).await?;
     Ok(())
 }
