@@ -19,7 +19,8 @@ use muster_policy::access::Permit;
 use muster_policy::host::{HostRule, Protocol};
 use muster_policy::reason::Reason;
 
-use super::body::{AnswerBody, Offers, Progress, RequestBody, ResponseBody};
+use super::body::{AnswerBody, Progress, RequestBody, ResponseBody};
+use super::offers::Offers;
 use super::requests::{Asked, UnderWay};
 use super::upgrade::{self, Upgrade};
 use super::{headers, websocket};
@@ -212,7 +213,7 @@ impl Visit {
             accepted.confirm(response.headers_mut());
         }
         let metrics = Arc::clone(&self.shared.metrics);
-        let answer = |body| AnswerBody::new(body, &self.offers, under_way, silence_max, metrics);
+        let answer = |body| AnswerBody::new(body, self.offers.answer(), under_way, silence_max, metrics);
         Ok(response.map(|body| answer(body).boxed_unsync()))
     }
 }
