@@ -14,7 +14,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Response, Version};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use muster_policy::access::Permit;
 use muster_policy::host::{HostRule, Protocol};
 use muster_policy::reason::Reason;
@@ -183,6 +183,7 @@ impl Visit {
         let mut request = request.map(|body| RequestBody::new(body, progress.clone(), pause_max));
         *request.version_mut() = Version::HTTP_11;
         request.extensions_mut().clear();
+        mark_length(&mut request);
         if let Some(upgrade) = &upgrade {
             upgrade.ask(request.headers_mut());
         }
@@ -222,6 +223,15 @@ impl Visit {
 fn silence_max(rule: &HostRule) -> Duration {
     let seconds = if rule.origin_timeout_s == 0 { FOR_EVER_S } else { rule.origin_timeout_s };
     Duration::from_secs(seconds.into())
+}
+
+/// Says of a body whose length is not known that there is one: of methods that seldom have any, hyper sends none
+/// that the head does not speak of.
+fn mark_length(request: &mut Request<RequestBody>) {
+    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
+    }
 }
 
 /// The one host that a request is for.

@@ -399,10 +399,34 @@ async fn a_length_spelled_with_another_separator_is_none() {
         ("content_length", false),
         ("transfer_encoding", false),
         ("proxy_connection", false),
+        ("content.length", false),
+        ("transfer~encoding", false),
         ("x_mine", true),
     ] {
         assert_eq!(answer.seen(name).is_some(), passes, "{name}: {}", answer.body);
     }
+}
+
+/// RFC 9110 §9.3.1: content of a GET has no meaning of its own, but an origin may know one.
+#[tokio::test]
+async fn a_body_of_unknown_length_reaches_the_origin_whatever_the_method() {
+    let rig = Rig::start().await;
+    for method in ["GET", "DELETE", "OPTIONS", "POST"] {
+        let head = format!("{method} /x HTTP/1.1\r\nHost: off.example.com\r\nConnection: close");
+        let request = format!("{head}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+        let answer = raw(&rig, "off.example.com", &request).await;
+        assert!(answer.contains("body-bytes: 5"), "{method}: {answer}");
+    }
+    let config = rig.client(None, &[b"h2"]);
+    let stream = rig.tls(rig.https, "off.example.com", config).await.expect("connected");
+    let (mut sender, connection) = h2::client::handshake(stream).await.expect("h2");
+    tokio::spawn(connection);
+    let request = Request::get("https://off.example.com/x").body(()).expect("a request");
+    let (answer, mut body) = sender.send_request(request, false).expect("sent");
+    body.send_data(Bytes::from("hello"), true).expect("sent");
+    let mut answer = answer.await.expect("answered").into_body();
+    let text = answer.data().await.expect("a body").expect("read");
+    assert!(String::from_utf8_lossy(&text).contains("body-bytes: 5"), "{text:?}");
 }
 
 #[tokio::test]
