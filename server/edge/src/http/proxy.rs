@@ -209,6 +209,8 @@ impl Visit {
             }
         };
         let accepted = upgrade::accept(&mut response, upgrade, self, &under_way.asked)?;
+        // An old origin speaks of its own connection only.
+        *response.version_mut() = Version::HTTP_11;
         headers::strip_hop_by_hop(response.headers_mut());
         if let Some(accepted) = accepted {
             accepted.confirm(response.headers_mut());

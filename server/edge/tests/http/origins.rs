@@ -316,6 +316,21 @@ fn put(rig: &Rig, name: &str, origins: &[&Script]) {
     rig.tell(vec![Event::Host(Box::new(entry))]);
 }
 
+/// RFC 9110 §6.2: the version is of the one hop, and a client of ours may keep its connection.
+#[tokio::test]
+async fn an_old_origin_does_not_make_its_clients_old() {
+    let rig = Rig::start().await;
+    let origin = Script::start(OK.replace("HTTP/1.1", "HTTP/1.0"), Then::Close).await;
+    put(&rig, "old.example.com", &[&origin]);
+    let mut client = rig.h1("old.example.com", None).await.expect("connected");
+    for _ in 0..2 {
+        assert_eq!(client.get("old.example.com", &[]).await.expect("served").body, "ok");
+    }
+    let request = "GET / HTTP/1.0\r\nHost: old.example.com\r\n\r\n";
+    let answer = crate::requests::raw(&rig, "old.example.com", request).await;
+    assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with("ok"), "{answer}");
+}
+
 /// Octets behind an answer are no answer to whoever asks next.
 #[tokio::test]
 async fn what_follows_an_answer_reaches_nobody() {
