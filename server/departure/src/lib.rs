@@ -5,7 +5,11 @@
 //! operator denies. Judged is each address that is about to be connected to, after the look-up of its name: a name that
 //! leads elsewhere the next time is judged the next time.
 //!
+//! Nor does a name that nobody answers for hold up anything but what goes there.
+//!
 //! A package of its own, because the edge and the admin API have no arrow to each other and both go out.
+
+mod lookup;
 
 use core::error::Error;
 use core::pin::Pin;
@@ -14,11 +18,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
 use muster_policy::network::{Denied, DeniedNetworks};
 use tokio::net::TcpStream;
 use tower::{Service, ServiceExt as _};
+
+use self::lookup::LOOK_UPS;
 
 /// Why there is no connection; [`denied_in`] says whether the operator denies it.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -88,7 +94,7 @@ impl Service<Name> for Judged {
 async fn resolve(name: Name, denied: DeniedNetworks) -> Result<std::vec::IntoIter<SocketAddr>, Failure> {
     let mut refused = None;
     let mut allowed = Vec::new();
-    for address in GaiResolver::new().oneshot(name).await? {
+    for address in LOOK_UPS.addresses_of(name.as_str()).await? {
         match denied.check(address.ip()) {
             Ok(()) => allowed.push(address),
             Err(denied) => refused = Some(denied),

@@ -293,6 +293,10 @@ impl Edge {
     /// The connections that an event about certificates or devices could deny.
     fn concerned(&self, events: &[Event]) -> Vec<Arc<Guest>> {
         let live = &self.shared.live;
+        // Rare, and found by nothing that connections are indexed by.
+        if events.iter().any(|event| matches!(event, Event::List(_) | Event::PrintRevoked(_))) {
+            return live.all();
+        }
         let of = |event: &Event| match event {
             Event::Revoked(key) => {
                 let twins = self.shared.state.doors().twins(key.ca);
@@ -301,8 +305,6 @@ impl Edge {
                 keys.flat_map(|key| live.of_certificate_and_below(&key)).collect()
             }
             Event::Device(entry) => live.of_device(entry.account, &entry.device),
-            // Rare, and found by nothing that connections are indexed by.
-            Event::List(_) | Event::PrintRevoked(_) => live.all(),
             _ => Vec::new(),
         };
         events.iter().flat_map(of).collect()
@@ -343,9 +345,13 @@ async fn watch_time(edge: Weak<Shared>, stop: CancellationToken) {
 mod tests {
     use std::sync::atomic::{AtomicI64, Ordering};
 
+    use muster_policy::host::Protocol;
+    use muster_policy::identity::{CaId, Fingerprint};
+
     use super::*;
     use crate::handover::NoBroker;
-    use crate::snapshot::{Delta, Snapshot};
+    use crate::live::Newcomer;
+    use crate::snapshot::{Delta, PrintKey, Snapshot};
 
     const NOW: i64 = 1_800_000_000;
 
@@ -364,6 +370,28 @@ mod tests {
 
     fn delta(from: u64, change: u64) -> Update {
         Update::Delta(Delta { from, change, made_at: UnixTime::from_secs(NOW), events: Vec::new() })
+    }
+
+    #[tokio::test]
+    async fn each_connection_is_asked_again_once_for_many_certificates() {
+        let edge = Edge::start(EdgeConfig::default(), Arc::new(NoBroker), &mut Registry::default());
+        let edge = edge.expect("an edge");
+        let name = "api.example.com";
+        let places = [0; 3].map(|_| {
+            edge.shared.live.enter(Newcomer {
+                name: name.parse().expect("a name"),
+                host: name.parse().expect("a host"),
+                protocol: Protocol::Https,
+                holder: None,
+                peer: ([192, 0, 2, 1], 4_711).into(),
+                since: UnixTime::from_secs(NOW),
+            })
+        });
+        let revoked = [1, 2].map(|number| {
+            let fingerprint = Fingerprint::from_bytes([number; 32]);
+            Event::PrintRevoked(PrintKey { ca: CaId::from_bytes([1; 16]), fingerprint })
+        });
+        assert_eq!(edge.concerned(&revoked).len(), places.len());
     }
 
     #[tokio::test]

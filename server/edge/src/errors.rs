@@ -12,6 +12,7 @@ use http_body_util::{BodyExt as _, Full};
 use muster_policy::reason::{Fault, Reason};
 
 use crate::http::body::ResponseBody;
+use crate::http::offers::Piece;
 
 /// The code of a refusal, for programs; the EST front sends the same header.
 const MUSTER_REASON: HeaderName = HeaderName::from_static("muster-reason");
@@ -29,7 +30,7 @@ pub(crate) fn refusal(reason: Reason, request: &HeaderMap) -> Response<ResponseB
     } else {
         ("application/json", json(reason))
     };
-    let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
+    let body = Full::new(Piece::unwatched(Bytes::from(body))).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -216,7 +216,7 @@ async fn rules_and_access_that_deny_end_what_is_under_way() {
     let endless =
         rig::host(&rig.server_ca, "endless.example.com", HostMode::Off, https, rig::endless().await);
     rig.tell(vec![Event::Host(Box::new(endless))]);
-    let (mut tunnel, _) = upgraded(&rig, 7, "api.example.com", "/x/../ws").await;
+    let (mut tunnel, _) = upgraded(&rig, 7, "api.example.com", "/%77s").await;
     let (mut kept, _) = upgraded(&rig, 8, "api.example.com", "/other").await;
     let mut mqtt = websocket(&rig, 9).await;
     assert!(said(&mut mqtt).await.starts_with("welcome"));

@@ -4,6 +4,9 @@
 //! Rules come first and in their order. Of applications the one with the nearest hostname and the
 //! longest path decides, by the first of its policies that means the visitor; when none does, nobody
 //! gets in. There is no identity provider here, so `allow` asks for no more than `non_identity` does.
+//!
+//! Where any of this goes by the path, one with dot segments is refused before: an origin that does not
+//! read them as the gate does would serve another path than was judged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -168,6 +171,8 @@ struct Rules {
     rules: Vec<Rule>,
     /// Whether one of them asks what each packet of MQTT has of its own.
     ask_packets: bool,
+    /// Whether one of them asks for the path.
+    ask_path: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -176,13 +181,15 @@ struct Rule {
     expression: Option<Expression>,
     action: Action,
     asks_packets: bool,
+    asks_path: bool,
 }
 
 impl Rule {
     fn new(written: &RuleWritten) -> Self {
         let expression: Option<Expression> = written.expression.parse().ok();
-        let asks_packets = expression.as_ref().is_some_and(|expression| expression.asks(Field::is_of_packet));
-        Self { expression, action: written.action, asks_packets }
+        let asks = |is_one| expression.as_ref().is_some_and(|expression| expression.asks(is_one));
+        let (asks_packets, asks_path) = (asks(Field::is_of_packet), asks(Field::is_of_path));
+        Self { expression, action: written.action, asks_packets, asks_path }
     }
 
     fn means<'a>(&self, value_of: &dyn Fn(Field) -> Value<'a>) -> bool {
@@ -245,11 +252,7 @@ impl Judgement {
 impl Gate {
     /// Reads what was handed over.
     pub fn new(written: &GateWritten) -> Self {
-        let zones = written.zones.iter().map(|zone| {
-            let rules: Vec<_> = zone.rules.iter().map(Rule::new).collect();
-            let ask_packets = rules.iter().any(|rule| rule.asks_packets);
-            (zone.zone, Rules { rules, ask_packets })
-        });
+        let zones = written.zones.iter().map(|zone| (zone.zone, Rules::new(zone)));
         Self {
             is_shut: written.is_shut,
             apps: written.apps.iter().map(Guarded::new).collect(),
@@ -263,12 +266,17 @@ impl Gate {
         !self.untold_zones.contains(&zone)
     }
 
-    /// Judges a request: [`Reason::RuleBlocked`], [`Reason::AccessDenied`].
+    /// Judges a request: [`Reason::RequestMalformed`], [`Reason::RuleBlocked`], [`Reason::AccessDenied`].
     pub fn judge<'a>(&self, visit: &Visit<'_>, value_of: &dyn Fn(Field) -> Value<'a>) -> Judgement {
         if self.is_shut {
             return Judgement::new(Err(Reason::AccessDenied));
         }
-        let by_rules = match self.zones.get(&visit.zone) {
+        let rules = self.zones.get(&visit.zone);
+        let goes_by_path = rules.is_some_and(|rules| rules.ask_path) || self.has_path_of(visit.host);
+        if goes_by_path && has_dot_segment(visit.path) {
+            return Judgement::new(Err(Reason::RequestMalformed));
+        }
+        let by_rules = match rules {
             Some(rules) => rules.judge(value_of, |_| true),
             None => Judgement::new(Ok(())),
         };
@@ -306,6 +314,11 @@ impl Gate {
         }
     }
 
+    /// Whether an application of a hostname stands at a part of its paths.
+    fn has_path_of(&self, host: &str) -> bool {
+        self.apps.iter().any(|app| app.path != "/" && names(&app.host, host))
+    }
+
     /// The application of a request: the exact hostname before a wildcard, then the longest path.
     fn app(&self, visit: &Visit<'_>) -> Option<(usize, &Guarded)> {
         // Most accounts have none, and then no path has to be read.
@@ -320,6 +333,13 @@ impl Gate {
 }
 
 impl Rules {
+    fn new(written: &ZoneRules) -> Self {
+        let rules: Vec<_> = written.rules.iter().map(Rule::new).collect();
+        let ask_packets = rules.iter().any(|rule| rule.asks_packets);
+        let ask_path = rules.iter().any(|rule| rule.asks_path);
+        Self { rules, ask_packets, ask_path }
+    }
+
     /// Rules that do not count are not noted.
     fn judge<'a>(&self, value_of: &dyn Fn(Field) -> Value<'a>, counts: fn(&Rule) -> bool) -> Judgement {
         let mut judgement = Judgement::new(Ok(()));
@@ -380,8 +400,7 @@ pub fn normal_path(path: &str) -> String {
     let decoded = decoded(path);
     let mut segments: Vec<&str> = Vec::new();
     let mut is_open = false;
-    for segment in decoded.split(['/', '\\']) {
-        let name = segment.split(';').next().unwrap_or_default();
+    for name in names_of(&decoded) {
         is_open = matches!(name, "" | "." | "..");
         match name {
             "" | "." => {}
@@ -392,6 +411,16 @@ pub fn normal_path(path: &str) -> String {
     // RFC 3986 §5.2.4 ends these with a slash too; a rule about what lies below a folder means it.
     let end = if is_open && !segments.is_empty() { "/" } else { "" };
     format!("/{}{end}", segments.join("/"))
+}
+
+/// Whether a path, decoded once, has a segment that origins may or may not take out (RFC 3986 §5.2.4).
+fn has_dot_segment(path: &str) -> bool {
+    names_of(&decoded(path)).any(|name| matches!(name, "." | ".."))
+}
+
+/// The segments of a decoded path, without parameters.
+fn names_of(decoded: &str) -> impl Iterator<Item = &str> {
+    decoded.split(['/', '\\']).map(|segment| segment.split(';').next().unwrap_or_default())
 }
 
 fn decoded(path: &str) -> String {
@@ -489,6 +518,52 @@ mod tests {
             ("/%", Some(&other), true),
         ] {
             assert_eq!(judge(&gate, path, visitor).is_ok(), passes, "{path} {visitor:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_with_dot_segments_is_refused_where_paths_are_judged() {
+        let bypass = || vec![policy(Decision::Bypass, &[Condition::Everyone])];
+        let apps = |paths: &[(&str, &str)]| {
+            let apps = paths.iter().map(|(host, path)| app(host, path, bypass())).collect();
+            Gate::new(&GateWritten { apps, ..GateWritten::default() })
+        };
+        let ruled = |expression: &str, action| {
+            let rules = vec![RuleWritten { expression: expression.to_owned(), action }];
+            let zones = vec![ZoneRules { zone: ZONE, rules }];
+            Gate::new(&GateWritten { zones, ..GateWritten::default() })
+        };
+        let strict = [
+            apps(&[("a.example.com", "/"), ("*.example.com", "/public")]),
+            ruled(r#"http.request.uri.path eq "/secret""#, Action::Block),
+            ruled(r#"ssl and http.request.uri contains "secret""#, Action::Skip),
+        ];
+        let others = [
+            Gate::default(),
+            apps(&[("a.example.com", "/"), ("b.example.com", "/public")]),
+            ruled(r#"http.request.uri.query eq "secret""#, Action::Block),
+        ];
+        let dotted = [
+            "/x/../public",
+            "/.",
+            "/x/..",
+            "/x/..%2Fpublic",
+            "/x/%2e%2E/public",
+            "/x/%2e/public",
+            "\\..\\x",
+            "/x/..%5cpublic",
+            "/x/;/../public",
+            "/x/..;y/public",
+            "/x/..%3by/public",
+        ];
+        for path in dotted {
+            for gate in &strict {
+                assert_eq!(judge(gate, path, None), Err(Reason::RequestMalformed), "{path}");
+            }
+            assert!(others.iter().all(|gate| judge(gate, path, None).is_ok()), "{path}");
+        }
+        for path in ["/", "/.well-known", "/x..y", "/...", "/public/x.html", "/x;..", "/%252e%252e/x"] {
+            assert!(strict.iter().chain(&others).all(|gate| judge(gate, path, None).is_ok()), "{path}");
         }
     }
 

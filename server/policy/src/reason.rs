@@ -149,7 +149,7 @@ reasons! {
     HostMisdirected, "host_misdirected", Misdirected,
         "The request is for another hostname than the connection was made for.";
     ProtocolNotOffered, "protocol_not_offered", NotOffered, "The hostname does not speak this protocol.";
-    RequestMalformed, "request_malformed", Malformed, "The request's host or framing can be read two ways.";
+    RequestMalformed, "request_malformed", Malformed, "The request's host, framing or path can be read two ways.";
     MethodRefused, "method_refused", Malformed, "Requests of this method are not passed on.";
     ClientCertificateRequired, "client_certificate_required", Forbidden,
         "The hostname demands a client certificate, and none was shown.";

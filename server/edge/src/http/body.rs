@@ -3,10 +3,9 @@
 //! A request's body is watched on its way: a client that stops sending is given up, and trailers
 //! that would pass for our own headers are taken out (RFC 9110 §6.5.1). Nothing is collected.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,11 +17,12 @@ use muster_policy::reason::Reason;
 use tokio::time::{Instant, Sleep};
 
 use super::headers;
+use super::offers::{Offer, Piece};
 use super::requests::UnderWay;
 use crate::metrics::Metrics;
 
 /// The body of an answer: streamed from an origin, or a page of our own.
-pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, BodyError>;
+pub(crate) type ResponseBody = UnsyncBoxBody<Piece, BodyError>;
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -35,35 +35,10 @@ pub(crate) enum BodyError {
     OriginSilent,
 }
 
-/// The answers of one connection that have handed out a piece which the client has not taken yet.
-///
-/// An h2 client that opens no window can hold an answer, and the connection to the origin with it, for as
-/// long as it answers pings: the system sees nothing wrong with such a connection.
-#[derive(Debug, Default)]
-pub(crate) struct Offers(Mutex<Pending>);
-
-#[derive(Debug, Default)]
-struct Pending {
-    last_id: u64,
-    since: BTreeMap<u64, Instant>,
-}
-
-impl Offers {
-    /// Since when the first of them waits.
-    pub(crate) fn oldest(&self) -> Option<Instant> {
-        self.pending().since.values().min().copied()
-    }
-
-    fn pending(&self) -> MutexGuard<'_, Pending> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The body of an origin's answer on its way to a client.
 pub(crate) struct AnswerBody {
     body: Incoming,
-    offers: Arc<Offers>,
-    id: u64,
+    offer: Offer,
     /// Judged again by every change, until the answer is over.
     under_way: UnderWay,
     patience: Patience,
@@ -74,15 +49,12 @@ impl AnswerBody {
     /// `silence_max` is how long the origin may pause in it.
     pub(crate) fn new(
         body: Incoming,
-        offers: &Arc<Offers>,
+        offer: Offer,
         under_way: UnderWay,
         silence_max: Duration,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let mut pending = offers.pending();
-        pending.last_id += 1;
-        let (id, patience) = (pending.last_id, Patience::new(silence_max));
-        Self { body, offers: Arc::clone(offers), id, under_way, patience, metrics }
+        Self { body, offer, under_way, patience: Patience::new(silence_max), metrics }
     }
 
     /// Nothing came of the origin. The answer has begun, so all that is left to do is to break it off.
@@ -95,23 +67,18 @@ impl AnswerBody {
 }
 
 impl Body for AnswerBody {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = BodyError;
 
-    /// Being asked for the next piece means that the one before was taken.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.offers.pending().since.remove(&self.id);
+    ) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
             return self.poll_silence(cx).map(|silent| Some(Err(silent)));
         };
         self.patience.stop();
-        if matches!(frame, Some(Ok(_))) && !self.body.is_end_stream() {
-            self.offers.pending().since.insert(self.id, Instant::now());
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|octets| self.offer.piece(octets)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -120,12 +87,6 @@ impl Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Drop for AnswerBody {
-    fn drop(&mut self) {
-        self.offers.pending().since.remove(&self.id);
     }
 }
 

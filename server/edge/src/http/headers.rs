@@ -17,7 +17,7 @@ use super::names;
 use crate::identity::parse;
 use crate::tls::verifier::Verified;
 
-/// Names that are the edge's alone; `_` counts as `-`.
+/// Names that are the edge's alone, as [`as_read`] spells them.
 const OWN_NAMES: [&str; 10] = [
     "client-cert",
     "client-cert-chain",
@@ -31,7 +31,7 @@ const OWN_NAMES: [&str; 10] = [
     "client-ip",
 ];
 
-/// Beginnings of names that are the edge's alone; `_` counts as `-`.
+/// Beginnings of names that are the edge's alone, as [`as_read`] spells them.
 const OWN_PREFIXES: [&str; 8] = [
     "cf-client-cert-",
     "cf-cert-",
@@ -84,10 +84,16 @@ fn is_misread(name: &HeaderName) -> bool {
     *read != *name.as_str() && is_another()
 }
 
-/// Servers behind us may read `_` as `-`. Names in a HeaderMap are lower case already.
+/// Servers behind us make variables of names (RFC 3875 §4.1.18): some read `_` as `-` then, and some whatever
+/// else is neither a letter nor a digit, as in `Client.Cert`. Names in a HeaderMap are lower case already.
 fn as_read(name: &HeaderName) -> Cow<'_, str> {
     let spelled = name.as_str();
-    if spelled.contains('_') { spelled.replace('_', "-").into() } else { spelled.into() }
+    let is_read_as_dash = |c: char| !c.is_ascii_alphanumeric() && c != '-';
+    if spelled.contains(is_read_as_dash) {
+        spelled.replace(is_read_as_dash, "-").into()
+    } else {
+        spelled.into()
+    }
 }
 
 /// Removes what speaks of one connection, with all that `Connection` names.
@@ -246,6 +252,23 @@ mod tests {
         strip(&mut headers);
         let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left.len(), 2, "{left:?}");
+    }
+
+    /// RFC 9110 §5.6.2: what a name may have beside letters and digits.
+    #[test]
+    fn no_separator_of_a_name_makes_it_another_one() {
+        for separator in "!#$%&'*+-.^_`|~".chars() {
+            let spell = |name: &str| name.replace('-', &separator.to_string());
+            let own = ["client-cert", "cf-cert-verified", "x-forwarded-for", "x-real-ip"].map(spell);
+            let framing = ["content-length", "transfer-encoding", "proxy-connection"].map(spell);
+            let mut headers = map(&own.each_ref().map(String::as_str));
+            // Spelled as they are, these are read by what frames the request, and not here.
+            if separator != '-' {
+                headers.extend(map(&framing.each_ref().map(String::as_str)));
+            }
+            strip(&mut headers);
+            assert_eq!(headers.len(), 0, "{headers:?}");
+        }
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! HTTP/1.1 and h2 on one finished TLS connection.
 //!
 //! hyper reads and writes; this file sets the bounds and ends connections. [`proxy`] answers one
-//! request, [`headers`] says what passes, [`origin`] speaks to the servers behind, [`body`] is what
-//! streams through, [`requests`] what is under way, [`upgrade`] carries WebSockets to origins and
-//! [`websocket`] those of the broker.
+//! request, [`headers`] says what passes, [`origin`] speaks to the servers behind, by [`connector`],
+//! [`body`] is what streams through, [`offers`] what of it clients have not taken, [`requests`] what is
+//! under way, [`upgrade`] carries WebSockets to origins and [`websocket`] those of the broker.
 
 pub(crate) mod body;
+mod connector;
 mod facts;
 pub(crate) mod headers;
 mod names;
+pub(crate) mod offers;
 pub(crate) mod origin;
 pub(crate) mod proxy;
 pub(crate) mod requests;

@@ -31,10 +31,11 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 
 use super::body::RequestBody;
+use super::connector::Timed;
 use crate::hosts::Account;
 use crate::snapshot::OriginTls;
 
-/// How long connecting to an origin, its TLS included, may take.
+/// How long connecting to an origin may take, the look-up of its name and its TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an origin that could not be reached is left alone, while there are others.
 const AVOIDED_FOR: Duration = Duration::from_secs(5);
@@ -114,7 +115,7 @@ pub(crate) struct Origins {
     turn: AtomicUsize,
 }
 
-type OriginClient = Client<HttpsConnector<Departure>, RequestBody>;
+type OriginClient = Client<Timed<HttpsConnector<Departure>>, RequestBody>;
 
 /// Where an origin is.
 struct Endpoint {
@@ -242,6 +243,7 @@ impl Origins {
         let mut departure = Departure::new(self.denied.clone());
         let connector = departure.tcp();
         connector.set_nodelay(true);
+        // Shared out among the addresses of a name.
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_keepalive(Some(KEEPALIVE_IDLE));
         connector.set_keepalive_interval(Some(KEEPALIVE_IDLE / KEEPALIVE_PROBES));
@@ -262,7 +264,7 @@ impl Origins {
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(POOL_MAX_IDLE)
             .http1_max_buf_size(HEAD_MAX_BYTES)
-            .build(https.enable_http1().wrap_connector(departure)))
+            .build(Timed::new(https.enable_http1().wrap_connector(departure), CONNECT_TIMEOUT)))
     }
 }
 

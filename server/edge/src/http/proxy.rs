@@ -14,12 +14,13 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Response, Version};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use muster_policy::access::Permit;
 use muster_policy::host::{HostRule, Protocol};
 use muster_policy::reason::Reason;
 
-use super::body::{AnswerBody, Offers, Progress, RequestBody, ResponseBody};
+use super::body::{AnswerBody, Progress, RequestBody, ResponseBody};
+use super::offers::Offers;
 use super::requests::{Asked, UnderWay};
 use super::upgrade::{self, Upgrade};
 use super::{headers, websocket};
@@ -182,6 +183,7 @@ impl Visit {
         let mut request = request.map(|body| RequestBody::new(body, progress.clone(), pause_max));
         *request.version_mut() = Version::HTTP_11;
         request.extensions_mut().clear();
+        mark_length(&mut request);
         if let Some(upgrade) = &upgrade {
             upgrade.ask(request.headers_mut());
         }
@@ -207,12 +209,14 @@ impl Visit {
             }
         };
         let accepted = upgrade::accept(&mut response, upgrade, self, &under_way.asked)?;
+        // An old origin speaks of its own connection only.
+        *response.version_mut() = Version::HTTP_11;
         headers::strip_hop_by_hop(response.headers_mut());
         if let Some(accepted) = accepted {
             accepted.confirm(response.headers_mut());
         }
         let metrics = Arc::clone(&self.shared.metrics);
-        let answer = |body| AnswerBody::new(body, &self.offers, under_way, silence_max, metrics);
+        let answer = |body| AnswerBody::new(body, self.offers.answer(), under_way, silence_max, metrics);
         Ok(response.map(|body| answer(body).boxed_unsync()))
     }
 }
@@ -221,6 +225,15 @@ impl Visit {
 fn silence_max(rule: &HostRule) -> Duration {
     let seconds = if rule.origin_timeout_s == 0 { FOR_EVER_S } else { rule.origin_timeout_s };
     Duration::from_secs(seconds.into())
+}
+
+/// Says of a body whose length is not known that there is one: of methods that seldom have any, hyper sends none
+/// that the head does not speak of.
+fn mark_length(request: &mut Request<RequestBody>) {
+    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
+    }
 }
 
 /// The one host that a request is for.

@@ -87,7 +87,7 @@ impl Asked {
     /// Rules and Access, after the certificate. Before anything was asked there is nothing to judge.
     ///
     /// # Errors
-    /// [`Reason::RuleBlocked`], [`Reason::AccessDenied`].
+    /// [`Reason::RequestMalformed`], [`Reason::RuleBlocked`], [`Reason::AccessDenied`].
     pub(crate) fn judge(&self, door: &Door, permit: &Permit<'_>) -> Result<Passed, Reason> {
         match self.judgement(door, permit) {
             Some(judgement) => judgement.passed(),

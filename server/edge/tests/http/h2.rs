@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use http::Request;
 use muster_edge::Event;
 use muster_policy::host::{HostMode, Protocol};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use crate::rig::{self, Rig, host};
 use crate::script::{Script, Then};
@@ -161,6 +163,52 @@ async fn a_client_that_takes_nothing_of_a_stream_is_sent_away() {
         () = reading => panic!("who reads is served"),
         _ = &mut kept => panic!("who reads is served"),
     }
+}
+
+/// An h2 client with this window of its own, at a new hostname with an answer of so many octets.
+async fn visitor(
+    rig: &Rig,
+    window: u32,
+    octets: usize,
+) -> (h2::RecvStream, JoinHandle<Result<(), h2::Error>>) {
+    let says = format!("HTTP/1.1 200 OK\r\nContent-Length: {octets}\r\n\r\n{}", "x".repeat(octets));
+    let origin = Script::start(says, Then::Stay).await;
+    let entry = host(&rig.server_ca, "held.example.com", HostMode::Off, Protocol::Https, origin.address);
+    rig.tell(vec![Event::Host(Box::new(entry))]);
+    let config = rig.client(None, &[b"h2"]);
+    let stream = rig.tls(rig.https, "held.example.com", config).await.expect("connected");
+    let builder = h2::client::Builder::new().initial_window_size(window).handshake::<_, Bytes>(stream);
+    let (sender, connection) = builder.await.expect("h2");
+    let ended = tokio::spawn(connection);
+    let request = Request::get("https://held.example.com/").body(()).expect("a request");
+    let mut sender = sender.ready().await.expect("open");
+    let (answer, _) = sender.send_request(request, true).expect("sent");
+    (answer.await.expect("answered").into_body(), ended)
+}
+
+/// RFC 9113 §6.9: no window, or so small a one that all of the answer waits for the rest of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_holds_the_end_of_an_answer_is_sent_away() {
+    let rig = Rig::with(|_| {}, |config| config.limits.write_timeout = Duration::from_secs(1)).await;
+    for (window, octets) in [(0, 1), (0, 7_000), (1, 7_000), (1, 20_000), (6_999, 7_000)] {
+        let (_held, ended) = visitor(&rig, window, octets).await;
+        let ended = tokio::time::timeout(PATIENCE, ended).await;
+        assert!(ended.is_ok(), "with a window of {window} it goes on");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_an_answer_slowly_gets_it_all() {
+    let rig = Rig::with(|_| {}, |config| config.limits.write_timeout = Duration::from_secs(2)).await;
+    let (mut body, _connection) = visitor(&rig, 1_000, 10_000).await;
+    let mut taken = 0;
+    while let Some(piece) = body.data().await {
+        let octets = piece.expect("who reads is served").len();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        body.flow_control().release_capacity(octets).expect("taken");
+        taken += octets;
+    }
+    assert_eq!(taken, 10_000);
 }
 
 /// RFC 7541 §6.2.2: a field as it is, whatever it is.

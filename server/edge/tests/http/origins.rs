@@ -34,6 +34,31 @@ async fn an_origin_that_is_away_is_named_and_its_peers_take_over() {
     assert_eq!((answer.status.as_u16(), answer.reason()), (502, "origin_missing"));
 }
 
+/// TLS is a part of connecting. Time is turned forward once it has begun.
+#[tokio::test]
+async fn an_origin_that_goes_no_further_than_tcp_is_given_up_and_its_peers_take_over() {
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("an address");
+    let rig = Rig::start().await;
+    let mut entry = host(&rig.server_ca, "tls.example.com", HostMode::Off, Protocol::Https, address);
+    entry.rule.origins = vec![format!("https://{address}")];
+    for (peer, status, reason) in [(None, 502, "origin_unreachable"), (Some(rig.origin), 200, "")] {
+        entry.rule.origins.extend(peer.map(|peer| format!("http://{peer}")));
+        rig.tell(vec![Event::Host(Box::new(entry.clone()))]);
+        let passes_time = async {
+            let (mut stream, _) = socket.accept().await.expect("somebody came");
+            stream.read_u8().await.expect("a greeting");
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(6)).await;
+            tokio::time::resume();
+            stream
+        };
+        let (answer, _stream) = tokio::join!(rig.get("tls.example.com", None), passes_time);
+        let answer = answer.expect("answered");
+        assert_eq!((answer.status.as_u16(), answer.reason()), (status, reason));
+    }
+}
+
 #[tokio::test]
 async fn no_origin_is_reached_in_a_network_that_is_denied() {
     let networks = ["127.0.0.0/8", "::1"].map(|text| text.parse::<Network>().expect("a network"));
@@ -289,6 +314,21 @@ fn put(rig: &Rig, name: &str, origins: &[&Script]) {
     let mut entry = host(&rig.server_ca, name, HostMode::Off, Protocol::Https, origins[0].address);
     entry.rule.origins = origins.iter().map(|origin| format!("http://{}", origin.address)).collect();
     rig.tell(vec![Event::Host(Box::new(entry))]);
+}
+
+/// RFC 9110 §6.2: the version is of the one hop, and a client of ours may keep its connection.
+#[tokio::test]
+async fn an_old_origin_does_not_make_its_clients_old() {
+    let rig = Rig::start().await;
+    let origin = Script::start(OK.replace("HTTP/1.1", "HTTP/1.0"), Then::Close).await;
+    put(&rig, "old.example.com", &[&origin]);
+    let mut client = rig.h1("old.example.com", None).await.expect("connected");
+    for _ in 0..2 {
+        assert_eq!(client.get("old.example.com", &[]).await.expect("served").body, "ok");
+    }
+    let request = "GET / HTTP/1.0\r\nHost: old.example.com\r\n\r\n";
+    let answer = crate::requests::raw(&rig, "old.example.com", request).await;
+    assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with("ok"), "{answer}");
 }
 
 /// Octets behind an answer are no answer to whoever asks next.

@@ -16,7 +16,7 @@ use crate::rig::{Rig, host};
 use crate::script::{Script, Then};
 
 /// Every spelling of a header that origins believe the edge about.
-const FORGED: [&str; 15] = [
+const FORGED: [&str; 19] = [
     "Client-Cert",
     "CLIENT-CERT-CHAIN",
     "client_cert",
@@ -32,6 +32,10 @@ const FORGED: [&str; 15] = [
     "X-Forwarded-For",
     "Forwarded",
     "X_Real_IP",
+    "Client.Cert",
+    "Cf.Cert.Verified",
+    "cf~client~cert~sha256",
+    "X-Forwarded!For",
 ];
 
 #[tokio::test]
@@ -67,18 +71,19 @@ async fn forged_trailers_are_taken_out_and_honest_ones_pass() {
     let mut trailers = HeaderMap::new();
     trailers.insert("client-cert", "forged".parse().expect("a value"));
     trailers.insert("cf_cert_verified", "forged".parse().expect("a value"));
+    trailers.insert("cf.cert.verified", "forged".parse().expect("a value"));
     trailers.insert("x-checksum", "honest".parse().expect("a value"));
     let frames =
         [Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from("body"))), Ok(Frame::trailers(trailers))];
     let body = StreamBody::new(IterStream(frames.into_iter()));
     let request = Request::post("https://api.example.com/echo")
         .header("te", "trailers")
-        .header("trailer", "x-checksum")
+        .header("trailer", "x-checksum, client-cert, cf_cert_verified, cf.cert.verified")
         .body(body);
     let response = sender.send_request(request.expect("a request")).await.expect("answered");
     let body = http_body_util::BodyExt::collect(response.into_body()).await.expect("a body").to_bytes();
     let text = String::from_utf8_lossy(&body);
-    assert!(text.contains("body-bytes: 4"), "{text}");
+    assert!(text.contains("body-bytes: 4") && text.contains("honest"), "{text}");
     assert!(!text.contains("forged"), "{text}");
 }
 
@@ -381,23 +386,47 @@ async fn a_request_that_is_not_framed_as_the_rfc_says_reaches_no_origin() {
     }
 }
 
-/// Servers that make variables of headers read `_` as `-`.
+/// Servers that make variables of headers read `_` as `-`, some of them `.` too.
 #[tokio::test]
-async fn a_length_spelled_with_an_underscore_is_none() {
+async fn a_length_spelled_with_another_separator_is_none() {
     let rig = Rig::start().await;
     let mut h1 = rig.h1("off.example.com", None).await.expect("connected");
     let spelled =
-        ["content_length", "transfer_encoding", "Connection_", "upgrade_x", "proxy_connection", "te_"];
+        ["content_length", "transfer_encoding", "proxy_connection", "content.length", "transfer~encoding"];
     let sent: Vec<_> = spelled.iter().map(|name| (*name, "5")).chain([("x_mine", "5")]).collect();
     let answer = h1.get("off.example.com", &sent).await.expect("served");
     for (name, passes) in [
         ("content_length", false),
         ("transfer_encoding", false),
         ("proxy_connection", false),
+        ("content.length", false),
+        ("transfer~encoding", false),
         ("x_mine", true),
     ] {
         assert_eq!(answer.seen(name).is_some(), passes, "{name}: {}", answer.body);
     }
+}
+
+/// RFC 9110 §9.3.1: content of a GET has no meaning of its own, but an origin may know one.
+#[tokio::test]
+async fn a_body_of_unknown_length_reaches_the_origin_whatever_the_method() {
+    let rig = Rig::start().await;
+    for method in ["GET", "DELETE", "OPTIONS", "POST"] {
+        let head = format!("{method} /x HTTP/1.1\r\nHost: off.example.com\r\nConnection: close");
+        let request = format!("{head}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+        let answer = raw(&rig, "off.example.com", &request).await;
+        assert!(answer.contains("body-bytes: 5"), "{method}: {answer}");
+    }
+    let config = rig.client(None, &[b"h2"]);
+    let stream = rig.tls(rig.https, "off.example.com", config).await.expect("connected");
+    let (mut sender, connection) = h2::client::handshake(stream).await.expect("h2");
+    tokio::spawn(connection);
+    let request = Request::get("https://off.example.com/x").body(()).expect("a request");
+    let (answer, mut body) = sender.send_request(request, false).expect("sent");
+    body.send_data(Bytes::from("hello"), true).expect("sent");
+    let mut answer = answer.await.expect("answered").into_body();
+    let text = answer.data().await.expect("a body").expect("read");
+    assert!(String::from_utf8_lossy(&text).contains("body-bytes: 5"), "{text:?}");
 }
 
 #[tokio::test]

@@ -84,4 +84,9 @@ impl Field {
     pub const fn is_of_packet(self) -> bool {
         matches!(self, Self::MqttPacket | Self::MqttQos | Self::MqttRetain | Self::MqttTopic)
     }
+
+    /// Whether its value is, or begins with, the path of a request.
+    pub const fn is_of_path(self) -> bool {
+        matches!(self, Self::Uri | Self::UriPath)
+    }
 }
