@@ -435,17 +435,22 @@ async fn a_candidate_is_used_only_once_a_peer_took_it() {
     until(&mut device, "certificate", |news| matches!(news, News::Issued(_))).await;
     assert_eq!(generations(), (Some(0), Some(1)));
     assert_eq!(agent.slots().len(), 2, "both are stored");
+    let candidate = || identities.held().candidate.expect("a candidate");
+    let first = candidate();
     // A refused one goes, and the old one stays.
-    identities.judge(Verdict::Refused { generation: 1, why: "unknown issuer".to_owned() }).await;
+    identities.judge(Verdict::Refused { identity: first.clone(), why: "unknown issuer".to_owned() }).await;
     until(&mut device, "failure", |news| matches!(news, News::Failed { .. })).await;
     assert_eq!(generations(), (Some(0), None));
     device.renew_now();
     until(&mut device, "certificate", |news| matches!(news, News::Issued(_))).await;
     assert_eq!(generations(), (Some(0), Some(1)));
-    identities.judge(Verdict::Accepted { generation: 7 }).await;
-    identities.judge(Verdict::Accepted { generation: 1 }).await;
+    // What is said late of the refused one is not said of its successor, though both have the same number.
+    identities.judge(Verdict::Refused { identity: first, why: "unknown issuer".to_owned() }).await;
+    let second = candidate();
+    identities.judge(Verdict::Accepted { identity: second.clone() }).await;
     until(&mut device, "change", |news| matches!(news, News::Adopted(_))).await;
     assert_eq!(generations(), (Some(1), None));
+    assert!(identities.held().in_use.is_some_and(|identity| identity.is_same(&second)));
     device.finish().await;
     assert_eq!(agent.slots().len(), 1, "the old key is gone");
     assert_eq!(shown(&agent).chain, agent.identities(&server)[0].chain);

@@ -85,7 +85,7 @@ pub struct Device<'g> {
     jobs: VecDeque<Job>,
     job: Option<JoinHandle<Done>>,
     identities: [Option<Arc<Identity>>; 2],
-    published: [Option<u32>; 2],
+    published: Held,
     news: VecDeque<News>,
     heard: Heard,
     link_words: String,
@@ -134,7 +134,7 @@ impl<'g> Device<'g> {
             jobs: VecDeque::new(),
             job: None,
             identities,
-            published: [None, None],
+            published: Held::default(),
             news,
             heard: Heard::default(),
             link_words: String::new(),
@@ -394,17 +394,17 @@ impl<'g> Device<'g> {
     }
 
     fn judged(&mut self, verdict: Verdict) {
-        let (generation, why) = match verdict {
-            Verdict::Accepted { generation } => (generation, None),
-            Verdict::Refused { generation, why } => (generation, Some(why)),
+        let (judged, why) = match verdict {
+            Verdict::Accepted { identity } => (identity, None),
+            Verdict::Refused { identity, why } => (identity, Some(why)),
         };
-        let is_meant =
-            |slot: &Slot| self.identity(*slot).is_some_and(|identity| identity.generation == generation);
+        let is_meant = |slot: &Slot| self.identity(*slot).is_some_and(|identity| identity.is_same(&judged));
         // A verdict on an identity that is gone already means nothing.
         let Some(slot) = SLOTS.into_iter().find(is_meant) else { return };
         match why {
             None => self.handle(Input::Accepted(slot)),
             Some(why) => {
+                let generation = judged.generation;
                 self.news.push_back(News::Trouble(format!("certificate {generation} was refused: {why}")));
                 self.handle(Input::Refused(slot));
             }
@@ -429,11 +429,10 @@ impl<'g> Device<'g> {
     fn publish(&mut self) {
         let in_use = self.in_use().filter(|_| self.machine.state() != State::Lapsed);
         let candidate = self.machine.candidate().and_then(|slot| self.identity(slot));
-        let generation = |identity: &Option<Arc<Identity>>| identity.as_ref().map(|held| held.generation);
-        let published = [generation(&in_use), generation(&candidate)];
-        if self.published != published {
-            self.published = published;
-            self.publisher.publish(Held { in_use, candidate });
+        let held = Held { in_use, candidate };
+        if !self.published.is_same(&held) {
+            self.published = held.clone();
+            self.publisher.publish(held);
         }
     }
 
