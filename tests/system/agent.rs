@@ -11,7 +11,9 @@ use muster_agent::clock::Clock;
 use muster_agent::config::Config;
 use muster_agent::enroll::{Device, Ground, News};
 use muster_agent::identity::{self, Identity, Verdict};
-use muster_agent::store::Store;
+use muster_agent::store::{Kept, Store};
+use muster_proto::enrollment::{Slot, Window};
+use muster_proto::time::UnixTime;
 use muster_tests::agent::url;
 use muster_tests::{Agent, Maker, Server};
 use serde_json::Value;
@@ -413,6 +415,70 @@ fn a_running_agent_renews_when_asked_reads_its_configuration_again_and_stops() {
 async fn until(device: &mut Device<'_>, what: &str, is_it: impl Fn(&News) -> bool) {
     let waiting = async { while !is_it(&device.next().await) {} };
     tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("no {what}"));
+}
+
+/// Renews, and stops before anyone has tried the new certificate.
+async fn renew_untried(agent: &Agent) {
+    let config = Config::read(&agent.config()).expect("a configuration");
+    let settings = config.checked(&agent.config()).expect("right");
+    let store = Arc::new(Store::open(&agent.dir()).expect("opens"));
+    let mut ground = Ground::new(&settings);
+    let (publisher, _identities) = identity::channel();
+    let mut device = Device::start(&mut ground, store, Clock::start(), publisher).expect("starts");
+    device.renew_now();
+    until(&mut device, "certificate", |news| matches!(news, News::Issued(_))).await;
+    device.finish().await;
+    assert_eq!(agent.slots().len(), 2, "both are stored");
+}
+
+#[tokio::test]
+async fn a_certificate_that_waits_to_be_tried_is_no_outcome_of_a_command() {
+    let server = Server::start();
+    let agent = Agent::enrolled(&server, "meter-1", &[]);
+    let held = shown(&agent).chain;
+    renew_untried(&agent).await;
+    refused(&agent.enroll(&server, "meter-1", &["--token", "wrong", "--replace"]), "credentials_wrong");
+    assert_eq!(shown(&agent).chain, held, "a failure takes nothing away");
+    renew_untried(&agent).await;
+    server.muster(&["cert", "revoke", "--device", "meter-1"]);
+    refused(&agent.command(&["renew"]), "certificate_revoked");
+
+    let agent = Agent::enrolled(&server, "meter-2", &[]);
+    renew_untried(&agent).await;
+    server.muster(&["cert", "revoke", "--device", "meter-2"]);
+    let token = server.token("meter-2");
+    done(&agent.enroll(&server, "meter-2", &["--token", &token, "--replace", "--json"]));
+    done(&agent.command(&["renew", "--json"]));
+}
+
+#[test]
+fn a_certificate_is_taken_over_in_a_folder_with_one_that_has_ended() {
+    let server = Server::start();
+    let other = Agent::enrolled(&server, "meter-1", &[]);
+    let file = |name: &str| text(&other.dir().join("current").join(name));
+    let arguments = ["--existing-cert", &file("cert.pem"), "--existing-key", &file("key.pem")];
+    let agent = Agent::enrolled(&server, "meter-1", &[]);
+    let mut ended = agent.slots().remove(0);
+    let Some(Kept::Pair(pair)) = &mut ended.record else { panic!("an identity") };
+    let at = UnixTime::from_secs(1_700_000_000);
+    pair.window = Window::new(at, at, at).expect("in order");
+    pair.generation = 3;
+    let end = || {
+        let store = Store::open(&agent.dir()).expect("opens");
+        store.clear(Slot::A).expect("cleared");
+        store.put(Slot::B, &ended).expect("put");
+    };
+    end();
+    server.muster(&["device", "suspend", "meter-1"]);
+    refused(&agent.enroll(&server, "meter-1", &arguments), "device_suspended");
+    assert_eq!(agent.slots(), [ended.clone()], "a failure takes nothing away");
+    server.muster(&["device", "resume", "meter-1"]);
+    end();
+    done(&agent.enroll(&server, "meter-1", &arguments));
+    let slots = agent.slots();
+    let Some(Kept::Pair(pair)) = &slots[0].record else { panic!("an identity") };
+    assert_eq!((slots.len(), pair.generation), (1, 1), "the successor of the one that was taken over");
+    done(&agent.command(&["renew", "--json"]));
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use crate::identity::{self, Identity};
 use crate::settings::{Proof, ServerUrl, Settings, TrustRoots, Wrong, identity_from_files};
 use crate::status::Status;
 use crate::store::files::{self, Durability};
-use crate::store::{Content, Found, Kept, KeptPair, Store};
+use crate::store::{Content, Found, Kept, KeptPair, Key, Store, StoreError};
 
 pub(super) async fn enroll(args: &EnrollArgs) -> anyhow::Result<()> {
     let settings = settings(args)?;
@@ -36,15 +36,15 @@ pub(super) async fn enroll(args: &EnrollArgs) -> anyhow::Result<()> {
     check_unheld(&store, &settings, clock.wall(), args.replace)?;
     // Before the certificate: whoever is interrupted after it must find all that `run` needs.
     let configured = write_config(args, &settings, &config_path)?;
-    let taken_over = existing.is_some();
-    if let Some(content) = existing {
-        store.put(Slot::A, &content)?;
-    }
+    let displaced = match &existing {
+        Some(content) => Some(take_over(&store, content)?),
+        None => keep_one(&store, clock.wall()).map(|()| None)?,
+    };
     eprintln!("enrolling {} at {}", settings.device, settings.server);
     let mut ground = Ground::new(&settings);
     let (publisher, _) = identity::channel();
     let mut device = Device::start(&mut ground, Arc::clone(&store), clock, publisher)?;
-    if taken_over {
+    if existing.is_some() {
         device.renew_now();
     } else if args.replace {
         device.enroll_anew()?;
@@ -54,9 +54,8 @@ pub(super) async fn enroll(args: &EnrollArgs) -> anyhow::Result<()> {
     let identity = match adopted {
         Ok(identity) => identity,
         Err(error) => {
-            if taken_over {
-                // It was not enrolled here; its request stays, for another try.
-                store.clear(Slot::A)?;
+            if let Some(displaced) = displaced {
+                give_back(&store, displaced)?;
             }
             if configured == Configured::Now {
                 // It may name the wrong server; the next try writes its own.
@@ -170,12 +169,7 @@ fn check_config(path: &Path, settings: &Settings) -> anyhow::Result<()> {
 
 /// Enrolling over a certificate that still holds would throw it away for nothing.
 fn check_unheld(store: &Store, settings: &Settings, now: UnixTime, replace: bool) -> anyhow::Result<()> {
-    for slot in SLOTS {
-        let Found::Whole(Content { record: Some(Kept::Pair(pair)), .. }) =
-            crate::store::look(store.dir(), slot)?
-        else {
-            continue;
-        };
+    for (_, _, pair) in held(store)? {
         let leaf = muster_proto::x509::Bundle::new(&pair.chain).first();
         let device = leaf.ok().and_then(|leaf| leaf.common_name()).unwrap_or_default();
         if device != settings.device {
@@ -190,6 +184,53 @@ fn check_unheld(store: &Store, settings: &Settings, now: UnixTime, replace: bool
                 store.dir().display()
             );
         }
+    }
+    Ok(())
+}
+
+/// An identity in its slot, with its key.
+type Held = (Slot, Key, KeptPair);
+
+fn held(store: &Store) -> Result<Vec<Held>, StoreError> {
+    let mut held = Vec::new();
+    for slot in SLOTS {
+        if let Found::Whole(Content { key, record: Some(Kept::Pair(pair)) }) =
+            crate::store::look(store.dir(), slot)?
+        {
+            held.push((slot, key, pair));
+        }
+    }
+    Ok(held)
+}
+
+/// Leaves one identity to begin from. Of two, the newer waits to be tried: it would be taken into use unseen, and
+/// the one that works would be lost whether or not anything comes of this.
+fn keep_one(store: &Store, now: UnixTime) -> Result<(), StoreError> {
+    let mut held = held(store)?;
+    held.sort_by_key(|(_, _, pair)| pair.generation);
+    if let [(older_slot, _, older), (newer_slot, ..)] = held.as_slice() {
+        let is_older_over = older.window.expires_at() <= now;
+        store.clear(if is_older_over { *older_slot } else { *newer_slot })?;
+    }
+    Ok(())
+}
+
+/// Puts the identity to take over in the place of those that are held, and returns these: an older one beside it
+/// would pass for its successor.
+fn take_over(store: &Store, existing: &Content) -> Result<Vec<Held>, StoreError> {
+    let displaced = held(store)?;
+    for (slot, ..) in &displaced {
+        store.clear(*slot)?;
+    }
+    store.put(Slot::A, existing)?;
+    Ok(displaced)
+}
+
+/// Nothing came of taking over: all is as before, but that the request stays where there is room, for another try.
+fn give_back(store: &Store, displaced: Vec<Held>) -> Result<(), StoreError> {
+    store.clear(Slot::A)?;
+    for (slot, key, pair) in displaced {
+        store.put(slot, &Content { key, record: Some(Kept::Pair(pair)) })?;
     }
     Ok(())
 }
