@@ -11,6 +11,7 @@ use muster_agent::clock::Clock;
 use muster_agent::config::Config;
 use muster_agent::enroll::{Device, Ground, News};
 use muster_agent::identity::{self, Identity, Verdict};
+use muster_agent::settings::TrustRoots;
 use muster_agent::store::{Kept, Store};
 use muster_proto::enrollment::{Slot, Window};
 use muster_proto::time::UnixTime;
@@ -121,9 +122,37 @@ fn a_server_of_another_ca_gets_nothing_from_the_device() {
         agent.command(&["enroll", "--server", url, "--ca", &ca, "--device", "meter-1", "--token", &token])
     };
     refused(&enroll(&url, &stranger.ca_file()), "is not the server that was asked for");
-    assert!(agent.slots().is_empty());
+    assert!(agent.slots().is_empty() && !agent.config().exists());
+    assert!(!agent.dir().join("trust.pem").exists(), "nothing of it is trusted later");
     // The token was shown to nobody else, and is still good.
     done(&enroll(&url, &server.ca_file()));
+}
+
+#[test]
+fn what_run_trusts_is_what_the_device_was_enrolled_by() {
+    let (server, stranger) = (Server::start(), Server::start());
+    let agent = Agent::enrolled(&server, "meter-1", &[]);
+    let (url, token) = (url(&server), server.token("meter-1"));
+    let replace = |trust: &[&str]| {
+        let fixed = ["enroll", "--server", &url, "--device", "meter-1", "--token", &token, "--replace"];
+        agent.command(&[fixed.as_slice(), trust].concat())
+    };
+    // Nothing was proven to lead to this one, and the certificate that is held is renewed by the other.
+    refused(&replace(&["--ca", &text(&stranger.ca_file())]), "is not the server that was asked for");
+    done(&agent.command(&["renew", "--json"]));
+    // Once it is proven, it counts: here a file with one CA more.
+    let pem = |server: &Server| std::fs::read_to_string(server.ca_file()).expect("a CA file");
+    let both = server.scratch().join("both.pem");
+    std::fs::write(&both, format!("{}{}", pem(&stranger), pem(&server))).expect("written");
+    done(&replace(&["--ca", &text(&both)]));
+    let trusted = || TrustRoots::from_file(&agent.dir().join("trust.pem")).expect("CA certificates");
+    assert_eq!(trusted(), TrustRoots::from_file(&both).expect("CA certificates"));
+    // A person's own choice in the file is not changed, and not contradicted.
+    refused(&replace(&["--ca-sha256", &"00".repeat(32)]), "says otherwise whom to trust");
+    let written = std::fs::read_to_string(agent.config()).expect("a configuration");
+    std::fs::write(agent.config(), written.replace("trust.pem", &text(&both))).expect("written");
+    refused(&replace(&["--ca", &text(&server.ca_file())]), "says otherwise whom to trust");
+    done(&agent.command(&["renew", "--json"]));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Interrupted or put off it loses nothing: key and request are in the store, and the same command goes on
 //! with them. Afterwards the folder has all that `run` needs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -18,7 +18,7 @@ use super::attend::{PACE, until_adopted};
 use super::describe::{Described, date};
 use super::print;
 use crate::clock::Clock;
-use crate::config::{Config, CredentialSection, FILE_NAME, ServerSection};
+use crate::config::{Config, CredentialSection, FILE_NAME, ServerSection, base_of};
 use crate::enroll::{Device, Ground, SLOTS, key};
 use crate::identity::{self, Identity};
 use crate::settings::{Proof, ServerUrl, Settings, TrustRoots, Wrong, identity_from_files};
@@ -35,7 +35,7 @@ pub(super) async fn enroll(args: &EnrollArgs) -> anyhow::Result<()> {
     let clock = Clock::start();
     check_unheld(&store, &settings, clock.wall(), args.replace)?;
     // Before the certificate: whoever is interrupted after it must find all that `run` needs.
-    let configured = write_config(args, &settings, &config_path)?;
+    let made = write_config(args, &settings, &config_path)?;
     let displaced = match &existing {
         Some(content) => Some(take_over(&store, content)?),
         None => keep_one(&store, clock.wall()).map(|()| None)?,
@@ -57,13 +57,12 @@ pub(super) async fn enroll(args: &EnrollArgs) -> anyhow::Result<()> {
             if let Some(displaced) = displaced {
                 give_back(&store, displaced)?;
             }
-            if configured == Configured::Now {
-                // It may name the wrong server; the next try writes its own.
-                files::remove(&config_path)?;
-            }
+            // They may name the wrong server and CA; the next try writes its own.
+            made.iter().try_for_each(|path| files::remove(path))?;
             return Err(error);
         }
     };
+    write_trust(&settings)?;
     Status::succeeded(&settings.dir);
     tell(args, &identity, &config_path)
 }
@@ -156,7 +155,6 @@ fn check_config(path: &Path, settings: &Settings) -> anyhow::Result<()> {
         );
     }
     let dir = config.dir_at(path);
-    let same = |a: &Path, b: &Path| std::path::absolute(a).ok() == std::path::absolute(b).ok();
     if !same(&dir, &settings.dir) {
         bail!(
             "{} keeps its keys in {}; name that as --dir, or remove that file",
@@ -164,7 +162,22 @@ fn check_config(path: &Path, settings: &Settings) -> anyhow::Result<()> {
             dir.display()
         );
     }
+    // The file of earlier CA certificates is written again, once a server has proven itself by the new ones.
+    let trust_file = settings.dir.join(TRUST_FILE);
+    let names_it = |file: &PathBuf| same(&base_of(path).join(file), &trust_file);
+    let is_ours =
+        config.server.ca_file.as_ref().is_some_and(names_it) && settings.trust.fingerprint().is_none();
+    if !is_ours && config.trust_at(path)? != settings.trust {
+        bail!(
+            "{} says otherwise whom to trust (ca_file, ca_sha256); say the same here, or change it there first",
+            path.display()
+        );
+    }
     Ok(())
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    std::path::absolute(a).ok() == std::path::absolute(b).ok()
 }
 
 /// Enrolling over a certificate that still holds would throw it away for nothing.
@@ -235,25 +248,28 @@ fn give_back(store: &Store, displaced: Vec<Held>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether the configuration was there before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Configured {
-    Before,
-    Now,
+/// Writes the CA certificates that the server proved itself by.
+fn write_trust(settings: &Settings) -> anyhow::Result<()> {
+    let TrustRoots::Certificates(certificates) = &settings.trust else { return Ok(()) };
+    let text: String = certificates.iter().map(|der| crate::store::armoured("CERTIFICATE", der)).collect();
+    let path = settings.dir.join(TRUST_FILE);
+    files::replace(&path, text.as_bytes(), Durability::Durable)
+        .with_context(|| format!("{} could not be written", path.display()))
 }
 
-/// Writes what `run` needs. A configuration that was there stays: people edit it.
-fn write_config(args: &EnrollArgs, settings: &Settings, path: &Path) -> anyhow::Result<Configured> {
-    let failed = || format!("{} could not be written", path.display());
-    if let TrustRoots::Certificates(certificates) = &settings.trust {
-        let text: String =
-            certificates.iter().map(|der| crate::store::armoured("CERTIFICATE", der)).collect();
-        files::replace(&settings.dir.join(TRUST_FILE), text.as_bytes(), Durability::Durable)
-            .with_context(failed)?;
+/// Writes what `run` needs and is not there, and returns which files that were. A configuration that was there
+/// stays: people edit it. So do CA certificates: an identity may be held that is renewed by them.
+fn write_config(args: &EnrollArgs, settings: &Settings, path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut made = Vec::new();
+    let trust = settings.dir.join(TRUST_FILE);
+    if !trust.exists() {
+        write_trust(settings)?;
+        made.push(trust);
     }
     if path.exists() {
-        return Ok(Configured::Before);
+        return Ok(made);
     }
+    let failed = || format!("{} could not be written", path.display());
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     // Beside the keys the configuration names nothing: the folder can be moved.
     let dir = args.config.is_some().then(|| absolute(&settings.dir));
@@ -283,7 +299,8 @@ fn write_config(args: &EnrollArgs, settings: &Settings, path: &Path) -> anyhow::
         None => files::replace(path, text.as_bytes(), Durability::Durable).with_context(failed)?,
         Some(_) => files::publish(path, text.as_bytes()).with_context(failed)?,
     }
-    Ok(Configured::Now)
+    made.push(path.to_owned());
+    Ok(made)
 }
 
 fn tell(args: &EnrollArgs, identity: &Identity, config: &Path) -> anyhow::Result<()> {
