@@ -360,7 +360,7 @@ impl<'g> Device<'g> {
             };
             match self.machine.check_server(leaf, others.iter().map(AsRef::as_ref)) {
                 Ok(validity) => Some(validity),
-                Err(refused) => return self.ended(Ending::ServerUntrusted, format!("{refused:?}")),
+                Err(refused) => return self.ended(Ending::of_refused(refused), format!("{refused:?}")),
             }
         } else {
             None
@@ -448,12 +448,15 @@ impl<'g> Device<'g> {
             Event::Discarded(slot) => {
                 News::Discarded(slot, "it is of another device, or unreadable".to_owned())
             }
-            Event::Failed(failure, at) => News::Failed {
-                failure,
-                words: words::sentence(&failure, &self.circumstances()),
-                outlook: words::outlook(&failure),
-                again_in: in_time(at),
-            },
+            Event::Failed(failure, at) => {
+                let words = words::sentence(&failure, &self.circumstances());
+                let again_in = in_time(at);
+                if failure == Failure::Clock {
+                    // The core holds the system's time in doubt, and the server knows none: there is no better one.
+                    self.tell_wall();
+                }
+                News::Failed { failure, words, outlook: words::outlook(&failure), again_in }
+            }
             Event::Issued(_, window) => News::Issued(window),
             Event::Moved(state) => News::Moved(state),
             Event::Postponed(at) => News::Postponed(in_time(at)),
@@ -537,3 +540,6 @@ const SEND_BYTES: usize = 4 << 10;
 const WALL_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// Beyond rounding to seconds and slewing by a time service.
 const WALL_TOLERANCE: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests;
