@@ -86,11 +86,15 @@ pub struct Device<'g> {
     job: Option<JoinHandle<Done>>,
     identities: [Option<Arc<Identity>>; 2],
     published: Held,
+    /// The identity in use could not be shown.
+    is_unshown: bool,
     news: VecDeque<News>,
     heard: Heard,
     link_words: String,
     store_words: String,
     wait_until: Instant,
+    /// When that is looked at which nothing tells about.
+    look_at: Instant,
     wall: (Instant, UnixTime),
 }
 
@@ -135,11 +139,13 @@ impl<'g> Device<'g> {
             job: None,
             identities,
             published: Held::default(),
+            is_unshown: false,
             news,
             heard: Heard::default(),
             link_words: String::new(),
             store_words: String::new(),
             wait_until: now,
+            look_at: now,
             wall: (now, clock.wall()),
         };
         device.tell_wall();
@@ -230,9 +236,7 @@ impl<'g> Device<'g> {
 
     /// Waits for the next happening and hands it to the core.
     async fn wait(&mut self) {
-        // The system's clock is looked at now and then: it may be set while nothing else happens.
-        let deadline = self.wait_until.min(self.clock.now().plus(WALL_CHECK_INTERVAL));
-        let deadline = self.clock.deadline(deadline);
+        let deadline = self.clock.deadline(self.wait_until.min(self.look_at));
         let Self { link, job, publisher, .. } = self;
         let judged = publisher.has_judges();
         tokio::select! {
@@ -249,6 +253,21 @@ impl<'g> Device<'g> {
             () = tokio::time::sleep_until(deadline) => self.handle(Input::TimerFired),
         }
         self.tell_wall_if_it_jumped();
+        self.look();
+    }
+
+    /// Looks now and then, however often the caller asks anew: the system's clock may be set, and a full disk have
+    /// room again, while nothing else happens.
+    fn look(&mut self) {
+        if self.clock.now() < self.look_at {
+            return;
+        }
+        self.look_at = self.clock.now().plus(LOOK_INTERVAL);
+        if self.is_unshown
+            && let Some(identity) = self.in_use()
+        {
+            self.jobs.push_back(Job::Show(identity));
+        }
     }
 
     /// Takes outputs until there are none, and starts what they ask for.
@@ -388,7 +407,14 @@ impl<'g> Device<'g> {
                 }
                 self.handle(Input::Stored);
             }
+            Done::Shown => self.is_unshown = false,
             Done::Tidied => {}
+            // Told once, and not each time that it is tried again.
+            Done::Unshown(_) if self.is_unshown => {}
+            Done::Unshown(words) => {
+                self.is_unshown = true;
+                self.news.push_back(News::Trouble(words));
+            }
             Done::Untidy(words) => self.news.push_back(News::Trouble(words)),
         }
     }
@@ -536,8 +562,8 @@ pub const SLOTS: [Slot; 2] = [Slot::A, Slot::B];
 
 /// A request with an RSA-sized chain in base64 takes a few of these.
 const SEND_BYTES: usize = 4 << 10;
-/// How long a set clock may go unnoticed.
-const WALL_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a set clock may go unnoticed, and how soon what could not be shown is tried again.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// Beyond rounding to seconds and slewing by a time service.
 const WALL_TOLERANCE: Duration = Duration::from_secs(3);
 

@@ -41,6 +41,32 @@ fn held(dir: &Path) -> (Settings, Arc<Store>) {
 }
 
 #[tokio::test]
+async fn what_could_not_be_shown_is_shown_once_the_disk_takes_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (settings, store) = held(folder.path());
+    let in_the_way = folder.path().join("identities");
+    std::fs::write(&in_the_way, "").expect("written");
+    let mut ground = Ground::new(&settings);
+    let (publisher, _) = identity::channel();
+    let mut device = Device::start(&mut ground, store, Clock::start(), publisher).expect("starts");
+    while !matches!(device.next().await, News::Trouble(_)) {}
+    tokio::time::pause();
+    // The service has other things to do meanwhile, and asks anew each time.
+    let mut troubles = 0;
+    for second in 0..400 {
+        if second == 200 {
+            std::fs::remove_file(&in_the_way).expect("removed");
+        }
+        let news = tokio::time::timeout(Duration::from_secs(1), device.next()).await;
+        troubles += usize::from(matches!(news, Ok(News::Trouble(_))));
+    }
+    assert!(folder.path().join("current/cert.pem").exists());
+    assert_eq!(troubles, 0, "it was told once");
+    assert!(!device.is_unshown);
+    device.finish().await;
+}
+
+#[tokio::test]
 async fn the_system_s_time_counts_again_when_the_server_knows_none() {
     let folder = tempfile::tempdir().expect("a folder");
     let (settings, store) = held(folder.path());
