@@ -1,5 +1,6 @@
 //! The Linux agent against a real server: every way to enroll, every refusal in words, renewal unattended.
 
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -276,7 +277,7 @@ fn a_revoked_device_says_what_is_wrong_and_comes_back_by_a_new_token() {
 fn a_local_address_that_is_taken_keeps_no_certificate_from_being_renewed() {
     let server = Server::start();
     let mut agent = Agent::enrolled(&server, "meter-1", &[]);
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound");
     agent.configure(&format!(
         "[[relay]]\nmode = \"http\"\nlisten = \"{address}\"\nupstream = \"https://127.0.0.1:1\""
@@ -288,7 +289,7 @@ fn a_local_address_that_is_taken_keeps_no_certificate_from_being_renewed() {
     done(&agent.command(&["renew", "--json"]));
     drop(taken);
     agent.wait_for("traffic that is carried", |status| status["carry"].is_object());
-    assert!(std::net::TcpStream::connect(address).is_ok());
+    assert!(TcpStream::connect(address).is_ok());
     agent.signal("TERM");
     assert_eq!(agent.wait(), Some(0));
 }
@@ -438,6 +439,39 @@ fn a_running_agent_renews_when_asked_reads_its_configuration_again_and_stops() {
     agent.signal("TERM");
     assert_eq!(agent.wait(), Some(0));
     assert_eq!(agent.status()["running"], false);
+}
+
+/// The next connection, in time.
+fn accepted(listener: &TcpListener, what: &str) -> TcpStream {
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Ok((stream, _)) = listener.accept() {
+            return stream;
+        }
+        assert!(std::time::Instant::now() < deadline, "not in time: {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_renewal_that_somebody_waits_for_goes_on_after_a_reload() {
+    let mut server = Server::start();
+    let mut agent = Agent::enrolled(&server, "meter-1", &[]);
+    let address = server.est_address();
+    server.kill();
+    // It takes connections, and says nothing.
+    let mute = TcpListener::bind(address).expect("the server's port");
+    mute.set_nonblocking(true).expect("set");
+    agent.run();
+    agent.wait_for("a running agent", |status| status["running"] == true);
+    std::thread::scope(|scope| {
+        let renewing = scope.spawn(|| agent.command(&["renew", "--timeout", "50s"]));
+        let before = accepted(&mute, "a renewal");
+        agent.signal("HUP");
+        let after = accepted(&mute, "a renewal after the reload");
+        drop((before, after));
+        refused(&renewing.join().expect("no panic"), "the running agent goes on trying");
+    });
 }
 
 /// Takes the agent's own device until it has this news.
