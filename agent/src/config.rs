@@ -214,11 +214,6 @@ impl Config {
         let carry = self.carry_at(path);
         carry::Config::check(&carry.relay, carry.telemetry.as_ref())
             .map_err(|fault| Wrong(fault.to_string()))?;
-        let trust = match (&self.server.ca_file, &self.server.ca_sha256) {
-            (Some(file), None) => TrustRoots::from_file(&base.join(file))?,
-            (None, Some(sha256)) => TrustRoots::from_sha256(sha256)?,
-            _ => return Err(Wrong("server needs one of ca_file and ca_sha256".to_owned())),
-        };
         if muster_proto::enrollment::Identity::new(&self.device, None).is_err() {
             return Err(Wrong(format!(
                 "device `{}` must be 1 to 64 of the characters A-Z a-z 0-9 . _ -",
@@ -229,10 +224,22 @@ impl Config {
             server: ServerUrl::parse(&self.server.url, None)?,
             device: self.device.clone(),
             dir: self.dir_at(path),
-            trust,
+            trust: self.trust_at(path)?,
             credential: self.credential.as_ref().map(|section| section.checked(base)).transpose()?.flatten(),
             pace: self.pace.checked()?,
         })
+    }
+
+    /// Whom to trust. `path` is that of the configuration file.
+    ///
+    /// # Errors
+    /// [`Wrong`].
+    pub fn trust_at(&self, path: &Path) -> Result<TrustRoots, Wrong> {
+        match (&self.server.ca_file, &self.server.ca_sha256) {
+            (Some(file), None) => TrustRoots::from_file(&base_of(path).join(file)),
+            (None, Some(sha256)) => TrustRoots::from_sha256(sha256),
+            _ => Err(Wrong("server needs one of ca_file and ca_sha256".to_owned())),
+        }
     }
 
     /// What is carried, with paths that begin at the folder of the file.
@@ -256,7 +263,7 @@ impl Config {
 }
 
 /// Where relative paths of a configuration file begin.
-fn base_of(path: &Path) -> &Path {
+pub(crate) fn base_of(path: &Path) -> &Path {
     path.parent().filter(|base| !base.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 

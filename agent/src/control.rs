@@ -85,10 +85,15 @@ async fn answer(stream: UnixStream, wishes: &mpsc::Sender<Wish>) -> io::Result<(
     tokio::time::timeout(LINE_TIMEOUT, reading.read_line(&mut line)).await??;
     let failed = |why: &str| Outcome::Failed { why: why.to_owned() };
     let outcome = if line == RENEW {
-        let (teller, outcome) = oneshot::channel();
-        match wishes.send(teller).await {
-            Ok(()) => outcome.await.unwrap_or_else(|_| failed("the agent is stopping")),
-            Err(_) => failed("the agent is stopping"),
+        // It says no more: this ends when it goes away, and whoever comes next is heard.
+        let mut rest = Vec::new();
+        tokio::select! {
+            outcome = tokio::time::timeout(OUTCOME_TIMEOUT, renewed(wishes)) => match outcome {
+                Ok(Some(outcome)) => outcome,
+                Ok(None) => failed("the agent is stopping"),
+                Err(_) => failed("there is no outcome yet"),
+            },
+            left = reading.read_to_end(&mut rest) => return left.map(drop),
         }
     } else {
         failed("the running agent does not know this command; is it of another version?")
@@ -96,6 +101,13 @@ async fn answer(stream: UnixStream, wishes: &mpsc::Sender<Wish>) -> io::Result<(
     let mut answer = serde_json::to_vec(&outcome)?;
     answer.push(b'\n');
     writing.write_all(&answer).await
+}
+
+/// The outcome of a renewal that begins now; `None` when the agent stops before.
+async fn renewed(wishes: &mpsc::Sender<Wish>) -> Option<Outcome> {
+    let (teller, outcome) = oneshot::channel();
+    wishes.send(teller).await.ok()?;
+    outcome.await.ok()
 }
 
 /// Asks the running agent to renew; `None` when none runs.
@@ -120,6 +132,8 @@ const RENEW: &str = "renew\n";
 const LINE_MAX_BYTES: u64 = 64;
 /// A local program writes its line at once.
 const LINE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Above the time that one try can take: each of its few steps has a minute in the device core.
+const OUTCOME_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const ANSWER_MAX_BYTES: u64 = 4 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -138,5 +152,39 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600);
             drop(listener);
         }
+    }
+
+    /// The first caller's wish is under way for as long as the test.
+    async fn asked_behind(first: impl AsyncFnOnce(UnixStream)) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (wish, mut wishes) = mpsc::channel(1);
+        let serving = tokio::spawn(serve(open(folder.path()).expect("opened"), wish));
+        let mut caller = UnixStream::connect(path(folder.path())).await.expect("connected");
+        caller.write_all(RENEW.as_bytes()).await.expect("sent");
+        let _under_way = wishes.recv().await.expect("a wish");
+        first(caller).await;
+        let dir = folder.path().to_owned();
+        let asking = tokio::spawn(async move { ask(&dir).await });
+        let wish = tokio::time::timeout(Duration::from_secs(20), wishes.recv()).await;
+        wish.expect("it is heard").expect("a wish").send(Outcome::Postponed).expect("it is waited for");
+        assert_eq!(asking.await.expect("no panic").expect("an answer"), Some(Outcome::Postponed));
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_left_keeps_nobody_waiting() {
+        asked_behind(async |caller| drop(caller)).await;
+    }
+
+    #[tokio::test]
+    async fn a_caller_is_told_in_the_end_that_there_is_no_outcome() {
+        asked_behind(async |mut caller| {
+            tokio::time::pause();
+            let mut answer = String::new();
+            caller.read_to_string(&mut answer).await.expect("an answer");
+            assert!(answer.contains("no outcome yet"), "{answer}");
+            tokio::time::resume();
+        })
+        .await;
     }
 }

@@ -27,6 +27,12 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Whether it is the same certificate. The generation does not tell: after a refusal the next one has it again.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.chain.first() == other.chain.first()
+    }
+
     /// Whether TLS knows the key, and the leaf is for it.
     #[must_use]
     pub fn key_fits(&self) -> bool {
@@ -44,18 +50,30 @@ pub struct Held {
     pub candidate: Option<Arc<Identity>>,
 }
 
+impl Held {
+    /// Whether both hold the same certificates.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let same = |one: &Option<Arc<Identity>>, other: &Option<Arc<Identity>>| match (one, other) {
+            (Some(one), Some(other)) => one.is_same(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        same(&self.in_use, &other.in_use) && same(&self.candidate, &other.candidate)
+    }
+}
+
 /// What a peer said of a candidate.
 #[derive(Clone, Debug)]
 pub enum Verdict {
     /// A peer took it: it may replace the one in use.
     Accepted {
-        /// The candidate's generation.
-        generation: u32,
+        /// The candidate.
+        identity: Arc<Identity>,
     },
     /// A peer refused it; the one in use stays.
     Refused {
-        /// The candidate's generation.
-        generation: u32,
+        /// The candidate.
+        identity: Arc<Identity>,
         /// The peer's words.
         why: String,
     },

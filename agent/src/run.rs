@@ -125,6 +125,10 @@ impl Service {
             let mut device =
                 Device::start(&mut ground, Arc::clone(&store), self.reporter.clock(), publisher)?;
             self.reporter.started(&device);
+            // Whoever waits for a renewal by the device before this one waits for it by this one.
+            if let Some(wish) = self.wish.take() {
+                self.renew(wish, &mut device);
+            }
             tell_systemd(&[NotifyState::Ready]);
             let turn = self.serve(&mut device, &settings).await;
             publisher = device.finish().await;

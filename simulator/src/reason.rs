@@ -82,9 +82,9 @@ impl Reason {
             Failure::Answer(_) | Failure::Payload(_) | Failure::Memory(_) | Failure::WishUnmet => {
                 Self::BadAnswer
             }
-            Failure::AuthorityMissing | Failure::Clock | Failure::Link(Ending::ServerUntrusted) => {
-                Self::Untrusted
-            }
+            Failure::AuthorityMissing
+            | Failure::Clock
+            | Failure::Link(Ending::ServerUntimely | Ending::ServerUntrusted) => Self::Untrusted,
             Failure::Certificate(_) | Failure::CandidateRefused => Self::BadCertificate,
             Failure::Link(Ending::Closed) => Self::Closed,
             Failure::Link(Ending::CertificateRefused) => {

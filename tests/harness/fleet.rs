@@ -181,6 +181,11 @@ impl Guard {
     pub fn refuse(&self, generation: u32) {
         self.0.lock().expect("no panic").insert(generation);
     }
+
+    /// Take this generation again.
+    pub fn take(&self, generation: u32) {
+        self.0.lock().expect("no panic").remove(&generation);
+    }
 }
 
 impl Default for Guard {

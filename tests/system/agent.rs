@@ -1,5 +1,6 @@
 //! The Linux agent against a real server: every way to enroll, every refusal in words, renewal unattended.
 
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -11,7 +12,10 @@ use muster_agent::clock::Clock;
 use muster_agent::config::Config;
 use muster_agent::enroll::{Device, Ground, News};
 use muster_agent::identity::{self, Identity, Verdict};
-use muster_agent::store::Store;
+use muster_agent::settings::TrustRoots;
+use muster_agent::store::{Kept, Store};
+use muster_proto::enrollment::{Slot, Window};
+use muster_proto::time::UnixTime;
 use muster_tests::agent::url;
 use muster_tests::{Agent, Maker, Server};
 use serde_json::Value;
@@ -119,9 +123,37 @@ fn a_server_of_another_ca_gets_nothing_from_the_device() {
         agent.command(&["enroll", "--server", url, "--ca", &ca, "--device", "meter-1", "--token", &token])
     };
     refused(&enroll(&url, &stranger.ca_file()), "is not the server that was asked for");
-    assert!(agent.slots().is_empty());
+    assert!(agent.slots().is_empty() && !agent.config().exists());
+    assert!(!agent.dir().join("trust.pem").exists(), "nothing of it is trusted later");
     // The token was shown to nobody else, and is still good.
     done(&enroll(&url, &server.ca_file()));
+}
+
+#[test]
+fn what_run_trusts_is_what_the_device_was_enrolled_by() {
+    let (server, stranger) = (Server::start(), Server::start());
+    let agent = Agent::enrolled(&server, "meter-1", &[]);
+    let (url, token) = (url(&server), server.token("meter-1"));
+    let replace = |trust: &[&str]| {
+        let fixed = ["enroll", "--server", &url, "--device", "meter-1", "--token", &token, "--replace"];
+        agent.command(&[fixed.as_slice(), trust].concat())
+    };
+    // Nothing was proven to lead to this one, and the certificate that is held is renewed by the other.
+    refused(&replace(&["--ca", &text(&stranger.ca_file())]), "is not the server that was asked for");
+    done(&agent.command(&["renew", "--json"]));
+    // Once it is proven, it counts: here a file with one CA more.
+    let pem = |server: &Server| std::fs::read_to_string(server.ca_file()).expect("a CA file");
+    let both = server.scratch().join("both.pem");
+    std::fs::write(&both, format!("{}{}", pem(&stranger), pem(&server))).expect("written");
+    done(&replace(&["--ca", &text(&both)]));
+    let trusted = || TrustRoots::from_file(&agent.dir().join("trust.pem")).expect("CA certificates");
+    assert_eq!(trusted(), TrustRoots::from_file(&both).expect("CA certificates"));
+    // A person's own choice in the file is not changed, and not contradicted.
+    refused(&replace(&["--ca-sha256", &"00".repeat(32)]), "says otherwise whom to trust");
+    let written = std::fs::read_to_string(agent.config()).expect("a configuration");
+    std::fs::write(agent.config(), written.replace("trust.pem", &text(&both))).expect("written");
+    refused(&replace(&["--ca", &text(&server.ca_file())]), "says otherwise whom to trust");
+    done(&agent.command(&["renew", "--json"]));
 }
 
 #[test]
@@ -245,7 +277,7 @@ fn a_revoked_device_says_what_is_wrong_and_comes_back_by_a_new_token() {
 fn a_local_address_that_is_taken_keeps_no_certificate_from_being_renewed() {
     let server = Server::start();
     let mut agent = Agent::enrolled(&server, "meter-1", &[]);
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound");
     agent.configure(&format!(
         "[[relay]]\nmode = \"http\"\nlisten = \"{address}\"\nupstream = \"https://127.0.0.1:1\""
@@ -257,7 +289,7 @@ fn a_local_address_that_is_taken_keeps_no_certificate_from_being_renewed() {
     done(&agent.command(&["renew", "--json"]));
     drop(taken);
     agent.wait_for("traffic that is carried", |status| status["carry"].is_object());
-    assert!(std::net::TcpStream::connect(address).is_ok());
+    assert!(TcpStream::connect(address).is_ok());
     agent.signal("TERM");
     assert_eq!(agent.wait(), Some(0));
 }
@@ -409,10 +441,107 @@ fn a_running_agent_renews_when_asked_reads_its_configuration_again_and_stops() {
     assert_eq!(agent.status()["running"], false);
 }
 
+/// The next connection, in time.
+fn accepted(listener: &TcpListener, what: &str) -> TcpStream {
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Ok((stream, _)) = listener.accept() {
+            return stream;
+        }
+        assert!(std::time::Instant::now() < deadline, "not in time: {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_renewal_that_somebody_waits_for_goes_on_after_a_reload() {
+    let mut server = Server::start();
+    let mut agent = Agent::enrolled(&server, "meter-1", &[]);
+    let address = server.est_address();
+    server.kill();
+    // It takes connections, and says nothing.
+    let mute = TcpListener::bind(address).expect("the server's port");
+    mute.set_nonblocking(true).expect("set");
+    agent.run();
+    agent.wait_for("a running agent", |status| status["running"] == true);
+    std::thread::scope(|scope| {
+        let renewing = scope.spawn(|| agent.command(&["renew", "--timeout", "50s"]));
+        let before = accepted(&mute, "a renewal");
+        agent.signal("HUP");
+        let after = accepted(&mute, "a renewal after the reload");
+        drop((before, after));
+        refused(&renewing.join().expect("no panic"), "the running agent goes on trying");
+    });
+}
+
 /// Takes the agent's own device until it has this news.
 async fn until(device: &mut Device<'_>, what: &str, is_it: impl Fn(&News) -> bool) {
     let waiting = async { while !is_it(&device.next().await) {} };
     tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("no {what}"));
+}
+
+/// Renews, and stops before anyone has tried the new certificate.
+async fn renew_untried(agent: &Agent) {
+    let config = Config::read(&agent.config()).expect("a configuration");
+    let settings = config.checked(&agent.config()).expect("right");
+    let store = Arc::new(Store::open(&agent.dir()).expect("opens"));
+    let mut ground = Ground::new(&settings);
+    let (publisher, _identities) = identity::channel();
+    let mut device = Device::start(&mut ground, store, Clock::start(), publisher).expect("starts");
+    device.renew_now();
+    until(&mut device, "certificate", |news| matches!(news, News::Issued(_))).await;
+    device.finish().await;
+    assert_eq!(agent.slots().len(), 2, "both are stored");
+}
+
+#[tokio::test]
+async fn a_certificate_that_waits_to_be_tried_is_no_outcome_of_a_command() {
+    let server = Server::start();
+    let agent = Agent::enrolled(&server, "meter-1", &[]);
+    let held = shown(&agent).chain;
+    renew_untried(&agent).await;
+    refused(&agent.enroll(&server, "meter-1", &["--token", "wrong", "--replace"]), "credentials_wrong");
+    assert_eq!(shown(&agent).chain, held, "a failure takes nothing away");
+    renew_untried(&agent).await;
+    server.muster(&["cert", "revoke", "--device", "meter-1"]);
+    refused(&agent.command(&["renew"]), "certificate_revoked");
+
+    let agent = Agent::enrolled(&server, "meter-2", &[]);
+    renew_untried(&agent).await;
+    server.muster(&["cert", "revoke", "--device", "meter-2"]);
+    let token = server.token("meter-2");
+    done(&agent.enroll(&server, "meter-2", &["--token", &token, "--replace", "--json"]));
+    done(&agent.command(&["renew", "--json"]));
+}
+
+#[test]
+fn a_certificate_is_taken_over_in_a_folder_with_one_that_has_ended() {
+    let server = Server::start();
+    let other = Agent::enrolled(&server, "meter-1", &[]);
+    let file = |name: &str| text(&other.dir().join("current").join(name));
+    let arguments = ["--existing-cert", &file("cert.pem"), "--existing-key", &file("key.pem")];
+    let agent = Agent::enrolled(&server, "meter-1", &[]);
+    let mut ended = agent.slots().remove(0);
+    let Some(Kept::Pair(pair)) = &mut ended.record else { panic!("an identity") };
+    let at = UnixTime::from_secs(1_700_000_000);
+    pair.window = Window::new(at, at, at).expect("in order");
+    pair.generation = 3;
+    let end = || {
+        let store = Store::open(&agent.dir()).expect("opens");
+        store.clear(Slot::A).expect("cleared");
+        store.put(Slot::B, &ended).expect("put");
+    };
+    end();
+    server.muster(&["device", "suspend", "meter-1"]);
+    refused(&agent.enroll(&server, "meter-1", &arguments), "device_suspended");
+    assert_eq!(agent.slots(), [ended.clone()], "a failure takes nothing away");
+    server.muster(&["device", "resume", "meter-1"]);
+    end();
+    done(&agent.enroll(&server, "meter-1", &arguments));
+    let slots = agent.slots();
+    let Some(Kept::Pair(pair)) = &slots[0].record else { panic!("an identity") };
+    assert_eq!((slots.len(), pair.generation), (1, 1), "the successor of the one that was taken over");
+    done(&agent.command(&["renew", "--json"]));
 }
 
 #[tokio::test]
@@ -435,17 +564,22 @@ async fn a_candidate_is_used_only_once_a_peer_took_it() {
     until(&mut device, "certificate", |news| matches!(news, News::Issued(_))).await;
     assert_eq!(generations(), (Some(0), Some(1)));
     assert_eq!(agent.slots().len(), 2, "both are stored");
+    let candidate = || identities.held().candidate.expect("a candidate");
+    let first = candidate();
     // A refused one goes, and the old one stays.
-    identities.judge(Verdict::Refused { generation: 1, why: "unknown issuer".to_owned() }).await;
+    identities.judge(Verdict::Refused { identity: first.clone(), why: "unknown issuer".to_owned() }).await;
     until(&mut device, "failure", |news| matches!(news, News::Failed { .. })).await;
     assert_eq!(generations(), (Some(0), None));
     device.renew_now();
     until(&mut device, "certificate", |news| matches!(news, News::Issued(_))).await;
     assert_eq!(generations(), (Some(0), Some(1)));
-    identities.judge(Verdict::Accepted { generation: 7 }).await;
-    identities.judge(Verdict::Accepted { generation: 1 }).await;
+    // What is said late of the refused one is not said of its successor, though both have the same number.
+    identities.judge(Verdict::Refused { identity: first, why: "unknown issuer".to_owned() }).await;
+    let second = candidate();
+    identities.judge(Verdict::Accepted { identity: second.clone() }).await;
     until(&mut device, "change", |news| matches!(news, News::Adopted(_))).await;
     assert_eq!(generations(), (Some(1), None));
+    assert!(identities.held().in_use.is_some_and(|identity| identity.is_same(&second)));
     device.finish().await;
     assert_eq!(agent.slots().len(), 1, "the old key is gone");
     assert_eq!(shown(&agent).chain, agent.identities(&server)[0].chain);

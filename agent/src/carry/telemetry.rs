@@ -73,7 +73,7 @@ enum End {
 #[derive(Debug, Default)]
 struct Tried {
     /// It was judged: accepted and soon in use, or refused.
-    judged: Option<u32>,
+    judged: Option<Arc<Identity>>,
     /// Nobody judged it; not again before this.
     not_before: Option<Instant>,
 }
@@ -94,7 +94,7 @@ impl Telemetry {
             if is_taken {
                 pauses = super::breaker::pauses();
                 if is_candidate {
-                    tried.judged = Some(identity.generation);
+                    tried.judged = Some(Arc::clone(&identity));
                 }
             }
             let refused = if let End::Refused(why) = &end { Some(why.clone()) } else { None };
@@ -137,8 +137,8 @@ impl Telemetry {
             },
         };
         if let Some(why) = refused {
-            tried.judged = Some(identity.generation);
-            self.identities.judge(Verdict::Refused { generation: identity.generation, why }).await;
+            tried.judged = Some(Arc::clone(identity));
+            self.identities.judge(Verdict::Refused { identity: Arc::clone(identity), why }).await;
         } else {
             tracing::warn!(why, "the new certificate could not be tried yet");
             tried.not_before = Instant::now().checked_add(pause);
@@ -150,7 +150,7 @@ impl Telemetry {
         let held = self.identities.held();
         let is_early = tried.not_before.is_some_and(|at| at > Instant::now());
         let candidate = held.candidate.filter(|candidate| {
-            let is_fresh = tried.judged != Some(candidate.generation);
+            let is_fresh = tried.judged.as_ref().is_none_or(|judged| !judged.is_same(candidate));
             is_fresh && (!is_early || held.in_use.is_none()) && candidate.not_after > clock::now()
         });
         match candidate {
@@ -263,7 +263,7 @@ impl Telemetry {
         self.health.succeeded();
         let _open = self.health.open();
         if is_candidate {
-            self.identities.judge(Verdict::Accepted { generation: identity.generation }).await;
+            self.identities.judge(Verdict::Accepted { identity: Arc::clone(identity) }).await;
         }
         live.begin(self.config.commands);
         let mut interval = tokio::time::interval(self.config.interval);
@@ -285,7 +285,7 @@ impl Telemetry {
                         return End::Stopping;
                     }
                     let chosen = self.choose(tried);
-                    if chosen.is_none_or(|(chosen, _)| chosen.generation != identity.generation) {
+                    if chosen.is_none_or(|(chosen, _)| !chosen.is_same(identity)) {
                         return End::Again;
                     }
                 }

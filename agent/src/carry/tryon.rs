@@ -44,10 +44,12 @@ pub(super) async fn run(
     mut identities: Identities,
     shutdown: CancellationToken,
 ) {
-    let mut judged = None;
+    let mut judged: Option<Arc<Identity>> = None;
     loop {
         let held = identities.held();
-        let candidate = held.candidate.clone().filter(|candidate| judged != Some(candidate.generation));
+        let is_fresh =
+            |candidate: &Arc<Identity>| judged.as_ref().is_none_or(|judged| !judged.is_same(candidate));
+        let candidate = held.candidate.clone().filter(is_fresh);
         let judging = async {
             match &candidate {
                 Some(candidate) => judge(&upstreams, &held, candidate).await,
@@ -56,8 +58,8 @@ pub(super) async fn run(
         };
         tokio::select! {
             fit = Box::pin(judging) => if let Some(candidate) = candidate {
-                judged = Some(candidate.generation);
-                identities.judge(verdict(&candidate, fit)).await;
+                judged = Some(Arc::clone(&candidate));
+                identities.judge(verdict(candidate, fit)).await;
             },
             is_there = identities.changed() => if !is_there { return },
             () = shutdown.cancelled() => return,
@@ -65,11 +67,10 @@ pub(super) async fn run(
     }
 }
 
-fn verdict(candidate: &Identity, fit: Result<(), String>) -> Verdict {
-    let generation = candidate.generation;
+fn verdict(identity: Arc<Identity>, fit: Result<(), String>) -> Verdict {
     match fit {
-        Ok(()) => Verdict::Accepted { generation },
-        Err(why) => Verdict::Refused { generation, why },
+        Ok(()) => Verdict::Accepted { identity },
+        Err(why) => Verdict::Refused { identity, why },
     }
 }
 

@@ -18,7 +18,8 @@ pub(super) const PACE: Pace = Pace {
     spread: Duration::ZERO,
 };
 
-/// Waits for a new certificate, and tells on standard error what happens meanwhile.
+/// Waits for a new certificate, and tells on standard error what happens meanwhile. One that was issued before,
+/// and waited in the store to be tried, is no new one.
 ///
 /// Gives up after `timeout`, and at once when waiting does not help.
 pub(super) async fn until_adopted(
@@ -26,10 +27,11 @@ pub(super) async fn until_adopted(
     timeout: Duration,
 ) -> anyhow::Result<Arc<Identity>> {
     let mut last = "nothing came of it".to_owned();
+    let mut is_issued = false;
     let attending = async {
         loop {
             match device.next().await {
-                News::Adopted(identity) => return Ok(identity),
+                News::Adopted(identity) if is_issued => return Ok(identity),
                 News::Failed { words, outlook: Outlook::Lasting, .. } => bail!("{words}"),
                 News::Failed { words, again_in, .. } => {
                     eprintln!("{words}; trying again in {}", rough(again_in));
@@ -43,7 +45,8 @@ pub(super) async fn until_adopted(
                 }
                 News::Discarded(slot, why) => eprintln!("slot {slot:?} was of no use: {why}"),
                 News::Trouble(words) => eprintln!("{words}"),
-                News::ClockSet(_) | News::Issued(_) | News::Urgent => {}
+                News::Issued(_) => is_issued = true,
+                News::Adopted(_) | News::ClockSet(_) | News::Urgent => {}
             }
         }
     };

@@ -3,7 +3,7 @@
 //! Interrupted or put off it loses nothing: key and request are in the store, and the same command goes on
 //! with them. Afterwards the folder has all that `run` needs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -18,13 +18,13 @@ use super::attend::{PACE, until_adopted};
 use super::describe::{Described, date};
 use super::print;
 use crate::clock::Clock;
-use crate::config::{Config, CredentialSection, FILE_NAME, ServerSection};
+use crate::config::{Config, CredentialSection, FILE_NAME, ServerSection, base_of};
 use crate::enroll::{Device, Ground, SLOTS, key};
 use crate::identity::{self, Identity};
 use crate::settings::{Proof, ServerUrl, Settings, TrustRoots, Wrong, identity_from_files};
 use crate::status::Status;
 use crate::store::files::{self, Durability};
-use crate::store::{Content, Found, Kept, KeptPair, Store};
+use crate::store::{Content, Found, Kept, KeptPair, Key, Store, StoreError};
 
 pub(super) async fn enroll(args: &EnrollArgs) -> anyhow::Result<()> {
     let settings = settings(args)?;
@@ -35,16 +35,16 @@ pub(super) async fn enroll(args: &EnrollArgs) -> anyhow::Result<()> {
     let clock = Clock::start();
     check_unheld(&store, &settings, clock.wall(), args.replace)?;
     // Before the certificate: whoever is interrupted after it must find all that `run` needs.
-    let configured = write_config(args, &settings, &config_path)?;
-    let taken_over = existing.is_some();
-    if let Some(content) = existing {
-        store.put(Slot::A, &content)?;
-    }
+    let made = write_config(args, &settings, &config_path)?;
+    let displaced = match &existing {
+        Some(content) => Some(take_over(&store, content)?),
+        None => keep_one(&store, clock.wall()).map(|()| None)?,
+    };
     eprintln!("enrolling {} at {}", settings.device, settings.server);
     let mut ground = Ground::new(&settings);
     let (publisher, _) = identity::channel();
     let mut device = Device::start(&mut ground, Arc::clone(&store), clock, publisher)?;
-    if taken_over {
+    if existing.is_some() {
         device.renew_now();
     } else if args.replace {
         device.enroll_anew()?;
@@ -54,17 +54,15 @@ pub(super) async fn enroll(args: &EnrollArgs) -> anyhow::Result<()> {
     let identity = match adopted {
         Ok(identity) => identity,
         Err(error) => {
-            if taken_over {
-                // It was not enrolled here; its request stays, for another try.
-                store.clear(Slot::A)?;
+            if let Some(displaced) = displaced {
+                give_back(&store, displaced)?;
             }
-            if configured == Configured::Now {
-                // It may name the wrong server; the next try writes its own.
-                files::remove(&config_path)?;
-            }
+            // They may name the wrong server and CA; the next try writes its own.
+            made.iter().try_for_each(|path| files::remove(path))?;
             return Err(error);
         }
     };
+    write_trust(&settings)?;
     Status::succeeded(&settings.dir);
     tell(args, &identity, &config_path)
 }
@@ -157,7 +155,6 @@ fn check_config(path: &Path, settings: &Settings) -> anyhow::Result<()> {
         );
     }
     let dir = config.dir_at(path);
-    let same = |a: &Path, b: &Path| std::path::absolute(a).ok() == std::path::absolute(b).ok();
     if !same(&dir, &settings.dir) {
         bail!(
             "{} keeps its keys in {}; name that as --dir, or remove that file",
@@ -165,17 +162,27 @@ fn check_config(path: &Path, settings: &Settings) -> anyhow::Result<()> {
             dir.display()
         );
     }
+    // The file of earlier CA certificates is written again, once a server has proven itself by the new ones.
+    let trust_file = settings.dir.join(TRUST_FILE);
+    let names_it = |file: &PathBuf| same(&base_of(path).join(file), &trust_file);
+    let is_ours =
+        config.server.ca_file.as_ref().is_some_and(names_it) && settings.trust.fingerprint().is_none();
+    if !is_ours && config.trust_at(path)? != settings.trust {
+        bail!(
+            "{} says otherwise whom to trust (ca_file, ca_sha256); say the same here, or change it there first",
+            path.display()
+        );
+    }
     Ok(())
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    std::path::absolute(a).ok() == std::path::absolute(b).ok()
 }
 
 /// Enrolling over a certificate that still holds would throw it away for nothing.
 fn check_unheld(store: &Store, settings: &Settings, now: UnixTime, replace: bool) -> anyhow::Result<()> {
-    for slot in SLOTS {
-        let Found::Whole(Content { record: Some(Kept::Pair(pair)), .. }) =
-            crate::store::look(store.dir(), slot)?
-        else {
-            continue;
-        };
+    for (_, _, pair) in held(store)? {
         let leaf = muster_proto::x509::Bundle::new(&pair.chain).first();
         let device = leaf.ok().and_then(|leaf| leaf.common_name()).unwrap_or_default();
         if device != settings.device {
@@ -194,25 +201,75 @@ fn check_unheld(store: &Store, settings: &Settings, now: UnixTime, replace: bool
     Ok(())
 }
 
-/// Whether the configuration was there before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Configured {
-    Before,
-    Now,
+/// An identity in its slot, with its key.
+type Held = (Slot, Key, KeptPair);
+
+fn held(store: &Store) -> Result<Vec<Held>, StoreError> {
+    let mut held = Vec::new();
+    for slot in SLOTS {
+        if let Found::Whole(Content { key, record: Some(Kept::Pair(pair)) }) =
+            crate::store::look(store.dir(), slot)?
+        {
+            held.push((slot, key, pair));
+        }
+    }
+    Ok(held)
 }
 
-/// Writes what `run` needs. A configuration that was there stays: people edit it.
-fn write_config(args: &EnrollArgs, settings: &Settings, path: &Path) -> anyhow::Result<Configured> {
-    let failed = || format!("{} could not be written", path.display());
-    if let TrustRoots::Certificates(certificates) = &settings.trust {
-        let text: String =
-            certificates.iter().map(|der| crate::store::armoured("CERTIFICATE", der)).collect();
-        files::replace(&settings.dir.join(TRUST_FILE), text.as_bytes(), Durability::Durable)
-            .with_context(failed)?;
+/// Leaves one identity to begin from. Of two, the newer waits to be tried: it would be taken into use unseen, and
+/// the one that works would be lost whether or not anything comes of this.
+fn keep_one(store: &Store, now: UnixTime) -> Result<(), StoreError> {
+    let mut held = held(store)?;
+    held.sort_by_key(|(_, _, pair)| pair.generation);
+    if let [(older_slot, _, older), (newer_slot, ..)] = held.as_slice() {
+        let is_older_over = older.window.expires_at() <= now;
+        store.clear(if is_older_over { *older_slot } else { *newer_slot })?;
+    }
+    Ok(())
+}
+
+/// Puts the identity to take over in the place of those that are held, and returns these: an older one beside it
+/// would pass for its successor.
+fn take_over(store: &Store, existing: &Content) -> Result<Vec<Held>, StoreError> {
+    let displaced = held(store)?;
+    for (slot, ..) in &displaced {
+        store.clear(*slot)?;
+    }
+    store.put(Slot::A, existing)?;
+    Ok(displaced)
+}
+
+/// Nothing came of taking over: all is as before, but that the request stays where there is room, for another try.
+fn give_back(store: &Store, displaced: Vec<Held>) -> Result<(), StoreError> {
+    store.clear(Slot::A)?;
+    for (slot, key, pair) in displaced {
+        store.put(slot, &Content { key, record: Some(Kept::Pair(pair)) })?;
+    }
+    Ok(())
+}
+
+/// Writes the CA certificates that the server proved itself by.
+fn write_trust(settings: &Settings) -> anyhow::Result<()> {
+    let TrustRoots::Certificates(certificates) = &settings.trust else { return Ok(()) };
+    let text: String = certificates.iter().map(|der| crate::store::armoured("CERTIFICATE", der)).collect();
+    let path = settings.dir.join(TRUST_FILE);
+    files::replace(&path, text.as_bytes(), Durability::Durable)
+        .with_context(|| format!("{} could not be written", path.display()))
+}
+
+/// Writes what `run` needs and is not there, and returns which files that were. A configuration that was there
+/// stays: people edit it. So do CA certificates: an identity may be held that is renewed by them.
+fn write_config(args: &EnrollArgs, settings: &Settings, path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut made = Vec::new();
+    let trust = settings.dir.join(TRUST_FILE);
+    if !trust.exists() {
+        write_trust(settings)?;
+        made.push(trust);
     }
     if path.exists() {
-        return Ok(Configured::Before);
+        return Ok(made);
     }
+    let failed = || format!("{} could not be written", path.display());
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     // Beside the keys the configuration names nothing: the folder can be moved.
     let dir = args.config.is_some().then(|| absolute(&settings.dir));
@@ -242,7 +299,8 @@ fn write_config(args: &EnrollArgs, settings: &Settings, path: &Path) -> anyhow::
         None => files::replace(path, text.as_bytes(), Durability::Durable).with_context(failed)?,
         Some(_) => files::publish(path, text.as_bytes()).with_context(failed)?,
     }
-    Ok(Configured::Now)
+    made.push(path.to_owned());
+    Ok(made)
 }
 
 fn tell(args: &EnrollArgs, identity: &Identity, config: &Path) -> anyhow::Result<()> {

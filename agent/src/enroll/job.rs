@@ -32,12 +32,16 @@ pub(super) enum Done {
     Failed(String),
     /// The key is stored.
     Key(P256Point),
+    /// The identity in use is shown.
+    Shown,
     /// The signature, DER.
     Signature(Vec<u8>),
     /// The record is stored; with the identity, if it is one.
     Stored(Slot, Option<Identity>),
     /// The device core waits for nothing here.
     Tidied,
+    /// Showing failed; with words about it. Other programs see what they saw before.
+    Unshown(String),
     /// Tidying failed; with words about it. Nothing depends on it.
     Untidy(String),
 }
@@ -66,8 +70,8 @@ impl Job {
                 Ok(content) => Done::Stored(slot, Identity::from_content(&content, roots)),
                 Err(error) => failed(error),
             },
-            Self::Clear(slot) => tidied(store.clear(slot)),
-            Self::Show(identity) => tidied(store.show(&identity)),
+            Self::Clear(slot) => ended(store.clear(slot), Done::Tidied, Done::Untidy),
+            Self::Show(identity) => ended(store.show(&identity), Done::Shown, Done::Unshown),
         }
     }
 }
@@ -77,6 +81,6 @@ fn failed(error: crate::store::StoreError) -> Done {
     Done::Failed(error.to_string())
 }
 
-fn tidied(done: Result<(), crate::store::StoreError>) -> Done {
-    done.map_or_else(|error| Done::Untidy(error.to_string()), |()| Done::Tidied)
+fn ended(done: Result<(), crate::store::StoreError>, well: Done, badly: fn(String) -> Done) -> Done {
+    done.map_or_else(|error| badly(error.to_string()), |()| well)
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_proto::enrollment::Ending;
-use rustls::{AlertDescription, ClientConfig, Error, ProtocolVersion};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error, ProtocolVersion};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -173,6 +173,9 @@ fn handshake(stream: &TlsStream<TcpStream>) -> Handshake {
 fn spelled(error: &io::Error) -> (Ending, String) {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     let ending = match tls {
+        Some(Error::InvalidCertificate(CertificateError::Expired | CertificateError::NotValidYet)) => {
+            Ending::ServerUntimely
+        }
         Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => Ending::ServerUntrusted,
         Some(Error::AlertReceived(alert)) if is_about_our_certificate(*alert) => Ending::CertificateRefused,
         _ => Ending::Reset,

@@ -85,12 +85,16 @@ pub struct Device<'g> {
     jobs: VecDeque<Job>,
     job: Option<JoinHandle<Done>>,
     identities: [Option<Arc<Identity>>; 2],
-    published: [Option<u32>; 2],
+    published: Held,
+    /// The identity in use could not be shown.
+    is_unshown: bool,
     news: VecDeque<News>,
     heard: Heard,
     link_words: String,
     store_words: String,
     wait_until: Instant,
+    /// When that is looked at which nothing tells about.
+    look_at: Instant,
     wall: (Instant, UnixTime),
 }
 
@@ -134,12 +138,14 @@ impl<'g> Device<'g> {
             jobs: VecDeque::new(),
             job: None,
             identities,
-            published: [None, None],
+            published: Held::default(),
+            is_unshown: false,
             news,
             heard: Heard::default(),
             link_words: String::new(),
             store_words: String::new(),
             wait_until: now,
+            look_at: now,
             wall: (now, clock.wall()),
         };
         device.tell_wall();
@@ -230,9 +236,7 @@ impl<'g> Device<'g> {
 
     /// Waits for the next happening and hands it to the core.
     async fn wait(&mut self) {
-        // The system's clock is looked at now and then: it may be set while nothing else happens.
-        let deadline = self.wait_until.min(self.clock.now().plus(WALL_CHECK_INTERVAL));
-        let deadline = self.clock.deadline(deadline);
+        let deadline = self.clock.deadline(self.wait_until.min(self.look_at));
         let Self { link, job, publisher, .. } = self;
         let judged = publisher.has_judges();
         tokio::select! {
@@ -249,6 +253,21 @@ impl<'g> Device<'g> {
             () = tokio::time::sleep_until(deadline) => self.handle(Input::TimerFired),
         }
         self.tell_wall_if_it_jumped();
+        self.look();
+    }
+
+    /// Looks now and then, however often the caller asks anew: the system's clock may be set, and a full disk have
+    /// room again, while nothing else happens.
+    fn look(&mut self) {
+        if self.clock.now() < self.look_at {
+            return;
+        }
+        self.look_at = self.clock.now().plus(LOOK_INTERVAL);
+        if self.is_unshown
+            && let Some(identity) = self.in_use()
+        {
+            self.jobs.push_back(Job::Show(identity));
+        }
     }
 
     /// Takes outputs until there are none, and starts what they ask for.
@@ -360,7 +379,7 @@ impl<'g> Device<'g> {
             };
             match self.machine.check_server(leaf, others.iter().map(AsRef::as_ref)) {
                 Ok(validity) => Some(validity),
-                Err(refused) => return self.ended(Ending::ServerUntrusted, format!("{refused:?}")),
+                Err(refused) => return self.ended(Ending::of_refused(refused), format!("{refused:?}")),
             }
         } else {
             None
@@ -388,23 +407,30 @@ impl<'g> Device<'g> {
                 }
                 self.handle(Input::Stored);
             }
+            Done::Shown => self.is_unshown = false,
             Done::Tidied => {}
+            // Told once, and not each time that it is tried again.
+            Done::Unshown(_) if self.is_unshown => {}
+            Done::Unshown(words) => {
+                self.is_unshown = true;
+                self.news.push_back(News::Trouble(words));
+            }
             Done::Untidy(words) => self.news.push_back(News::Trouble(words)),
         }
     }
 
     fn judged(&mut self, verdict: Verdict) {
-        let (generation, why) = match verdict {
-            Verdict::Accepted { generation } => (generation, None),
-            Verdict::Refused { generation, why } => (generation, Some(why)),
+        let (judged, why) = match verdict {
+            Verdict::Accepted { identity } => (identity, None),
+            Verdict::Refused { identity, why } => (identity, Some(why)),
         };
-        let is_meant =
-            |slot: &Slot| self.identity(*slot).is_some_and(|identity| identity.generation == generation);
+        let is_meant = |slot: &Slot| self.identity(*slot).is_some_and(|identity| identity.is_same(&judged));
         // A verdict on an identity that is gone already means nothing.
         let Some(slot) = SLOTS.into_iter().find(is_meant) else { return };
         match why {
             None => self.handle(Input::Accepted(slot)),
             Some(why) => {
+                let generation = judged.generation;
                 self.news.push_back(News::Trouble(format!("certificate {generation} was refused: {why}")));
                 self.handle(Input::Refused(slot));
             }
@@ -429,11 +455,10 @@ impl<'g> Device<'g> {
     fn publish(&mut self) {
         let in_use = self.in_use().filter(|_| self.machine.state() != State::Lapsed);
         let candidate = self.machine.candidate().and_then(|slot| self.identity(slot));
-        let generation = |identity: &Option<Arc<Identity>>| identity.as_ref().map(|held| held.generation);
-        let published = [generation(&in_use), generation(&candidate)];
-        if self.published != published {
-            self.published = published;
-            self.publisher.publish(Held { in_use, candidate });
+        let held = Held { in_use, candidate };
+        if !self.published.is_same(&held) {
+            self.published = held.clone();
+            self.publisher.publish(held);
         }
     }
 
@@ -449,12 +474,15 @@ impl<'g> Device<'g> {
             Event::Discarded(slot) => {
                 News::Discarded(slot, "it is of another device, or unreadable".to_owned())
             }
-            Event::Failed(failure, at) => News::Failed {
-                failure,
-                words: words::sentence(&failure, &self.circumstances()),
-                outlook: words::outlook(&failure),
-                again_in: in_time(at),
-            },
+            Event::Failed(failure, at) => {
+                let words = words::sentence(&failure, &self.circumstances());
+                let again_in = in_time(at);
+                if failure == Failure::Clock {
+                    // The core holds the system's time in doubt, and the server knows none: there is no better one.
+                    self.tell_wall();
+                }
+                News::Failed { failure, words, outlook: words::outlook(&failure), again_in }
+            }
             Event::Issued(_, window) => News::Issued(window),
             Event::Moved(state) => News::Moved(state),
             Event::Postponed(at) => News::Postponed(in_time(at)),
@@ -534,7 +562,10 @@ pub const SLOTS: [Slot; 2] = [Slot::A, Slot::B];
 
 /// A request with an RSA-sized chain in base64 takes a few of these.
 const SEND_BYTES: usize = 4 << 10;
-/// How long a set clock may go unnoticed.
-const WALL_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a set clock may go unnoticed, and how soon what could not be shown is tried again.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// Beyond rounding to seconds and slewing by a time service.
 const WALL_TOLERANCE: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests;

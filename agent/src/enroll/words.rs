@@ -114,6 +114,10 @@ fn link(server: &str, ending: Ending, around: &Circumstances<'_>) -> String {
             format!("{server} refused the certificate that this device presented ({words})")
         }
         Ending::Closed | Ending::Reset => format!("the connection to {server} broke ({words})"),
+        Ending::ServerUntimely => format!(
+            "{server} is not believed: its certificate is not valid by this device's clock ({words}); check the clock, and \
+             the server's certificate"
+        ),
         Ending::ServerUntrusted if around.trust == ServerTrust::Bootstrap => {
             format!("{server} did not prove the key of its certificate ({words})")
         }

@@ -3,8 +3,8 @@
 //! There is always a floor: the build's date, then the newest time that was stored, then each `Date` of an
 //! authenticated server. Time never reads lower. A set clock runs on with the monotonic one. The shell's clock
 //! (RTC, SNTP) may set it to anything above the floor, forwards or backwards: going forward too far causes at
-//! most an early renewal, in whose course the server's date puts it right. When a server is refused by such an
-//! unproven time, the time is dropped and the floor judges: a device with a dead RTC battery must not be worse off
+//! most an early renewal, in whose course the server's date puts it right. When a server's dates are wrong by such
+//! an unproven time, the time is dropped and the floor judges: a device with a dead RTC battery must not be worse off
 //! than one without an RTC.
 
 use crate::time::{Instant, UnixTime};

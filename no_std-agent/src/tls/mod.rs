@@ -242,9 +242,9 @@ impl Error for Failure {
         match self {
             Self::Ended(Ending::CertificateRefused) => ErrorKind::PermissionDenied,
             Self::Ended(Ending::Unreachable) => ErrorKind::NotConnected,
-            Self::Ended(Ending::Closed | Ending::Reset | Ending::ServerUntrusted) => {
-                ErrorKind::ConnectionReset
-            }
+            Self::Ended(
+                Ending::Closed | Ending::Reset | Ending::ServerUntimely | Ending::ServerUntrusted,
+            ) => ErrorKind::ConnectionReset,
             Self::TimedOut => ErrorKind::TimedOut,
         }
     }
@@ -325,6 +325,7 @@ impl ConnectError {
         match self {
             Self::Key | Self::NoEntropy | Self::Record | Self::Tls(_) | Self::Unasked => Ending::Reset,
             Self::Timeout | Self::Unreachable => Ending::Unreachable,
+            Self::Untrusted(Unproven::Certificate(refused)) => Ending::of_refused(*refused),
             Self::Untrusted(_) => Ending::ServerUntrusted,
         }
     }

@@ -167,6 +167,7 @@ fn another_name_an_ended_certificate_and_a_foreign_root_are_refused() {
     ended.not_after = crate::authority::at(START - 60);
     let outcome = run(flight(honest(&issue(ended), &house.key)), &house.root.der);
     assert_eq!(untrusted(&outcome), Unproven::Certificate(ServerRefused::Path(PathError::Expired)));
+    assert_eq!(outcome.0.map_err(|error| error.ending()).err(), Some(Ending::ServerUntimely));
 
     let foreign = Authority::root("another root", 30);
     let outcome = run(flight(honest(&house.chain, &house.key)), &foreign.der);

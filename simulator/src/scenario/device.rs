@@ -313,8 +313,8 @@ impl Body {
                         let session = Session { server_valid: Some(valid), binding: None };
                         handle(core, Input::Connected(session), now);
                     }
-                    (ServerTrust::Verified, Err(_)) => {
-                        handle(core, Input::Closed(Ending::ServerUntrusted), now)
+                    (ServerTrust::Verified, Err(refused)) => {
+                        handle(core, Input::Closed(Ending::of_refused(refused)), now)
                     }
                 }
             }

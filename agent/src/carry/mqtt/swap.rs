@@ -99,7 +99,7 @@ impl Carrier {
     /// The identities changed: begin a swap if the one in use is another.
     pub(super) fn begin_swap(&mut self) {
         let Some(identity) = self.relay.identity() else { return };
-        let is_same = identity.generation == self.identity.generation || self.swap.leads_to(&identity);
+        let is_same = identity.is_same(&self.identity) || self.swap.leads_to(&identity);
         if !is_same {
             let dialling = self.dialling(&identity, Duration::ZERO);
             self.swap = Swap::Dialling { to: identity, dialling, pauses: pauses() };

@@ -209,11 +209,14 @@ impl<V: Verify> Enrollment<'_, V> {
                         self.setback_of_refusal();
                         Setback::Passing
                     }
-                    Ending::ServerUntrusted => {
+                    // Only then: a server of another name says nothing about the time, and the real one may say none.
+                    Ending::ServerUntimely => {
                         self.clock.doubt();
                         Setback::Passing
                     }
-                    Ending::Closed | Ending::Reset | Ending::Unreachable => Setback::Passing,
+                    Ending::Closed | Ending::Reset | Ending::ServerUntrusted | Ending::Unreachable => {
+                        Setback::Passing
+                    }
                 };
                 self.fail(Failure::Link(ending), setback);
             }

@@ -3,6 +3,7 @@
 use super::Slot;
 use crate::csr::P256Point;
 use crate::time::{UnixTime, Validity};
+use crate::x509::{PathError, ServerRefused};
 
 /// Something that happened. Handed to [`Enrollment::handle`](super::Enrollment::handle) one at a time.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +28,8 @@ pub enum Input<'i> {
     /// The time of the last `Output::WaitUntil` has come. Early and repeated ones do no harm.
     TimerFired,
     /// Wall time as the shell believes it: at start if there is a clock, and whenever it was set or jumped. A
-    /// time below the floor is ignored, and one by which the server is refused is dropped after that one try. A
-    /// shell that is sure of its clock should check the server's dates itself (see [`Session::server_valid`]).
+    /// time below the floor is ignored, and one by which the server's dates are wrong is dropped after that one try; a
+    /// server that then says no time leads to `Failure::Clock`, and the shell may say its own again. A shell that is sure of its clock should check the server's dates itself (see [`Session::server_valid`]).
     Wall(UnixTime),
 }
 
@@ -51,10 +52,23 @@ pub enum Ending {
     Closed,
     /// It broke, or TLS failed for another reason.
     Reset,
-    /// The server's certificate did not pass `check_server`, or it did not prove its key.
+    /// The server's certificate did not pass `check_server` for its dates. By another time it may.
+    ServerUntimely,
+    /// The server's certificate did not pass `check_server` for another reason, or it did not prove its key.
     ServerUntrusted,
     /// The name does not resolve, or nobody answers.
     Unreachable,
+}
+
+impl Ending {
+    /// What a server ends with that `check_server` refused.
+    #[must_use]
+    pub const fn of_refused(refused: ServerRefused) -> Self {
+        match refused {
+            ServerRefused::Path(PathError::Expired | PathError::NotYetValid) => Self::ServerUntimely,
+            ServerRefused::Name | ServerRefused::Path(_) => Self::ServerUntrusted,
+        }
+    }
 }
 
 /// The shell called out of turn; the machine did not change.

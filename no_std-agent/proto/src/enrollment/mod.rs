@@ -386,7 +386,7 @@ impl<'a, V: Verify> Enrollment<'a, V> {
     /// for TLS to find out.
     ///
     /// # Errors
-    /// [`ServerRefused`]; the connection must then end with [`Ending::ServerUntrusted`].
+    /// [`ServerRefused`]; the connection must then end with [`Ending::of_refused`].
     pub fn check_server<'c>(
         &'c self,
         leaf: &'c [u8],

@@ -258,7 +258,7 @@ impl Rig {
             (None, ServerTrust::Verified, Ok(valid)) => {
                 Input::Connected(Session { server_valid: Some(valid), binding: Some([9; 32]) })
             }
-            (None, ServerTrust::Verified, Err(_)) => Input::Closed(Ending::ServerUntrusted),
+            (None, ServerTrust::Verified, Err(refused)) => Input::Closed(Ending::of_refused(refused)),
         };
         if matches!(input, Input::Closed(_)) {
             self.connections.remove(&device);

@@ -7,7 +7,7 @@ use muster_proto::est::Credential;
 use muster_proto::time::{Instant, UnixTime};
 use muster_proto::x509::{Moment, PathError};
 
-use crate::authority::tlv;
+use crate::authority::{TestKey, server_params, tlv};
 use crate::rig::{Op, Rig};
 use crate::server::Fault;
 use crate::shell::Cut;
@@ -368,10 +368,25 @@ fn a_clock_by_which_the_server_is_refused_is_dropped() {
         rig.up = false;
         rig.add_device(|_| {});
         rig.run(&[Op::Advance(1), Op::Wall(offset), Op::ServerUp, Op::Advance(60)]);
-        assert!(failures(&rig).contains(&Failure::Link(Ending::ServerUntrusted)));
+        assert!(failures(&rig).contains(&Failure::Link(Ending::ServerUntimely)));
         assert_eq!(rig.device().state(), State::Holding);
         rig.recover();
     }
+}
+
+#[test]
+fn a_server_of_another_name_does_not_take_the_clock_away() {
+    let mut rig = Rig::new();
+    rig.server.dateless = true;
+    rig.add_device(|_| {});
+    rig.run(&[Op::Wall(0), Op::Advance(60)]);
+    let stranger = rig.server.root.issue(&server_params("portal.example.net"), &TestKey::from_seed(5));
+    let leaf = std::mem::replace(&mut rig.server.leaf, stranger);
+    rig.apply(Op::Advance(2600));
+    assert!(failures(&rig).contains(&Failure::Link(Ending::ServerUntrusted)));
+    rig.server.leaf = leaf;
+    rig.apply(Op::Advance(900));
+    assert_eq!(issued(&rig), 2, "no date is needed with a clock");
 }
 
 #[test]
