@@ -234,6 +234,31 @@ async fn a_session_is_its_owners_only() {
     }
 }
 
+#[tokio::test]
+async fn what_was_sent_after_a_group_was_lost_is_not_delivered() {
+    let broker = broker(&format!(
+        "{OPEN}[[rules]]\nsubscribe = ['fleet/#']\n[[rules]]\ngroups = ['night']\nsubscribe = ['night/#']"
+    ));
+    let persistent = connect(4, "meter").unclean();
+    let mut meter = dial(&broker, Some(holder("meter", &["night"])));
+    meter.send(&persistent.octets()).await;
+    assert_eq!(meter.receive().await, (0x20, vec![0, 0]));
+    for filter in ["fleet/#", "night/#"] {
+        assert_eq!(meter.subscribe(4, filter, 1).await, 1);
+    }
+    leave(meter).await;
+    let mut writer = connected(&broker, connect(4, "writer")).await;
+    for topic in ["night/order", "fleet/order"] {
+        writer.send(&publish(4, 2, topic, 1, &[], b"x")).await;
+        assert_eq!(writer.receive().await.0, PUBACK);
+    }
+    let mut meter = dial(&broker, Some(holder("meter", &[])));
+    meter.send(&persistent.octets()).await;
+    assert_eq!(meter.receive().await, (0x20, vec![1, 0]));
+    assert!(meter.receive().await.1.starts_with(b"\0\x0bfleet/order"));
+    meter.receive_nothing().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn silence_beyond_one_and_a_half_keep_alives_ends_a_client_and_zero_never_does() {
     let broker = broker(OPEN);

@@ -24,7 +24,7 @@ use crate::gate::Owner;
 use crate::metrics::Metrics;
 use crate::rules::Rules;
 use crate::store::{Store, Ticket};
-use crate::topic::Subscribed;
+use crate::topic::{Subscribed, TopicName};
 use crate::wire::subscribe::Options;
 use crate::wire::{Code, Qos};
 
@@ -410,10 +410,12 @@ impl State {
     }
 
     /// Drops what waits and may not be read under these rules. Returns the places of it.
+    ///
+    /// A session that was away kept its subscriptions, whatever its client lost meanwhile.
     pub(crate) fn narrow(&mut self, rules: &Rules) -> Vec<u64> {
         let mut lost = Vec::new();
         self.waiting.retain(|queued| {
-            let stays = rules.may_receive(&queued.message.topic);
+            let stays = TopicName::parse(&queued.message.topic).is_ok_and(|topic| rules.may_read(topic));
             if !stays {
                 lost.push(queued.place);
             }
