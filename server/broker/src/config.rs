@@ -205,7 +205,8 @@ pub struct CutConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnCutWill {
-    /// It is dropped: a revoked device says nothing more.
+    /// It is dropped: a revoked device says nothing more. So is one that waits for its time when the device is
+    /// revoked, suspended or retired, or may not publish to its topic any more.
     #[default]
     Drop,
     /// It is published.

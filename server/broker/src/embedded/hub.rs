@@ -43,7 +43,7 @@ pub(crate) struct Hub {
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) store: Store,
-    /// Who knows what has become of the senders of retained messages, once they are known.
+    /// Who knows what has become of the senders of retained messages and wills, once they are known.
     pub(crate) senders: OnceLock<Arc<dyn Senders>>,
     pub(super) timers: Timers,
     spaces: RwLock<HashMap<AccountId, Arc<Space>>>,
@@ -322,6 +322,13 @@ impl Hub {
     }
 
     async fn fire(&self, space: &Arc<Space>, will: Testament) {
+        if !self.may_fire(space, &will) {
+            tracing::info!(
+                topic = &*will.will.topic,
+                "a will is dropped: its sender may not publish there any more"
+            );
+            return;
+        }
         self.metrics.wills.up();
         self.publish(space, Message::of_will(will, self.clock.now()), None).await;
     }
