@@ -368,9 +368,10 @@ impl<S: Stream> Connection<'_, S> {
 
     fn send(&mut self, outgoing: Outgoing) {
         match outgoing {
-            Outgoing::Release { packet_id } => {
+            Outgoing::Release { packet_id, ticket } => {
                 let release = Ack { kind: kind::PUBREL, packet_id, code: Code::SUCCESS };
-                release.write(self.packets.output(), self.terms.version);
+                let version = self.terms.version;
+                self.answer(ticket, false, |output| release.write(output, version));
             }
             Outgoing::Publish { packet_id, dup, queued } => {
                 let metrics = &self.hub.metrics;

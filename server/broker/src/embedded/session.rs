@@ -135,7 +135,7 @@ pub(super) struct QueuedRecord<M> {
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     Publish { packet_id: u16, dup: bool, queued: Queued },
-    Release { packet_id: u16 },
+    Release { packet_id: u16, ticket: Option<Ticket> },
 }
 
 impl Outgoing {
@@ -303,7 +303,7 @@ impl Session {
             let Some(flight) = state.in_flight.get(&packet_id) else { continue };
             let outgoing = match &flight.stage {
                 Stage::Sent(queued) => Outgoing::Publish { packet_id, dup: true, queued: queued.clone() },
-                Stage::Released => Outgoing::Release { packet_id },
+                Stage::Released(ticket) => Outgoing::Release { packet_id, ticket: *ticket },
             };
             state.occupy();
             return Some(outgoing);

@@ -35,7 +35,7 @@ impl Session {
     pub(crate) fn restore_released(&self, place: u64, packet_id: u16) {
         let mut state = self.state();
         state.next_place = state.next_place.max(place.saturating_add(1));
-        state.in_flight.insert(packet_id, InFlight { place, stage: Stage::Released });
+        state.in_flight.insert(packet_id, InFlight { place, stage: Stage::Released(None) });
     }
 
     pub(crate) fn restore_received(&self, packet_id: u16) {
