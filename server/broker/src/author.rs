@@ -5,6 +5,7 @@
 
 use muster_policy::identity::AccountId;
 use muster_policy::mqtt::{Sender, Senders};
+use muster_policy::name::DeviceId;
 use muster_policy::reason::Reason;
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +37,15 @@ pub(crate) enum Verdict {
 }
 
 impl Author {
-    /// Judges what it sent to the topic. Without anyone who knows of senders, a certificate is as good as it was.
+    /// The device, if it is one.
+    pub(crate) fn device(&self) -> Option<&DeviceId> {
+        match self {
+            Self::Holder(sender) => Some(&sender.device),
+            Self::Anonymous | Self::Unknown => None,
+        }
+    }
+
+    /// Judges what it left for the topic. Without anyone who knows of senders, a certificate is as good as it was.
     pub(crate) fn judge(
         &self,
         topic: &str,

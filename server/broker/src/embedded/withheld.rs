@@ -98,7 +98,7 @@ mod tests {
 
     fn of(number: usize) -> Message {
         let sender = Sender {
-            device: "meter-1".parse().expect("an id"),
+            device: format!("meter-{}", number / LOOKS_AT_ONCE).parse().expect("an id"),
             ca: CaId::from_bytes([1; 16]),
             serial: Serial::from_bytes(&u32::try_from(number + 1).expect("small").to_be_bytes())
                 .expect("a serial"),
