@@ -237,6 +237,16 @@ impl Store {
         }
     }
 
+    /// Waits while too much waits for the disk.
+    ///
+    /// Whoever adds much asks each time before it adds a part, and does not wait between the two: then what is beyond
+    /// the bound is a part of each thread's at most, however many add at once.
+    pub(crate) async fn room(&self) {
+        while let Some(ticket) = self.congestion() {
+            self.durable(ticket).await;
+        }
+    }
+
     /// Whether the ticket's change is on disk.
     pub(crate) fn is_durable(&self, ticket: Ticket) -> bool {
         self.0.as_ref().is_none_or(|writer| *writer.durable.borrow() >= ticket)
@@ -245,7 +255,13 @@ impl Store {
     /// What to wait for before more is taken in, when too much waits for the disk.
     pub(crate) fn congestion(&self) -> Option<Ticket> {
         let pending = self.0.as_ref()?.shared.pending();
-        (pending.bytes > PENDING_HIGH_BYTES).then_some(pending.ticket)
+        // After the end nothing waits: nothing is written any more.
+        (pending.bytes > PENDING_HIGH_BYTES && !pending.is_stopping).then_some(pending.ticket)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |writer| writer.shared.pending().bytes)
     }
 
     /// Writes all that waits and ends the thread.

@@ -176,7 +176,7 @@ pub(super) struct Connection<'a, S> {
     heard_at: Instant,
     /// When a client that was too fast is read again.
     pub(super) resumes_at: Option<Instant>,
-    /// What the disk must have done before the client is read again.
+    /// What the disk must have done before the client is read, or retained messages are fetched for it, again.
     pub(super) brake: Option<Ticket>,
     /// Who waits until what the client has sent is handled.
     hearer: Option<oneshot::Sender<()>>,
@@ -239,14 +239,16 @@ impl<S: Stream> Connection<'_, S> {
             };
             let handled = match event {
                 Ok(Event::Frame(frame)) => {
-                    self.heard_at = Instant::now();
                     let frame = frame.unmarked(self.terms.version);
-                    match Packet::parse(&frame, self.terms.version) {
+                    let handled = match Packet::parse(&frame, self.terms.version) {
                         // Rarely awaits for long, and is large: not part of what an idle connection holds.
                         Ok(packet) => Box::pin(self.handle(packet)).await,
                         Err(broken) if frame.kind() == kind::CONNECT => Err(Over::unanswered(broken)),
                         Err(broken) => Err(broken.into()),
-                    }
+                    };
+                    // Where that waited for the disk, the client was not read.
+                    self.heard_at = Instant::now();
+                    handled
                 }
                 Ok(Event::Drained) => Ok(()),
                 Ok(Event::Closed) => Err(Over::Closed),
@@ -356,6 +358,11 @@ impl<S: Stream> Connection<'_, S> {
     /// Fetches more retained messages. Returns whether some may now be in the queue.
     fn fetch_retained(&mut self) -> bool {
         if self.replays.is_empty() || self.seat.session.waiting() > 0 {
+            return false;
+        }
+        // What is fetched is written, if the session stays.
+        self.brake = self.brake.or_else(|| self.hub.store.congestion());
+        if self.brake.is_some() {
             return false;
         }
         if let Some(replay) = self.replays.front_mut()

@@ -29,6 +29,7 @@ impl<S: Stream> Connection<'_, S> {
             Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe)?,
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe)?,
         }
+        self.brake = self.hub.store.congestion();
         Ok(())
     }
 
@@ -105,7 +106,6 @@ impl<S: Stream> Connection<'_, S> {
             ticket = ticket.max(session.end_receiving(packet_id, &self.hub.store).1);
         }
         self.acknowledge(qos, packet_id, code, ticket);
-        self.brake = self.hub.store.congestion();
         Ok(())
     }
 
