@@ -6,14 +6,14 @@ mod rig;
 
 use muster_broker::{Code, CutReason, Ended};
 use rig::{
-    Client, GOODBYE, OPEN, PING, PUBACK, PUBCOMP, PUBREC, PUBREL, ack, broker, connect, connected, dial,
-    holder, packet, publish,
+    Client, Connect, GOODBYE, OPEN, PING, PUBACK, PUBCOMP, PUBREC, PUBREL, ack, broker, connect, connected,
+    dial, holder, packet, publish,
 };
 use tokio::io::AsyncReadExt;
 use tokio::time::Duration;
 
 /// Connects and says whether a session was there.
-async fn session_present(broker: &muster_broker::Broker, connect: rig::Connect) -> (Client, bool) {
+async fn session_present(broker: &muster_broker::Broker, connect: Connect) -> (Client, bool) {
     let mut client = dial(broker, None);
     client.send(&connect.octets()).await;
     let (first, body) = client.receive().await;
@@ -282,6 +282,23 @@ async fn silence_beyond_one_and_a_half_keep_alives_ends_a_client_and_zero_never_
         tokio::time::sleep(Duration::from_secs(100_000)).await;
         watcher.send(&PING).await;
         assert_eq!(watcher.receive().await.0, 0xd0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_packet_that_takes_longer_than_the_keep_alive_is_no_silence_unless_it_stops() {
+    let broker = broker(OPEN);
+    for (octets, is_served) in [(2000_usize, true), (1, false)] {
+        let mut client = connected(&broker, Connect { keep_alive: 10, ..connect(4, "slow") }).await;
+        let upload = publish(4, 2, "t", 1, &[], &[b'x'; 20_000]);
+        let (parts, rest) = upload.split_at(10 * octets);
+        for part in parts.chunks(octets) {
+            client.try_send(part).await;
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+        client.try_send(rest).await;
+        let answer = client.receive_or_end().await;
+        assert_eq!(answer, is_served.then(|| (PUBACK, vec![0, 1])), "{octets}");
     }
 }
 

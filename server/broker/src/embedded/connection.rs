@@ -311,8 +311,12 @@ impl<S: Stream> Connection<'_, S> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let silent_at = self.terms.silence.map(|silence| self.heard_at + silence);
-        [silent_at, self.packets.stalled_at(), self.resumes_at].into_iter().flatten().min()
+        [self.silent_at(), self.packets.stalled_at(), self.resumes_at].into_iter().flatten().min()
+    }
+
+    /// When the client has been silent for too long.
+    fn silent_at(&self) -> Option<Instant> {
+        self.terms.silence.map(|silence| self.heard_at.max(self.packets.heard_at()) + silence)
     }
 
     /// A deadline passed: which, and is it the end?
@@ -326,7 +330,7 @@ impl<S: Stream> Connection<'_, S> {
         if self.packets.stalled_at().is_some_and(|at| at <= now) {
             return Some(Over::Stalled);
         }
-        let is_silent = self.terms.silence.is_some_and(|silence| self.heard_at + silence <= now);
+        let is_silent = self.silent_at().is_some_and(|at| at <= now);
         is_silent.then_some(Over::Ours(Code::KEEP_ALIVE_TIMEOUT))
     }
 
