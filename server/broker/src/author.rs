@@ -1,14 +1,15 @@
-//! Who sent a retained message, and whether it is given out still.
+//! Who sent a retained message or left a will, and whether it is given out still.
 //!
-//! A retained message outlives the connection that brought it. What its sender may say is asked again each time
-//! that it is given out: a device whose right is gone must not go on commanding others by what it left.
+//! Both outlive the connection that brought them. What their sender may say is asked again each time that one is
+//! given out: a device whose right is gone must not go on commanding others by what it left.
 
 use muster_policy::identity::AccountId;
 use muster_policy::mqtt::{Sender, Senders};
+use muster_policy::name::DeviceId;
 use muster_policy::reason::Reason;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{RetainedOf, Settings};
+use crate::config::Settings;
 use crate::rules::Rules;
 use crate::topic::TopicName;
 
@@ -24,7 +25,7 @@ pub(crate) enum Author {
     Unknown,
 }
 
-/// Whether a retained message is given out.
+/// Whether what was left is given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It is.
@@ -36,7 +37,15 @@ pub(crate) enum Verdict {
 }
 
 impl Author {
-    /// Judges what it sent to the topic. Without anyone who knows of senders, a certificate is as good as it was.
+    /// The device, if it is one.
+    pub(crate) fn device(&self) -> Option<&DeviceId> {
+        match self {
+            Self::Holder(sender) => Some(&sender.device),
+            Self::Anonymous | Self::Unknown => None,
+        }
+    }
+
+    /// Judges what it left for the topic. Without anyone who knows of senders, a certificate is as good as it was.
     pub(crate) fn judge(
         &self,
         topic: &str,
@@ -44,9 +53,6 @@ impl Author {
         settings: &Settings,
         senders: Option<&dyn Senders>,
     ) -> Verdict {
-        if settings.retained_of == RetainedOf::Anyone {
-            return Verdict::Given;
-        }
         let rules = match (self, senders) {
             (Self::Unknown, _) | (Self::Holder(_), None) => return Verdict::Given,
             (Self::Anonymous, _) => Rules::of_anonymous(settings),

@@ -205,7 +205,8 @@ pub struct CutConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnCutWill {
-    /// It is dropped: a revoked device says nothing more.
+    /// It is dropped: a revoked device says nothing more. So is one that waits for its time when the device is
+    /// revoked, suspended or retired, or may not publish to its topic any more.
     #[default]
     Drop,
     /// It is published.
@@ -238,12 +239,17 @@ pub struct Quotas {
     pub connect_timeout_s: u16,
     /// Subscriptions of one session.
     pub filters: usize,
+    /// Octets of the filters of all sessions of one device, twice, with 512 for each level.
+    pub filter_bytes_per_device: usize,
     /// QoS 1 and 2 publications of one client that wait for their end, in either direction.
     pub inflight: u16,
     /// QoS 1 and 2 messages that wait in one session.
     pub queued: usize,
     /// Octets of messages that wait in one session, QoS 0 counted apart.
     pub queued_bytes: usize,
+    /// Octets of messages that wait in all sessions of one device or are under way to them, of any QoS, with 128 for
+    /// each. One that finds no room takes that of older ones in its session, or goes itself; see `when_full`.
+    pub queued_bytes_per_device: usize,
     /// QoS 0 messages that wait for one connected client; beyond it, and beyond `queued_bytes` of them, they are
     /// dropped.
     pub queued_qos0: usize,
@@ -257,6 +263,10 @@ pub struct Quotas {
     pub retained: usize,
     /// Octets of topics and payloads of retained messages.
     pub retained_bytes: usize,
+    /// Retained messages that one device sent.
+    pub retained_per_device: usize,
+    /// Octets of topics and payloads of retained messages that one device sent.
+    pub retained_bytes_per_device: usize,
     /// Longest life of a session without a connection.
     pub session_expiry_s: u32,
     /// Longest keep alive; zero for any, none at all among them.
@@ -279,15 +289,19 @@ impl Default for Quotas {
             max_qos: 2,
             connect_timeout_s: 10,
             filters: 1000,
+            filter_bytes_per_device: 16 * 1024 * 1024,
             inflight: 32,
             queued: 1000,
             queued_bytes: 4 * 1024 * 1024,
+            queued_bytes_per_device: 64 * 1024 * 1024,
             queued_qos0: 200,
             when_full: WhenFull::DropOldest,
             sessions: 1_000_000,
             sessions_per_device: 1000,
             retained: 100_000,
             retained_bytes: 256 * 1024 * 1024,
+            retained_per_device: 1000,
+            retained_bytes_per_device: 4 * 1024 * 1024,
             session_expiry_s: 7 * 24 * 60 * 60,
             keep_alive_s: 0,
             publish_rate_per_s: 0,
@@ -375,6 +389,19 @@ impl Settings {
         if quotas.inflight == 0 || quotas.connect_timeout_s == 0 || quotas.sessions_per_device == 0 {
             return Err(ConfigError::Range(
                 "quotas.inflight, quotas.connect_timeout_s and quotas.sessions_per_device are at least 1",
+            ));
+        }
+        if [
+            quotas.filter_bytes_per_device,
+            quotas.queued_bytes_per_device,
+            quotas.retained_per_device,
+            quotas.retained_bytes_per_device,
+        ]
+        .contains(&0)
+        {
+            return Err(ConfigError::Range(
+                "quotas.filter_bytes_per_device, quotas.queued_bytes_per_device, quotas.retained_per_device and \
+                 quotas.retained_bytes_per_device are at least 1",
             ));
         }
         let rules = if config.rules.is_empty() { vec![default_rule()] } else { config.rules.clone() };
@@ -475,6 +502,11 @@ mod tests {
             ("inflight = 1", true),
             ("connect_timeout_s = 0", false),
             ("sessions_per_device = 0", false),
+            ("filter_bytes_per_device = 0", false),
+            ("queued_bytes_per_device = 0", false),
+            ("retained_per_device = 0", false),
+            ("retained_bytes_per_device = 0", false),
+            ("retained = 0", true),
             ("topic_aliases = 0", true),
         ] {
             let config: BrokerConfig = toml::from_str(&format!("[quotas]\n{quota}")).expect("reads");

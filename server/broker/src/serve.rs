@@ -195,7 +195,8 @@ impl Broker {
         ended
     }
 
-    /// Asks from now on whether the senders of retained messages may still speak; the first to be given is asked.
+    /// Asks from now on whether the senders of retained messages and wills may still speak; the first to be given is
+    /// asked.
     ///
     /// Only our own engine asks: what another broker or router retains is its own.
     pub fn heed(&self, senders: Arc<dyn Senders>) {

@@ -4,10 +4,16 @@
 //! (group commit). A change that is undone before its commit costs nothing. Each change has a
 //! *ticket*; whoever promised something waits until the ticket is durable.
 //!
+//! redb refuses to go on after an I/O error. So after a commit that failed the file is opened anew, and the same
+//! changes are made again: they say what is where, so that twice is as good as once.
+//!
 //! What is promised: a QoS 1 or 2 message that was acknowledged to its publisher is on disk when it is
 //! retained, or queued for a session without a connection; a subscription of a persistent session is
 //! on disk when it is acknowledged. What a connected client has not acknowledged is written too, but
 //! nobody waits for it: after a crash (not after a stop) the messages of the last commit may be lost.
+
+#[cfg(test)]
+pub(crate) mod faulty;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -114,12 +120,26 @@ pub(crate) struct Loaded {
     pub(crate) retained: Vec<([u8; 16], Vec<u8>)>,
 }
 
-/// Changes beyond this wait for the disk: a publisher is not read until the last commit is done.
-const PENDING_HIGH_BYTES: usize = 16 * 1024 * 1024;
+/// Changes beyond this wait for the disk: nothing is published, and no publisher read, until the last commit is done.
+pub(crate) const PENDING_HIGH_BYTES: usize = 16 * 1024 * 1024;
+/// What redb keeps of the file in memory. After the start only the pages between a change and the root are read.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// What a change counts beside its value.
 const CHANGE_BYTES: usize = 64;
 /// How long the thread waits after a failed commit.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How often a commit is tried once the thread is to stop: who stops the process waits, and may end it.
+const TRIES_AT_THE_END: u32 = 3;
+
+/// Opens the file; a value so that tests can open a faulty one.
+pub(crate) type OpenDatabase = Box<dyn Fn() -> Result<Database, StoreError> + Send>;
+
+/// The thread's hold on the file.
+struct File {
+    open: OpenDatabase,
+    /// None after an error: the next commit opens it.
+    database: Option<Database>,
+}
 
 impl Store {
     /// Nothing is kept.
@@ -132,14 +152,26 @@ impl Store {
     /// # Errors
     /// When it can't be read or is held by another process.
     pub(crate) fn open(path: &Path, metrics: &Arc<Metrics>) -> Result<(Self, Loaded), StoreError> {
-        let database = Database::create(path)?;
+        let path = path.to_owned();
+        Self::open_with(
+            Box::new(move || Ok(Database::builder().set_cache_size(CACHE_BYTES).create(&path)?)),
+            metrics,
+        )
+    }
+
+    /// The same with a way of its own to open the file, again and again.
+    pub(crate) fn open_with(
+        open: OpenDatabase,
+        metrics: &Arc<Metrics>,
+    ) -> Result<(Self, Loaded), StoreError> {
+        let database = open()?;
         let loaded = Loaded::read(&database)?;
         let shared = Arc::new(Shared { pending: Mutex::default(), wake: Condvar::new() });
         let (done, durable) = watch::channel(Ticket::default());
         let (inner, metrics) = (Arc::clone(&shared), Arc::clone(metrics));
         let thread = std::thread::Builder::new()
             .name("broker-store".to_owned())
-            .spawn(move || inner.write_all(&database, &done, &metrics))
+            .spawn(move || inner.write_all(File { open, database: Some(database) }, &done, &metrics))
             .map_err(|error| StoreError(redb::Error::Io(error)))?;
         let writer = Writer { shared, durable, thread: Mutex::new(Some(thread)) };
         Ok((Self(Some(writer)), loaded))
@@ -205,6 +237,16 @@ impl Store {
         }
     }
 
+    /// Waits while too much waits for the disk.
+    ///
+    /// Whoever adds much asks each time before it adds a part, and does not wait between the two: then what is beyond
+    /// the bound is a part of each thread's at most, however many add at once.
+    pub(crate) async fn room(&self) {
+        while let Some(ticket) = self.congestion() {
+            self.durable(ticket).await;
+        }
+    }
+
     /// Whether the ticket's change is on disk.
     pub(crate) fn is_durable(&self, ticket: Ticket) -> bool {
         self.0.as_ref().is_none_or(|writer| *writer.durable.borrow() >= ticket)
@@ -213,7 +255,13 @@ impl Store {
     /// What to wait for before more is taken in, when too much waits for the disk.
     pub(crate) fn congestion(&self) -> Option<Ticket> {
         let pending = self.0.as_ref()?.shared.pending();
-        (pending.bytes > PENDING_HIGH_BYTES).then_some(pending.ticket)
+        // After the end nothing waits: nothing is written any more.
+        (pending.bytes > PENDING_HIGH_BYTES && !pending.is_stopping).then_some(pending.ticket)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |writer| writer.shared.pending().bytes)
     }
 
     /// Writes all that waits and ends the thread.
@@ -269,7 +317,7 @@ impl Shared {
     }
 
     /// The thread: commits what waits, again and again, until it is told to stop and nothing waits.
-    fn write_all(&self, database: &Database, done: &watch::Sender<Ticket>, metrics: &Metrics) {
+    fn write_all(&self, mut file: File, done: &watch::Sender<Ticket>, metrics: &Metrics) {
         loop {
             let (changes, ticket) = {
                 let mut pending = self.pending();
@@ -282,11 +330,16 @@ impl Shared {
                 pending.bytes = 0;
                 (core::mem::take(&mut pending.changes), pending.ticket)
             };
-            while let Err(error) = commit(database, &changes) {
+            let mut tries_left = TRIES_AT_THE_END;
+            while let Err(error) = file.commit(&changes) {
                 warn!(%error, "the broker's file can't be written; trying again");
                 metrics.store_failures.up();
                 if self.pending().is_stopping {
-                    return;
+                    tries_left = tries_left.saturating_sub(1);
+                    if tries_left == 0 {
+                        error!(changes = changes.len(), "the last changes are not in the broker's file");
+                        return;
+                    }
                 }
                 std::thread::sleep(RETRY_AFTER);
             }
@@ -294,6 +347,19 @@ impl Shared {
             // Nobody may be waiting.
             let _ = done.send_replace(ticket);
         }
+    }
+}
+
+impl File {
+    fn commit(&mut self, changes: &HashMap<Place, Option<Value>>) -> Result<(), StoreError> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => (self.open)()?,
+        };
+        commit(&database, changes)?;
+        // It stays open only if all went well: the old handle holds the file's lock.
+        self.database = Some(database);
+        Ok(())
     }
 }
 
@@ -373,6 +439,7 @@ impl Loaded {
 
 #[cfg(test)]
 mod tests {
+    use super::faulty::{Disk, Health};
     use super::*;
 
     #[tokio::test]
@@ -397,5 +464,46 @@ mod tests {
         assert_eq!((loaded.messages.len(), loaded.retained.len()), (1, 1));
         assert_eq!(loaded.messages[0].0, (2, 7));
         drop(store);
+    }
+
+    #[tokio::test]
+    async fn an_error_of_the_disk_is_over_when_the_disk_is_well_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, metrics) = (folder.path().join("broker.redb"), Arc::new(Metrics::default()));
+        let disk = Disk::default();
+        let (store, _) = Store::open_with(disk.opener(&path), &metrics).expect("opens");
+        disk.now(Health::Fails);
+        let ticket = store.put_retained(&[1; 16], "a", &"kept");
+        while metrics.store_failures.value() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(!store.is_durable(ticket));
+        disk.now(Health::Works);
+        let mended = tokio::time::timeout(Duration::from_secs(20), store.durable(ticket)).await;
+        assert!(mended.is_ok(), "it tries for ever");
+        // A stop that meets an error loses nothing either.
+        disk.now(Health::Fails);
+        store.put_retained(&[1; 16], "b", &"kept");
+        let failures = metrics.store_failures.value();
+        while metrics.store_failures.value() == failures {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let closing = tokio::task::spawn_blocking(move || drop(store));
+        disk.now(Health::Works);
+        closing.await.expect("no panic");
+        let (_store, loaded) = Store::open(&path, &metrics).expect("opens again");
+        assert_eq!(loaded.retained.len(), 2);
+    }
+
+    #[test]
+    fn a_disk_that_stays_broken_does_not_keep_a_process_from_its_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, metrics) = (folder.path().join("broker.redb"), Arc::new(Metrics::default()));
+        let disk = Disk::default();
+        let (store, _) = Store::open_with(disk.opener(&path), &metrics).expect("opens");
+        disk.now(Health::Fails);
+        store.put_retained(&[1; 16], "a", &"lost");
+        store.close();
+        assert!(metrics.store_failures.value() >= u64::from(TRIES_AT_THE_END));
     }
 }

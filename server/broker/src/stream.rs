@@ -33,6 +33,10 @@ pub(crate) struct Packets<S> {
     moved_at: Instant,
     /// What it took since.
     moved: usize,
+    /// When the peer last sent [`PROGRESS_BYTES`] octets.
+    heard_at: Instant,
+    /// What it sent since.
+    heard: usize,
 }
 
 /// What happened on a stream.
@@ -69,7 +73,8 @@ pub(crate) const OUTPUT_HIGH_BYTES: usize = 32 * 1024;
 /// How long a client may take for the next [`PROGRESS_BYTES`] of what waits for it.
 pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a client takes at least in that time: 34 octets in a second, below any link that carries TLS. Without
-/// it, one octet now and then would hold a full buffer for ever.
+/// it, one octet now and then would hold a full buffer for ever. In the other direction, what it sends of a packet
+/// before it counts as a sign of life.
 const PROGRESS_BYTES: usize = 1024;
 /// How long the last words may take, and the peer's close after them: less than the second after which the edge
 /// closes what it has cut, so that the end is counted as what it was.
@@ -90,6 +95,8 @@ impl<S: Stream> Packets<S> {
             max_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
             moved_at: Instant::now(),
             moved: 0,
+            heard_at: Instant::now(),
+            heard: 0,
         }
     }
 
@@ -173,6 +180,11 @@ impl<S: Stream> Packets<S> {
         (self.waiting_bytes() > 0 || self.needs_flush).then(|| self.moved_at + STALL_TIMEOUT)
     }
 
+    /// When the peer last sent a part of a packet that is worth the name: a large one takes its time on a slow link.
+    pub(crate) const fn heard_at(&self) -> Instant {
+        self.heard_at
+    }
+
     fn poll_event(&mut self, cx: &mut Context<'_>, reading: Reading) -> Poll<Result<Event, StreamError>> {
         let waited = self.waiting_bytes() > 0 || self.needs_flush;
         match self.poll_output(cx) {
@@ -229,6 +241,11 @@ impl<S: Stream> Packets<S> {
         let mut buffer = ReadBuf::uninit(&mut octets);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
         self.input.extend_from_slice(buffer.filled());
+        self.heard = self.heard.saturating_add(buffer.filled().len());
+        if self.heard >= PROGRESS_BYTES {
+            self.heard_at = Instant::now();
+            self.heard = 0;
+        }
         Poll::Ready(Ok(buffer.filled().len()))
     }
 }

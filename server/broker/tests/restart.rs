@@ -24,6 +24,14 @@ impl Kept {
         self.start_with(seconds, "")
     }
 
+    /// What a kill at this moment leaves: the file as it is, and nothing that was still to be written.
+    fn killed(&self) -> Self {
+        let other = Self::new();
+        std::fs::copy(self.folder.path().join("broker.redb"), other.folder.path().join("broker.redb"))
+            .expect("copied");
+        other
+    }
+
     /// Starts it with more in the rule for everyone.
     fn start_with(&self, seconds: i64, rule: &str) -> Broker {
         let path = self.folder.path().join("broker.redb");
@@ -230,4 +238,46 @@ async fn packet_ids_go_on_and_a_release_that_comes_again_is_no_error() {
     let mut answers = [client.receive().await, client.receive().await];
     answers.sort_by_key(|(first, _)| *first);
     assert_eq!((answers[0].0, answers[0].1[3..5].to_vec(), answers[1].0), (0x32, vec![0, 2], PUBACK));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_in_quality_two_is_known_after_a_kill() {
+    let kept = Kept::new();
+    let broker = kept.start_at(0);
+    let mut writer = connected(&broker, connect(4, "writer").unclean()).await;
+    writer.send(&publish(4, 4, "t", 9, &[], b"one")).await;
+    assert_eq!(writer.receive().await, (PUBREC, vec![0, 9]));
+    let received = kept.killed();
+    writer.send(&ack(PUBREL, 9)).await;
+    assert_eq!(writer.receive().await, (PUBCOMP, vec![0, 9]));
+    let released = kept.killed();
+    crash(broker, vec![writer]).await;
+    // The same publication is one that is known; with its id let go, it is the next one.
+    for (kept, published) in [(received, 0), (released, 1)] {
+        let broker = kept.start_at(1);
+        let (mut writer, was_there) = resumed(&broker, "writer").await;
+        writer.send(&publish(4, 4, "t", 9, &[], b"two")).await;
+        assert_eq!((was_there, writer.receive().await), (true, (PUBREC, vec![0, 9])));
+        assert_eq!(broker.metrics().published, published);
+        crash(broker, vec![writer]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_released_to_a_client_is_not_sent_again_after_a_kill() {
+    let kept = Kept::new();
+    let broker = kept.start_at(0);
+    let mut reader = connected(&broker, connect(4, "reader").unclean()).await;
+    reader.subscribe(4, "t", 2).await;
+    let mut writer = connected(&broker, connect(4, "writer")).await;
+    writer.send(&publish(4, 4, "t", 9, &[], b"x")).await;
+    let (first, body) = reader.receive().await;
+    assert_eq!((first, &body[..]), (0x34, &b"\0\x01t\0\x01x"[..]));
+    reader.send(&ack(PUBREC, 1)).await;
+    assert_eq!(reader.receive().await, (PUBREL, vec![0, 1]));
+    let released = kept.killed();
+    crash(broker, vec![reader, writer]).await;
+    let broker = released.start_at(1);
+    let (mut reader, was_there) = resumed(&broker, "reader").await;
+    assert_eq!((was_there, reader.receive().await), (true, (PUBREL, vec![0, 1])));
 }

@@ -6,14 +6,14 @@ mod rig;
 
 use muster_broker::{Code, CutReason, Ended};
 use rig::{
-    Client, GOODBYE, OPEN, PING, PUBACK, PUBCOMP, PUBREC, PUBREL, ack, broker, connect, connected, dial,
-    holder, packet, publish,
+    Client, Connect, GOODBYE, OPEN, PING, PUBACK, PUBCOMP, PUBREC, PUBREL, ack, broker, connect, connected,
+    dial, holder, packet, publish,
 };
 use tokio::io::AsyncReadExt;
 use tokio::time::Duration;
 
 /// Connects and says whether a session was there.
-async fn session_present(broker: &muster_broker::Broker, connect: rig::Connect) -> (Client, bool) {
+async fn session_present(broker: &muster_broker::Broker, connect: Connect) -> (Client, bool) {
     let mut client = dial(broker, None);
     client.send(&connect.octets()).await;
     let (first, body) = client.receive().await;
@@ -234,6 +234,31 @@ async fn a_session_is_its_owners_only() {
     }
 }
 
+#[tokio::test]
+async fn what_was_sent_after_a_group_was_lost_is_not_delivered() {
+    let broker = broker(&format!(
+        "{OPEN}[[rules]]\nsubscribe = ['fleet/#']\n[[rules]]\ngroups = ['night']\nsubscribe = ['night/#']"
+    ));
+    let persistent = connect(4, "meter").unclean();
+    let mut meter = dial(&broker, Some(holder("meter", &["night"])));
+    meter.send(&persistent.octets()).await;
+    assert_eq!(meter.receive().await, (0x20, vec![0, 0]));
+    for filter in ["fleet/#", "night/#"] {
+        assert_eq!(meter.subscribe(4, filter, 1).await, 1);
+    }
+    leave(meter).await;
+    let mut writer = connected(&broker, connect(4, "writer")).await;
+    for topic in ["night/order", "fleet/order"] {
+        writer.send(&publish(4, 2, topic, 1, &[], b"x")).await;
+        assert_eq!(writer.receive().await.0, PUBACK);
+    }
+    let mut meter = dial(&broker, Some(holder("meter", &[])));
+    meter.send(&persistent.octets()).await;
+    assert_eq!(meter.receive().await, (0x20, vec![1, 0]));
+    assert!(meter.receive().await.1.starts_with(b"\0\x0bfleet/order"));
+    meter.receive_nothing().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn silence_beyond_one_and_a_half_keep_alives_ends_a_client_and_zero_never_does() {
     let broker = broker(OPEN);
@@ -257,6 +282,23 @@ async fn silence_beyond_one_and_a_half_keep_alives_ends_a_client_and_zero_never_
         tokio::time::sleep(Duration::from_secs(100_000)).await;
         watcher.send(&PING).await;
         assert_eq!(watcher.receive().await.0, 0xd0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_packet_that_takes_longer_than_the_keep_alive_is_no_silence_unless_it_stops() {
+    let broker = broker(OPEN);
+    for (octets, is_served) in [(2000_usize, true), (1, false)] {
+        let mut client = connected(&broker, Connect { keep_alive: 10, ..connect(4, "slow") }).await;
+        let upload = publish(4, 2, "t", 1, &[], &[b'x'; 20_000]);
+        let (parts, rest) = upload.split_at(10 * octets);
+        for part in parts.chunks(octets) {
+            client.try_send(part).await;
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+        client.try_send(rest).await;
+        let answer = client.receive_or_end().await;
+        assert_eq!(answer, is_served.then(|| (PUBACK, vec![0, 1])), "{octets}");
     }
 }
 

@@ -176,7 +176,7 @@ pub(super) struct Connection<'a, S> {
     heard_at: Instant,
     /// When a client that was too fast is read again.
     pub(super) resumes_at: Option<Instant>,
-    /// What the disk must have done before the client is read again.
+    /// What the disk must have done before the client is read, or retained messages are fetched for it, again.
     pub(super) brake: Option<Ticket>,
     /// Who waits until what the client has sent is handled.
     hearer: Option<oneshot::Sender<()>>,
@@ -239,14 +239,16 @@ impl<S: Stream> Connection<'_, S> {
             };
             let handled = match event {
                 Ok(Event::Frame(frame)) => {
-                    self.heard_at = Instant::now();
                     let frame = frame.unmarked(self.terms.version);
-                    match Packet::parse(&frame, self.terms.version) {
+                    let handled = match Packet::parse(&frame, self.terms.version) {
                         // Rarely awaits for long, and is large: not part of what an idle connection holds.
                         Ok(packet) => Box::pin(self.handle(packet)).await,
                         Err(broken) if frame.kind() == kind::CONNECT => Err(Over::unanswered(broken)),
                         Err(broken) => Err(broken.into()),
-                    }
+                    };
+                    // Where that waited for the disk, the client was not read.
+                    self.heard_at = Instant::now();
+                    handled
                 }
                 Ok(Event::Drained) => Ok(()),
                 Ok(Event::Closed) => Err(Over::Closed),
@@ -309,8 +311,12 @@ impl<S: Stream> Connection<'_, S> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let silent_at = self.terms.silence.map(|silence| self.heard_at + silence);
-        [silent_at, self.packets.stalled_at(), self.resumes_at].into_iter().flatten().min()
+        [self.silent_at(), self.packets.stalled_at(), self.resumes_at].into_iter().flatten().min()
+    }
+
+    /// When the client has been silent for too long.
+    fn silent_at(&self) -> Option<Instant> {
+        self.terms.silence.map(|silence| self.heard_at.max(self.packets.heard_at()) + silence)
     }
 
     /// A deadline passed: which, and is it the end?
@@ -324,7 +330,7 @@ impl<S: Stream> Connection<'_, S> {
         if self.packets.stalled_at().is_some_and(|at| at <= now) {
             return Some(Over::Stalled);
         }
-        let is_silent = self.terms.silence.is_some_and(|silence| self.heard_at + silence <= now);
+        let is_silent = self.silent_at().is_some_and(|at| at <= now);
         is_silent.then_some(Over::Ours(Code::KEEP_ALIVE_TIMEOUT))
     }
 
@@ -358,6 +364,11 @@ impl<S: Stream> Connection<'_, S> {
         if self.replays.is_empty() || self.seat.session.waiting() > 0 {
             return false;
         }
+        // What is fetched is written, if the session stays.
+        self.brake = self.brake.or_else(|| self.hub.store.congestion());
+        if self.brake.is_some() {
+            return false;
+        }
         if let Some(replay) = self.replays.front_mut()
             && !self.hub.replay(&self.seat, replay)
         {
@@ -368,9 +379,10 @@ impl<S: Stream> Connection<'_, S> {
 
     fn send(&mut self, outgoing: Outgoing) {
         match outgoing {
-            Outgoing::Release { packet_id } => {
+            Outgoing::Release { packet_id, ticket } => {
                 let release = Ack { kind: kind::PUBREL, packet_id, code: Code::SUCCESS };
-                release.write(self.packets.output(), self.terms.version);
+                let version = self.terms.version;
+                self.answer(ticket, false, |output| release.write(output, version));
             }
             Outgoing::Publish { packet_id, dup, queued } => {
                 let metrics = &self.hub.metrics;

@@ -1,7 +1,8 @@
 //! Delivery: from one publication to all sessions that subscribed, and retained messages to new ones.
 //!
 //! The index is locked only while subscribers are looked up. Sessions take messages without waiting,
-//! and a large audience is served in slices, so that one publication keeps nobody else waiting.
+//! and a large audience is served in slices, so that one publication keeps nobody else waiting, and that all
+//! publications together are ahead of the file by its bound and no more than a slice of each thread's.
 
 use std::sync::{Arc, PoisonError};
 
@@ -27,6 +28,23 @@ pub(crate) struct Published {
 
 /// Deliveries after which a publication lets other tasks run.
 const DELIVERIES_AT_ONCE: usize = 512;
+/// Octets of deliveries after which it does so, and waits for the disk if it must: each may be written.
+const DELIVERED_BYTES_AT_ONCE: usize = 1024 * 1024;
+
+/// How many deliveries are made before others run.
+#[derive(Debug)]
+struct Slice {
+    of: usize,
+    left: usize,
+}
+
+impl Slice {
+    fn of(message: &Message) -> Self {
+        let fitting = DELIVERED_BYTES_AT_ONCE.checked_div(message.bytes()).unwrap_or(usize::MAX);
+        let of = fitting.clamp(1, DELIVERIES_AT_ONCE);
+        Self { of, left: of }
+    }
+}
 
 /// Retained messages that a new subscription is still to get.
 #[derive(Debug)]
@@ -71,6 +89,7 @@ impl Hub {
         message: Message,
         origin: Option<&Arc<Session>>,
     ) -> Published {
+        self.store.room().await;
         let message = Arc::new(message);
         let mut published = Published::default();
         if message.retain {
@@ -129,15 +148,25 @@ impl Hub {
             matches.own.sort_by_key(|subscriber| subscriber.session.id);
         }
         let overlapping = |one: &Subscriber, other: &Subscriber| Arc::ptr_eq(&one.session, &other.session);
-        for (count, subscribers) in matches.own.chunk_by(overlapping).enumerate() {
+        let mut slice = Slice::of(message);
+        for subscribers in matches.own.chunk_by(overlapping) {
+            self.give_way(&mut slice).await;
             self.push(message, subscribers, published);
-            if (count + 1) % DELIVERIES_AT_ONCE == 0 {
-                tokio::task::yield_now().await;
-            }
         }
         for shared in &matches.shared {
+            self.give_way(&mut slice).await;
             self.push_to_one(message, &shared.members, published);
         }
+    }
+
+    /// Before a delivery: lets others run, and the disk come after, when the slice is done.
+    async fn give_way(&self, slice: &mut Slice) {
+        if slice.left == 0 {
+            tokio::task::yield_now().await;
+            self.store.room().await;
+            slice.left = slice.of;
+        }
+        slice.left = slice.left.saturating_sub(1);
     }
 
     /// Pushes into the first of these sessions that takes it: those with a connection come before others.
@@ -187,5 +216,99 @@ impl Hub {
         }
         replay.after = page.next;
         replay.after.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_policy::identity::AccountId;
+    use muster_policy::time::UnixTime;
+
+    use super::*;
+    use crate::author::Author;
+    use crate::clock::Clock;
+    use crate::config::{BrokerConfig, OnCutSession, Settings};
+    use crate::embedded::hub::{Arrival, Departure};
+    use crate::embedded::session::SessionKey;
+    use crate::gate::Owner;
+    use crate::metrics::Metrics;
+    use crate::rules::Rules;
+    use crate::store::faulty::{Disk, Health};
+    use crate::store::{PENDING_HIGH_BYTES, Store};
+    use crate::topic::Subscribed;
+    use crate::wire::subscribe::Options;
+
+    const READERS: usize = 100;
+    const WRITERS: usize = 3;
+    const PAYLOAD_BYTES: usize = 250_000;
+
+    /// A session that subscribed and is away.
+    async fn reader(hub: &Hub, number: usize) -> Arc<Session> {
+        let arrival = Arrival {
+            account: AccountId::from_bytes([1; 16]),
+            key: SessionKey { owner: Owner::Anonymous, client_id: number.to_string().into() },
+            starts_clean: true,
+            expiry_s: 100,
+            receive_maximum: 10,
+            will: None,
+            rules: Arc::new(Rules::default()),
+        };
+        let (attached, _) = hub.attach(&arrival).expect("room");
+        let filter = Subscribed::parse("t").expect("a filter");
+        hub.subscribe(&attached, filter, Options::from_octet(1).expect("QoS 1"), None).expect("room");
+        let departure = Departure { fires_will: false, session: OnCutSession::Keep, expiry_s: None };
+        hub.detach(&attached, departure).await;
+        attached.session
+    }
+
+    fn message() -> Message {
+        Message {
+            topic: "t".into(),
+            payload: vec![0; PAYLOAD_BYTES].into(),
+            qos: Qos::One,
+            retain: false,
+            forward: Box::default(),
+            expires_at: None,
+            author: Author::Unknown,
+        }
+    }
+
+    #[tokio::test]
+    async fn no_publication_runs_ahead_of_the_disk() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, metrics) = (folder.path().join("broker.redb"), Arc::new(Metrics::default()));
+        let disk = Disk::default();
+        let (store, _) = Store::open_with(disk.opener(&path), &metrics).expect("opens");
+        let settings = Settings::check(&BrokerConfig::default()).expect("settings");
+        let clock = Clock::new(UnixTime::from_secs(1_800_000_000));
+        let hub = Arc::new(Hub::new(Arc::new(settings), clock, Arc::clone(&metrics), store));
+        let mut readers = Vec::new();
+        for number in 0..READERS {
+            readers.push(reader(&hub, number).await);
+        }
+        disk.now(Health::Stalls);
+        let space = hub.space(AccountId::from_bytes([1; 16]));
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|_| {
+                let (hub, space) = (Arc::clone(&hub), Arc::clone(&space));
+                tokio::spawn(async move { hub.publish(&space, message(), None).await })
+            })
+            .collect();
+        // Until all of them wait for the disk, or are done.
+        let (mut before, mut still) = (0, 0);
+        while still < 20 {
+            tokio::time::sleep(tokio::time::Duration::from_millis(10)).await;
+            let pending = hub.store.pending_bytes();
+            still = if pending == before { still + 1 } else { 0 };
+            before = pending;
+        }
+        disk.now(Health::Works);
+        assert!(before <= PENDING_HIGH_BYTES + DELIVERED_BYTES_AT_ONCE + PAYLOAD_BYTES, "{before}");
+        for writer in writers {
+            let published = writer.await.expect("no panic");
+            hub.store.durable(published.ticket.expect("written")).await;
+        }
+        assert!(readers.iter().all(|session| session.waiting() == WRITERS), "all have all of them");
+        hub.close().await;
     }
 }

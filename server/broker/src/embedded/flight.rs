@@ -1,9 +1,13 @@
 //! Messages under way between a session and its client, either way, until the last acknowledgement.
 //!
 //! MQTT 5 §4.3: what each acknowledgement may answer, and what becomes of the message.
+//!
+//! A packet id of quality 2 that one side has let go and the other still holds makes the next message with it a
+//! duplicate, which is dropped. So what answers PUBLISH, PUBREC and PUBREL waits until the file says the same,
+//! and one that comes again waits too: the answer that was lost may not have been on its way yet.
 
 use super::session::{Queued, Session, State};
-use crate::store::Store;
+use crate::store::{Store, Ticket};
 use crate::wire::{Broken, Code, Qos};
 
 #[derive(Debug)]
@@ -16,8 +20,8 @@ pub(super) struct InFlight {
 pub(super) enum Stage {
     /// Sent; PUBACK or PUBREC is awaited.
     Sent(Queued),
-    /// PUBREC came; PUBCOMP is awaited.
-    Released,
+    /// PUBREC came; PUBCOMP is awaited. The ticket is what must be durable before the PUBREL.
+    Released(Option<Ticket>),
 }
 
 const STAGE_SENT: u8 = 0;
@@ -47,28 +51,35 @@ impl Session {
         Ok(())
     }
 
-    /// PUBREC came. Returns the code for the PUBREL.
+    /// PUBREC came. Returns the code for the PUBREL, and what must be durable before that.
     ///
     /// # Errors
     /// When the message in flight is not one that PUBREC answers.
-    pub(crate) fn receive(&self, packet_id: u16, code: Code, store: &Store) -> Result<Code, Broken> {
+    pub(crate) fn receive(
+        &self,
+        packet_id: u16,
+        code: Code,
+        store: &Store,
+    ) -> Result<(Code, Option<Ticket>), Broken> {
         self.check_flight(
             packet_id,
             |stage| !matches!(stage, Stage::Sent(queued) if queued.qos == Qos::One),
         )?;
         if code.is_failure() {
             self.complete(packet_id, store);
-            return Ok(code);
+            return Ok((code, None));
         }
         let mut state = self.state();
         let is_persistent = state.expiry_s > 0 && store.keeps();
-        let Some(flight) = state.in_flight.get_mut(&packet_id) else { return Ok(Code::PACKET_ID_NOT_FOUND) };
-        flight.stage = Stage::Released;
-        if is_persistent {
+        let Some(flight) = state.in_flight.get_mut(&packet_id) else {
+            return Ok((Code::PACKET_ID_NOT_FOUND, None));
+        };
+        let ticket = is_persistent.then(|| {
             store.put_flight(self.id, flight.place, packet_id, STAGE_RELEASED);
-            store.remove_message(self.id, flight.place);
-        }
-        Ok(Code::SUCCESS)
+            store.remove_message(self.id, flight.place)
+        });
+        flight.stage = Stage::Released(ticket);
+        Ok((Code::SUCCESS, ticket))
     }
 
     /// PUBCOMP came.
@@ -76,7 +87,7 @@ impl Session {
     /// # Errors
     /// When the message in flight was not released.
     pub(crate) fn conclude(&self, packet_id: u16, store: &Store) -> Result<(), Broken> {
-        self.check_flight(packet_id, |stage| matches!(stage, Stage::Released))?;
+        self.check_flight(packet_id, |stage| matches!(stage, Stage::Released(_)))?;
         self.complete(packet_id, store);
         Ok(())
     }
@@ -90,24 +101,20 @@ impl Session {
         }
     }
 
-    /// A QoS 2 publication came from the client. Returns whether it is a new one.
-    pub(crate) fn begin_receiving(&self, packet_id: u16, store: &Store) -> bool {
+    /// A QoS 2 publication came from the client. Returns whether it is a new one, and what must be durable before
+    /// its PUBREC.
+    pub(crate) fn begin_receiving(&self, packet_id: u16, store: &Store) -> (bool, Option<Ticket>) {
         let mut state = self.state();
         let is_new = state.received.insert(packet_id);
-        if is_new && state.expiry_s > 0 {
-            store.put_received(self.id, packet_id);
-        }
-        is_new
+        (is_new, (state.expiry_s > 0).then(|| store.put_received(self.id, packet_id)))
     }
 
-    /// PUBREL came, or the publication was refused. Returns whether it was known.
-    pub(crate) fn end_receiving(&self, packet_id: u16, store: &Store) -> bool {
+    /// PUBREL came, or the publication was refused. Returns whether it was known, and what must be durable before
+    /// the answer.
+    pub(crate) fn end_receiving(&self, packet_id: u16, store: &Store) -> (bool, Option<Ticket>) {
         let mut state = self.state();
         let was_known = state.received.remove(&packet_id);
-        if was_known && state.expiry_s > 0 {
-            store.remove_received(self.id, packet_id);
-        }
-        was_known
+        (was_known, (state.expiry_s > 0).then(|| store.remove_received(self.id, packet_id)))
     }
 
     /// How many QoS 2 publications of the client are not released, but for this one.

@@ -15,12 +15,13 @@ use tokio::sync::Notify;
 use tokio::time::Duration;
 use tokio_util::task::TaskTracker;
 
+use super::budget::Budget;
 use super::delivery::Replay;
 use super::index::{Index, Subscriber};
 use super::message::{Message, Testament};
 use super::restore::SessionRecord;
 use super::retained::Retained;
-use super::session::{Link, Session, SessionKey, Subscription, Surroundings};
+use super::session::{Link, Session, SessionKey, Surroundings};
 use super::timers::{Due, Event, Timers};
 use crate::clock::{Clock, Millis};
 use crate::config::{OnCutSession, Quotas, Settings};
@@ -43,7 +44,7 @@ pub(crate) struct Hub {
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) store: Store,
-    /// Who knows what has become of the senders of retained messages, once they are known.
+    /// Who knows what has become of the senders of retained messages and wills, once they are known.
     pub(crate) senders: OnceLock<Arc<dyn Senders>>,
     pub(super) timers: Timers,
     spaces: RwLock<HashMap<AccountId, Arc<Space>>>,
@@ -187,6 +188,7 @@ impl Hub {
             return Err(Code::SERVER_UNAVAILABLE);
         }
         let found = sessions.get(&arrival.key).cloned();
+        let budget = budget_of(&sessions, &arrival.key.owner);
         let now = self.clock.now();
         let mut predecessor = None;
         if let Some(session) = found {
@@ -212,7 +214,7 @@ impl Hub {
             return Err(Code::QUOTA_EXCEEDED);
         }
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let session = Arc::new(Session::new(arrival.key.clone(), id));
+        let session = Arc::new(Session::new(arrival.key.clone(), id, budget));
         {
             let mut state = session.state();
             state.expiry_s = arrival.expiry_s;
@@ -233,9 +235,7 @@ impl Hub {
         if *owner == Owner::Anonymous {
             return true;
         }
-        let first = SessionKey { owner: owner.clone(), client_id: Box::default() };
-        let theirs = sessions.range(first..).take_while(|(key, _)| key.owner == *owner);
-        theirs.take(most_of_one).count() < most_of_one
+        sessions_of(sessions, owner).take(most_of_one).count() < most_of_one
     }
 
     fn resume(&self, session: &Arc<Session>, arrival: &Arrival, link: Link, leavings: &mut Leavings) {
@@ -322,6 +322,13 @@ impl Hub {
     }
 
     async fn fire(&self, space: &Arc<Space>, will: Testament) {
+        if !self.may_fire(space, &will) {
+            tracing::info!(
+                topic = &*will.will.topic,
+                "a will is dropped: its sender may not publish there any more"
+            );
+            return;
+        }
         self.metrics.wills.up();
         self.publish(space, Message::of_will(will, self.clock.now()), None).await;
     }
@@ -385,7 +392,7 @@ impl Hub {
     /// Adds a subscription.
     ///
     /// # Errors
-    /// The code for the SUBACK when the session has too many, or is another's by now.
+    /// The code for the SUBACK when the session or its device has too many, or the session is another's by now.
     pub(crate) fn subscribe(
         &self,
         attached: &Attached,
@@ -393,16 +400,8 @@ impl Hub {
         options: Options,
         id: Option<u32>,
     ) -> Result<Replay, Code> {
-        let is_new = {
-            let mut state = attached.session.state();
-            state.check_link(attached.link)?;
-            let is_new = !state.subscriptions.contains_key(&filter);
-            if is_new && state.subscriptions.len() >= self.settings.quotas.filters {
-                return Err(Code::QUOTA_EXCEEDED);
-            }
-            state.subscriptions.insert(filter.clone(), Subscription { options, id });
-            is_new
-        };
+        let quotas = &self.settings.quotas;
+        let is_new = attached.session.subscribe(attached.link, &filter, options, id, quotas)?;
         if is_new {
             self.metrics.subscriptions.up();
         }
@@ -529,6 +528,21 @@ impl Leavings {
 
 fn due(space: &Arc<Space>, session: &Arc<Session>, event: Event) -> Due {
     Due { space: Arc::clone(space), session: Arc::clone(session), event }
+}
+
+fn sessions_of<'a>(
+    sessions: &'a BTreeMap<SessionKey, Arc<Session>>,
+    owner: &'a Owner,
+) -> impl Iterator<Item = &'a Arc<Session>> {
+    let first = SessionKey { owner: owner.clone(), client_id: Box::default() };
+    sessions.range(first..).take_while(|(key, _)| key.owner == *owner).map(|(_, session)| session)
+}
+
+/// What the sessions of an owner hold together; those without a certificate hold it each for itself.
+pub(super) fn budget_of(sessions: &BTreeMap<SessionKey, Arc<Session>>, owner: &Owner) -> Budget {
+    let of_device = || sessions_of(sessions, owner).next();
+    let known = if *owner == Owner::Anonymous { None } else { of_device() };
+    known.map_or_else(Budget::default, |session| session.budget.clone())
 }
 
 impl Space {

@@ -3,12 +3,14 @@
 //! * [`hub`]: what all clients of an account share, and the only file where locks meet. [`delivery`]:
 //!   from a publication to sessions.
 //! * [`session`]: one client's state and queue; [`flight`]: what is under way to it and from it;
-//!   [`succession`]: from one session to the next. [`index`], [`retained`], [`timers`]: plain tables.
+//!   [`succession`]: from one session to the next; [`budget`]: what those of one device hold together. [`index`],
+//!   [`retained`], [`timers`]: plain tables.
 //!   [`withheld`]: retained messages whose senders lost their right.
 //! * [`connection`]: one client's connection: packets in, messages out; [`requests`]: what it asks for,
 //!   and the answers; [`seat`]: its place in a session.
 //! * [`restore`]: what the file gives back at the start.
 
+mod budget;
 mod connection;
 mod delivery;
 mod flight;

@@ -29,6 +29,7 @@ impl<S: Stream> Connection<'_, S> {
             Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe)?,
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe)?,
         }
+        self.brake = self.hub.store.congestion();
         Ok(())
     }
 
@@ -43,26 +44,27 @@ impl<S: Stream> Connection<'_, S> {
     fn handle_ack(&mut self, ack: Ack) -> Result<(), Over> {
         let session = &self.seat.session;
         let store = &self.hub.store;
-        let (kind, code) = match ack.kind {
+        let (kind, code, ticket) = match ack.kind {
             kind::PUBACK => return session.acknowledge(ack.packet_id, store).map_err(Over::unanswered),
             kind::PUBREC => {
-                let code = session.receive(ack.packet_id, ack.code, store).map_err(Over::unanswered)?;
+                let received = session.receive(ack.packet_id, ack.code, store);
+                let (code, ticket) = received.map_err(Over::unanswered)?;
                 if ack.code.is_failure() {
                     return Ok(());
                 }
-                (kind::PUBREL, code)
+                (kind::PUBREL, code, ticket)
             }
             kind::PUBREL => {
-                let was_known = session.end_receiving(ack.packet_id, store);
+                let (was_known, ticket) = session.end_receiving(ack.packet_id, store);
                 // A PUBCOMP may have been lost with the connection before: that is no error (MQTT 5 §3.7.2.1).
                 let is_fine = was_known || self.seat.session_present;
-                (kind::PUBCOMP, if is_fine { Code::SUCCESS } else { Code::PACKET_ID_NOT_FOUND })
+                (kind::PUBCOMP, if is_fine { Code::SUCCESS } else { Code::PACKET_ID_NOT_FOUND }, ticket)
             }
             _ => return session.conclude(ack.packet_id, store).map_err(Over::unanswered),
         };
         let answer = Ack { kind, packet_id: ack.packet_id, code };
         let version = self.terms.version;
-        self.answer(None, false, |output| answer.write(output, version));
+        self.answer(ticket, false, |output| answer.write(output, version));
         Ok(())
     }
 
@@ -80,16 +82,20 @@ impl<S: Stream> Connection<'_, S> {
             return Ok(());
         }
         let session = Arc::clone(&self.seat.session);
-        let is_again = qos == Qos::Two && !session.begin_receiving(packet_id, &self.hub.store);
-        self.check_repeats(packet_id, is_again)?;
-        if is_again {
-            self.acknowledge(qos, packet_id, Code::SUCCESS, None);
+        let (is_new, received) = match qos {
+            Qos::Two => session.begin_receiving(packet_id, &self.hub.store),
+            Qos::Zero | Qos::One => (true, None),
+        };
+        self.check_repeats(packet_id, !is_new)?;
+        if !is_new {
+            self.acknowledge(qos, packet_id, Code::SUCCESS, received);
             return Ok(());
         }
         self.hub.metrics.published.up();
         let message = Message::new(publish, &self.gate.author, self.hub.clock.now());
         let published = self.hub.publish(&self.seat.space, message, Some(&session)).await;
         let Published { was_matched, was_refused, ticket } = published;
+        let mut ticket = ticket.max(received);
         let code = match (self.terms.version, was_refused, was_matched) {
             (Version::V5, true, _) => Code::QUOTA_EXCEEDED,
             // A PUBREC may say so too, but few brokers do, and some clients take it for a failure.
@@ -97,10 +103,9 @@ impl<S: Stream> Connection<'_, S> {
             _ => Code::SUCCESS,
         };
         if qos == Qos::Two && code.is_failure() {
-            session.end_receiving(packet_id, &self.hub.store);
+            ticket = ticket.max(session.end_receiving(packet_id, &self.hub.store).1);
         }
         self.acknowledge(qos, packet_id, code, ticket);
-        self.brake = self.hub.store.congestion();
         Ok(())
     }
 
@@ -188,7 +193,12 @@ impl<S: Stream> Connection<'_, S> {
     }
 
     /// Writes an answer, now or when what it promises is on disk.
-    fn answer(&mut self, ticket: Option<Ticket>, is_publication: bool, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn answer(
+        &mut self,
+        ticket: Option<Ticket>,
+        is_publication: bool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let ticket = ticket.unwrap_or_default();
         if self.held.is_empty() && self.hub.store.is_durable(ticket) {
             write(self.packets.output());

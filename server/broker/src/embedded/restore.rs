@@ -9,13 +9,15 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Duration, Instant};
 use tracing::warn;
 
+use super::budget::filter_bytes;
 use super::flight::STAGE_RELEASED;
-use super::hub::Hub;
+use super::hub::{Hub, budget_of};
 use super::message::Message;
 use super::retained::Kept;
 use super::session::{Session, SessionKey, State, Subscription};
 use super::timers::{Due, Event};
 use crate::clock::Millis;
+use crate::config::Quotas;
 use crate::gate::Owner;
 use crate::store::Loaded;
 use crate::topic::Subscribed;
@@ -101,7 +103,8 @@ impl Hub {
     fn restore_session(&self, id: u64, record: SessionRecord) -> Arc<Session> {
         let space = self.space(AccountId::from_bytes(record.account));
         let key = SessionKey { owner: record.owner, client_id: record.client_id };
-        let session = Arc::new(Session::new(key.clone(), id));
+        let budget = budget_of(&space.sessions(), &key.owner);
+        let session = Arc::new(Session::new(key.clone(), id, budget));
         // A session that was connected when the process ended lost its connection now.
         let ends_at = record.expires_at.unwrap_or_else(|| self.clock.now().plus_seconds(record.expiry_s));
         {
@@ -117,7 +120,8 @@ impl Hub {
                     warn!(id, filter, "a subscription in the broker's file can't be read");
                     continue;
                 };
-                state.subscriptions.insert(filter, Subscription { options, id: subscription_id });
+                let charge = session.budget.filters.restore(filter_bytes(&filter));
+                state.subscriptions.insert(filter, Subscription { options, id: subscription_id, charge });
                 self.metrics.subscriptions.up();
             }
         }
@@ -153,7 +157,13 @@ impl Hub {
         }
         let space = self.space(account);
         let mut retained = space.retained.write().unwrap_or_else(PoisonError::into_inner);
-        if let Kept::Stored { .. } = retained.put(Arc::new(message), &self.settings.quotas) {
+        // What a device retained before it was held to less stays.
+        let quotas = Quotas {
+            retained_per_device: usize::MAX,
+            retained_bytes_per_device: usize::MAX,
+            ..self.settings.quotas
+        };
+        if let Kept::Stored { .. } = retained.put(Arc::new(message), &quotas) {
             self.metrics.retained.up();
         }
     }

@@ -2,10 +2,14 @@
 //!
 //! A subscription reads them in pages: it names the topic it last had, and gets the next few that
 //! match. So one `#` over many retained messages takes neither a long lock nor a long queue.
+//!
+//! What a device retains is counted for it, so that one can't take the room of all others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
+
+use muster_policy::name::DeviceId;
 
 use super::message::Message;
 use crate::clock::Millis;
@@ -17,6 +21,25 @@ use crate::topic::TopicFilter;
 pub(crate) struct Retained {
     messages: BTreeMap<Box<str>, Arc<Message>>,
     bytes: usize,
+    /// What each device has of it; one that has nothing is not there.
+    of_devices: HashMap<DeviceId, Usage>,
+}
+
+/// What a device has retained.
+#[derive(Clone, Copy, Debug, Default)]
+struct Usage {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Usage {
+    const fn with(self, bytes: usize) -> Self {
+        Self { messages: self.messages.saturating_add(1), bytes: self.bytes.saturating_add(bytes) }
+    }
+
+    const fn without(self, bytes: usize) -> Self {
+        Self { messages: self.messages.saturating_sub(1), bytes: self.bytes.saturating_sub(bytes) }
+    }
 }
 
 /// What became of a retained message.
@@ -51,11 +74,20 @@ pub(crate) struct Page {
 impl Retained {
     /// Stores a message in place of that with its topic.
     pub(crate) fn put(&mut self, message: Arc<Message>, quotas: &Quotas) -> Kept {
-        let before = self.messages.get(&message.topic).map(|old| old.bytes());
-        let bytes = self.bytes.saturating_sub(before.unwrap_or_default()).saturating_add(message.bytes());
+        let before = self.messages.get(&message.topic);
         let is_new = before.is_none();
-        if (is_new && self.messages.len() >= quotas.retained) || bytes > quotas.retained_bytes {
+        let bytes = self.bytes.saturating_sub(before.map_or(0, |old| old.bytes()));
+        let bytes = bytes.saturating_add(message.bytes());
+        if (is_new && self.messages.len() >= quotas.retained)
+            || bytes > quotas.retained_bytes
+            || !self.has_room_of_its_own(&message, before, quotas)
+        {
             return Kept::Full;
+        }
+        self.remove(&message.topic);
+        if let Some(device) = message.author.device() {
+            let usage = self.of_devices.entry(device.clone()).or_default();
+            *usage = usage.with(message.bytes());
         }
         self.bytes = bytes;
         self.messages.insert(message.topic.clone(), message);
@@ -64,9 +96,17 @@ impl Retained {
 
     /// Takes a topic's message away. Returns whether there was one.
     pub(crate) fn remove(&mut self, topic: &str) -> bool {
-        let removed = self.messages.remove(topic);
-        self.bytes = self.bytes.saturating_sub(removed.as_ref().map_or(0, |message| message.bytes()));
-        removed.is_some()
+        let Some(removed) = self.messages.remove(topic) else { return false };
+        self.bytes = self.bytes.saturating_sub(removed.bytes());
+        if let Some(device) = removed.author.device()
+            && let Some(usage) = self.of_devices.get_mut(device)
+        {
+            *usage = usage.without(removed.bytes());
+            if usage.messages == 0 {
+                self.of_devices.remove(device);
+            }
+        }
+        true
     }
 
     /// Takes a topic's message away if it has expired: another may have come since it was seen to.
@@ -124,6 +164,17 @@ impl Retained {
             seen = Some(topic.clone());
         }
         page
+    }
+
+    /// Whether the device that sent a message may have it among its own, in place of what its topic had before.
+    fn has_room_of_its_own(&self, message: &Message, before: Option<&Arc<Message>>, quotas: &Quotas) -> bool {
+        let Some(device) = message.author.device() else { return true };
+        let mut usage = self.of_devices.get(device).copied().unwrap_or_default();
+        if let Some(before) = before.filter(|before| before.author.device() == Some(device)) {
+            usage = usage.without(before.bytes());
+        }
+        let usage = usage.with(message.bytes());
+        usage.messages <= quotas.retained_per_device && usage.bytes <= quotas.retained_bytes_per_device
     }
 
     /// Topics whose messages have expired.

@@ -8,6 +8,7 @@ use core::ops::Deref;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
+use tokio::time::Duration;
 use tracing::error;
 
 use super::hub::{Attached, Departure, Hub};
@@ -71,6 +72,9 @@ impl Drop for Seat<'_> {
     }
 }
 
+/// How long the ends of connections have for what they left to do: wills wait for the disk.
+const LEAVING_TIMEOUT: Duration = Duration::from_secs(10);
+
 impl Hub {
     /// Does something that has to be done even if whoever waits here is dropped.
     pub(super) async fn see_through(&self, work: impl Future<Output = ()> + Send + 'static) {
@@ -86,10 +90,13 @@ impl Hub {
         }
     }
 
-    /// Writes the last of it, with what the ends of connections left to do. That waits for no peer.
+    /// Writes the last of it, with what the ends of connections left to do. That waits for no peer, and not long for
+    /// a disk that takes nothing.
     pub(crate) async fn close(self: &Arc<Self>) {
         self.leaving.close();
-        self.leaving.wait().await;
+        if tokio::time::timeout(LEAVING_TIMEOUT, self.leaving.wait()).await.is_err() {
+            error!("wills are not published: the broker's file can't be written");
+        }
         let hub = Arc::clone(self);
         if tokio::task::spawn_blocking(move || hub.store.close()).await.is_err() {
             error!("the last commit to the broker's file panicked");
@@ -99,8 +106,6 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use muster_policy::time::UnixTime;
     use tokio::sync::oneshot;
 

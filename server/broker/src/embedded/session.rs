@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
 
+use super::budget::{Budget, Charge, filter_bytes};
 use super::delivery::offer;
 use super::flight::{InFlight, Stage};
 use super::message::{Message, Testament, qos};
@@ -24,7 +25,7 @@ use crate::gate::Owner;
 use crate::metrics::Metrics;
 use crate::rules::Rules;
 use crate::store::{Store, Ticket};
-use crate::topic::Subscribed;
+use crate::topic::{Subscribed, TopicName};
 use crate::wire::subscribe::Options;
 use crate::wire::{Code, Qos};
 
@@ -41,6 +42,8 @@ pub(crate) struct Session {
     pub(crate) key: SessionKey,
     /// What the file knows it by.
     pub(crate) id: u64,
+    /// What it holds together with all sessions of its device.
+    pub(super) budget: Budget,
     ended: AtomicBool,
     state: Mutex<State>,
 }
@@ -75,10 +78,11 @@ pub(crate) struct State {
 }
 
 /// A subscription as the session holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) options: Options,
     pub(crate) id: Option<u32>,
+    pub(super) charge: Charge,
 }
 
 /// The connection of a session.
@@ -108,6 +112,8 @@ pub(crate) struct Queued {
     pub(crate) retain: bool,
     pub(crate) subscription_ids: Box<[u32]>,
     pub(super) place: u64,
+    /// Shared with its clones: all of them are one message.
+    pub(super) _charge: Arc<Charge>,
 }
 
 impl Queued {
@@ -135,7 +141,7 @@ pub(super) struct QueuedRecord<M> {
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     Publish { packet_id: u16, dup: bool, queued: Queued },
-    Release { packet_id: u16 },
+    Release { packet_id: u16, ticket: Option<Ticket> },
 }
 
 impl Outgoing {
@@ -155,6 +161,22 @@ pub(crate) struct Delivery<'a> {
     pub(crate) qos: Qos,
     pub(crate) retain: bool,
     pub(crate) subscription_ids: &'a [u32],
+}
+
+/// What a message in a queue costs beside its octets.
+const QUEUED_BYTES: usize = 128;
+
+impl Delivery<'_> {
+    /// What its device is charged for.
+    fn bytes(&self) -> usize {
+        charged_bytes(self.message, self.subscription_ids)
+    }
+}
+
+/// What a device is charged for a message that waits for it.
+pub(super) fn charged_bytes(message: &Message, subscription_ids: &[u32]) -> usize {
+    let ids = size_of_val(subscription_ids);
+    message.bytes().saturating_add(ids).saturating_add(QUEUED_BYTES)
 }
 
 /// What became of a delivery.
@@ -178,13 +200,14 @@ pub(crate) struct Surroundings<'a> {
 }
 
 impl Session {
-    pub(crate) fn new(key: SessionKey, id: u64) -> Self {
-        Self { key, id, ended: AtomicBool::new(false), state: Mutex::default() }
+    pub(crate) fn new(key: SessionKey, id: u64, budget: Budget) -> Self {
+        Self { key, id, budget, ended: AtomicBool::new(false), state: Mutex::default() }
     }
 
     #[cfg(test)]
     pub(crate) fn for_test(id: u64) -> Self {
-        Self::new(SessionKey { owner: Owner::Anonymous, client_id: "test".into() }, id)
+        let key = SessionKey { owner: Owner::Anonymous, client_id: "test".into() };
+        Self::new(key, id, Budget::default())
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -207,6 +230,34 @@ impl Session {
         (filters, state.delayed_will.take())
     }
 
+    /// Adds a subscription, or changes the one of this filter. Returns whether it is a new one.
+    ///
+    /// # Errors
+    /// The code for the SUBACK when the session or its device has too many, or the session is another's by now.
+    pub(super) fn subscribe(
+        &self,
+        link: u64,
+        filter: &Subscribed,
+        options: Options,
+        id: Option<u32>,
+        quotas: &Quotas,
+    ) -> Result<bool, Code> {
+        let mut state = self.state();
+        state.check_link(link)?;
+        if let Some(subscription) = state.subscriptions.get_mut(filter) {
+            subscription.options = options;
+            subscription.id = id;
+            return Ok(false);
+        }
+        if state.subscriptions.len() >= quotas.filters {
+            return Err(Code::QUOTA_EXCEEDED);
+        }
+        let charge = self.budget.filters.charge(filter_bytes(filter), quotas.filter_bytes_per_device);
+        let charge = charge.ok_or(Code::QUOTA_EXCEEDED)?;
+        state.subscriptions.insert(filter.clone(), Subscription { options, id, charge });
+        Ok(true)
+    }
+
     /// Adds a message. Never waits.
     pub(crate) fn push(&self, delivery: &Delivery<'_>, around: Surroundings<'_>) -> Pushed {
         let mut state = self.state();
@@ -221,23 +272,13 @@ impl Session {
             return Pushed::Dropped;
         }
         if delivery.qos == Qos::Zero {
-            return state.push_fleeting(delivery, around);
+            return state.push_fleeting(&self.budget, delivery, around);
         }
-        while state.is_full(delivery.message, around.quotas) {
-            around.metrics.dropped_full.up();
-            match (around.quotas.when_full, state.waiting.pop_front()) {
-                (WhenFull::DropOldest, Some(oldest)) => {
-                    state.waiting_bytes = state.waiting_bytes.saturating_sub(oldest.message.bytes());
-                    self.forget(state, oldest.place, around.store);
-                }
-                (WhenFull::Refuse, Some(oldest)) => {
-                    state.waiting.push_front(oldest);
-                    return Pushed::Full;
-                }
-                (_, None) => return Pushed::Full,
-            }
-        }
-        let queued = state.queue(delivery);
+        let charge = match self.make_room(state, delivery, around) {
+            Ok(charge) => charge,
+            Err(pushed) => return pushed,
+        };
+        let queued = state.queue(delivery, charge);
         let mut ticket = None;
         if state.expiry_s > 0 && around.store.keeps() {
             let written = around.store.put_message(self.id, queued.place, &queued.record());
@@ -247,6 +288,41 @@ impl Session {
         state.waiting.push_back(queued);
         state.ring();
         Pushed::Queued(ticket)
+    }
+
+    /// Makes room for a message, at the cost of others where the settings say so.
+    ///
+    /// # Errors
+    /// What becomes of the message when there is none.
+    fn make_room(
+        &self,
+        state: &mut State,
+        delivery: &Delivery<'_>,
+        around: Surroundings<'_>,
+    ) -> Result<Charge, Pushed> {
+        let (quotas, bytes) = (around.quotas, delivery.message.bytes());
+        loop {
+            let charge = || self.budget.queued.charge(delivery.bytes(), quotas.queued_bytes_per_device);
+            if !state.is_full(bytes, quotas)
+                && let Some(charge) = charge()
+            {
+                return Ok(charge);
+            }
+            around.metrics.dropped_full.up();
+            match (quotas.when_full, state.waiting.pop_front()) {
+                (WhenFull::DropOldest, Some(oldest)) => {
+                    state.waiting_bytes = state.waiting_bytes.saturating_sub(oldest.message.bytes());
+                    self.forget(state, oldest.place, around.store);
+                }
+                (WhenFull::Refuse, Some(oldest)) => {
+                    state.waiting.push_front(oldest);
+                    return Err(Pushed::Full);
+                }
+                // What the device's other sessions hold is no concern of the publisher's.
+                (WhenFull::DropOldest, None) if bytes <= quotas.queued_bytes => return Err(Pushed::Dropped),
+                (_, None) => return Err(Pushed::Full),
+            }
+        }
     }
 
     /// Asks the connection, if there is one, to handle all that its client has sent. The answer is an error: the
@@ -303,7 +379,7 @@ impl Session {
             let Some(flight) = state.in_flight.get(&packet_id) else { continue };
             let outgoing = match &flight.stage {
                 Stage::Sent(queued) => Outgoing::Publish { packet_id, dup: true, queued: queued.clone() },
-                Stage::Released => Outgoing::Release { packet_id },
+                Stage::Released(ticket) => Outgoing::Release { packet_id, ticket: *ticket },
             };
             state.occupy();
             return Some(outgoing);
@@ -388,17 +464,25 @@ impl State {
         }
     }
 
-    fn push_fleeting(&mut self, delivery: &Delivery<'_>, around: Surroundings<'_>) -> Pushed {
+    fn push_fleeting(
+        &mut self,
+        budget: &Budget,
+        delivery: &Delivery<'_>,
+        around: Surroundings<'_>,
+    ) -> Pushed {
         if self.link.is_none() && self.heir.is_none() {
             return Pushed::Dropped;
         }
+        let quotas = around.quotas;
         let bytes = self.fleeting_bytes.saturating_add(delivery.message.bytes());
-        if self.fleeting.len() >= around.quotas.queued_qos0 || bytes > around.quotas.queued_bytes {
+        let is_full = self.fleeting.len() >= quotas.queued_qos0 || bytes > quotas.queued_bytes;
+        let charge = || budget.queued.charge(delivery.bytes(), quotas.queued_bytes_per_device);
+        let Some(charge) = (!is_full).then(charge).flatten() else {
             around.metrics.dropped_qos0.up();
             return Pushed::Dropped;
-        }
+        };
         self.fleeting_bytes = bytes;
-        let queued = self.queue(delivery);
+        let queued = self.queue(delivery, charge);
         self.fleeting.push_back(queued);
         self.ring();
         Pushed::Queued(None)
@@ -410,10 +494,12 @@ impl State {
     }
 
     /// Drops what waits and may not be read under these rules. Returns the places of it.
+    ///
+    /// A session that was away kept its subscriptions, whatever its client lost meanwhile.
     pub(crate) fn narrow(&mut self, rules: &Rules) -> Vec<u64> {
         let mut lost = Vec::new();
         self.waiting.retain(|queued| {
-            let stays = rules.may_receive(&queued.message.topic);
+            let stays = TopicName::parse(&queued.message.topic).is_ok_and(|topic| rules.may_read(topic));
             if !stays {
                 lost.push(queued.place);
             }
@@ -423,7 +509,7 @@ impl State {
         lost
     }
 
-    fn queue(&mut self, delivery: &Delivery<'_>) -> Queued {
+    fn queue(&mut self, delivery: &Delivery<'_>, charge: Charge) -> Queued {
         let place = self.next_place;
         self.next_place = place.saturating_add(1);
         Queued {
@@ -432,12 +518,12 @@ impl State {
             retain: delivery.retain,
             subscription_ids: delivery.subscription_ids.into(),
             place,
+            _charge: Arc::new(charge),
         }
     }
 
-    fn is_full(&self, message: &Message, quotas: &Quotas) -> bool {
-        self.waiting.len() >= quotas.queued
-            || self.waiting_bytes.saturating_add(message.bytes()) > quotas.queued_bytes
+    fn is_full(&self, bytes: usize, quotas: &Quotas) -> bool {
+        self.waiting.len() >= quotas.queued || self.waiting_bytes.saturating_add(bytes) > quotas.queued_bytes
     }
 
     pub(super) fn ring(&self) {

@@ -56,6 +56,8 @@ impl Session {
         state.last_words = (!last_words.is_empty()).then_some((link.id, last_words));
         state.waiting.clear();
         state.waiting_bytes = 0;
+        // The next session is to have the same, and this one is still there meanwhile.
+        state.subscriptions.values_mut().for_each(|subscription| subscription.charge.give_back());
         if !state.subscriptions.is_empty() {
             state.heir = Some(Heir::Awaited);
         }

@@ -1,10 +1,11 @@
-//! Retained messages whose senders have lost their right.
+//! Retained messages and wills whose senders have lost their right.
 
 use std::sync::{Arc, PoisonError};
 
 use super::hub::{Hub, Space};
-use super::message::Message;
-use crate::author::Verdict;
+use super::message::{Message, Testament};
+use crate::author::{Author, Verdict};
+use crate::config::{OnCutWill, RetainedOf};
 
 /// How many messages are looked at before others run.
 const LOOKS_AT_ONCE: usize = 512;
@@ -40,9 +41,21 @@ impl Hub {
         }
     }
 
+    /// Whether a will may be published. Its client was let in with it, which may be a long time ago.
+    pub(super) fn may_fire(&self, space: &Space, testament: &Testament) -> bool {
+        let judge = || self.judge_author(space, &testament.author, &testament.will.topic);
+        self.settings.on_cut.will == OnCutWill::Publish || judge() == Verdict::Given
+    }
+
     fn judge(&self, space: &Space, message: &Message) -> Verdict {
-        let senders = self.senders.get().map(AsRef::as_ref);
-        message.author.judge(&message.topic, space.account, &self.settings, senders)
+        match self.settings.retained_of {
+            RetainedOf::Anyone => Verdict::Given,
+            RetainedOf::Permitted => self.judge_author(space, &message.author, &message.topic),
+        }
+    }
+
+    fn judge_author(&self, space: &Space, author: &Author, topic: &str) -> Verdict {
+        author.judge(topic, space.account, &self.settings, self.senders.get().map(AsRef::as_ref))
     }
 
     /// Takes a message away, unless another has its place by now.
@@ -66,7 +79,6 @@ mod tests {
     use muster_policy::time::UnixTime;
 
     use super::*;
-    use crate::author::Author;
     use crate::clock::Clock;
     use crate::config::{BrokerConfig, Settings};
     use crate::metrics::Metrics;
@@ -86,7 +98,7 @@ mod tests {
 
     fn of(number: usize) -> Message {
         let sender = Sender {
-            device: "meter-1".parse().expect("an id"),
+            device: format!("meter-{}", number / LOOKS_AT_ONCE).parse().expect("an id"),
             ca: CaId::from_bytes([1; 16]),
             serial: Serial::from_bytes(&u32::try_from(number + 1).expect("small").to_be_bytes())
                 .expect("a serial"),

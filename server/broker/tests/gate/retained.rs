@@ -1,4 +1,4 @@
-//! Retained messages of senders who may not speak any more, and what settings make of others.
+//! Retained messages and wills of senders who may not speak any more, and what settings make of others.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -8,9 +8,10 @@ use muster_policy::identity::AccountId;
 use muster_policy::mqtt::{Sender, Senders};
 use muster_policy::reason::Reason;
 use muster_policy::time::UnixTime;
+use tokio::time::Duration;
 
 use super::rig::{
-    Client, GOODBYE, OPEN, PUBACK, broker, config_of, connect, connected, dial, holder, publish,
+    Client, GOODBYE, OPEN, PING, PUBACK, broker, config_of, connect, connected, dial, holder, publish,
     subscribe_with,
 };
 
@@ -125,6 +126,34 @@ async fn a_retained_will_is_its_senders_and_who_may_not_speak_keeps_nothing_else
     assert_eq!(given(&broker, "#").await, 72);
     known.now(Err(Reason::DeviceSuspended));
     assert_eq!(given(&broker, "#").await, 1);
+}
+
+/// Whether a watcher gets the will of a device that this has become of before its delay is over.
+async fn is_fired(settings: &str, now: Result<BTreeSet<String>, Reason>) -> bool {
+    let broker = broker(&format!("{settings}\n{FLEET}"));
+    let known = Known::of(&["speakers"]);
+    broker.heed(Arc::clone(&known) as Arc<dyn Senders>);
+    let mut watcher = connected(&broker, connect(5, "watcher")).await;
+    watcher.subscribe(5, "fleet/will", 0).await;
+    let willing = connect(5, "speaker").expiry(100).will("fleet/will", b"gone", 0, &[0x18, 0, 0, 0, 5]);
+    device(&broker, "speaker", &willing).await.ended().await;
+    known.now(now);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    watcher.send(&PING).await;
+    let is_fired = watcher.receive().await.0 == 0x30;
+    assert_eq!(broker.metrics().wills, u64::from(is_fired));
+    is_fired
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_will_that_waited_is_its_senders_too() {
+    for anyone in ["", "retained_of = 'anyone'"] {
+        assert!(is_fired(anyone, Ok(set(&["speakers"]))).await);
+        for now in [Ok(set(&["others"])), Err(Reason::CertificateRevoked), Err(Reason::DeviceSuspended)] {
+            assert!(!is_fired(anyone, now.clone()).await, "{anyone} {now:?}");
+        }
+    }
+    assert!(is_fired("on_cut.will = 'publish'", Err(Reason::CertificateRevoked)).await);
 }
 
 #[tokio::test]
