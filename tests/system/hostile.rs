@@ -160,7 +160,7 @@ fn the_bearer_of_a_claim_token_spends_no_device_s_share() {
     let claim = server.muster(&["token", "new", "--claim", "--uses", "1"]);
     for _ in 0..4 {
         // Any name may be claimed; what is sent with it need not be a request.
-        assert_eq!(server.est().enroll("meter-1", &claim, b"x").reason(), "body_malformed");
+        assert_eq!(server.est().enroll("meter-1", &claim, b"x").reason(), "csr_malformed");
     }
     server.est().enroll("meter-1", &token, &der).certificate();
 }
