@@ -17,7 +17,7 @@ use muster_ca::leaf::Prepared;
 use muster_ca::signer::SignError;
 use muster_ca::subject_key::SubjectKey;
 use muster_policy::enrol::{
-    Caller, DeviceStatus, Grant, OID_COMMON_NAME, San, Setting, SubjectAttribute, Wish, enrol,
+    DeviceStatus, Grant, OID_COMMON_NAME, San, Setting, SubjectAttribute, Wish, enrol,
 };
 use muster_policy::identity::{AccountId, CertificateId, RequestKey, Serial};
 use muster_policy::name::{DeviceId, Label};
@@ -436,13 +436,10 @@ impl Draft {
             (KeySource::Device, How::First | How::Keygen) => settings.first_window,
             (KeySource::Device, How::Operator | How::Renewal) => settings.renewal_window,
         };
-        // A person agrees to a device once under a profile; its renewals there, and what an operator signs, need no other.
-        let approval = match (self.order.identified.how, &self.order.identified.caller) {
-            (How::Operator, _) => Approval::Automatic,
-            (How::Renewal, Caller::Holder(held)) if held.profile == self.order.profile.label => {
-                Approval::Automatic
-            }
-            (How::First | How::Keygen | How::Renewal, _) => self.order.profile.approval,
+        // A person agrees to a device once; its renewals, and what an operator signs, need no other.
+        let approval = match self.order.identified.how {
+            How::First | How::Keygen => self.order.profile.approval,
+            How::Operator | How::Renewal => Approval::Automatic,
         };
         BeginIssue {
             request: self.request,

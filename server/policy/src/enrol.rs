@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::identity::KeyFingerprint;
 use crate::key::{KeyKind, RSA_MAX_BITS, WishedKey};
 use crate::name::{DeviceId, Hostname, Label, TrustDomain};
-use crate::profile::{CredentialRule, Profile};
+use crate::profile::{Approval, CredentialRule, Profile};
 use crate::reason::{Reason, Refusal};
 use crate::time::UnixTime;
 
@@ -320,10 +320,10 @@ impl Caller {
 }
 
 fn check_credential(caller: &Caller, profile: &Profile) -> Result<(), Refusal> {
-    // A profile that asks for more than any credential asks it of those who come from another one, too.
+    // A profile that asks for certain credentials, or for a person, asks it of those who come from another one, too.
     if let Caller::Holder(held) = caller
         && held.profile != profile.label
-        && profile.credentials != CredentialRule::Any
+        && (profile.credentials != CredentialRule::Any || profile.approval != Approval::Automatic)
     {
         return Err(Refusal::new(Reason::ProfileForbidden, "/profile").with_detail(&profile.label));
     }

@@ -29,7 +29,8 @@ pub enum Input<'i> {
     TimerFired,
     /// Wall time as the shell believes it: at start if there is a clock, and whenever it was set or jumped. A
     /// time below the floor is ignored, and one by which the server's dates are wrong is dropped after that one try; a
-    /// server that then says no time leads to `Failure::Clock`, and the shell may say its own again. A shell that is sure of its clock should check the server's dates itself (see [`Session::server_valid`]).
+    /// server that then says no time leads to `Failure::Clock`, and the shell may say its own again. A shell that is
+    /// sure of its clock should check the server's dates itself (see [`Session::server_valid`]).
     Wall(UnixTime),
 }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::profile::{Approval, ProfileWritten};
+use crate::profile::ProfileWritten;
 
 const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 
@@ -185,15 +185,18 @@ fn a_profile_decides_which_credentials_are_enough() {
 }
 
 #[test]
-fn a_holder_under_another_profile_gets_past_no_rule_for_credentials() {
-    let with = |rule| {
-        let written = ProfileWritten { credentials: Some(rule), ..Default::default() };
-        decide_with(&wish(), &holder_under("other"), &written, DeviceStatus::Active).map(|_| ())
+fn a_holder_under_another_profile_gets_past_no_rule_for_credentials_and_approval() {
+    let with = |holder: &Caller, credentials, approval| {
+        let written = ProfileWritten { credentials, approval, ..Default::default() };
+        decide_with(&wish(), holder, &written, DeviceStatus::Active).map(|_| ())
     };
-    assert_eq!(with(CredentialRule::Any), Ok(()));
+    let other = holder_under("other");
+    assert_eq!(with(&other, Some(CredentialRule::Any), None), Ok(()));
     for rule in [CredentialRule::Token, CredentialRule::Certificate, CredentialRule::CertificateAndToken] {
-        assert_eq!(with(rule), Err(Reason::ProfileForbidden), "{rule:?}");
+        assert_eq!(with(&other, Some(rule), None), Err(Reason::ProfileForbidden), "{rule:?}");
     }
+    assert_eq!(with(&other, None, Some(Approval::Manual)), Err(Reason::ProfileForbidden));
+    assert_eq!(with(&holder(), None, Some(Approval::Manual)), Ok(()), "a person has agreed");
 }
 
 #[test]
