@@ -5,7 +5,8 @@
 //! operator denies. Judged is each address that is about to be connected to, after the look-up of its name: a name that
 //! leads elsewhere the next time is judged the next time.
 //!
-//! Nor does a name that nobody answers for hold up anything but what goes there.
+//! Nor does a name that nobody answers for hold up anything but what goes there; and if it was answered for within
+//! the day, not even that.
 //!
 //! A package of its own, because the edge and the admin API have no arrow to each other and both go out.
 

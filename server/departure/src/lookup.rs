@@ -5,17 +5,32 @@
 //! there no bound, one such name would hold up everything else of the process. So a name is looked up once for
 //! all who ask for it meanwhile, only so many names are at once, and whoever waits does so for a time. A look-up
 //! that nobody waits for any more keeps its place until its thread is free.
+//!
+//! What such a late one finds is kept. A resolver whose first server is dead takes longer for each name than anybody
+//! waits, and always the same time: nothing that has a name would ever be reached, if all began anew. So an answer is
+//! taken for fresh for some seconds, and after that serves whoever would otherwise go without (RFC 8767).
 
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use quick_cache::sync::Cache;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 /// Those of the whole process: far from all of the 512 threads that a tokio runtime has for what blocks.
-pub(crate) static LOOK_UPS: LookUps = LookUps::new(64, Duration::from_secs(5));
+pub(crate) static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| LookUps::new(64, Duration::from_secs(5)));
+
+/// Names whose last answer is kept.
+const KEPT_MOST: usize = 1024;
+/// For so long nobody asks again.
+const FRESH: Duration = Duration::from_secs(10);
+/// For so long an answer is better than none: the least that RFC 8767 section 5 recommends.
+const STALE: Duration = Duration::from_secs(24 * 3600);
+/// How long one waits for a newer answer (the "client response timer" there).
+const PATIENCE_WITH_STALE: Duration = Duration::from_millis(1800);
 
 type Found = Result<Vec<SocketAddr>, Arc<io::Error>>;
 type Answer = watch::Receiver<Option<Found>>;
@@ -27,17 +42,24 @@ pub(crate) struct LookUps {
     patience: Duration,
     /// A name is here exactly as long as its [`LookUp`] lives.
     running: Mutex<BTreeMap<String, Answer>>,
+    /// What each name led to, and when it did.
+    kept: Cache<String, (Instant, Vec<SocketAddr>)>,
 }
 
 impl LookUps {
-    const fn new(most: usize, patience: Duration) -> Self {
-        Self { places: Semaphore::const_new(most), patience, running: Mutex::new(BTreeMap::new()) }
+    fn new(most: usize, patience: Duration) -> Self {
+        Self {
+            places: Semaphore::new(most),
+            patience,
+            running: Mutex::new(BTreeMap::new()),
+            kept: Cache::new(KEPT_MOST),
+        }
     }
 
     /// The addresses of a name, all with port 0.
     ///
     /// # Errors
-    /// What the resolver says, or that it did not say anything in time.
+    /// What the resolver says, or that it did not say anything in time, today either.
     pub(crate) async fn addresses_of(&'static self, name: &str) -> Found {
         self.find(name, |name| (name, 0).to_socket_addrs().map(Iterator::collect)).await
     }
@@ -46,6 +68,11 @@ impl LookUps {
     where
         A: FnOnce(&str) -> io::Result<Vec<SocketAddr>> + Send + 'static,
     {
+        let (patience, stale) = match self.kept.get(name).map(|(at, found)| (at.elapsed(), found)) {
+            Some((age, found)) if age < FRESH => return Ok(found),
+            Some((age, found)) if age < STALE => (self.patience.min(PATIENCE_WITH_STALE), Some(found)),
+            _ => (self.patience, None),
+        };
         let found = async {
             let mut answer = match self.begun(name) {
                 Some(answer) => answer,
@@ -56,8 +83,8 @@ impl LookUps {
             // It is there, as waited for.
             found.clone().unwrap_or_else(|| Ok(Vec::new()))
         };
-        let late = |_| Err(io::Error::new(ErrorKind::TimedOut, "the name was not looked up in time").into());
-        tokio::time::timeout(self.patience, found).await.unwrap_or_else(late)
+        let late = || io::Error::new(ErrorKind::TimedOut, "the name was not looked up in time").into();
+        tokio::time::timeout(patience, found).await.unwrap_or_else(|_| stale.ok_or_else(late))
     }
 
     fn begun(&self, name: &str) -> Option<Answer> {
@@ -79,6 +106,9 @@ impl LookUps {
         let look_up = LookUp { all: self, name: name.to_owned(), tell, _place: place };
         tokio::task::spawn_blocking(move || {
             let found = ask(&look_up.name).map_err(Arc::new);
+            if let Ok(found) = &found {
+                look_up.all.kept.insert(look_up.name.clone(), (Instant::now(), found.clone()));
+            }
             look_up.tell.send_replace(Some(found));
         });
         answer
@@ -148,7 +178,36 @@ mod tests {
         }
         assert_eq!(asked.load(Ordering::Relaxed), 1);
         all.find("a.example", ask).await.expect("found");
-        assert_eq!(asked.load(Ordering::Relaxed), 2, "an answer is not kept");
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "a fresh answer is not asked for again");
+    }
+
+    /// As with a resolver whose first server is dead: no answer ever comes in time.
+    #[tokio::test]
+    async fn an_answer_that_comes_too_late_serves_whoever_asks_next() {
+        let all = look_ups(9, Duration::from_millis(50));
+        let (answer, until) = sync_channel(0);
+        let ask = move |_: &str| until.recv().map_err(io::Error::other).and_then(|()| quick(""));
+        all.find("a.example", ask).await.expect_err("late");
+        answer.send(()).expect("it still runs");
+        while !all.running().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let (_held, until) = sync_channel(0);
+        assert_eq!(all.find("a.example", silent(until)).await.expect("kept").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_stale_answer_is_better_than_none_and_worse_than_what_the_resolver_says() {
+        let all = look_ups(9, Duration::from_millis(50));
+        let keep = |age| {
+            let at = Instant::now().checked_sub(age).expect("the machine runs for longer");
+            all.kept.insert("a.example".to_owned(), (at, quick("").expect("found")));
+        };
+        keep(FRESH);
+        let gone = all.find("a.example", |_: &str| Err(io::Error::from(ErrorKind::NotFound))).await;
+        assert_eq!(gone.expect_err("the resolver knows better").kind(), ErrorKind::NotFound);
+        let (_held, until) = sync_channel(0);
+        assert_eq!(all.find("a.example", silent(until)).await.expect("stale").len(), 1);
     }
 
     /// They hold threads however long nobody has waited for them.
