@@ -53,6 +53,8 @@ pub enum Value<'a> {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Node {
+    /// The same for every request.
+    Always(bool),
     And(Box<Self>, Box<Self>),
     Compare(Subject, Comparison),
     Not(Box<Self>),
@@ -138,6 +140,7 @@ impl Node {
                 left.asks(is_one) || right.asks(is_one)
             }
             Self::Not(inner) => inner.asks(is_one),
+            Self::Always(_) => false,
             Self::Compare(subject, _) => is_one(subject.field),
         }
     }
@@ -148,6 +151,7 @@ impl Node {
             Self::Or(left, right) => left.holds(value_of) || right.holds(value_of),
             Self::Xor(left, right) => left.holds(value_of) != right.holds(value_of),
             Self::Not(inner) => !inner.holds(value_of),
+            Self::Always(value) => *value,
             Self::Compare(subject, comparison) => comparison.holds(&subject.value(value_of)),
         }
     }

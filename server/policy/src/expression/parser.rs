@@ -66,6 +66,9 @@ impl Parser {
     }
 
     fn comparison(&mut self) -> Result<Node, ExpressionError> {
+        if let Some(value) = self.constant() {
+            return Ok(Node::Always(value));
+        }
         for (word, make) in [
             ("starts_with", Comparison::StartsWith as fn(String) -> Comparison),
             ("ends_with", Comparison::EndsWith as fn(String) -> Comparison),
@@ -117,16 +120,16 @@ impl Parser {
         Ok(*field)
     }
 
+    fn constant(&mut self) -> Option<bool> {
+        [("true", true), ("false", false)]
+            .into_iter()
+            .find_map(|(word, value)| self.takes(word, "").then_some(value))
+    }
+
     /// Alone, or compared with `true` or `false`; the second of the answer says whether it is negated.
     fn about_bool(&mut self) -> Result<(Comparison, bool), ExpressionError> {
         let Some(order) = self.order() else { return Ok((Comparison::IsTrue, false)) };
-        let wanted = if self.takes("true", "") {
-            true
-        } else if self.takes("false", "") {
-            false
-        } else {
-            return Err(self.wrong("`true` or `false` is expected here"));
-        };
+        let wanted = self.constant().ok_or_else(|| self.wrong("`true` or `false` is expected here"))?;
         match order {
             Order::Equal => Ok((Comparison::IsTrue, !wanted)),
             Order::NotEqual => Ok((Comparison::IsTrue, wanted)),

@@ -27,6 +27,9 @@ fn what_is_written_is_what_holds() {
         ("!cf.tls_client_auth.cert_revoked", true),
         ("cf.tls_client_auth.cert_revoked eq false", true),
         ("ssl != true", false),
+        ("true", true),
+        ("(false)", false),
+        ("not false and ssl", true),
         (r#"http.host eq "A.example.com""#, true),
         (r#"http.host == "a.example.com""#, false),
         (r#"lower(http.host) eq "a.example.com""#, true),
@@ -138,6 +141,7 @@ fn no_text_makes_the_reader_panic() {
         "1",
         ",",
         "!",
+        "true",
     ];
     let mut state = 1_u64;
     for _ in 0..20_000 {
