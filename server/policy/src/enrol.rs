@@ -433,7 +433,8 @@ fn first_sans(
     Ok((granted, dropped))
 }
 
-/// A renewal: same subject, and the same alternative names or none (RFC 7030 §4.2.2).
+/// A renewal: same subject, and the same alternative names or none (RFC 7030 §4.2.2). Those that policy gives may be
+/// missing: who renews with the request of the enrollment never wrote them.
 fn renewed_sans(wish: &Wish, held: &Held, granted: Vec<San>) -> Result<Vec<San>, Refusal> {
     if wish.subject != held.subject {
         let found =
@@ -442,8 +443,14 @@ fn renewed_sans(wish: &Wish, held: &Held, granted: Vec<San>) -> Result<Vec<San>,
     }
     let wished: BTreeSet<&San> = wish.sans.iter().collect();
     let had: BTreeSet<&San> = held.sans.iter().collect();
-    if !wished.is_empty() && wished != had {
-        let changed = wished.symmetric_difference(&had).map(|san| san.text()).collect::<Vec<_>>().join(", ");
+    let given: BTreeSet<&San> = granted.iter().collect();
+    let changed: Vec<&San> = wished
+        .symmetric_difference(&had)
+        .filter(|san| wished.contains(*san) || !given.contains(*san))
+        .copied()
+        .collect();
+    if !wished.is_empty() && !changed.is_empty() {
+        let changed = changed.into_iter().map(San::text).collect::<Vec<_>>().join(", ");
         return Err(Refusal::new(Reason::SanChanged, FIELD_SAN).with_detail(changed));
     }
     Ok(if held.sans.is_empty() { granted } else { held.sans.clone() })

@@ -206,6 +206,14 @@ fn a_renewal_keeps_subject_and_alternative_names() {
     assert_eq!(decide(&Wish { subject: grown, ..wish() }, &holder()), Err(Reason::SubjectChanged));
     let san = Wish { sans: vec![San::Dns("meter-1".into())], ..wish() };
     assert_eq!(decide(&san, &holder()), Err(Reason::SanChanged));
+    // As of the certificate that the same request had got.
+    let Caller::Holder(mut held) = holder() else { unreachable!("a holder") };
+    held.sans.push(San::Dns("meter-1".into()));
+    let grant =
+        decide(&san, &Caller::Holder(held.clone())).expect("the names that policy added are no change");
+    assert_eq!(grant.sans(), held.sans);
+    let fewer = Wish { sans: vec![held.sans[0].clone()], ..wish() };
+    assert_eq!(decide(&fewer, &Caller::Holder(held)), Err(Reason::SanChanged));
     let changes = Wish { changes_subject: true, ..wish() };
     assert_eq!(decide(&changes, &holder()), Err(Reason::SubjectChangeUnsupported));
 }
