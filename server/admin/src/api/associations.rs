@@ -138,7 +138,8 @@ pub(crate) async fn associate(
     api.registrar().ledger().transact(set).await.map_err(|error| match error {
         LedgerError::Refused(Rejected::HostOutsideZone(host)) => {
             let index = wanted.iter().position(|name| *name == host).unwrap_or_default();
-            let message = format!("{host} does not lie in this zone, or in none of the account");
+            let message =
+                format!("{host} does not lie in this zone: it is outside of it, or was made in another one");
             ApiError::argument(format!("{pointer}/{index}"), message)
         }
         other => other.into(),

@@ -76,19 +76,11 @@ impl SetAssociation {
             if before.is_some_and(|host| host.rule.account != self.scope.account()) {
                 return Err(Failed::Refused(Rejected::Exists("the hostname")));
             }
-            let zone = zones
-                .iter()
-                .filter(|zone| name.is_within(&zone.name))
-                .max_by_key(|zone| zone.name.as_str().len());
-            let within = |zone: &&Zone| match self.scope {
-                AssociationScope::Account(_) => true,
-                AssociationScope::Zone { zone: wanted, .. } => zone.id == wanted,
-            };
-            let Some(zone) = zone.filter(within) else {
+            // A hostname stays in the zone in which it was made, also when a nearer one is added.
+            let rule = before.map(|host| host.rule.clone()).or_else(|| made(name, &zones));
+            let Some(rule) = rule.filter(|rule| lies_in(rule, self.scope)) else {
                 return Err(Failed::Refused(Rejected::HostOutsideZone(name.clone())));
             };
-            let rule = before
-                .map_or_else(|| HostRule::new(name.clone(), zone.account, zone.id), |host| host.rule.clone());
             let after = accepting(rule, self.ca, before.is_none());
             if before.is_none_or(|host| host.rule != after) {
                 changes.push((before.cloned(), after));
@@ -135,6 +127,13 @@ pub(crate) fn in_order(
     let mut names: Vec<HostPattern> = order.hosts.iter().filter(|name| left.remove(name)).cloned().collect();
     names.extend(left.into_iter().cloned());
     names
+}
+
+/// A rule for a hostname that has none, in its nearest zone: one may lie in another.
+fn made(name: &HostPattern, zones: &[Zone]) -> Option<HostRule> {
+    let within = zones.iter().filter(|zone| name.is_within(&zone.name));
+    let zone = within.max_by_key(|zone| zone.name.as_str().len())?;
+    Some(HostRule::new(name.clone(), zone.account, zone.id))
 }
 
 fn lies_in(rule: &HostRule, scope: AssociationScope) -> bool {

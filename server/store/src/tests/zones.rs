@@ -126,6 +126,27 @@ fn a_zone_is_removed_when_no_hostname_lies_in_it() {
     rig.ledger().transact_blocking(AddZone { zone, by: rig.by() }).expect("its name is free again");
 }
 
+#[test]
+fn a_zone_that_is_added_inside_another_takes_no_hostname_from_it() {
+    let mut rig = with_zone();
+    associate(&rig, None, &["a.sub.example.com"]).expect("set");
+    let inner = ZoneId::from_bytes([2; 16]);
+    let zone = Zone::new(inner, ACCOUNT, "sub.example.com".parse().expect("a hostname"), START);
+    rig.ledger().transact_blocking(AddZone { zone, by: rig.by() }).expect("added");
+    associate(&rig, None, &["a.sub.example.com"]).expect("what is read can be written");
+    let set = |rig: &Rig, hosts: &[&str]| {
+        let scope = AssociationScope::Zone { account: ACCOUNT, zone: inner };
+        let set = SetAssociation { scope, ca: None, hosts: names(hosts), instead_of: None, by: rig.by() };
+        rig.ledger().transact_blocking(set)
+    };
+    let outside = set(&rig, &["a.sub.example.com"]);
+    assert!(matches!(outside, Err(Error::Refused(Rejected::HostOutsideZone(_)))), "{outside:?}");
+    set(&rig, &["b.sub.example.com"]).expect("the nearest zone has what is new");
+    associate(&rig, None, &["a.sub.example.com", "c.example.com"]).expect("the other has its own");
+    associate(&rig, None, &["b.sub.example.com"]).expect_err("and no other");
+    rig.check();
+}
+
 fn add_leaf(rig: &Rig, number: u8, shown_to: ShownTo) -> Result<CaId, Error<Rejected>> {
     let id = CaId::from_bytes([number; 16]);
     let leaf = OutboundLeaf {
