@@ -3,11 +3,13 @@
 //! Plain: the kind of key the profile likes best, and the signature algorithm that goes with it.
 //! Template: the same for old clients, and one CertificationRequestInfoTemplate (RFC 9908 §3.4) for
 //! those that know it: a common name and a subjectAltName for the client to fill in, and the key.
+//! Where the channel binding is required, challengePassword is listed, whatever else is not: otherwise a
+//! client that waits to be asked for it, as RFC 7030 §3.5 has it, could never enroll.
 //! It is advice; every request is checked as if none had been given.
 
 use der::asn1::ObjectIdentifier;
 use muster_policy::key::KeyKind;
-use muster_policy::profile::{CsrAttributes, Profile};
+use muster_policy::profile::{ChannelBinding, CsrAttributes, Profile};
 
 use crate::tlv;
 
@@ -31,6 +33,8 @@ const SHA256_WITH_RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.
 const TEMPLATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.61");
 /// RFC 9908 §3.4, id-aa-extensionReqTemplate.
 const EXTENSION_TEMPLATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.62");
+/// RFC 2985 §5.4.1.
+const CHALLENGE_PASSWORD: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.7");
 /// X.520 §6.2.2.
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 /// RFC 5280 §4.2.1.6.
@@ -41,13 +45,18 @@ pub fn csr_attributes(profile: &Profile) -> Option<Vec<u8>> {
     // A set in the order of preference: P-256 first.
     let key = *profile.keys.first()?;
     let mut members = Vec::new();
-    match profile.csr_attributes {
-        CsrAttributes::None => return None,
-        CsrAttributes::Plain => {}
-        CsrAttributes::Template => members.push(template(key, profile.rsa_min_bits)),
+    if profile.csr_attributes == CsrAttributes::Template {
+        members.push(template(key, profile.rsa_min_bits));
     }
-    members.push(key_type(key, profile.rsa_min_bits));
-    members.push(tlv::oid(&signature_oid(key)));
+    if profile.csr_attributes != CsrAttributes::None {
+        members.extend([key_type(key, profile.rsa_min_bits), tlv::oid(&signature_oid(key))]);
+    }
+    if profile.channel_binding == ChannelBinding::Required {
+        members.push(tlv::oid(&CHALLENGE_PASSWORD));
+    }
+    if members.is_empty() {
+        return None;
+    }
     let parts: Vec<&[u8]> = members.iter().map(Vec::as_slice).collect();
     Some(tlv::element(tlv::SEQUENCE, &parts))
 }
@@ -149,6 +158,25 @@ mod tests {
     #[test]
     fn says_nothing_when_told_to() {
         assert_eq!(encoded(&[KeyKind::EcdsaP256], CsrAttributes::None), None);
+    }
+
+    #[test]
+    fn a_binding_that_is_required_is_asked_for_also_where_nothing_else_is() {
+        let required = |csr_attributes| {
+            let written = ProfileWritten {
+                channel_binding: Some(ChannelBinding::Required),
+                csr_attributes: Some(csr_attributes),
+                ..Default::default()
+            };
+            let profile = written.check("default".parse().expect("a label")).expect("a valid profile");
+            super::csr_attributes(&profile).map(hex::encode)
+        };
+        assert_eq!(required(CsrAttributes::None).as_deref(), Some("300b06092a864886f70d010907"));
+        let plain = encoded(&[KeyKind::EcdsaP256], CsrAttributes::Plain).expect("is told");
+        assert_eq!(
+            required(CsrAttributes::Plain),
+            Some(format!("302c{}06092a864886f70d010907", &plain[4..]))
+        );
     }
 
     #[test]
