@@ -1,6 +1,7 @@
 //! `muster init`: an account from nothing.
 //!
-//! Everything lies under one directory. A run that fails removes what it made, so it can be repeated.
+//! Everything lies under one directory, which may hold other things but nothing of those that are made. A run that
+//! fails removes what it made, so it can be repeated. Of several at once, that which makes the ledger makes the rest.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use muster_store::record::{Account, Actor, AdminRole, AdminToken, Zone};
 use muster_store::{Ledger, Options};
 use serde::Serialize;
 
-use crate::config::ConfigWritten;
+use crate::config::{Config, ConfigWritten};
 use crate::datadir::{DataDir, Readers, write_file};
 use crate::est_tls::EstTls;
 
@@ -24,7 +25,7 @@ const TRUST_DOMAIN_DEFAULT: &str = "muster.internal";
 
 /// What is to be made.
 pub struct InitPlan {
-    /// The data directory; made if missing, and refused if it holds a ledger.
+    /// The data directory; made if missing, and refused if anything that is to be made is there.
     pub dir: PathBuf,
     /// Name of the account.
     pub account: Title,
@@ -93,23 +94,55 @@ pub struct InitialisedZone {
 /// When the directory is in use, or can't be written.
 pub async fn init(plan: InitPlan, clock: &Clock) -> anyhow::Result<Initialised> {
     let dir = DataDir::new(&plan.dir);
-    anyhow::ensure!(
-        !dir.ledger().exists(),
-        "{} holds an account already; use another directory, or `muster serve {0}`",
-        plan.dir.display()
-    );
+    refuse_what_is_there(&dir)?;
+    refuse_twice(&plan.zones)?;
+    let config = plan.config.clone().check(dir.path())?;
     dir.create().map_err(|error| anyhow::anyhow!("can't make {}: {error}", plan.dir.display()))?;
-    let made = make(plan, &dir, clock).await;
+    let ledger = Ledger::create(&dir.ledger(), Options { cache_bytes: config.ledger_cache_bytes })?;
+    let made = make(plan, config, ledger, &dir, clock).await;
     if made.is_err() {
         undo(&dir);
     }
     made
 }
 
-async fn make(plan: InitPlan, dir: &DataDir, clock: &Clock) -> anyhow::Result<Initialised> {
-    let config = plan.config.check(dir.path())?;
+/// Nobody's keys or settings are replaced, or removed when something fails.
+fn refuse_what_is_there(dir: &DataDir) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !dir.ledger().exists(),
+        "{} holds an account already; use another directory, or `muster serve {0}`",
+        dir.path().display()
+    );
+    let has_entries =
+        |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    let file = [dir.config(), dir.ca_file()].into_iter().find(|file| file.exists());
+    let folder = || [dir.keys(), dir.host_tls(), dir.tls()].into_iter().find(|folder| has_entries(folder));
+    match file.or_else(folder) {
+        Some(there) => anyhow::bail!(
+            "{} is there already, and `muster init` makes its own; move it away, or use another directory",
+            there.display()
+        ),
+        None => Ok(()),
+    }
+}
+
+fn refuse_twice(zones: &[Hostname]) -> anyhow::Result<()> {
+    let twice =
+        zones.iter().enumerate().find(|(index, zone)| zones.iter().take(*index).any(|other| other == *zone));
+    match twice {
+        Some((_, zone)) => anyhow::bail!("the zone {zone} is named twice"),
+        None => Ok(()),
+    }
+}
+
+async fn make(
+    plan: InitPlan,
+    config: Config,
+    ledger: Ledger,
+    dir: &DataDir,
+    clock: &Clock,
+) -> anyhow::Result<Initialised> {
     let by = By { actor: Actor::Local, at: clock.now() };
-    let ledger = Ledger::create(&dir.ledger(), Options { cache_bytes: config.ledger_cache_bytes })?;
     let account = Account {
         id: AccountId::from_bytes(random()?),
         name: plan.account,
@@ -215,4 +248,65 @@ fn undo(dir: &DataDir) {
     let _ = std::fs::remove_dir(dir.host_tls());
     let _ = std::fs::remove_dir(dir.tls());
     let _ = std::fs::remove_dir(dir.path());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(dir: &Path, zones: &[&str]) -> InitPlan {
+        InitPlan::new(dir.to_owned(), "acme", zones).expect("a plan")
+    }
+
+    async fn refusal(plan: InitPlan) -> String {
+        init(plan, &Clock::system()).await.map(drop).expect_err("refused").to_string()
+    }
+
+    #[tokio::test]
+    async fn what_is_there_is_neither_replaced_nor_removed() {
+        for (name, file) in [
+            ("muster.toml", "muster.toml"),
+            ("ca.pem", "ca.pem"),
+            ("keys", "keys/id"),
+            ("tls", "tls/est.pem"),
+        ] {
+            let temp = tempfile::tempdir().expect("a folder");
+            let path = temp.path().join(file);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            std::fs::write(&path, "mine").expect("written");
+            let told = refusal(plan(temp.path(), &["a.example"])).await;
+            assert!(told.contains(name) && told.contains("is there already"), "{told}");
+            assert_eq!(std::fs::read(&path).expect("still there"), b"mine");
+            assert!(!DataDir::new(temp.path()).ledger().exists());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_removes_what_was_made_and_leaves_the_rest() {
+        let temp = tempfile::tempdir().expect("a folder");
+        std::fs::write(temp.path().join("notes"), "mine").expect("written");
+        let twice = refusal(plan(temp.path(), &["a.example", "b.example", "a.example"])).await;
+        assert_eq!(twice, "the zone a.example is named twice");
+        let mut bad = plan(temp.path(), &["a.example"]);
+        bad.config.est.tls_certificate = Some("missing.pem".into());
+        bad.config.est.tls_key = Some("missing.key".into());
+        refusal(bad).await;
+        let left =
+            std::fs::read_dir(temp.path()).expect("read").map(|entry| entry.expect("read").file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["notes"]);
+        init(plan(temp.path(), &["a.example"]), &Clock::system()).await.expect("it can be repeated");
+    }
+
+    #[tokio::test]
+    async fn who_is_second_removes_nothing_of_the_first() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let clock = Clock::system();
+        let one = || init(plan(temp.path(), &["a.example"]), &clock);
+        let (first, second) = tokio::join!(one(), one());
+        let made = [first, second];
+        assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 1, "{made:?}");
+        let dir = DataDir::new(temp.path());
+        assert!(dir.ledger().exists() && dir.config().exists() && dir.ca_file().exists());
+        assert!(std::fs::read_dir(dir.keys()).expect("read").count() > 0);
+    }
 }
