@@ -18,6 +18,7 @@ pub mod datadir;
 mod edge;
 pub mod est_tls;
 pub mod init;
+mod open;
 mod outbound;
 pub mod passphrase;
 mod plain_http;

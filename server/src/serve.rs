@@ -10,14 +10,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use muster_admin::Api;
-use muster_ca::file_key::{FileKeyError, Passphrase};
-use muster_enroll::{
-    Authority, AuthorityError, Clock, KeyFolder, ListenerLimits, Metrics, Registrar, Settings, TlsSource,
-    new_secret,
-};
+use muster_enroll::{Clock, ListenerLimits, Registrar, TlsSource, new_secret};
 use muster_policy::name::Hostname;
 use muster_store::act::{Retention, Tidy};
-use muster_store::{Ledger, Options};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
@@ -31,8 +26,8 @@ use crate::datadir::{DataDir, Readers, write_file};
 use crate::edge::{self, EdgeRole, Edges, Everywhere, Follower, Others, Teller, machine_roots};
 use crate::est_tls::EstTls;
 use crate::init::{pem_of, reachable};
+use crate::open;
 use crate::outbound;
-use crate::passphrase;
 use crate::plain_http;
 use crate::serving::Serving;
 use crate::webhooks;
@@ -101,59 +96,6 @@ struct Sockets {
     questions: Option<UnixListener>,
 }
 
-/// Opens the account of a data directory: ledger, CAs, pipeline.
-///
-/// # Errors
-/// In words: no account there, in use, broken, keys that can't be opened.
-pub fn open(
-    dir: &DataDir,
-    config: &Config,
-    clock: &Clock,
-    registry: &mut Registry,
-) -> anyhow::Result<Arc<Registrar>> {
-    let options = Options { cache_bytes: config.ledger_cache_bytes };
-    let ledger = Ledger::open(&dir.ledger(), options, clock.now())?;
-    let account = ledger.reader()?.accounts()?.first().map(|account| account.id);
-    let account = account.context("the ledger has no account; make one with `muster init`")?;
-    let authority = open_authority(dir, config, clock, &ledger, account)?;
-    let metrics = Arc::new(Metrics::new(registry));
-    let settings = Settings {
-        account,
-        default_profile: config.default_profile.clone(),
-        first_window: config.first_window,
-        renewal_window: config.renewal_window,
-        approval_retry: config.approval_retry,
-        approvals_max: config.approvals_max,
-        admission: config.admission,
-    };
-    let registrar = Registrar::new(ledger, Arc::new(authority), clock.clone(), metrics, settings);
-    Ok(Arc::new(registrar))
-}
-
-/// The passphrase is asked for at the terminal only when the keys turn out to need one.
-fn open_authority(
-    dir: &DataDir,
-    config: &Config,
-    clock: &Clock,
-    ledger: &Ledger,
-    account: muster_policy::identity::AccountId,
-) -> anyhow::Result<Authority> {
-    let open = |passphrase: Option<Passphrase>| {
-        let keys = KeyFolder::new(dir.keys(), passphrase);
-        Authority::open(ledger.clone(), account, keys, clock.clone(), config.crl_url_base.clone())
-    };
-    match open(passphrase::given(config.passphrase_file.as_deref())?) {
-        Err(AuthorityError::Key(FileKeyError::PassphraseNeeded)) => match passphrase::asked()? {
-            Some(passphrase) => Ok(open(Some(passphrase))?),
-            None => anyhow::bail!(
-                "the CA keys are encrypted; give ca.passphrase_file in muster.toml or {}",
-                passphrase::VARIABLE
-            ),
-        },
-        opened => Ok(opened?),
-    }
-}
-
 /// Where devices find EST: by the first name that the operator gave it, else by address.
 fn est_url(config: &Config, address: SocketAddr) -> String {
     match config.est_names.first() {
@@ -169,8 +111,8 @@ impl Server {
     /// In words, when something can't be opened or bound.
     pub async fn start(dir: DataDir, config: Config, roles: Roles, clock: Clock) -> anyhow::Result<Self> {
         let config = within_file_limit(config);
-        let mut registry = Registry::with_prefix("muster");
-        let registrar = open(&dir, &config, &clock, &mut registry)?;
+        let (registrar, mut registry) =
+            open::in_turn(|| async { open::account(&dir, &config, &clock) }).await?;
         let est_tls = Arc::new(EstTls::start(
             dir.clone(),
             Arc::clone(registrar.authority()),

@@ -264,7 +264,7 @@ impl Doors {
         let certificate = entry
             .certificate
             .as_ref()
-            .ok_or_else(|| fault("it has no usable server certificate".to_owned()))?;
+            .ok_or_else(|| fault("it has no usable server certificate, or its zone is paused".to_owned()))?;
         let certified_key = Arc::new(maker.tls.certified_key(certificate).map_err(fault)?);
         let own = own_identity(maker, entry);
         let origins =

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::body::Body;
@@ -16,8 +17,6 @@ use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use muster_admin::{Api, Hooks};
 use muster_enroll::{Clock, new_secret};
-use muster_store::OpenError;
-use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -29,8 +28,9 @@ use super::server::configuration;
 use crate::backup;
 use crate::datadir::DataDir;
 use crate::edge::machine_roots;
+use crate::open;
 use crate::outbound;
-use crate::serve::{ca_file_hook, open};
+use crate::serve::ca_file_hook;
 use crate::serving::Serving;
 use crate::webhooks;
 
@@ -40,6 +40,10 @@ const BASE: &str = "/client/v4";
 const PER_PAGE_MAX: u32 = 1_000;
 /// Entries of a page when only the page is named.
 const PER_PAGE_DEFAULT: u32 = 20;
+/// How long a server may take to answer that it is there.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
+/// How long until an answer begins: longer than any key takes that is made, or list that is taken in.
+const ANSWER: Duration = Duration::from_secs(120);
 /// Far more than a page of 1,000 entries of any list.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
 
@@ -70,8 +74,14 @@ enum Transport {
 }
 
 impl Client {
-    /// Finds the running server, or opens the ledger.
+    /// Finds the running server, or opens the ledger when nobody else has it.
     pub(super) async fn connect(dir: &DataDir) -> anyhow::Result<Self> {
+        open::in_turn(|| Self::find(dir))
+            .await
+            .map_err(|error| if open::is_in_use(&error) { in_use(dir) } else { error })
+    }
+
+    async fn find(dir: &DataDir) -> anyhow::Result<Self> {
         if let Some((address, secret)) = running(dir).await? {
             match Self::new(Transport::Http(address), secret).await {
                 Ok(client) => return Ok(client),
@@ -88,7 +98,8 @@ impl Client {
 
     async fn new(transport: Transport, secret: Zeroizing<String>) -> anyhow::Result<Self> {
         let mut client = Self { transport, secret, account: String::new() };
-        let accounts = client.send(Method::GET, "/accounts", None).await?;
+        let accounts = tokio::time::timeout(FIRST_ANSWER, client.send(Method::GET, "/accounts", None));
+        let accounts = accounts.await.unwrap_or_else(|_| Err(client.silent(FIRST_ANSWER)))?;
         let id = accounts.pointer("/result/0/id").and_then(Value::as_str);
         client.account = id.context("the ledger has no account; make one with `muster init`")?.to_owned();
         Ok(client)
@@ -252,12 +263,13 @@ impl Client {
                 read(response).await
             }
             Transport::Http(address) => {
-                let lost = || format!("the server at {address} did not answer; look into its log");
+                let lost = || lost(*address);
                 let stream = TcpStream::connect(address).await.with_context(lost)?;
                 let io = TokioIo::new(stream);
                 let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
                 let exchange = async move {
-                    let response = sender.send_request(request).await.with_context(lost)?;
+                    let response = tokio::time::timeout(ANSWER, sender.send_request(request)).await;
+                    let response = response.map_err(|_| self.silent(ANSWER))?.with_context(lost)?;
                     read(response.map(Body::new)).await
                 };
                 // The connection ends when the exchange drops its sender.
@@ -266,6 +278,15 @@ impl Client {
             }
         }
     }
+
+    fn silent(&self, time: Duration) -> anyhow::Error {
+        let server = self.server().map_or_else(|| "the ledger did not answer".to_owned(), lost);
+        anyhow::anyhow!("{server} (after {})", humantime::format_duration(time))
+    }
+}
+
+fn lost(server: SocketAddr) -> String {
+    format!("the server at {server} did not answer; look into its log")
 }
 
 /// The note of a server that still answers.
@@ -293,17 +314,7 @@ async fn running(dir: &DataDir) -> anyhow::Result<Option<(SocketAddr, Zeroizing<
 /// Opens the ledger and puts the API on it.
 fn in_process(dir: &DataDir) -> anyhow::Result<(Transport, Zeroizing<String>)> {
     let config = configuration(dir)?;
-    let mut registry = Registry::with_prefix("muster");
-    let registrar = open(dir, &config, &Clock::system(), &mut registry).map_err(|error| {
-        match error.downcast_ref::<OpenError>() {
-            Some(OpenError::AlreadyOpen { .. }) => anyhow::anyhow!(
-                "the ledger in {} is in use, but no server can be reached: it is starting or stopping, \
-                 or runs without the role `admin`; try again, or stop it first",
-                dir.path().display()
-            ),
-            _ => error,
-        }
-    })?;
+    let (registrar, registry) = open::account(dir, &config, &Clock::system())?;
     let hooks = Hooks {
         edge_is_at: None,
         edge_figures: None,
@@ -321,6 +332,14 @@ fn in_process(dir: &DataDir) -> anyhow::Result<(Transport, Zeroizing<String>)> {
     let secret = new_secret("msl_")?;
     let api = Api::new(registrar, registry, secret.clone(), config.crl_lifetime, hooks);
     Ok((Transport::InProcess(muster_admin::router(Arc::new(api))), secret))
+}
+
+fn in_use(dir: &DataDir) -> anyhow::Error {
+    anyhow::anyhow!(
+        "the ledger in {} is in use, but no server can be reached: another command has it, or a server that starts, \
+         stops or runs without the role `admin`; try again, or stop it first",
+        dir.path().display()
+    )
 }
 
 /// Reads the envelope; a refusal becomes an error.

@@ -525,7 +525,7 @@ async fn a_list_longer_than_a_page_is_printed_whole() {
 }
 
 #[tokio::test]
-async fn a_second_opener_is_told_why_it_can_not() {
+async fn a_second_opener_is_told_in_the_end_why_it_can_not() {
     let rig = Rig::new().await;
     let dir = DataDir::new(rig.temp.path().join("data"));
     // A note of a server that is gone is passed over.
@@ -533,6 +533,35 @@ async fn a_second_opener_is_told_why_it_can_not() {
     write_file(&dir.serving(), note, Readers::Owner).expect("written");
     let error = Client::connect(&dir).await.map(|_| ()).expect_err("in use");
     assert!(error.to_string().contains("is in use"), "{error:#}");
+}
+
+#[tokio::test]
+async fn a_command_waits_while_another_has_the_ledger() {
+    let Rig { temp, client, .. } = Rig::new().await;
+    let dir = DataDir::new(temp.path().join("data"));
+    let other = async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        drop(client);
+    };
+    let (found, ()) = tokio::join!(Client::connect(&dir), other);
+    assert!(found.expect("its turn comes").server().is_none());
+}
+
+/// As one that was suspended: the system takes its connections.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_nothing_is_not_waited_for_without_end() {
+    let Rig { temp, client: _held, .. } = Rig::new().await;
+    let dir = DataDir::new(temp.path().join("data"));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = listener.local_addr().expect("an address");
+    let note = format!(r#"{{"pid":1,"admin":"http://{address}","secret":"msl_x"}}"#);
+    write_file(&dir.serving(), note.as_bytes(), Readers::Owner).expect("written");
+    let error = Client::connect(&dir).await.map(drop).expect_err("silent");
+    assert!(error.to_string().contains("did not answer"), "{error:#}");
+    let mut out = Vec::new();
+    doctor::doctor(&dir, &mut Printer::new(&mut out, false)).await.expect_err("a failed check");
+    let told = String::from_utf8(out).expect("text");
+    assert!(told.contains("fail  ledger: the server at"), "{told}");
 }
 
 #[tokio::test]

@@ -11,7 +11,6 @@ use muster_policy::host::{DefaultCas, HostMode, HostPattern, HostRule, MinTls, P
 use muster_policy::identity::{CaId, CertificateId, Fingerprint, Serial};
 use muster_store::act::{By, EditZone, ReinstateNamed, RevokeCertificate, RevokeNamed, SetDocument, SetHost};
 use muster_store::record::{Actor, Document, DocumentKind, ForeignName, OriginTls, RevocationReason};
-use prometheus_client::registry::Registry;
 
 use super::certificates::{Certificates, RETRY_AFTER};
 use super::feed::Feed;
@@ -42,7 +41,7 @@ impl Rig {
         let clock =
             Clock::from_fn(move || SystemTime::now() + Duration::from_secs(turned.load(Ordering::Relaxed)));
         let config = ConfigWritten::default().check(dir.path()).expect("a configuration");
-        let registrar = crate::serve::open(&dir, &config, &clock, &mut Registry::default()).expect("opened");
+        let (registrar, _) = crate::open::account(&dir, &config, &clock).expect("opened");
         let certificates =
             Certificates::new(&dir, Arc::clone(registrar.authority()), clock).expect("a folder");
         Self { temp, registrar, certificates, ahead }
