@@ -21,13 +21,17 @@ impl<S: Stream> Connection<'_, S> {
     /// Handles a packet; what it is answered with goes out in order.
     pub(super) async fn handle(&mut self, packet: Packet) -> Result<(), Over> {
         match packet {
-            Packet::Ack(ack) => self.handle_ack(ack)?,
+            Packet::Ack(ack) => return self.handle_ack(ack),
             Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(disconnect)),
-            Packet::Ping => write_pingresp(self.packets.output()),
+            Packet::Ping => {
+                write_pingresp(self.packets.output());
+                return Ok(());
+            }
             Packet::Publish(publish) => self.handle_publish(publish).await?,
             Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe)?,
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe)?,
         }
+        // Of the others none can make the file much larger, and who only listens is heard whatever the disk does.
         self.brake = self.hub.store.congestion();
         Ok(())
     }

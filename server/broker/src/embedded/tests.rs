@@ -8,13 +8,15 @@ use tokio::time::Duration;
 
 use crate::Broker;
 use crate::rig::{
-    Client, GOODBYE, OPEN, PUBACK, PUBCOMP, PUBREC, PUBREL, ack, config_of, connect, connected, dial, publish,
+    Client, GOODBYE, OPEN, PING, PUBACK, PUBCOMP, PUBREC, PUBREL, ack, config_of, connect, connected, dial,
+    publish,
 };
 use crate::store::Store;
 use crate::store::faulty::{Disk, Health};
 
 /// How many sessions are away, each of which is to have what fills the room before the disk.
 const AWAY: usize = 20;
+const PONG: (u8, Vec<u8>) = (0xd0, Vec::new());
 
 /// A broker whose disk takes what it is given until it is told otherwise.
 struct Rig {
@@ -127,6 +129,29 @@ async fn what_waits_for_the_disk_reaches_everyone_though_its_connection_is_gone(
     let mut reader = again(&rig.broker, "reader").await;
     assert!(reader.receive().await.1.ends_with(b"once"));
     reader.receive_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_silent_while_the_disk_takes_nothing() {
+    let rig = Rig::start().await;
+    let alive = |id: &str| {
+        let mut connect = connect(4, id);
+        connect.keep_alive = 1;
+        connect
+    };
+    let mut listener = connected(&rig.broker, alive("listener")).await;
+    listener.subscribe(4, "a", 1).await;
+    let mut speaker = connected(&rig.broker, alive("speaker")).await;
+    let _writer = rig.stall().await;
+    speaker.send(&publish(4, 0, "b", 0, &[], b"x")).await;
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        listener.send(&PING).await;
+        assert_eq!(listener.receive().await, PONG);
+    }
+    speaker.send(&PING).await;
+    rig.disk.now(Health::Works);
+    assert_eq!(speaker.receive().await, PONG);
 }
 
 #[tokio::test(flavor = "multi_thread")]
