@@ -168,9 +168,20 @@ impl Hub {
             return;
         }
         match retained.put(Arc::clone(message), &self.settings.quotas) {
-            Kept::Full => {
+            Kept::Full { had_one } => {
                 self.metrics.retained_refused.up();
                 published.was_refused = true;
+                if had_one {
+                    self.metrics.retained.down();
+                    published.ticket = Some(self.store.remove_retained(account, &message.topic));
+                }
+                if let Some(device) = message.author.device()
+                    && retained.is_told(device, self.clock.now())
+                {
+                    // MQTT 3.1.1 has no way to tell the device itself.
+                    let topic = &*message.topic;
+                    tracing::warn!(%device, topic, "a message is not retained: its device or all have too many");
+                }
             }
             Kept::Stored { is_new } => {
                 if is_new {
