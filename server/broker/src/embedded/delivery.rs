@@ -57,6 +57,8 @@ pub(crate) struct FanOut {
     /// How many of each are served.
     own_served: usize,
     shared_served: usize,
+    /// Whether a slice is done, or had to wait: subscriptions may have ended since.
+    is_late: bool,
     published: Published,
 }
 
@@ -69,6 +71,7 @@ impl FanOut {
                 self.deliver_next(hub);
             }
         }
+        self.is_late = true;
         self.own_served >= self.own.len() && self.shared_served >= self.shared.len()
     }
 
@@ -76,11 +79,16 @@ impl FanOut {
         let own = self.own.get(self.own_served..).unwrap_or_default();
         // Subscriptions of one session that overlap are one delivery (MQTT 5 §3.3.4).
         let overlapping = |one: &Subscriber, other: &Subscriber| Arc::ptr_eq(&one.session, &other.session);
-        if let Some(subscribers) = own.chunk_by(overlapping).next() {
-            hub.push(&self.message, subscribers, &mut self.published);
+        if let Some(subscribers @ [first, ..]) = own.chunk_by(overlapping).next() {
+            if !self.is_late || first.session.is_subscribed(&self.message.topic) {
+                hub.push(&self.message, subscribers, &mut self.published);
+            }
             self.own_served = self.own_served.saturating_add(subscribers.len());
         } else if let Some(shared) = self.shared.get(self.shared_served) {
-            hub.push_to_one(&self.message, &shared.members, &mut self.published);
+            let stays =
+                |member: &&Subscriber| !self.is_late || member.session.is_subscribed(&self.message.topic);
+            let members: Vec<_> = shared.members.iter().filter(stays).collect();
+            hub.push_to_one(&self.message, &members, &mut self.published);
             self.shared_served = self.shared_served.saturating_add(1);
         }
     }
@@ -144,7 +152,7 @@ impl Hub {
         if own.len() > 1 {
             own.sort_by_key(|subscriber| subscriber.session.id);
         }
-        FanOut { message, own, shared, own_served: 0, shared_served: 0, published }
+        FanOut { message, own, shared, own_served: 0, shared_served: 0, is_late: false, published }
     }
 
     /// Delivers it to the rest of them. Between slices it lets others run, and the disk come after.
@@ -194,9 +202,9 @@ impl Hub {
     }
 
     /// Pushes into the first of these sessions that takes it: those with a connection come before others.
-    fn push_to_one(&self, message: &Arc<Message>, members: &[Subscriber], published: &mut Published) {
+    fn push_to_one(&self, message: &Arc<Message>, members: &[&Subscriber], published: &mut Published) {
         let has_link = |member: &&Subscriber| member.session.state().link.is_some();
-        let (linked, away): (Vec<_>, Vec<_>) = members.iter().partition(has_link);
+        let (linked, away): (Vec<_>, Vec<_>) = members.iter().copied().partition(has_link);
         let mut was_full = false;
         for member in linked.into_iter().chain(away) {
             match offer(message, core::slice::from_ref(member), self.surroundings()) {

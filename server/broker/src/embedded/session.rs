@@ -265,6 +265,13 @@ impl Session {
         Ok(true)
     }
 
+    /// Whether it still has a subscription that matches: what was found before an UNSUBACK is not added after it
+    /// (MQTT 5 §3.10.4). One that passes on what comes is asked no more.
+    pub(super) fn is_subscribed(&self, topic: &str) -> bool {
+        let state = self.state();
+        state.heir.is_some() || state.subscriptions.keys().any(|filter| filter.filter.matches(topic))
+    }
+
     /// Adds a message. Never waits.
     pub(crate) fn push(&self, delivery: &Delivery<'_>, around: Surroundings<'_>) -> Pushed {
         let mut state = self.state();

@@ -9,7 +9,7 @@ use tokio::time::Duration;
 use crate::Broker;
 use crate::rig::{
     Client, GOODBYE, OPEN, PING, PUBACK, PUBCOMP, PUBREC, PUBREL, ack, config_of, connect, connected, dial,
-    publish,
+    publish, unsubscribe,
 };
 use crate::store::Store;
 use crate::store::faulty::{Disk, Health};
@@ -92,6 +92,13 @@ impl Rig {
         let sessions = space.sessions();
         let away = sessions.iter().filter(|(key, _)| key.client_id.starts_with("away"));
         away.map(|(_, session)| session.waiting()).collect()
+    }
+}
+
+/// A step that fails is not to wait for the disk.
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.disk.now(Health::Works);
     }
 }
 
@@ -196,4 +203,21 @@ async fn what_was_retained_last_is_what_was_published_last() {
         assert_eq!(rig.retained(&format!("v/{number}")).await, b"new", "{number}");
         assert_eq!(rig.retained(&format!("w/{number}")).await, b"new", "{number}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_comes_behind_an_unsuback() {
+    let rig = Rig::start().await;
+    let mut reader = connected(&rig.broker, connect(4, "reader")).await;
+    reader.subscribe(4, "a", 0).await;
+    let mut sender = connected(&rig.broker, connect(4, "sender")).await;
+    let _writer = rig.stall().await;
+    let before = rig.broker.metrics().published;
+    sender.send(&publish(4, 2, "a", 1, &[], b"late")).await;
+    rig.published(before + 1).await;
+    reader.send(&unsubscribe(4, 3, &["a"])).await;
+    assert_eq!(reader.receive().await, (0xb0, vec![0, 3]));
+    rig.disk.now(Health::Works);
+    assert_eq!(sender.receive().await, (PUBACK, vec![0, 1]));
+    reader.receive_nothing().await;
 }
