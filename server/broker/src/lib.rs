@@ -51,3 +51,10 @@ pub use crate::store::StoreError;
 pub use crate::stream::Stream;
 pub use crate::topic::TopicError;
 pub use crate::wire::Code;
+
+// The rig of the tests outside drives a broker on a faulty disk too, which is seen from inside only.
+#[cfg(test)]
+extern crate self as muster_broker;
+#[cfg(test)]
+#[path = "../tests/rig/mod.rs"]
+mod rig;

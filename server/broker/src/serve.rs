@@ -3,6 +3,7 @@
 use core::hash::BuildHasher;
 use core::net::SocketAddr;
 use std::hash::RandomState;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -134,12 +135,21 @@ impl Broker {
     /// # Errors
     /// When the settings or the file can't be used.
     pub fn start(config: &BrokerConfig, now: UnixTime) -> Result<Self, StartError> {
+        Self::start_with(config, now, Store::open)
+    }
+
+    /// The same with a way of its own to open the file.
+    pub(crate) fn start_with(
+        config: &BrokerConfig,
+        now: UnixTime,
+        open: impl FnOnce(&Path, &Arc<Metrics>) -> Result<(Store, Loaded), StoreError>,
+    ) -> Result<Self, StartError> {
         let settings = Arc::new(Settings::check(config)?);
         let metrics = Arc::new(Metrics::default());
         let (engine, keeper) = match config.engine {
             EngineKind::Embedded => {
                 let (store, loaded) = match &config.file {
-                    Some(path) => Store::open(path, &metrics)?,
+                    Some(path) => open(path, &metrics)?,
                     None => (Store::nowhere(), Loaded::default()),
                 };
                 let clock = Clock::new(now);
@@ -163,6 +173,14 @@ impl Broker {
         let assigned = AtomicU64::new(1);
         let assigned_by = RandomState::new();
         Ok(Self(Arc::new(Inner { settings, metrics, engine, assigned, assigned_by, keeper })))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn hub(&self) -> &Hub {
+        match &self.0.engine {
+            AnyEngine::Embedded(engine) => engine.hub(),
+            _ => panic!("another engine"),
+        }
     }
 
     /// Serves one connection until it ends. Dropping the future ends it without a goodbye.

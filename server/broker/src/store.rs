@@ -120,7 +120,7 @@ pub(crate) struct Loaded {
     pub(crate) retained: Vec<([u8; 16], Vec<u8>)>,
 }
 
-/// Changes beyond this wait for the disk: nothing is published, and no publisher read, until the last commit is done.
+/// Changes beyond this wait for the disk: nothing is delivered, and no publisher read, until the last commit is done.
 pub(crate) const PENDING_HIGH_BYTES: usize = 16 * 1024 * 1024;
 /// What redb keeps of the file in memory. After the start only the pages between a change and the root are read.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -132,7 +132,16 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const TRIES_AT_THE_END: u32 = 3;
 
 /// Opens the file; a value so that tests can open a faulty one.
-pub(crate) type OpenDatabase = Box<dyn Fn() -> Result<Database, StoreError> + Send>;
+pub(crate) type OpenDatabase = Box<dyn Fn(Opening) -> Result<Database, StoreError> + Send>;
+
+/// Which opening of the file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// After an error. The file must be there: a new one would hold the last changes alone, as if that were all.
+    Again,
+    /// At the start, which makes it.
+    First,
+}
 
 /// The thread's hold on the file.
 struct File {
@@ -152,11 +161,7 @@ impl Store {
     /// # Errors
     /// When it can't be read or is held by another process.
     pub(crate) fn open(path: &Path, metrics: &Arc<Metrics>) -> Result<(Self, Loaded), StoreError> {
-        let path = path.to_owned();
-        Self::open_with(
-            Box::new(move || Ok(Database::builder().set_cache_size(CACHE_BYTES).create(&path)?)),
-            metrics,
-        )
+        Self::open_with(opener(path), metrics)
     }
 
     /// The same with a way of its own to open the file, again and again.
@@ -164,7 +169,7 @@ impl Store {
         open: OpenDatabase,
         metrics: &Arc<Metrics>,
     ) -> Result<(Self, Loaded), StoreError> {
-        let database = open()?;
+        let database = open(Opening::First)?;
         let loaded = Loaded::read(&database)?;
         let shared = Arc::new(Shared { pending: Mutex::default(), wake: Condvar::new() });
         let (done, durable) = watch::channel(Ticket::default());
@@ -305,6 +310,18 @@ impl Store {
     }
 }
 
+fn opener(path: &Path) -> OpenDatabase {
+    let path = path.to_owned();
+    Box::new(move |opening| {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        Ok(match opening {
+            Opening::Again => builder.open(&path)?,
+            Opening::First => builder.create(&path)?,
+        })
+    })
+}
+
 impl Drop for Store {
     fn drop(&mut self) {
         self.close();
@@ -354,7 +371,7 @@ impl File {
     fn commit(&mut self, changes: &HashMap<Place, Option<Value>>) -> Result<(), StoreError> {
         let database = match self.database.take() {
             Some(database) => database,
-            None => (self.open)()?,
+            None => (self.open)(Opening::Again)?,
         };
         commit(&database, changes)?;
         // It stays open only if all went well: the old handle holds the file's lock.
@@ -493,6 +510,14 @@ mod tests {
         closing.await.expect("no panic");
         let (_store, loaded) = Store::open(&path, &metrics).expect("opens again");
         assert_eq!(loaded.retained.len(), 2);
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_not_made_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("broker.redb");
+        assert!(File { open: opener(&path), database: None }.commit(&HashMap::new()).is_err());
+        assert!(!path.exists());
     }
 
     #[test]

@@ -133,15 +133,32 @@ async fn what_a_device_retains_is_bounded_and_takes_no_room_of_others() {
     assert_eq!((broker.metrics().retained, broker.metrics().retained_refused), (3, 3));
 }
 
+/// All that is retained, topic and payload in one.
+async fn retained(broker: &Broker) -> Vec<String> {
+    let mut reader = device(broker, "reader", connect(4, "reader")).await;
+    reader.subscribe(4, "#", 0).await;
+    reader.send(&PING).await;
+    let mut all = Vec::new();
+    loop {
+        match reader.receive().await {
+            (0xd0, _) => return all,
+            (_, body) => all.push(String::from_utf8_lossy(&body[2..]).into_owned()),
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_was_retained_before_a_device_was_held_to_less_stays() {
     let folder = tempfile::tempdir().expect("a folder");
-    let start = |quota: u8| {
+    let start = |messages: u8, bytes: u8| {
         let path = folder.path().join("broker.redb");
-        let text = format!("file = '{}'\n{OPEN}[quotas]\nretained_per_device = {quota}", path.display());
+        let text = format!(
+            "file = '{}'\n{OPEN}[quotas]\nretained_per_device = {messages}\nretained_bytes_per_device = {bytes}",
+            path.display()
+        );
         Broker::start(&config_of(&text), UnixTime::from_secs(1_800_000_000)).expect("starts")
     };
-    let broker = start(2);
+    let broker = start(2, 100);
     let mut client = device(&broker, "one", connect(5, "one")).await;
     for topic in ["a", "b"] {
         assert_eq!(published(&mut client, 1, topic, b"x").await, 0x10);
@@ -149,8 +166,25 @@ async fn what_was_retained_before_a_device_was_held_to_less_stays() {
     leave(client).await;
     broker.close().await;
     drop(broker);
-    let broker = start(1);
+    let broker = start(1, 100);
     assert_eq!(broker.metrics().retained, 2);
     let mut client = device(&broker, "one", connect(5, "one")).await;
     assert_eq!(published(&mut client, 1, "c", b"x").await, 0x97);
+    // And may be brought up to date, with no more octets than it has.
+    assert_eq!(published(&mut client, 1, "a", b"y").await, 0x10);
+    assert_eq!(retained(&broker).await, ["ay", "bx"]);
+    leave(client).await;
+    broker.close().await;
+    drop(broker);
+    let broker = start(1, 2);
+    let mut client = device(&broker, "one", connect(5, "one")).await;
+    assert_eq!(published(&mut client, 1, "a", b"z").await, 0x10);
+    // What is refused is newer than what is there, which is gone.
+    assert_eq!(published(&mut client, 1, "b", b"larger").await, 0x97);
+    assert_eq!(retained(&broker).await, ["az"]);
+    leave(client).await;
+    broker.close().await;
+    drop(broker);
+    let broker = start(1, 2);
+    assert_eq!(retained(&broker).await, ["az"]);
 }

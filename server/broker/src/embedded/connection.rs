@@ -314,8 +314,12 @@ impl<S: Stream> Connection<'_, S> {
         [self.silent_at(), self.packets.stalled_at(), self.resumes_at].into_iter().flatten().min()
     }
 
-    /// When the client has been silent for too long.
+    /// When the client has been silent for too long. One that is not read, as the disk must come after first, is not
+    /// silent.
     fn silent_at(&self) -> Option<Instant> {
+        if self.brake.is_some() {
+            return None;
+        }
         self.terms.silence.map(|silence| self.heard_at.max(self.packets.heard_at()) + silence)
     }
 

@@ -2,19 +2,23 @@
 //!
 //! The index is locked only while subscribers are looked up. Sessions take messages without waiting,
 //! and a large audience is served in slices, so that one publication keeps nobody else waiting, and that all
-//! publications together are ahead of the file by its bound and no more than a slice of each thread's.
+//! publications together are ahead of the file by its bound and no more than a slice of each thread's. What is
+//! retained does not wait, for its order would be lost: that is a message more of each connection.
+//!
+//! A publication that has begun reaches all of its audience: what may wait is seen through, whatever becomes of the
+//! connection that it came on, and the next publications of its session wait for their turn.
 
 use std::sync::{Arc, PoisonError};
 
 use super::hub::{Attached, Hub, Space};
-use super::index::{Matches, Subscriber};
+use super::index::{Matches, Shared, Subscriber};
 use super::message::Message;
 use super::retained::{Kept, PAGE_MESSAGES, Page, PageSize};
 use super::session::{Delivery, Pushed, Session, Surroundings};
 use crate::config::Quotas;
 use crate::store::Ticket;
 use crate::topic::TopicFilter;
-use crate::wire::Qos;
+use crate::wire::{Code, Qos, Version};
 
 /// What became of a publication.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,23 +30,67 @@ pub(crate) struct Published {
     pub(crate) ticket: Option<Ticket>,
 }
 
+impl Published {
+    /// What its sender is answered.
+    pub(super) fn code(self, version: Version, qos: Qos) -> Code {
+        match (version, self.was_refused, self.was_matched) {
+            (Version::V5, true, _) => Code::QUOTA_EXCEEDED,
+            // A PUBREC may say so too, but few brokers do, and some clients take it for a failure.
+            (Version::V5, false, false) if qos == Qos::One => Code::NO_MATCHING_SUBSCRIBERS,
+            _ => Code::SUCCESS,
+        }
+    }
+}
+
 /// Deliveries after which a publication lets other tasks run.
 const DELIVERIES_AT_ONCE: usize = 512;
 /// Octets of deliveries after which it does so, and waits for the disk if it must: each may be written.
 const DELIVERED_BYTES_AT_ONCE: usize = 1024 * 1024;
 
-/// How many deliveries are made before others run.
+/// A publication on its way to those who subscribed when it was made.
 #[derive(Debug)]
-struct Slice {
-    of: usize,
-    left: usize,
+pub(crate) struct FanOut {
+    message: Arc<Message>,
+    /// Subscriptions of one session stand together.
+    own: Vec<Subscriber>,
+    shared: Vec<Shared>,
+    /// How many of each are served.
+    own_served: usize,
+    shared_served: usize,
+    /// Whether a slice is done, or had to wait: subscriptions may have ended since.
+    is_late: bool,
+    published: Published,
 }
 
-impl Slice {
-    fn of(message: &Message) -> Self {
-        let fitting = DELIVERED_BYTES_AT_ONCE.checked_div(message.bytes()).unwrap_or(usize::MAX);
-        let of = fitting.clamp(1, DELIVERIES_AT_ONCE);
-        Self { of, left: of }
+impl FanOut {
+    /// Makes the deliveries of one slice, unless the disk must come after first. Returns whether all are made.
+    pub(crate) fn advance(&mut self, hub: &Hub) -> bool {
+        if hub.store.congestion().is_none() {
+            let fitting = DELIVERED_BYTES_AT_ONCE.checked_div(self.message.bytes()).unwrap_or(usize::MAX);
+            for _ in 0..fitting.clamp(1, DELIVERIES_AT_ONCE) {
+                self.deliver_next(hub);
+            }
+        }
+        self.is_late = true;
+        self.own_served >= self.own.len() && self.shared_served >= self.shared.len()
+    }
+
+    fn deliver_next(&mut self, hub: &Hub) {
+        let own = self.own.get(self.own_served..).unwrap_or_default();
+        // Subscriptions of one session that overlap are one delivery (MQTT 5 §3.3.4).
+        let overlapping = |one: &Subscriber, other: &Subscriber| Arc::ptr_eq(&one.session, &other.session);
+        if let Some(subscribers @ [first, ..]) = own.chunk_by(overlapping).next() {
+            if !self.is_late || first.session.is_subscribed(&self.message.topic) {
+                hub.push(&self.message, subscribers, &mut self.published);
+            }
+            self.own_served = self.own_served.saturating_add(subscribers.len());
+        } else if let Some(shared) = self.shared.get(self.shared_served) {
+            let stays =
+                |member: &&Subscriber| !self.is_late || member.session.is_subscribed(&self.message.topic);
+            let members: Vec<_> = shared.members.iter().filter(stays).collect();
+            hub.push_to_one(&self.message, &members, &mut self.published);
+            self.shared_served = self.shared_served.saturating_add(1);
+        }
     }
 }
 
@@ -82,25 +130,38 @@ pub(super) fn offer(message: &Arc<Message>, subscribers: &[Subscriber], around: 
 }
 
 impl Hub {
-    /// Delivers a message to all who subscribed to it, and retains it if it says so.
-    pub(crate) async fn publish(
-        &self,
-        space: &Arc<Space>,
-        message: Message,
-        origin: Option<&Arc<Session>>,
-    ) -> Published {
-        self.store.room().await;
+    /// Retains a message if it says so, and looks up who is to have it. That waits for nothing: what is published
+    /// later is later for all.
+    pub(crate) fn begin(&self, space: &Space, message: Message, origin: Option<&Arc<Session>>) -> FanOut {
         let message = Arc::new(message);
         let mut published = Published::default();
         if message.retain {
             self.retain(space, &message, &mut published);
         }
-        let matches = {
+        let Matches { mut own, shared } = {
             let index = space.index.read().unwrap_or_else(PoisonError::into_inner);
             index.matches(&message.topic)
         };
-        self.deliver(&message, matches, origin, &mut published).await;
-        published
+        published.was_matched = !own.is_empty() || !shared.is_empty();
+        if let Some(origin) = origin {
+            let is_echo = |subscriber: &Subscriber| {
+                subscriber.options.no_local && Arc::ptr_eq(&subscriber.session, origin)
+            };
+            own.retain(|subscriber| !is_echo(subscriber));
+        }
+        if own.len() > 1 {
+            own.sort_by_key(|subscriber| subscriber.session.id);
+        }
+        FanOut { message, own, shared, own_served: 0, shared_served: 0, is_late: false, published }
+    }
+
+    /// Delivers it to the rest of them. Between slices it lets others run, and the disk come after.
+    pub(crate) async fn finish(&self, mut fan_out: FanOut) -> Published {
+        while !fan_out.advance(self) {
+            tokio::task::yield_now().await;
+            self.store.room().await;
+        }
+        fan_out.published
     }
 
     fn retain(&self, space: &Space, message: &Arc<Message>, published: &mut Published) {
@@ -115,9 +176,20 @@ impl Hub {
             return;
         }
         match retained.put(Arc::clone(message), &self.settings.quotas) {
-            Kept::Full => {
+            Kept::Full { had_one } => {
                 self.metrics.retained_refused.up();
                 published.was_refused = true;
+                if had_one {
+                    self.metrics.retained.down();
+                    published.ticket = Some(self.store.remove_retained(account, &message.topic));
+                }
+                if let Some(device) = message.author.device()
+                    && retained.is_told(device, self.clock.now())
+                {
+                    // MQTT 3.1.1 has no way to tell the device itself.
+                    let topic = &*message.topic;
+                    tracing::warn!(%device, topic, "a message is not retained: its device or all have too many");
+                }
             }
             Kept::Stored { is_new } => {
                 if is_new {
@@ -129,50 +201,10 @@ impl Hub {
         }
     }
 
-    async fn deliver(
-        &self,
-        message: &Arc<Message>,
-        mut matches: Matches,
-        origin: Option<&Arc<Session>>,
-        published: &mut Published,
-    ) {
-        published.was_matched = !matches.own.is_empty() || !matches.shared.is_empty();
-        if let Some(origin) = origin {
-            let is_echo = |subscriber: &Subscriber| {
-                subscriber.options.no_local && Arc::ptr_eq(&subscriber.session, origin)
-            };
-            matches.own.retain(|subscriber| !is_echo(subscriber));
-        }
-        // Subscriptions of one session that overlap are one delivery (MQTT 5 §3.3.4).
-        if matches.own.len() > 1 {
-            matches.own.sort_by_key(|subscriber| subscriber.session.id);
-        }
-        let overlapping = |one: &Subscriber, other: &Subscriber| Arc::ptr_eq(&one.session, &other.session);
-        let mut slice = Slice::of(message);
-        for subscribers in matches.own.chunk_by(overlapping) {
-            self.give_way(&mut slice).await;
-            self.push(message, subscribers, published);
-        }
-        for shared in &matches.shared {
-            self.give_way(&mut slice).await;
-            self.push_to_one(message, &shared.members, published);
-        }
-    }
-
-    /// Before a delivery: lets others run, and the disk come after, when the slice is done.
-    async fn give_way(&self, slice: &mut Slice) {
-        if slice.left == 0 {
-            tokio::task::yield_now().await;
-            self.store.room().await;
-            slice.left = slice.of;
-        }
-        slice.left = slice.left.saturating_sub(1);
-    }
-
     /// Pushes into the first of these sessions that takes it: those with a connection come before others.
-    fn push_to_one(&self, message: &Arc<Message>, members: &[Subscriber], published: &mut Published) {
+    fn push_to_one(&self, message: &Arc<Message>, members: &[&Subscriber], published: &mut Published) {
         let has_link = |member: &&Subscriber| member.session.state().link.is_some();
-        let (linked, away): (Vec<_>, Vec<_>) = members.iter().partition(has_link);
+        let (linked, away): (Vec<_>, Vec<_>) = members.iter().copied().partition(has_link);
         let mut was_full = false;
         for member in linked.into_iter().chain(away) {
             match offer(message, core::slice::from_ref(member), self.surroundings()) {
@@ -291,7 +323,7 @@ mod tests {
         let writers: Vec<_> = (0..WRITERS)
             .map(|_| {
                 let (hub, space) = (Arc::clone(&hub), Arc::clone(&space));
-                tokio::spawn(async move { hub.publish(&space, message(), None).await })
+                tokio::spawn(async move { hub.finish(hub.begin(&space, message(), None)).await })
             })
             .collect();
         // Until all of them wait for the disk, or are done.

@@ -101,12 +101,19 @@ impl Session {
         }
     }
 
-    /// A QoS 2 publication came from the client. Returns whether it is a new one, and what must be durable before
-    /// its PUBREC.
-    pub(crate) fn begin_receiving(&self, packet_id: u16, store: &Store) -> (bool, Option<Ticket>) {
-        let mut state = self.state();
-        let is_new = state.received.insert(packet_id);
-        (is_new, (state.expiry_s > 0).then(|| store.put_received(self.id, packet_id)))
+    /// A QoS 2 publication came from the client. Returns whether it is a new one.
+    pub(crate) fn begin_receiving(&self, packet_id: u16) -> bool {
+        self.state().received.insert(packet_id)
+    }
+
+    /// All that a QoS 2 publication is for have it, or had it when it came before. Returns what must be durable before
+    /// its PUBREC: in the file the packet id comes after the last delivery, or a publication that a crash breaks off
+    /// would be taken for one that was made.
+    pub(crate) fn keep_received(&self, packet_id: u16, store: &Store) -> Option<Ticket> {
+        let state = self.state();
+        // Its client may have let it go without a PUBREC.
+        let is_kept = state.expiry_s > 0 && state.received.contains(&packet_id);
+        is_kept.then(|| store.put_received(self.id, packet_id))
     }
 
     /// PUBREL came, or the publication was refused. Returns whether it was known, and what must be durable before

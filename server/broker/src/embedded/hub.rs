@@ -3,7 +3,8 @@
 //! Locks, in the order in which they may be held together: the sessions of a space, or its index, then
 //! one session's state; two of those where one passes on to the next, the older first. The retained
 //! messages are locked alone. A publication holds the index only while it looks for subscribers, not
-//! while it delivers to them, and gives way to other tasks between slices of a large audience.
+//! while it delivers to them, and gives way to other tasks between slices of a large audience. It has the turn of
+//! its session from its begin to its end, and waits meanwhile for nothing but the disk.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -51,7 +52,8 @@ pub(crate) struct Hub {
     links: AtomicU64,
     /// Set before the sessions are looked through, so that none slips in behind.
     is_draining: AtomicBool,
-    /// What ends of connections have left to do: wills, and what the file must know of their sessions.
+    /// What is done even if its connection is gone: publications that wait, wills, and what the file must know of
+    /// sessions.
     pub(super) leaving: TaskTracker,
     /// The next id of a session in the file.
     pub(super) ids: AtomicU64,
@@ -251,7 +253,8 @@ impl Hub {
         if let Some(before) = before {
             self.metrics.taken_over.up();
             before.wake.notify_one();
-            leavings.wills.extend(before.will.filter(|left| left.will.delay_s == 0).map(|will| *will));
+            let will = before.will.filter(|left| left.will.delay_s == 0);
+            leavings.wills.extend(will.map(|will| (Arc::clone(session), *will)));
         }
         // The rules may be narrower than those of the last connection.
         let lost: Vec<_> = state
@@ -291,14 +294,14 @@ impl Hub {
         if let Some(link) = session.give_way(self.clock.now(), self.surroundings()) {
             self.metrics.taken_over.up();
             link.wake.notify_one();
-            leavings.wills.extend(link.will.map(|will| *will));
+            leavings.wills.extend(link.will.map(|will| (Arc::clone(session), *will)));
         }
     }
 
     /// Empties a session that was retired.
     fn bury(&self, session: &Arc<Session>, leavings: &mut Leavings) {
         let (filters, delayed) = session.end();
-        leavings.wills.extend(delayed.map(|will| *will));
+        leavings.wills.extend(delayed.map(|will| (Arc::clone(session), *will)));
         self.metrics.sessions.down();
         for _ in &filters {
             self.metrics.subscriptions.down();
@@ -316,12 +319,12 @@ impl Hub {
                 }
             }
         }
-        for will in leavings.wills {
-            self.fire(space, will).await;
+        for (session, will) in leavings.wills {
+            self.fire(space, &session, will).await;
         }
     }
 
-    async fn fire(&self, space: &Arc<Space>, will: Testament) {
+    async fn fire(&self, space: &Arc<Space>, session: &Session, will: Testament) {
         if !self.may_fire(space, &will) {
             tracing::info!(
                 topic = &*will.will.topic,
@@ -330,7 +333,10 @@ impl Hub {
             return;
         }
         self.metrics.wills.up();
-        self.publish(space, Message::of_will(will, self.clock.now()), None).await;
+        let fan_out = self.begin(space, Message::of_will(will, self.clock.now()), None);
+        // Behind what the client published before.
+        let _turn = session.turn().await;
+        self.finish(fan_out).await;
     }
 
     /// A connection is over. Does nothing when the session has another one by now.
@@ -350,7 +356,7 @@ impl Hub {
             }
             let will = state.disconnect().and_then(|link| link.will).filter(|_| departure.fires_will);
             if state.expiry_s == 0 || departure.session == OnCutSession::Drop {
-                leavings.wills.extend(will.map(|will| *will));
+                leavings.wills.extend(will.map(|will| (Arc::clone(session), *will)));
                 if is_in_the_file {
                     self.store.remove_session(session.id);
                 }
@@ -362,7 +368,7 @@ impl Hub {
                 state.expires = Some(self.timers.add(ends_at, due(space, session, Event::SessionEnds)));
                 if let Some(will) = will {
                     if will.will.delay_s == 0 {
-                        leavings.wills.push(*will);
+                        leavings.wills.push((Arc::clone(session), *will));
                     } else {
                         let fires_at = self.clock.now().plus_seconds(will.will.delay_s);
                         state.delayed_will = Some(will);
@@ -465,7 +471,8 @@ impl Hub {
                     let mut state = session.state();
                     if state.will_due.is_some_and(|timer| timer.0 <= now) {
                         state.will_due = None;
-                        leavings.wills.extend(state.delayed_will.take().map(|will| *will));
+                        let will = state.delayed_will.take();
+                        leavings.wills.extend(will.map(|will| (Arc::clone(&session), *will)));
                     }
                 }
                 Event::SessionEnds => {
@@ -516,7 +523,8 @@ impl Hub {
 #[derive(Debug, Default)]
 pub(super) struct Leavings {
     filters: Vec<(Arc<Session>, Vec<Subscribed>)>,
-    wills: Vec<Testament>,
+    /// With the session that each was left in.
+    wills: Vec<(Arc<Session>, Testament)>,
 }
 
 impl Leavings {

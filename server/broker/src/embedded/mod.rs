@@ -25,6 +25,8 @@ mod session;
 mod session_restore;
 mod succession;
 mod terms;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod withheld;
 
@@ -43,6 +45,11 @@ pub(crate) struct Embedded {
 impl Embedded {
     pub(crate) const fn new(hub: std::sync::Arc<Hub>) -> Self {
         Self { hub }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     pub(crate) fn heed(&self, senders: std::sync::Arc<dyn muster_policy::mqtt::Senders>) {

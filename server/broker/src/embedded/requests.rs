@@ -8,7 +8,6 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::connection::{Connection, Held, Over};
-use super::delivery::Published;
 use super::message::Message;
 use crate::gate;
 use crate::store::Ticket;
@@ -22,13 +21,17 @@ impl<S: Stream> Connection<'_, S> {
     /// Handles a packet; what it is answered with goes out in order.
     pub(super) async fn handle(&mut self, packet: Packet) -> Result<(), Over> {
         match packet {
-            Packet::Ack(ack) => self.handle_ack(ack)?,
+            Packet::Ack(ack) => return self.handle_ack(ack),
             Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(disconnect)),
-            Packet::Ping => write_pingresp(self.packets.output()),
+            Packet::Ping => {
+                write_pingresp(self.packets.output());
+                return Ok(());
+            }
             Packet::Publish(publish) => self.handle_publish(publish).await?,
             Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe)?,
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe)?,
         }
+        // Of the others none can make the file much larger, and who only listens is heard whatever the disk does.
         self.brake = self.hub.store.congestion();
         Ok(())
     }
@@ -82,29 +85,37 @@ impl<S: Stream> Connection<'_, S> {
             return Ok(());
         }
         let session = Arc::clone(&self.seat.session);
-        let (is_new, received) = match qos {
-            Qos::Two => session.begin_receiving(packet_id, &self.hub.store),
-            Qos::Zero | Qos::One => (true, None),
-        };
+        let turn = session.turn().await;
+        if session.state().check_link(self.seat.link).is_err() {
+            // Another connection came meanwhile, and sends the same or what is newer. This one ends next.
+            return Ok(());
+        }
+        let is_new = qos != Qos::Two || session.begin_receiving(packet_id);
         self.check_repeats(packet_id, !is_new)?;
         if !is_new {
+            let received = session.keep_received(packet_id, &self.hub.store);
             self.acknowledge(qos, packet_id, Code::SUCCESS, received);
             return Ok(());
         }
         self.hub.metrics.published.up();
         let message = Message::new(publish, &self.gate.author, self.hub.clock.now());
-        let published = self.hub.publish(&self.seat.space, message, Some(&session)).await;
-        let Published { was_matched, was_refused, ticket } = published;
-        let mut ticket = ticket.max(received);
-        let code = match (self.terms.version, was_refused, was_matched) {
-            (Version::V5, true, _) => Code::QUOTA_EXCEEDED,
-            // A PUBREC may say so too, but few brokers do, and some clients take it for a failure.
-            (Version::V5, false, false) if qos == Qos::One => Code::NO_MATCHING_SUBSCRIBERS,
-            _ => Code::SUCCESS,
+        let mut fan_out = self.hub.begin(&self.seat.space, message, Some(&session));
+        let is_done = fan_out.advance(self.hub);
+        let (hub, version) = (Arc::clone(self.hub), self.terms.version);
+        let work = async move {
+            let published = hub.finish(fan_out).await;
+            let code = published.code(version, qos);
+            let received = match qos {
+                Qos::Two if code.is_failure() => session.end_receiving(packet_id, &hub.store).1,
+                Qos::Two => session.keep_received(packet_id, &hub.store),
+                Qos::Zero | Qos::One => None,
+            };
+            drop(turn);
+            (code, published.ticket.max(received))
         };
-        if qos == Qos::Two && code.is_failure() {
-            ticket = ticket.max(session.end_receiving(packet_id, &self.hub.store).1);
-        }
+        // One that has nothing to wait for is not worth a task.
+        let done = if is_done { Some(work.await) } else { self.hub.see_through(work).await };
+        let (code, ticket) = done.ok_or(Over::Ours(Code::UNSPECIFIED))?;
         self.acknowledge(qos, packet_id, code, ticket);
         Ok(())
     }

@@ -3,7 +3,9 @@
 //! A subscription reads them in pages: it names the topic it last had, and gets the next few that
 //! match. So one `#` over many retained messages takes neither a long lock nor a long queue.
 //!
-//! What a device retains is counted for it, so that one can't take the room of all others.
+//! What a device retains is counted for it, so that one can't take the room of all others. What is there may always be
+//! replaced by no more: quotas may have been larger once. And what is refused takes away what its topic had, which
+//! nobody may take for the last word any more (as MQTT 3.1.1 §3.3.1.3 has it for a message that is not kept).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -30,27 +32,31 @@ pub(crate) struct Retained {
 struct Usage {
     messages: usize,
     bytes: usize,
+    /// When the log last said that it has too many.
+    told_at: Option<Millis>,
 }
 
 impl Usage {
     const fn with(self, bytes: usize) -> Self {
-        Self { messages: self.messages.saturating_add(1), bytes: self.bytes.saturating_add(bytes) }
+        Self { messages: self.messages.saturating_add(1), bytes: self.bytes.saturating_add(bytes), ..self }
     }
 
     const fn without(self, bytes: usize) -> Self {
-        Self { messages: self.messages.saturating_sub(1), bytes: self.bytes.saturating_sub(bytes) }
+        Self { messages: self.messages.saturating_sub(1), bytes: self.bytes.saturating_sub(bytes), ..self }
     }
 }
 
 /// What became of a retained message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
-    /// There are too many.
-    Full,
+    /// There are too many, of its device or of all; `true` when its topic had one before, which is gone.
+    Full { had_one: bool },
     /// It is there now; `true` when its topic had none before.
     Stored { is_new: bool },
 }
 
+/// How often the log says of a device that it has too many.
+const TOLD_EVERY_S: u32 = 600;
 /// How many messages are looked at for one page.
 const PAGE_LOOKS: usize = 4096;
 /// How many messages a page has at most.
@@ -76,13 +82,13 @@ impl Retained {
     pub(crate) fn put(&mut self, message: Arc<Message>, quotas: &Quotas) -> Kept {
         let before = self.messages.get(&message.topic);
         let is_new = before.is_none();
-        let bytes = self.bytes.saturating_sub(before.map_or(0, |old| old.bytes()));
-        let bytes = bytes.saturating_add(message.bytes());
+        let bytes_before = before.map_or(0, |old| old.bytes());
+        let bytes = self.bytes.saturating_sub(bytes_before).saturating_add(message.bytes());
         if (is_new && self.messages.len() >= quotas.retained)
-            || bytes > quotas.retained_bytes
+            || (bytes > quotas.retained_bytes && message.bytes() > bytes_before)
             || !self.has_room_of_its_own(&message, before, quotas)
         {
-            return Kept::Full;
+            return Kept::Full { had_one: self.remove(&message.topic) };
         }
         self.remove(&message.topic);
         if let Some(device) = message.author.device() {
@@ -169,12 +175,28 @@ impl Retained {
     /// Whether the device that sent a message may have it among its own, in place of what its topic had before.
     fn has_room_of_its_own(&self, message: &Message, before: Option<&Arc<Message>>, quotas: &Quotas) -> bool {
         let Some(device) = message.author.device() else { return true };
-        let mut usage = self.of_devices.get(device).copied().unwrap_or_default();
-        if let Some(before) = before.filter(|before| before.author.device() == Some(device)) {
-            usage = usage.without(before.bytes());
+        let usage = self.of_devices.get(device).copied().unwrap_or_default();
+        let Quotas { retained_per_device: most, retained_bytes_per_device: most_bytes, .. } = *quotas;
+        match before.filter(|before| before.author.device() == Some(device)) {
+            Some(own) => {
+                message.bytes() <= own.bytes()
+                    || usage.without(own.bytes()).with(message.bytes()).bytes <= most_bytes
+            }
+            None => {
+                let usage = usage.with(message.bytes());
+                usage.messages <= most && usage.bytes <= most_bytes
+            }
         }
-        let usage = usage.with(message.bytes());
-        usage.messages <= quotas.retained_per_device && usage.bytes <= quotas.retained_bytes_per_device
+    }
+
+    /// Whether the log is to say that a device has too many: it does so now and then, while the device has any.
+    pub(crate) fn is_told(&mut self, device: &DeviceId, now: Millis) -> bool {
+        let Some(usage) = self.of_devices.get_mut(device) else { return false };
+        let is_due = usage.told_at.is_none_or(|at| at.plus_seconds(TOLD_EVERY_S) <= now);
+        if is_due {
+            usage.told_at = Some(now);
+        }
+        is_due
     }
 
     /// Topics whose messages have expired.
@@ -186,11 +208,18 @@ impl Retained {
 
 #[cfg(test)]
 mod tests {
+    use muster_policy::identity::{CaId, Fingerprint, Serial};
+    use muster_policy::mqtt::Sender;
+
     use super::*;
     use crate::author::Author;
     use crate::wire::Qos;
 
     fn message(topic: &str, bytes: usize) -> Arc<Message> {
+        by(Author::Unknown, topic, bytes)
+    }
+
+    fn by(author: Author, topic: &str, bytes: usize) -> Arc<Message> {
         Arc::new(Message {
             topic: topic.into(),
             payload: vec![0; bytes].into(),
@@ -198,7 +227,7 @@ mod tests {
             retain: true,
             forward: Box::default(),
             expires_at: None,
-            author: Author::Unknown,
+            author,
         })
     }
 
@@ -255,10 +284,35 @@ mod tests {
         let mut retained = Retained::default();
         assert_eq!(retained.put(message("a", 10), &quotas), Kept::Stored { is_new: true });
         assert_eq!(retained.put(message("b", 10), &quotas), Kept::Stored { is_new: true });
-        assert_eq!(retained.put(message("c", 10), &quotas), Kept::Full);
+        assert_eq!(retained.put(message("c", 10), &quotas), Kept::Full { had_one: false });
         assert_eq!(retained.put(message("a", 80), &quotas), Kept::Stored { is_new: false });
-        assert_eq!(retained.put(message("b", 80), &quotas), Kept::Full);
+        assert_eq!(retained.put(message("b", 80), &quotas), Kept::Full { had_one: true });
+        assert_eq!(all(&retained, "#"), ["a"]);
+        // Under quotas that are smaller by now, what is there is replaced by as much.
+        let less = Quotas { retained: 1, retained_bytes: 50, ..quotas };
+        assert_eq!(retained.put(message("a", 80), &less), Kept::Stored { is_new: false });
         assert!(retained.remove("a") && !retained.remove("a"));
-        assert_eq!(retained.put(message("b", 80), &quotas), Kept::Stored { is_new: false });
+        assert_eq!(retained.put(message("b", 80), &quotas), Kept::Stored { is_new: true });
+    }
+
+    #[test]
+    fn a_device_that_has_too_many_is_told_of_now_and_then() {
+        let device: DeviceId = "meter".parse().expect("an id");
+        let sender = Sender {
+            device: device.clone(),
+            ca: CaId::from_bytes([1; 16]),
+            serial: Serial::from_bytes(&[1]).expect("a serial"),
+            fingerprint: Fingerprint::from_bytes([1; 32]),
+            above: Vec::new(),
+        };
+        let author = Author::Holder(Box::new(sender));
+        let mut retained = Retained::default();
+        let now = Millis::default();
+        assert!(!retained.is_told(&device, now), "it has none");
+        retained.put(by(author.clone(), "a", 1), &Quotas::default());
+        assert!(retained.is_told(&device, now) && !retained.is_told(&device, now));
+        retained.put(by(author, "b", 1), &Quotas::default());
+        assert!(!retained.is_told(&device, now.plus_seconds(TOLD_EVERY_S - 1)));
+        assert!(retained.is_told(&device, now.plus_seconds(TOLD_EVERY_S)));
     }
 }

@@ -72,15 +72,17 @@ impl Drop for Seat<'_> {
     }
 }
 
-/// How long the ends of connections have for what they left to do: wills wait for the disk.
+/// How long connections that ended have for what they left to do: wills and other publications wait for the disk.
 const LEAVING_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Hub {
-    /// Does something that has to be done even if whoever waits here is dropped.
-    pub(super) async fn see_through(&self, work: impl Future<Output = ()> + Send + 'static) {
-        if self.leaving.spawn(work).await.is_err() {
-            error!("what the end of a connection left to do panicked");
-        }
+    /// Does something that has to be done even if whoever waits here is dropped. Returns nothing if it panicked.
+    pub(super) async fn see_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let done = self.leaving.spawn(work).await;
+        done.inspect_err(|error| error!(%error, "what had to be done is not")).ok()
     }
 
     /// The same from where nobody can wait. Without a runtime the process is at its end, and all this with it.
@@ -95,7 +97,7 @@ impl Hub {
     pub(crate) async fn close(self: &Arc<Self>) {
         self.leaving.close();
         if tokio::time::timeout(LEAVING_TIMEOUT, self.leaving.wait()).await.is_err() {
-            error!("wills are not published: the broker's file can't be written");
+            error!("not all publications reach everyone: the broker's file can't be written");
         }
         let hub = Arc::clone(self);
         if tokio::task::spawn_blocking(move || hub.store.close()).await.is_err() {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
 use super::budget::{Budget, Charge, filter_bytes};
 use super::delivery::offer;
@@ -45,6 +45,7 @@ pub(crate) struct Session {
     /// What it holds together with all sessions of its device.
     pub(super) budget: Budget,
     ended: AtomicBool,
+    turn: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<State>,
 }
 
@@ -201,7 +202,7 @@ pub(crate) struct Surroundings<'a> {
 
 impl Session {
     pub(crate) fn new(key: SessionKey, id: u64, budget: Budget) -> Self {
-        Self { key, id, budget, ended: AtomicBool::new(false), state: Mutex::default() }
+        Self { key, id, budget, ended: AtomicBool::new(false), turn: Arc::default(), state: Mutex::default() }
     }
 
     #[cfg(test)]
@@ -212,6 +213,12 @@ impl Session {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until all that the client published before is delivered, and keeps the next from it while the turn
+    /// lives (MQTT 5 §4.6). Turns come in the order in which they were asked for.
+    pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.turn).lock_owned().await
     }
 
     /// Whether it is over: nothing may be added to the index for it.
@@ -256,6 +263,13 @@ impl Session {
         let charge = charge.ok_or(Code::QUOTA_EXCEEDED)?;
         state.subscriptions.insert(filter.clone(), Subscription { options, id, charge });
         Ok(true)
+    }
+
+    /// Whether it still has a subscription that matches: what was found before an UNSUBACK is not added after it
+    /// (MQTT 5 §3.10.4). One that passes on what comes is asked no more.
+    pub(super) fn is_subscribed(&self, topic: &str) -> bool {
+        let state = self.state();
+        state.heir.is_some() || state.subscriptions.keys().any(|filter| filter.filter.matches(topic))
     }
 
     /// Adds a message. Never waits.

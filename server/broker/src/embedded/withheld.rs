@@ -129,7 +129,7 @@ mod tests {
         for number in 0..count {
             let mut message = of(number);
             message.payload = Box::new([1]);
-            hub.publish(&space, message, None).await;
+            hub.finish(hub.begin(&space, message, None)).await;
         }
         hub.sweep_revoked().await;
         assert_eq!(metrics.retained.value(), u64::try_from(count).expect("small"), "nobody is known yet");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use redb::backends::FileBackend;
 use redb::{Database, StorageBackend};
 
-use super::{OpenDatabase, StoreError};
+use super::{OpenDatabase, Opening, StoreError};
 
 /// What the disk does with what is written to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,8 +32,9 @@ impl Disk {
     /// Opens a file on this disk, as often as it is called.
     pub(crate) fn opener(&self, path: &Path) -> OpenDatabase {
         let (disk, path) = (self.clone(), path.to_owned());
-        Box::new(move || {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        Box::new(move |opening| {
+            let is_made = opening == Opening::First;
+            let file = OpenOptions::new().read(true).write(true).create(is_made).truncate(false).open(&path);
             let file = FileBackend::new(file.map_err(|error| StoreError(redb::Error::Io(error)))?)?;
             Ok(Database::builder().create_with_backend(Faulty { file, disk: disk.clone() })?)
         })

@@ -15,9 +15,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
-use http::{Request, Response, Uri};
+use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use muster_departure::Departure;
@@ -181,9 +182,16 @@ impl Origins {
             let has_more = !order.as_slice().is_empty();
             let again = ((has_more || may_repeat) && request.body().is_empty()).then(|| copy(&request));
             *request.uri_mut() = at(endpoint, request.uri());
+            let connection = capture_connection(&mut request);
             let error = match self.client()?.request(request).await {
                 Ok(response) => {
                     endpoint.avoid(None);
+                    if response.version() == Version::HTTP_10
+                        && let Some(connection) = connection.connection_metadata().as_ref()
+                    {
+                        // hyper speaks 1.0 on it from here on, and drops bodies whose length is not known.
+                        connection.poison();
+                    }
                     return Ok(response);
                 }
                 Err(error) => error,

@@ -331,6 +331,26 @@ async fn an_old_origin_does_not_make_its_clients_old() {
     assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with("ok"), "{answer}");
 }
 
+/// Who speaks HTTP/1.0 on a connection is spoken to in it from then on, and knows no body of unknown length.
+#[tokio::test]
+async fn an_old_origin_that_keeps_its_connections_misses_no_body() {
+    let rig = Rig::start().await;
+    let kept = OK.replace("HTTP/1.1 200 OK", "HTTP/1.0 200 OK\r\nConnection: keep-alive");
+    let origin = Script::start(kept, Then::Stay).await;
+    put(&rig, "kept.example.com", &[&origin]);
+    for number in 0..4 {
+        let answer = rig.get("kept.example.com", None).await.expect("answered");
+        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "ok"));
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: kept.example.com\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+             6\r\nbody-{number}\r\n0\r\n\r\n"
+        );
+        let answer = crate::requests::raw(&rig, "kept.example.com", &request).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        origin.until(|heard| heard.iter().any(|text| text.contains(&format!("body-{number}")))).await;
+    }
+}
+
 /// Octets behind an answer are no answer to whoever asks next.
 #[tokio::test]
 async fn what_follows_an_answer_reaches_nobody() {
