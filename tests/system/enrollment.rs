@@ -1,6 +1,7 @@
 //! Devices enroll and renew over real TLS, with every habit of HTTP that real clients have.
 
 use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,6 +9,9 @@ use muster_tests::est::{basic, certificates_of, post, read_head, read_reply};
 use muster_tests::request::{request, request_by};
 use muster_tests::{Est, Identity, Server};
 use rcgen::KeyPair;
+
+/// Far less than twenty keys of RSA-4096 take.
+const WITHOUT_A_KEY: Duration = Duration::from_secs(10);
 
 /// Enrolls a device; a client that holds its certificate.
 fn enrolled(server: &Server, device: &str) -> (Est, KeyPair) {
@@ -59,6 +63,40 @@ fn keys_are_made_for_devices_that_ask() {
             certificate.windows(made.public_key_raw().len()).position(|part| part == made.public_key_raw());
         assert!(position.is_some(), "the certificate is for the key that was made");
     }
+}
+
+/// Each of these keys takes a second or more, and only one is made at a time.
+#[test]
+fn no_key_is_made_for_what_is_refused_or_waits() {
+    const ASKING: usize = 20;
+    let server = Server::start();
+    server.muster(&["profile", "set", "large", "keys=rsa", "rsa_min_bits=4096"]);
+    server.muster(&["profile", "set", "checked", "keys=rsa", "rsa_min_bits=4096", "approval=manual"]);
+    let key = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_4096).expect("a key");
+    let der = request_by(&key, "meter-1");
+    let authorization = basic("meter-1", &server.token("meter-1"));
+    let ask = |label: &str| server.est().post(&format!("{label}/serverkeygen"), Some(&authorization), &der);
+    let started = Instant::now();
+    for _ in 0..ASKING {
+        assert_eq!(ask("checked").status, 202);
+    }
+    assert!(started.elapsed() < WITHOUT_A_KEY, "{:?}", started.elapsed());
+    let waiting = server.muster_json(&["approval", "list"]);
+    let file = server.scratch().join("request.der");
+    std::fs::write(&file, &der).expect("written");
+    let file = file.display().to_string();
+    let asked_with = server.muster_json(&["cert", "sign", "--dry-run", "--profile", "large", &file]);
+    assert_eq!(
+        waiting[0]["key_sha256"], asked_with["key_sha256"],
+        "the person sees the key that the device has"
+    );
+    server.muster(&["approval", "approve", waiting[0]["id"].as_str().expect("an id")]);
+    assert_eq!(ask("checked").status, 200);
+    let started = Instant::now();
+    for _ in 0..ASKING {
+        assert_eq!(ask("large").reason(), "token_used");
+    }
+    assert!(started.elapsed() < WITHOUT_A_KEY, "{:?}", started.elapsed());
 }
 
 #[test]

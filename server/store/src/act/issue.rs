@@ -53,8 +53,10 @@ pub struct BeginIssue {
     pub device: DeviceId,
     /// The profile it was granted under.
     pub profile: Label,
-    /// The key to certify.
+    /// The key to certify, or, while that is yet to be made, the one that the request is signed with.
     pub key_fingerprint: KeyFingerprint,
+    /// Whether the key to certify is there.
+    pub key: KeyState,
     /// The token that proves the caller, if one does.
     pub token: Option<TokenId>,
     /// The certificate that is renewed, if one is.
@@ -74,6 +76,15 @@ pub struct BeginIssue {
     pub by: By,
 }
 
+/// Whether the key to certify is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    /// It is.
+    Made,
+    /// It is made once nothing else is in the way; a token that is bound to a key is not good for it.
+    ToBeMade,
+}
+
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begun {
@@ -81,6 +92,8 @@ pub enum Begun {
     AlreadyIssued(Box<Certificate>),
     /// The same request is being worked on right now; the caller should ask again.
     InProgress,
+    /// Nothing is in the way, and nothing is stored: make the key, and begin again with it.
+    MakeKey,
     /// The intent is stored: sign, then complete or abandon.
     Proceed,
     /// The request waits for a person.
@@ -172,6 +185,9 @@ impl Transaction for BeginIssue {
         self.check_ca(tables)?;
         if self.approval == Approval::Manual && !approved {
             return self.wait(tables, request.as_ref(), token.as_ref());
+        }
+        if self.key == KeyState::ToBeMade {
+            return Ok(Begun::MakeKey);
         }
         if let Some(stale) = &stale {
             release(tables, &By::system(self.by.at), stale, Action::IssueInterrupted, None)?;
@@ -344,7 +360,7 @@ fn usable(token: &Token, freed: bool, approved: bool, begin: &BeginIssue) -> Opt
     if let Some(reason) = token.refusal(begin.by.at, &begin.device) {
         return Some(reason);
     }
-    if token.key.is_some_and(|key| key != begin.key_fingerprint) {
+    if token.key.is_some_and(|key| key != begin.key_fingerprint || begin.key == KeyState::ToBeMade) {
         return Some(Reason::TokenKeyMismatch);
     }
     if token.profile.is_some_and(|profile| profile != begin.profile) {

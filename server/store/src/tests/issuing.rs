@@ -460,3 +460,38 @@ fn what_a_person_approved_outlives_its_token() {
     rig.complete(&poll).expect("completes");
     rig.check();
 }
+
+#[test]
+fn whatever_is_in_the_way_is_said_before_a_key_is_made_and_nothing_is_stored() {
+    let mut rig = Rig::new();
+    let made = |number, token: Token| {
+        rig.ledger().transact_blocking(CreateToken { token: token.clone(), by: rig.by() }).expect("made");
+        BeginIssue { token: Some(token.id), key: KeyState::ToBeMade, ..begin(number, "a", rig.now) }
+    };
+    let good = made(1, token(1, rig.now));
+    let ended = made(2, Token { expires_at: rig.now, ..token(2, rig.now) });
+    let first = begin(3, "a", rig.now);
+    let bound = made(3, Token { key: Some(first.key_fingerprint), ..token(3, rig.now) });
+    assert_eq!(rig.begin(good.clone()).expect("may have one"), Begun::MakeKey);
+    assert_eq!(policy(rig.begin(ended)), Reason::TokenExpired);
+    assert_eq!(policy(rig.begin(bound)), Reason::TokenKeyMismatch, "the key to come is not the bound one");
+    assert_eq!(uses(&rig, good.token.expect("one")), 0);
+    let key = begin(4, "a", rig.now).key_fingerprint;
+    let with_key = BeginIssue { key_fingerprint: key, key: KeyState::Made, ..good.clone() };
+    assert_eq!(rig.begin(with_key.clone()).expect("begins"), Begun::Proceed);
+    assert_eq!(rig.begin(good.clone()).expect("waits for its twin"), Begun::InProgress);
+    rig.complete(&with_key).expect("completes");
+    let again = BeginIssue { repeat_for: Duration::ZERO, ..good };
+    assert_eq!(policy(rig.begin(again)), Reason::TokenUsed);
+
+    let waits = BeginIssue { approval: Approval::Manual, key: KeyState::ToBeMade, ..begin(5, "b", rig.now) };
+    assert!(matches!(rig.begin(waits.clone()), Ok(Begun::Waiting { .. })));
+    assert!(matches!(rig.begin(waits.clone()), Ok(Begun::Waiting { .. })));
+    let decide = DecideRequest { request: waits.request, decision: Decision::Approve, by: rig.by() };
+    assert_eq!(
+        rig.ledger().transact_blocking(decide).expect("approved").key_fingerprint,
+        waits.key_fingerprint
+    );
+    assert_eq!(rig.begin(waits).expect("may have one"), Begun::MakeKey);
+    rig.check();
+}
