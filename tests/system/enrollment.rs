@@ -141,6 +141,24 @@ fn a_certificate_of_another_profile_is_no_way_round_what_a_profile_asks_for() {
 }
 
 #[test]
+fn a_certificate_renews_under_its_own_profile_where_the_path_names_none() {
+    let server = Server::with_config("[est]\ndefault_profile = \"strict\"\n");
+    server.muster(&["profile", "set", "first", "lifetime_s=7200"]);
+    let (key, der) = request("meter-1");
+    let authorization = basic("meter-1", &server.token("meter-1"));
+    let certificate = server.est().post("first/simpleenroll", Some(&authorization), &der).certificate();
+    server.muster(&["profile", "set", "strict", "credentials=token", "approval=manual"]);
+    let renewal = request_by(&KeyPair::try_from(key.serialize_der()).expect("a key"), "meter-1");
+    let holder = server.est().with(Identity { chain: vec![certificate], key });
+    holder.post("simplereenroll", None, &renewal).certificate();
+    let listed = server.muster_json(&["cert", "list"]);
+    let listed = listed.as_array().expect("a list");
+    assert_eq!(listed.len(), 2);
+    assert!(listed.iter().all(|certificate| certificate["profile"] == "first"), "{listed:?}");
+    assert_eq!(holder.post("strict/simplereenroll", None, &renewal).reason(), "profile_forbidden");
+}
+
+#[test]
 fn ca_certificates_and_attributes_are_there_for_everyone() {
     let server = Server::start();
     let reply = server.est().get("cacerts");

@@ -53,7 +53,7 @@ const TWIN_LOOK: Duration = Duration::from_millis(20);
 pub struct Settings {
     /// The account it enrolls for.
     pub account: AccountId,
-    /// The profile of paths without a label.
+    /// The profile of paths without a label, but for renewals: they stay under that of their certificate.
     pub default_profile: Label,
     /// How long the same first enrollment gets the same certificate again.
     pub first_window: Duration,
