@@ -14,7 +14,7 @@ use muster_enroll::{Registrar, random};
 use muster_policy::identity::{CertificateId, Fingerprint, KeyFingerprint, RequestKey, Serial};
 use muster_policy::name::DeviceId;
 use muster_policy::profile::Approval;
-use muster_store::act::{BeginIssue, Begun, By, CompleteIssue};
+use muster_store::act::{BeginIssue, Begun, By, CompleteIssue, KeyState};
 use muster_store::record::{Actor, Certificate};
 use tokio::process::Command;
 use tokio::task::JoinSet;
@@ -182,6 +182,7 @@ async fn store(registrar: &Registrar, model: Certificate, number: usize) -> anyh
         device: certificate.device.clone(),
         profile: certificate.profile.clone(),
         key_fingerprint: certificate.key_fingerprint,
+        key: KeyState::Made,
         token: None,
         replaces: None,
         approval: Approval::Automatic,

@@ -1,6 +1,7 @@
 //! Devices enroll and renew over real TLS, with every habit of HTTP that real clients have.
 
 use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,6 +9,9 @@ use muster_tests::est::{basic, certificates_of, post, read_head, read_reply};
 use muster_tests::request::{request, request_by};
 use muster_tests::{Est, Identity, Server};
 use rcgen::KeyPair;
+
+/// Far less than twenty keys of RSA-4096 take.
+const WITHOUT_A_KEY: Duration = Duration::from_secs(10);
 
 /// Enrolls a device; a client that holds its certificate.
 fn enrolled(server: &Server, device: &str) -> (Est, KeyPair) {
@@ -61,6 +65,40 @@ fn keys_are_made_for_devices_that_ask() {
     }
 }
 
+/// Each of these keys takes a second or more, and only one is made at a time.
+#[test]
+fn no_key_is_made_for_what_is_refused_or_waits() {
+    const ASKING: usize = 20;
+    let server = Server::start();
+    server.muster(&["profile", "set", "large", "keys=rsa", "rsa_min_bits=4096"]);
+    server.muster(&["profile", "set", "checked", "keys=rsa", "rsa_min_bits=4096", "approval=manual"]);
+    let key = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_4096).expect("a key");
+    let der = request_by(&key, "meter-1");
+    let authorization = basic("meter-1", &server.token("meter-1"));
+    let ask = |label: &str| server.est().post(&format!("{label}/serverkeygen"), Some(&authorization), &der);
+    let started = Instant::now();
+    for _ in 0..ASKING {
+        assert_eq!(ask("checked").status, 202);
+    }
+    assert!(started.elapsed() < WITHOUT_A_KEY, "{:?}", started.elapsed());
+    let waiting = server.muster_json(&["approval", "list"]);
+    let file = server.scratch().join("request.der");
+    std::fs::write(&file, &der).expect("written");
+    let file = file.display().to_string();
+    let asked_with = server.muster_json(&["cert", "sign", "--dry-run", "--profile", "large", &file]);
+    assert_eq!(
+        waiting[0]["key_sha256"], asked_with["key_sha256"],
+        "the person sees the key that the device has"
+    );
+    server.muster(&["approval", "approve", waiting[0]["id"].as_str().expect("an id")]);
+    assert_eq!(ask("checked").status, 200);
+    let started = Instant::now();
+    for _ in 0..ASKING {
+        assert_eq!(ask("large").reason(), "token_used");
+    }
+    assert!(started.elapsed() < WITHOUT_A_KEY, "{:?}", started.elapsed());
+}
+
 #[test]
 fn a_person_can_have_to_agree() {
     let server = Server::start();
@@ -100,6 +138,24 @@ fn a_certificate_of_another_profile_is_no_way_round_what_a_profile_asks_for() {
         assert_eq!(renew(label).reason(), "profile_forbidden", "{label}");
     }
     renew("open").certificate();
+}
+
+#[test]
+fn a_certificate_renews_under_its_own_profile_where_the_path_names_none() {
+    let server = Server::with_config("[est]\ndefault_profile = \"strict\"\n");
+    server.muster(&["profile", "set", "first", "lifetime_s=7200"]);
+    let (key, der) = request("meter-1");
+    let authorization = basic("meter-1", &server.token("meter-1"));
+    let certificate = server.est().post("first/simpleenroll", Some(&authorization), &der).certificate();
+    server.muster(&["profile", "set", "strict", "credentials=token", "approval=manual"]);
+    let renewal = request_by(&KeyPair::try_from(key.serialize_der()).expect("a key"), "meter-1");
+    let holder = server.est().with(Identity { chain: vec![certificate], key });
+    holder.post("simplereenroll", None, &renewal).certificate();
+    let listed = server.muster_json(&["cert", "list"]);
+    let listed = listed.as_array().expect("a list");
+    assert_eq!(listed.len(), 2);
+    assert!(listed.iter().all(|certificate| certificate["profile"] == "first"), "{listed:?}");
+    assert_eq!(holder.post("strict/simplereenroll", None, &renewal).reason(), "profile_forbidden");
 }
 
 #[test]

@@ -259,6 +259,8 @@ fn a_ca_that_can_t_do_what_devices_need_is_not_taken() {
     without_lists.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let mut for_servers = ca(common_name("Servers alone"));
     for_servers.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let mut for_anything = ca(common_name("Anything"));
+    for_anything.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
     let active = |server: &Server| {
         let cas = server.muster_json(&["ca", "list"]);
         let of_devices = |ca: &&serde_json::Value| ca["role"] == "devices" && ca["state"] == "active";
@@ -270,7 +272,9 @@ fn a_ca_that_can_t_do_what_devices_need_is_not_taken() {
             .collect::<Vec<_>>()
     };
     let before = active(&server);
-    for (params, lacks) in [(without_lists, "cRLSign"), (for_servers, "clientAuth")] {
+    for (params, lacks) in
+        [(without_lists, "cRLSign"), (for_servers, "clientAuth"), (for_anything, "anyExtendedKeyUsage")]
+    {
         let key = key();
         let bundle = server.scratch().join("brought.pem");
         let text = params.self_signed(&key).expect("a CA").pem() + &key.serialize_pem();

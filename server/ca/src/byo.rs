@@ -8,7 +8,7 @@ use muster_policy::time::UnixTime;
 
 use crate::certificate::{CaCertificate, CertificateError};
 use crate::file_key::{FileKey, FileKeyError, Passphrase};
-use crate::lint::CLIENT_AUTH;
+use crate::lint::{ANY_PURPOSE, CLIENT_AUTH};
 use crate::pem_text;
 use crate::signature::SignatureFault;
 use crate::signer::Signer;
@@ -43,10 +43,16 @@ impl Imported {
                 "its keyUsage has no cRLSign (RFC 5280 §4.2.1.3), so nothing could be revoked by a CRL",
             );
         }
-        if issuing.purposes().is_some_and(|purposes| !purposes.contains(&CLIENT_AUTH)) {
-            return lacks("its extKeyUsage has no clientAuth (RFC 5280 §4.2.1.12)");
+        match issuing.purposes() {
+            Some(purposes) if purposes.contains(&CLIENT_AUTH) => Ok(()),
+            // RFC 5280 limits nothing by that, but who checks devices by OpenSSL, or by webpki below a root, does.
+            Some(purposes) if purposes.contains(&ANY_PURPOSE) => lacks(
+                "its extKeyUsage is anyExtendedKeyUsage without clientAuth, and many TLS servers, such as those by \
+                 OpenSSL, refuse the clients of such a CA",
+            ),
+            Some(_) => lacks("its extKeyUsage has no clientAuth (RFC 5280 §4.2.1.12)"),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

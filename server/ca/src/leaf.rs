@@ -3,7 +3,8 @@
 //! What is granted is put into a TBSCertificate and linted; then the intent to sign it can be
 //! stored; then it is signed, once, as signing takes the [`Prepared`] away. Contents are fixed
 //! (RFC 7030 §4.2.3, RFC 5280 §4.2): CN = device id, the granted names, keyUsage exactly
-//! digitalSignature, extKeyUsage exactly clientAuth, basicConstraints critical without cA.
+//! digitalSignature, for RSA keys with keyEncipherment, extKeyUsage exactly clientAuth,
+//! basicConstraints critical without cA.
 
 use core::net::IpAddr;
 use core::str::FromStr;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use muster_policy::enrol::{Grant, San};
 use muster_policy::identity::{Fingerprint, Serial};
+use muster_policy::key::WishedKey;
 use muster_policy::time::UnixTime;
 use rcgen::{
     CertificateParams, CrlDistributionPoint, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -105,7 +107,7 @@ impl Issuer {
         let view = self.view();
         let not_before = contents.not_before.max(view.not_before);
         let draft = Draft {
-            params: contents.params(serial, not_before)?,
+            params: contents.params(key, serial, not_before)?,
             subject_der: None,
             subject_key: key,
             issuer: view,
@@ -128,7 +130,12 @@ pub(crate) struct LeafContents<'a> {
 }
 
 impl LeafContents<'_> {
-    fn params(&self, serial: Serial, not_before: UnixTime) -> Result<CertificateParams, PrepareError> {
+    fn params(
+        &self,
+        key: &SubjectKey,
+        serial: Serial,
+        not_before: UnixTime,
+    ) -> Result<CertificateParams, PrepareError> {
         let mut params = CertificateParams::default();
         params.serial_number = Some(SerialNumber::from_slice(serial.as_bytes()));
         params.not_before = not_before.to_offset_date_time();
@@ -142,6 +149,10 @@ impl LeafContents<'_> {
         // verifiers take a missing extension for a yes.
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        // RFC 3279 §2.3.1 allows it, and clients of the API that is followed here find it in theirs.
+        if matches!(key.wished(), WishedKey::Rsa { .. }) {
+            params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
+        }
         params.extended_key_usages = vec![match self.role {
             Role::Server => ExtendedKeyUsagePurpose::ServerAuth,
             Role::Client | Role::Authority { .. } => ExtendedKeyUsagePurpose::ClientAuth,

@@ -1,7 +1,7 @@
 //! The issue pipeline: the only path from a request to a signature.
 //!
 //! ```text
-//! Csr -> Grant | Refusal -> Prepared (linted) -> intent stored -> signed (moved: once)
+//! Csr -> Grant | Refusal [-> key made here, when nothing else is in the way] -> Prepared (linted) -> intent stored -> signed (moved: once)
 //!    -> one transaction: certificate + credential use + indexes + change + audit, fsynced -> answer
 //! ```
 //! Once an intent is stored the rest runs in a task of its own: a client that hangs up can't leave
@@ -19,15 +19,15 @@ use muster_ca::subject_key::SubjectKey;
 use muster_policy::enrol::{
     DeviceStatus, Grant, OID_COMMON_NAME, San, Setting, SubjectAttribute, Wish, enrol,
 };
-use muster_policy::identity::{AccountId, CertificateId, RequestKey, Serial};
+use muster_policy::identity::{AccountId, CaId, CertificateId, KeyFingerprint, RequestKey, Serial};
 use muster_policy::name::{DeviceId, Label};
 use muster_policy::profile::{Approval, Profile};
 use muster_policy::reason::{Reason, Refusal};
 use muster_policy::time::UnixTime;
-use muster_store::act::{AbandonIssue, BeginIssue, Begun, By, CompleteIssue, IssueRefused, Signed};
+use muster_store::act::{AbandonIssue, BeginIssue, Begun, By, CompleteIssue, IssueRefused, KeyState, Signed};
 use muster_store::record::{Certificate, ClientRequest, How};
 use muster_store::{Error as LedgerError, Fault, Ledger, Reader};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
@@ -53,7 +53,7 @@ const TWIN_LOOK: Duration = Duration::from_millis(20);
 pub struct Settings {
     /// The account it enrolls for.
     pub account: AccountId,
-    /// The profile of paths without a label.
+    /// The profile of paths without a label, but for renewals: they stay under that of their certificate.
     pub default_profile: Label,
     /// How long the same first enrollment gets the same certificate again.
     pub first_window: Duration,
@@ -134,7 +134,7 @@ pub struct Registrar {
     metrics: Arc<Metrics>,
     settings: Settings,
     refusals: Refusals,
-    keygen: Semaphore,
+    keygen: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
@@ -155,7 +155,7 @@ impl Registrar {
             metrics,
             settings,
             refusals: Refusals::default(),
-            keygen: Semaphore::new(KEYGEN_SLOTS),
+            keygen: Arc::new(Semaphore::new(KEYGEN_SLOTS)),
             tasks: TaskTracker::new(),
         }
     }
@@ -166,16 +166,17 @@ impl Registrar {
     /// Policy's refusals, and `CaUnavailable`, `LedgerUnavailable` or `Overloaded` when the server
     /// can't; nothing was used up then.
     pub async fn issue(self: &Arc<Self>, order: Order) -> Result<Outcome, Refusal> {
-        let request = order.request_key();
         let issuing = self.authority.trust().issuing.clone().ok_or_else(ca_unavailable)?;
-        if order.key == KeySource::Server {
-            // A key is dear: none is made for whom policy refuses whatever the key.
-            self.grant(&order, &order.wish(), &issuing)?;
-        }
-        let material = self.material(&order).await?;
+        let material = match order.key {
+            KeySource::Device => Material::of_request(&order),
+            KeySource::Server => match self.make_key(&order, &issuing).await? {
+                Some(material) => material,
+                None => return Ok(Outcome::Waiting),
+            },
+        };
         let grant = self.grant(&order, &material.wish, &issuing)?;
         let prepared = self.prepare(&grant, &material.key, &issuing)?;
-        let draft = Draft { request, order, grant, issuing, prepared, private_key: material.private_key };
+        let draft = Draft { order, grant, issuing, prepared, made: material.made };
         let registrar = Arc::clone(self);
         // A task of its own: what began must end, also when the client hangs up.
         let work = self.tasks.spawn(async move { registrar.carry_out(draft).await });
@@ -202,23 +203,43 @@ impl Registrar {
         self.tasks.wait().await;
     }
 
-    /// The key to certify: the request's, or one made here.
-    async fn material(&self, order: &Order) -> Result<Material, Refusal> {
-        let wish = order.wish();
-        if order.key == KeySource::Device {
-            let key = order.csr.subject_key().clone();
-            return Ok(Material { wish, key, private_key: None });
+    /// Makes the key of an order; none for one that waits for a person.
+    ///
+    /// A key is dear, so none is made for what is refused or has to wait. That is asked before the order stands in
+    /// line, and again when its turn comes: by then the one before may have used the token up.
+    async fn make_key(&self, order: &Order, issuing: &IssuingCa) -> Result<Option<Material>, Refusal> {
+        if self.waits_without_key(order, issuing).await? {
+            return Ok(None);
         }
-        let slot = tokio::time::timeout(KEYGEN_WAIT, self.keygen.acquire()).await;
-        let Ok(Ok(_slot)) = slot else { return Err(Refusal::new(Reason::Overloaded, "/")) };
+        let turn = tokio::time::timeout(KEYGEN_WAIT, Arc::clone(&self.keygen).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Err(Refusal::new(Reason::Overloaded, "/")) };
+        if self.waits_without_key(order, issuing).await? {
+            return Ok(None);
+        }
+        let wish = order.wish();
         let wished = wish.key;
         let made = tokio::task::spawn_blocking(move || GeneratedKey::generate(&wished)).await;
         let weak = || Refusal::new(Reason::KeyWeak, "/csr/subjectPublicKeyInfo");
         let generated = made.map_err(|_| ca_unavailable())?.map_err(|error| weak().with_detail(error))?;
         let key = generated.subject_key().clone();
         let wish = Wish { key: generated.wished_key(), key_fingerprint: key.fingerprint(), ..wish };
-        let private_key = Some(generated.pkcs8_der().map_err(|_| ca_unavailable())?);
-        Ok(Material { wish, key, private_key })
+        let private_key = generated.pkcs8_der().map_err(|_| ca_unavailable())?;
+        Ok(Some(Material { wish, key, made: Some(MadeKey { private_key, _turn: turn }) }))
+    }
+
+    /// Whether an order waits for a person, which is asked before its key is made.
+    async fn waits_without_key(&self, order: &Order, issuing: &IssuingCa) -> Result<bool, Refusal> {
+        let grant = self.grant(order, &order.wish(), issuing)?;
+        let serial = Serial::new(self.clock.now(), random_or_refuse()?);
+        let begin = self.intent(order, issuing.id, serial, grant.key_fingerprint(), KeyState::ToBeMade)?;
+        match self.begin(begin).await? {
+            Begun::MakeKey => Ok(false),
+            Begun::Waiting { .. } => Ok(true),
+            // Its twin takes longer than it may be waited for; nothing else is answered without a key.
+            Begun::AlreadyIssued(_) | Begun::InProgress | Begun::Proceed => {
+                Err(Refusal::new(Reason::Overloaded, "/"))
+            }
+        }
     }
 
     fn grant(&self, order: &Order, wish: &Wish, issuing: &IssuingCa) -> Result<Grant, Refusal> {
@@ -245,8 +266,10 @@ impl Registrar {
     }
 
     async fn carry_out(&self, draft: Draft) -> Result<Outcome, Refusal> {
-        let id = CertificateId::new(self.clock.unix_millis(), random_or_refuse()?);
-        match self.begin(&draft, id).await? {
+        let (serial, key) = (draft.prepared.serial(), draft.grant.key_fingerprint());
+        let begin = self.intent(&draft.order, draft.issuing.id, serial, key, KeyState::Made)?;
+        let (request, id) = (begin.request, begin.certificate);
+        match self.begin(begin).await? {
             Begun::Proceed => {}
             Begun::Waiting { .. } => return Ok(Outcome::Waiting),
             Begun::AlreadyIssued(certificate) => {
@@ -254,10 +277,10 @@ impl Registrar {
                 let issued = Issued { certificate: *certificate, private_key: None, dropped };
                 return Ok(Outcome::Issued(Box::new(issued)));
             }
-            Begun::InProgress => return Err(Refusal::new(Reason::Overloaded, "/")),
+            // The key is there, so that none is asked for.
+            Begun::InProgress | Begun::MakeKey => return Err(Refusal::new(Reason::Overloaded, "/")),
         }
-        let by = draft.by(&self.clock);
-        let request = draft.request;
+        let by = draft.order.by(&self.clock);
         let note = draft.order.identified.note.clone();
         let dropped = draft.grant.dropped().to_vec();
         match draft.sign(id, self.settings.account, by.at) {
@@ -289,11 +312,53 @@ impl Registrar {
         }
     }
 
+    fn intent(
+        &self,
+        order: &Order,
+        ca: CaId,
+        serial: Serial,
+        key_fingerprint: KeyFingerprint,
+        key: KeyState,
+    ) -> Result<BeginIssue, Refusal> {
+        let settings = &self.settings;
+        let repeat_for = match (order.key, order.identified.how) {
+            // The key was handed out once and is kept nowhere.
+            (KeySource::Server, _) => Duration::ZERO,
+            (KeySource::Device, How::First | How::Keygen) => settings.first_window,
+            (KeySource::Device, How::Operator | How::Renewal) => settings.renewal_window,
+        };
+        // A person agrees to a device once; its renewals, and what an operator signs, need no other.
+        let approval = match order.identified.how {
+            How::First | How::Keygen => order.profile.approval,
+            How::Operator | How::Renewal => Approval::Automatic,
+        };
+        Ok(BeginIssue {
+            request: order.request_key(),
+            account: settings.account,
+            certificate: CertificateId::new(self.clock.unix_millis(), random_or_refuse()?),
+            serial,
+            ca,
+            device: order.identified.caller.device().clone(),
+            profile: order.profile.label.clone(),
+            key_fingerprint,
+            key,
+            token: order.identified.token,
+            replaces: order.identified.replaces,
+            approval,
+            waiting_max: settings.approvals_max,
+            csr_der: order.csr_der.clone(),
+            source: order.source.map(|source| source.to_string()),
+            repeat_for,
+            by: order.by(&self.clock),
+        })
+    }
+
     /// Stores the intent. An equal request that is being worked on is waited for.
-    async fn begin(&self, draft: &Draft, id: CertificateId) -> Result<Begun, Refusal> {
+    async fn begin(&self, begin: BeginIssue) -> Result<Begun, Refusal> {
         let deadline = Instant::now() + TWIN_WAIT;
         loop {
-            let begin = draft.begin(id, &self.settings, draft.by(&self.clock));
+            let by = By { at: self.clock.now(), ..begin.by.clone() };
+            let begin = BeginIssue { by, ..begin.clone() };
             let begun = self.ledger.transact(begin).await.map_err(|error| match error {
                 LedgerError::Refused(IssueRefused::Policy(reason)) => Refusal::new(reason, "/"),
                 LedgerError::Overloaded => Refusal::new(Reason::Overloaded, "/"),
@@ -404,70 +469,45 @@ impl Registrar {
     }
 }
 
-/// The key made for a device, PKCS#8; none when the device made its own.
-type PrivateKey = Option<Zeroizing<Vec<u8>>>;
+/// A key made here.
+struct MadeKey {
+    /// PKCS#8; it goes to the device and is kept nowhere.
+    private_key: Zeroizing<Vec<u8>>,
+    /// The next key is made when the intent for this one is stored: one use of a token makes one key.
+    _turn: OwnedSemaphorePermit,
+}
 
 /// A key, and the wish that fits it.
 struct Material {
     wish: Wish,
     key: SubjectKey,
-    private_key: PrivateKey,
+    /// None when the device made its own.
+    made: Option<MadeKey>,
+}
+
+impl Material {
+    fn of_request(order: &Order) -> Self {
+        Self { wish: order.wish(), key: order.csr.subject_key().clone(), made: None }
+    }
 }
 
 /// Everything that is known before the intent is stored.
 struct Draft {
-    request: RequestKey,
     order: Order,
     grant: Grant,
     issuing: IssuingCa,
     prepared: Prepared,
-    private_key: Option<Zeroizing<Vec<u8>>>,
+    made: Option<MadeKey>,
 }
 
 impl Draft {
-    fn by(&self, clock: &Clock) -> By {
-        By { actor: self.order.identified.actor.clone(), at: clock.now() }
-    }
-
-    fn begin(&self, certificate: CertificateId, settings: &Settings, by: By) -> BeginIssue {
-        let repeat_for = match (self.order.key, self.order.identified.how) {
-            // The key was handed out once and is kept nowhere.
-            (KeySource::Server, _) => Duration::ZERO,
-            (KeySource::Device, How::First | How::Keygen) => settings.first_window,
-            (KeySource::Device, How::Operator | How::Renewal) => settings.renewal_window,
-        };
-        // A person agrees to a device once; its renewals, and what an operator signs, need no other.
-        let approval = match self.order.identified.how {
-            How::First | How::Keygen => self.order.profile.approval,
-            How::Operator | How::Renewal => Approval::Automatic,
-        };
-        BeginIssue {
-            request: self.request,
-            account: settings.account,
-            certificate,
-            serial: self.prepared.serial(),
-            ca: self.issuing.id,
-            device: self.grant.device().clone(),
-            profile: self.grant.profile().clone(),
-            key_fingerprint: self.grant.key_fingerprint(),
-            token: self.order.identified.token,
-            replaces: self.order.identified.replaces,
-            approval,
-            waiting_max: settings.approvals_max,
-            csr_der: self.order.csr_der.clone(),
-            source: self.order.source.map(|source| source.to_string()),
-            repeat_for,
-            by,
-        }
-    }
-
     /// Signs: the prepared certificate is moved, so nothing is signed twice.
     fn sign(
         self,
         id: CertificateId,
         account: AccountId,
         issued_at: UnixTime,
-    ) -> Result<(Certificate, PrivateKey), SignError> {
+    ) -> Result<(Certificate, Option<Zeroizing<Vec<u8>>>), SignError> {
         let (not_before, not_after) = (self.prepared.not_before(), self.prepared.not_after());
         let issued = self.prepared.sign()?;
         let certificate = Certificate {
@@ -497,7 +537,7 @@ impl Draft {
             der: issued.der.into(),
             client: self.order.client,
         };
-        Ok((certificate, self.private_key))
+        Ok((certificate, self.made.map(|made| made.private_key)))
     }
 }
 
@@ -505,6 +545,10 @@ impl Order {
     /// Names the order; a key made here is new each time, so that kind never equals the other.
     fn request_key(&self) -> RequestKey {
         self.identified.request_key(&self.profile.label, &self.csr, self.key)
+    }
+
+    fn by(&self, clock: &Clock) -> By {
+        By { actor: self.identified.actor.clone(), at: clock.now() }
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use muster_enroll::Clock;
+use muster_enroll::{CaCertificate, Clock};
 use muster_policy::time::UnixTime;
 use serde::Serialize;
 use serde_json::Value;
@@ -260,6 +260,11 @@ async fn cas(client: &Client, now: UnixTime, findings: &mut Findings) -> anyhow:
 }
 
 async fn crl(client: &Client, id: &str, name: &str, now: UnixTime, findings: &mut Findings) {
+    // One that came along when that was not looked at.
+    if !signs_crls(client, id).await {
+        let what = format!("{name} has no cRLSign: it keeps no CRL; run `muster ca rotate`");
+        return findings.add("CRL", State::Warn, what);
+    }
     let crl = match client.get(&client.own(&format!("/cas/{id}/crl"))).await {
         Ok(crl) => crl,
         Err(error) => return findings.add("CRL", State::Fail, format!("that of {name}: {error:#}")),
@@ -271,6 +276,14 @@ async fn crl(client: &Client, id: &str, name: &str, now: UnixTime, findings: &mu
         }
         next => findings.add("CRL", State::Ok, format!("that of {name} is good until {next}")),
     }
+}
+
+/// Whether the certificate of a CA allows it to sign CRLs; one that can't be read is told by what needs it.
+async fn signs_crls(client: &Client, id: &str) -> bool {
+    let ca = client.get(&client.own(&format!("/cas/{id}"))).await.unwrap_or_default();
+    let text = ca.get("pem").and_then(Value::as_str).unwrap_or_default();
+    let parsed = pem::parse(text).ok().and_then(|first| CaCertificate::parse(first.contents()).ok());
+    parsed.is_none_or(|certificate| certificate.signs_crls())
 }
 
 /// The own CRL of a CA whose key is elsewhere; there need not be one.

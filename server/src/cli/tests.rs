@@ -6,7 +6,12 @@
 use std::path::Path;
 
 use clap::Parser as _;
-use muster_enroll::{Clock, Passphrase};
+use muster_ca::file_key::FileKey;
+use muster_enroll::{CaCertificate, Clock, Passphrase};
+use muster_policy::identity::CaId;
+use muster_store::act::{AddCa, By};
+use muster_store::record::{Ca, CaKind, CaRole};
+use muster_store::{Ledger, Options};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +27,8 @@ use crate::serve::{Roles, Server};
 
 const CSR: &str = include_str!("testdata/meter-1.csr.pem");
 const MAKER: &str = include_str!("testdata/maker-ca.pem");
+/// A CA whose keyUsage has no cRLSign, and its key.
+const NO_LISTS: &str = include_str!("testdata/no-lists-ca.pem");
 
 /// An account, and a client of it.
 struct Rig {
@@ -724,6 +731,58 @@ async fn doctor_finds_a_readable_key() {
     let error = doctor::doctor(&dir, &mut Printer::new(&mut out, false)).await.expect_err("a finding");
     assert!(error.to_string().starts_with("1 checks failed"));
     assert!(String::from_utf8(out).expect("text").contains("has mode 644"));
+}
+
+/// As one was taken when nobody looked at that.
+#[tokio::test]
+async fn a_ca_that_may_sign_no_lists_keeps_none_and_nothing_fails_by_that() {
+    let Rig { temp, client, .. } = Rig::new().await;
+    drop(client);
+    let dir = DataDir::new(temp.path().join("data"));
+    let key = FileKey::read_pem(NO_LISTS, None).expect("a key");
+    key.write_file(&dir.keys().join("old.key"), None).expect("written");
+    let certificate = pem::parse(NO_LISTS).expect("PEM");
+    let certificate = CaCertificate::parse(certificate.contents()).expect("a CA");
+    let now = Clock::system().now();
+    let ledger = Ledger::open(&dir.ledger(), Options::default(), now).expect("a ledger");
+    let account = ledger.reader().expect("open").accounts().expect("reads").remove(0).id;
+    let model = ledger.reader().expect("open").cas(account).expect("reads").remove(0);
+    let id = CaId::new(u64::MAX >> 16, [0; 10]);
+    let ca = Ca {
+        id,
+        title: "Old".parse().expect("a title"),
+        kind: CaKind::Byo,
+        role: CaRole::Devices,
+        certificate_der: certificate.der().to_vec().into(),
+        chain: Vec::new(),
+        key_file: Some("old.key".to_owned()),
+        issuer: None,
+        not_before: certificate.not_before(),
+        not_after: certificate.not_after(),
+        serial: certificate.serial(),
+        fingerprint: certificate.fingerprint(),
+        subject: certificate.subject().to_owned(),
+        ..model
+    };
+    ledger.transact(AddCa { ca, by: By::system(now) }).await.expect("added");
+    drop(ledger);
+
+    let client = Client::connect(&dir).await.expect("a client");
+    let rig = Rig { temp, client, made: None };
+    let csr = rig.file("csr.pem", CSR);
+    rig.ok(&["cert", "sign", &csr]).await;
+    let listed = rig.json(&["cert", "list"]).await;
+    assert_eq!(listed[0]["ca"], id.to_string());
+    let serial = listed[0]["serial_number"].as_str().expect("text").to_owned();
+    rig.ok(&["cert", "revoke", "--serial", &serial]).await;
+    rig.ok(&["cert", "reactivate", "--serial", &serial]).await;
+    rig.ok(&["cert", "revoke", "--device", "meter-1"]).await;
+    let Rig { temp: _temp, client, .. } = rig;
+    drop(client);
+    let mut out = Vec::new();
+    let healthy = doctor::doctor(&dir, &mut Printer::new(&mut out, false)).await;
+    let text = String::from_utf8(out).expect("text");
+    assert!(healthy.is_ok() && text.contains("Old (active) has no cRLSign: it keeps no CRL"), "{text}");
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use muster_policy::profile::Approval;
 use muster_policy::reason::Reason;
 use muster_policy::time::UnixTime;
 use muster_store::act::{
-    AddCa, BeginIssue, Begun, By, CompleteIssue, CreateAccount, CreateToken, IssueRefused,
+    AddCa, BeginIssue, Begun, By, CompleteIssue, CreateAccount, CreateToken, IssueRefused, KeyState,
 };
 use muster_store::record::{
     Account, Actor, Ca, CaKind, CaRole, CaState, Certificate, CertificateStatus, How, Token,
@@ -150,6 +150,7 @@ fn begin(device: DeviceId, token: Option<TokenId>) -> Result<BeginIssue, Failure
         device,
         profile: "default".parse()?,
         key_fingerprint: KeyFingerprint::from_bytes(random()?),
+        key: KeyState::Made,
         token,
         replaces: None,
         approval: Approval::Automatic,

@@ -139,7 +139,8 @@ pub(crate) async fn crl(State(api): State<Arc<Api>>, _: Account, Id(id): Id<CaId
         api.registrar().authority().renew_crl(id, api.crl_lifetime()).await?;
         crl = api.read(move |reader| reader.crl(id)).await?;
     }
-    let crl = crl.ok_or_else(|| ApiError::not_found("CRL: the CA has ended"))?;
+    let crl =
+        crl.ok_or_else(|| ApiError::not_found("CRL: the CA has ended, or its certificate has no cRLSign"))?;
     Answer::one(&CrlView {
         ca: id,
         number: Some(crl.number),

@@ -26,7 +26,8 @@ use muster_policy::reason::Reason;
 use muster_policy::rehearsal::{Rehearsed, Wish};
 use muster_policy::time::UnixTime;
 use muster_store::act::{
-    AddCa, AddZone, BeginIssue, By, CreateAccount, CreateToken, RemoveDocument, SetDocument, SetProfile,
+    AddCa, AddZone, BeginIssue, By, CreateAccount, CreateToken, KeyState, RemoveDocument, SetDocument,
+    SetProfile,
 };
 use muster_store::record::{Account, Document, DocumentKind, Token, Zone};
 use muster_store::{Ledger, Options};
@@ -341,6 +342,7 @@ impl Rig {
             device: device.parse().expect("an id"),
             profile: "default".parse().expect("a label"),
             key_fingerprint: KeyFingerprint::from_bytes([3; 32]),
+            key: KeyState::Made,
             token: None,
             replaces: None,
             approval: Approval::Manual,

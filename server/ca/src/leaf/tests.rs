@@ -1,14 +1,19 @@
 //! What is granted is what is certified, and nothing else is.
 
+use der::Decode as _;
 use muster_policy::enrol::San;
+use muster_policy::key::{KeyKind, WishedKey};
 use muster_policy::profile::ProfileWritten;
 use proptest::prelude::*;
+use x509_cert::TbsCertificate;
+use x509_cert::ext::pkix::{KeyUsage, KeyUsages};
 
 use super::*;
 use crate::authority::Purpose;
 use crate::certificate::LeafFacts;
 use crate::file_key::CaAlgorithm;
 use crate::fixtures::{self, NOW, serial};
+use crate::keygen::GeneratedKey;
 use crate::server_leaf::ServerNames;
 use crate::tlv;
 
@@ -40,6 +45,27 @@ fn a_certificate_says_what_was_granted() {
     assert_eq!((facts.not_before, facts.not_after), (grant.not_before(), grant.not_after()));
     assert_eq!(facts.issuer_der, fixtures::devices().certificate().subject_der());
     assert!(issued.der.windows(24).any(|window| window == b"http://crl.example.com/1"));
+}
+
+#[test]
+fn an_rsa_key_may_encipher_keys_as_well() {
+    let usages = |wished| {
+        let key = GeneratedKey::generate(&wished).expect("a key");
+        let contents = LeafContents {
+            common_name: Some("meter-1"),
+            sans: &[San::Uri("spiffe://example.com/device/meter-1".into())],
+            not_before: NOW,
+            not_after: NOW.plus(core::time::Duration::from_secs(60)),
+            crl_url: None,
+            role: Role::Client,
+        };
+        let prepared = fixtures::devices().prepare_leaf(&contents, key.subject_key(), serial(5));
+        let tbs = TbsCertificate::from_der(prepared.expect("is good").tbs_der()).expect("reads");
+        tbs.get_extension::<KeyUsage>().expect("reads").expect("is there").1.0
+    };
+    assert_eq!(usages(WishedKey::Curve(KeyKind::EcdsaP256)), KeyUsages::DigitalSignature);
+    let both = KeyUsages::DigitalSignature | KeyUsages::KeyEncipherment;
+    assert_eq!(usages(WishedKey::Rsa { bits: 2048 }), both);
 }
 
 #[test]

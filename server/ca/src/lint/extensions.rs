@@ -2,6 +2,7 @@
 
 use der::Decode;
 use der::asn1::ObjectIdentifier;
+use muster_policy::key::WishedKey;
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 use x509_cert::ext::pkix::{
     AuthorityKeyIdentifier, BasicConstraints, CrlDistributionPoints, ExtendedKeyUsage, KeyUsage, KeyUsages,
@@ -55,12 +56,13 @@ pub(super) fn has_subject_key_id(subject: &Subject<'_>) -> bool {
         if SubjectKeyIdentifier::from_der(value).is_ok_and(|id| id.0.as_bytes() == subject.key.key_id()))
 }
 
-/// §4.2.1.3: exactly digitalSignature for leaves, exactly keyCertSign and cRLSign for CAs.
+/// §4.2.1.3: exactly keyCertSign and cRLSign for CAs, exactly digitalSignature for leaves, and keyEncipherment for
+/// those with an RSA key.
 pub(super) fn has_key_usage(subject: &Subject<'_>) -> bool {
-    let wanted = if subject.is_authority() {
-        KeyUsages::KeyCertSign | KeyUsages::CRLSign
-    } else {
-        KeyUsages::DigitalSignature.into()
+    let wanted = match subject.key.wished() {
+        _ if subject.is_authority() => KeyUsages::KeyCertSign | KeyUsages::CRLSign,
+        WishedKey::Rsa { .. } => KeyUsages::DigitalSignature | KeyUsages::KeyEncipherment,
+        WishedKey::Curve(_) | WishedKey::Unknown => KeyUsages::DigitalSignature.into(),
     };
     matches!(subject.extension(KEY_USAGE), Some((true, value))
         if KeyUsage::from_der(value).is_ok_and(|usage| usage.0 == wanted))

@@ -4,6 +4,7 @@
 //! reactivated, and after half of its lifetime. Making it is one at a time: callers that wait while
 //! one is made share the next, so a wave of revocations makes few lists.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use muster_ca::crl::{CrlReason, CrlSettings, Revoked};
@@ -26,8 +27,9 @@ pub struct RevocationError {
 impl Authority {
     /// Makes the CRL of a CA anew from what is revoked now.
     ///
-    /// `lifetime` is the time to nextUpdate. A CA without a key keeps no CRL here, and one that has
-    /// ended keeps its last.
+    /// `lifetime` is the time to nextUpdate. A CA keeps no CRL here without its key, nor when its certificate does not
+    /// allow it (RFC 5280 §4.2.1.3), as one may that came along when that was not looked at. One that has ended keeps
+    /// its last.
     ///
     /// # Errors
     /// When the key can't sign or the ledger can't store.
@@ -44,25 +46,30 @@ impl Authority {
         Ok(())
     }
 
-    /// Makes every CRL anew that is missing, past half of its lifetime, behind what is revoked, or of the future, as one is
-    /// that was made while the clock was ahead.
+    /// The same for several CAs.
     ///
     /// # Errors
     /// One that fails; the others are tried all the same.
-    pub async fn renew_due_crls(&self, lifetime: Duration) -> Result<(), RevocationError> {
+    pub async fn renew_crls(&self, cas: &BTreeSet<CaId>, lifetime: Duration) -> Result<(), RevocationError> {
         let mut outcome = Ok(());
-        for keyed in &self.trust().keyed {
-            // One that came along when that was not looked at.
-            if !keyed.issuer.certificate().signs_crls() {
-                continue;
-            }
-            if self.is_crl_due(keyed.id).unwrap_or(true)
-                && let Err(error) = self.renew_crl(keyed.id, lifetime).await
-            {
+        for ca in cas {
+            if let Err(error) = self.renew_crl(*ca, lifetime).await {
                 outcome = Err(error);
             }
         }
         outcome
+    }
+
+    /// Makes every CRL anew that is missing, past half of its lifetime, behind what is revoked, or of the future, as one is
+    /// that was made while the clock was ahead.
+    ///
+    /// # Errors
+    /// See [`Self::renew_crls`].
+    pub async fn renew_due_crls(&self, lifetime: Duration) -> Result<(), RevocationError> {
+        let trust = self.trust();
+        let ids = trust.keyed.iter().map(|keyed| keyed.id);
+        let due = ids.filter(|ca| self.is_crl_due(*ca).unwrap_or(true)).collect();
+        self.renew_crls(&due, lifetime).await
     }
 
     fn is_crl_due(&self, ca: CaId) -> Result<bool, AuthorityError> {
@@ -75,6 +82,9 @@ impl Authority {
     async fn make_crl(&self, ca: CaId, lifetime: Duration, seen: u64) -> Result<(), AuthorityError> {
         let trust = self.trust();
         let Some(keyed) = trust.keyed.iter().find(|keyed| keyed.id == ca) else { return Ok(()) };
+        if !keyed.issuer.certificate().signs_crls() {
+            return Ok(());
+        }
         let now = self.clock.now();
         // No certificate outlives its CA, so there is nothing left to revoke, and nobody would take a
         // list that ends before it begins (RFC 5280 §5.1.2.5).

@@ -112,11 +112,16 @@ impl EstService {
                 Ok(bodiless(request.method(), answer::csr_attributes(der.as_deref(), lines)))
             }
             Operation::FullCmc => Err(Refusal::new(Reason::CmcUnsupported, "/").into()),
-            Operation::ServerKeygen if !profile.server_keygen => {
-                Err(Refusal::new(Reason::ServerKeygenOff, "/").into())
-            }
             Operation::SimpleEnroll | Operation::SimpleReenroll | Operation::ServerKeygen => {
                 let proof = self.prove(&reader, path.operation, request.headers(), connection)?;
+                let profile = match &path.label {
+                    Some(_) => profile,
+                    None => self.own_profile(&reader, &proof)?.unwrap_or(profile),
+                };
+                if path.operation == Operation::ServerKeygen && !profile.server_keygen {
+                    return Err(Refusal::new(Reason::ServerKeygenOff, "/").into());
+                }
+                let lines = lines_for(request.headers(), &profile);
                 // The body may be long in coming, and a snapshot keeps old pages from being used again.
                 drop(reader);
                 self.enroll(path.operation, profile, lines, request, connection, proof).await
@@ -128,6 +133,15 @@ impl EstService {
         let label = label.unwrap_or_else(|| self.registrar.default_profile());
         let profile = self.registrar.profile_in(reader, label)?;
         profile.ok_or_else(|| Refusal::new(Reason::ProfileUnknown, "/path/label").with_detail(label).into())
+    }
+
+    /// The profile that a certificate renews under where the path names none: its own, while that exists. What the
+    /// default profile asks is asked of first enrollments, and must not end the renewals of a fleet.
+    fn own_profile(&self, reader: &Reader, proof: &Proof) -> Result<Option<Profile>, Refused> {
+        match proof {
+            Proof::Holder(certificate) => Ok(self.registrar.profile_in(reader, &certificate.profile)?),
+            Proof::Manufacturer { .. } | Proof::Token(_) => Ok(None),
+        }
     }
 
     async fn enroll(

@@ -53,8 +53,10 @@ pub struct BeginIssue {
     pub device: DeviceId,
     /// The profile it was granted under.
     pub profile: Label,
-    /// The key to certify.
+    /// The key to certify, or, while that is yet to be made, the one that the request is signed with.
     pub key_fingerprint: KeyFingerprint,
+    /// Whether the key to certify is there.
+    pub key: KeyState,
     /// The token that proves the caller, if one does.
     pub token: Option<TokenId>,
     /// The certificate that is renewed, if one is.
@@ -74,6 +76,15 @@ pub struct BeginIssue {
     pub by: By,
 }
 
+/// Whether the key to certify is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    /// It is.
+    Made,
+    /// It is made once nothing else is in the way; a token that is bound to a key is not good for it.
+    ToBeMade,
+}
+
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begun {
@@ -81,6 +92,8 @@ pub enum Begun {
     AlreadyIssued(Box<Certificate>),
     /// The same request is being worked on right now; the caller should ask again.
     InProgress,
+    /// Nothing is in the way, and nothing is stored: make the key, and begin again with it.
+    MakeKey,
     /// The intent is stored: sign, then complete or abandon.
     Proceed,
     /// The request waits for a person.
@@ -171,7 +184,10 @@ impl Transaction for BeginIssue {
         self.check_renewed(tables)?;
         self.check_ca(tables)?;
         if self.approval == Approval::Manual && !approved {
-            return self.wait(tables, request.as_ref(), token.as_ref());
+            return self.wait(tables, request.as_ref(), token.as_ref(), uses);
+        }
+        if self.key == KeyState::ToBeMade {
+            return Ok(Begun::MakeKey);
         }
         if let Some(stale) = &stale {
             release(tables, &By::system(self.by.at), stale, Action::IssueInterrupted, None)?;
@@ -250,19 +266,33 @@ impl BeginIssue {
         Ok(())
     }
 
-    /// A token has as many requests wait as it has uses: one of its bearers can't fill everybody's queue.
+    /// A token has as many requests wait as it has uses, and one that asks again for what it was given has this one:
+    /// none of its bearers can fill everybody's queue.
     fn wait(
         &self,
         tables: &mut Tables<'_>,
         before: Option<&Request>,
         token: Option<&Token>,
+        uses: Uses,
     ) -> Result<Begun, Failed<IssueRefused>> {
-        let has_no_more =
-            |token: &Token| token.waiting >= token.uses_allowed.saturating_sub(token.uses_taken);
-        if tables.counters(self.account)?.waiting >= u64::from(self.waiting_max)
-            || token.is_some_and(has_no_more)
-        {
-            return Err(Reason::ApprovalQueueFull.into());
+        let has_no_more = |token: &&Token| {
+            let may_wait = match uses {
+                Uses::One => token.uses_allowed.saturating_sub(token.uses_taken),
+                Uses::None => 1,
+            };
+            token.waiting >= may_wait
+        };
+        let older = match token.filter(has_no_more) {
+            Some(token) => Some(self.superseded(tables, token)?.ok_or(Reason::ApprovalQueueFull)?),
+            None if tables.counters(self.account)?.waiting >= u64::from(self.waiting_max) => {
+                return Err(Reason::ApprovalQueueFull.into());
+            }
+            None => None,
+        };
+        let mut details = format!("request {}", self.request);
+        if let Some(older) = older {
+            details.push_str(&format!(" instead of {}", older.key));
+            requests::remove(tables, older.key, &Request::Waiting(older))?;
         }
         let waiting = WaitingRequest {
             key: self.request,
@@ -283,9 +313,31 @@ impl BeginIssue {
             token: self.token,
             ..Subjects::default()
         };
-        let details = Some(format!("request {}", self.request));
-        audit(tables, &self.by, Action::RequestWaiting, subjects, details)?;
+        audit(tables, &self.by, Action::RequestWaiting, subjects, Some(details))?;
         Ok(Begun::Waiting { since: self.by.at })
+    }
+
+    /// The oldest request by the token that waits, whose place this one takes: the token is one device's, which asks
+    /// with another key once it has lost the one before. None for a claim token, whose bearers don't know each other.
+    fn superseded(
+        &self,
+        tables: &mut Tables<'_>,
+        token: &Token,
+    ) -> Result<Option<Box<WaitingRequest>>, Fault> {
+        if token.device.is_none() {
+            return Ok(None);
+        }
+        let (account, limit) =
+            (self.account.as_bytes(), usize::try_from(self.waiting_max).unwrap_or(usize::MAX));
+        for (index, _) in tables.rows(TableName::Waiting, account, keys::after(account).as_deref(), limit)? {
+            if let Some(key) = keys::request_of(&index)
+                && let Some(Request::Waiting(waiting)) = tables.get(&keys::request(key))?
+                && waiting.caller.enrollment_token() == Some(token.id)
+            {
+                return Ok(Some(waiting));
+            }
+        }
+        Ok(None)
     }
 
     fn proceed(&self, tables: &mut Tables<'_>, device_is_new: bool, uses: Uses) -> Result<(), Fault> {
@@ -344,7 +396,7 @@ fn usable(token: &Token, freed: bool, approved: bool, begin: &BeginIssue) -> Opt
     if let Some(reason) = token.refusal(begin.by.at, &begin.device) {
         return Some(reason);
     }
-    if token.key.is_some_and(|key| key != begin.key_fingerprint) {
+    if token.key.is_some_and(|key| key != begin.key_fingerprint || begin.key == KeyState::ToBeMade) {
         return Some(Reason::TokenKeyMismatch);
     }
     if token.profile.is_some_and(|profile| profile != begin.profile) {

@@ -54,7 +54,8 @@ pub use foreign::{
 };
 pub use hosts::{RemoveHost, SetForwarding, SetHost};
 pub use issue::{
-    AbandonIssue, BeginIssue, Begun, CompleteIssue, CompleteRefused, INTENT_STALE_AFTER, IssueRefused, Signed,
+    AbandonIssue, BeginIssue, Begun, CompleteIssue, CompleteRefused, INTENT_STALE_AFTER, IssueRefused,
+    KeyState, Signed,
 };
 pub use keyed::{ANSWERS_PER_TOKEN_MAX_BYTES, BeginKeyed, EndKeyed, KEY_KEPT_FOR, KEYS_PER_TOKEN_MAX, Keyed};
 pub use origin_pulls::{ORIGIN_PULLS_MAX, PullWish, SetOriginPulls};

@@ -460,3 +460,97 @@ fn what_a_person_approved_outlives_its_token() {
     rig.complete(&poll).expect("completes");
     rig.check();
 }
+
+#[test]
+fn whatever_is_in_the_way_is_said_before_a_key_is_made_and_nothing_is_stored() {
+    let mut rig = Rig::new();
+    let made = |number, token: Token| {
+        rig.ledger().transact_blocking(CreateToken { token: token.clone(), by: rig.by() }).expect("made");
+        BeginIssue { token: Some(token.id), key: KeyState::ToBeMade, ..begin(number, "a", rig.now) }
+    };
+    let good = made(1, token(1, rig.now));
+    let ended = made(2, Token { expires_at: rig.now, ..token(2, rig.now) });
+    let first = begin(3, "a", rig.now);
+    let bound = made(3, Token { key: Some(first.key_fingerprint), ..token(3, rig.now) });
+    assert_eq!(rig.begin(good.clone()).expect("may have one"), Begun::MakeKey);
+    assert_eq!(policy(rig.begin(ended)), Reason::TokenExpired);
+    assert_eq!(policy(rig.begin(bound)), Reason::TokenKeyMismatch, "the key to come is not the bound one");
+    assert_eq!(uses(&rig, good.token.expect("one")), 0);
+    let key = begin(4, "a", rig.now).key_fingerprint;
+    let with_key = BeginIssue { key_fingerprint: key, key: KeyState::Made, ..good.clone() };
+    assert_eq!(rig.begin(with_key.clone()).expect("begins"), Begun::Proceed);
+    assert_eq!(rig.begin(good.clone()).expect("waits for its twin"), Begun::InProgress);
+    rig.complete(&with_key).expect("completes");
+    let again = BeginIssue { repeat_for: Duration::ZERO, ..good };
+    assert_eq!(policy(rig.begin(again)), Reason::TokenUsed);
+
+    let waits = BeginIssue { approval: Approval::Manual, key: KeyState::ToBeMade, ..begin(5, "b", rig.now) };
+    assert!(matches!(rig.begin(waits.clone()), Ok(Begun::Waiting { .. })));
+    assert!(matches!(rig.begin(waits.clone()), Ok(Begun::Waiting { .. })));
+    let decide = DecideRequest { request: waits.request, decision: Decision::Approve, by: rig.by() };
+    assert_eq!(
+        rig.ledger().transact_blocking(decide).expect("approved").key_fingerprint,
+        waits.key_fingerprint
+    );
+    assert_eq!(rig.begin(waits).expect("may have one"), Begun::MakeKey);
+    rig.check();
+}
+
+#[test]
+fn a_token_bound_to_a_key_asks_again_where_a_person_has_to_agree() {
+    let mut rig = Rig::new();
+    let first = begin(1, "a", rig.now);
+    let token = Token {
+        device: Some(first.device.clone()),
+        key: Some(first.key_fingerprint),
+        expires_at: rig.now.plus(REPEAT_FOR * 3),
+        ..token(1, rig.now)
+    };
+    rig.ledger().transact_blocking(CreateToken { token: token.clone(), by: rig.by() }).expect("made");
+    let ask = |rig: &Rig, number| BeginIssue {
+        request: first.request,
+        key_fingerprint: first.key_fingerprint,
+        approval: Approval::Manual,
+        token: Some(token.id),
+        by: By { actor: Actor::Token(device("a"), token.id), at: rig.now },
+        ..begin(number, "a", rig.now)
+    };
+    for number in [1, 2] {
+        assert!(matches!(rig.begin(ask(&rig, number)), Ok(Begun::Waiting { .. })), "{number}");
+        let decide = DecideRequest { request: first.request, decision: Decision::Approve, by: rig.by() };
+        rig.ledger().transact_blocking(decide).expect("approved");
+        let poll = ask(&rig, number);
+        assert_eq!(rig.begin(poll.clone()).expect("begins"), Begun::Proceed, "{number}");
+        rig.complete(&poll).expect("completes");
+        assert_eq!(uses(&rig, token.id), 1, "it is the same use");
+        rig.check();
+        rig.pass(REPEAT_FOR);
+    }
+}
+
+#[test]
+fn a_device_that_lost_its_key_asks_with_another_and_the_newest_request_waits() {
+    let mut rig = Rig::new();
+    let token = Token { device: Some(device("a")), ..token(1, rig.now) };
+    rig.ledger().transact_blocking(CreateToken { token: token.clone(), by: rig.by() }).expect("made");
+    let by = By { actor: Actor::Token(device("a"), token.id), at: rig.now };
+    let now = rig.now;
+    let manual = |number| BeginIssue {
+        approval: Approval::Manual,
+        token: Some(token.id),
+        by: by.clone(),
+        ..begin(number, "a", now)
+    };
+    let stranger = BeginIssue { approval: Approval::Manual, ..begin(3, "b", rig.now) };
+    rig.begin(stranger.clone()).expect("waits");
+    for number in [1, 2] {
+        // The queue is full at the second; it takes the place of the first, and nobody else's.
+        assert!(matches!(rig.begin(manual(number)), Ok(Begun::Waiting { .. })), "{number}");
+        rig.check();
+    }
+    let reader = rig.ledger().reader().expect("open");
+    let waiting = reader.waiting(ACCOUNT, &Paging::Numbered { page: 1, per_page: 10 }).expect("reads").items;
+    let mut keys: Vec<_> = waiting.iter().map(|waiting| waiting.key).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, [manual(2).request, stranger.request]);
+}

@@ -26,7 +26,7 @@ use tempfile::TempDir;
 
 use crate::act::{
     AddCa, BeginIssue, Begun, By, CompleteIssue, CompleteRefused, CreateAccount, CreateToken, IssueRefused,
-    SetDeviceStatus,
+    KeyState, SetDeviceStatus,
 };
 use crate::record::{Account, Actor, Ca, CaKind, CaRole, CaState, Certificate, How, Token};
 use crate::{Error, Ledger, Options};
@@ -204,6 +204,7 @@ fn begin(number: u64, id: &str, now: UnixTime) -> BeginIssue {
         device: device(id),
         profile: "default".parse().expect("a label"),
         key_fingerprint: KeyFingerprint::from_bytes(octets),
+        key: KeyState::Made,
         token: None,
         replaces: None,
         approval: Approval::Automatic,

@@ -82,9 +82,7 @@ pub(crate) async fn revoke(
     let rows = api.registrar().ledger().transact(RevokeCertificates { account, which, reason, by }).await?;
     // Those that were revoked too: the list of an earlier try may be what is missing.
     let cas: BTreeSet<CaId> = rows.iter().filter_map(stored).map(|certificate| certificate.ca).collect();
-    for ca in cas {
-        api.registrar().authority().renew_crl(ca, api.crl_lifetime()).await?;
-    }
+    api.registrar().authority().renew_crls(&cas, api.crl_lifetime()).await?;
     Answer::one(&RevokedManyView::new(rows, api.now()))
 }
 
