@@ -375,7 +375,7 @@ async fn pages_have_edges() {
 #[tokio::test]
 async fn a_token_verifies_itself_until_it_is_revoked() {
     let rig = Rig::new().await;
-    let made = rig.post("/admin_tokens", json!({ "name": "ci", "ttl_s": 60 })).await;
+    let made = rig.post("/admin_tokens", json!({ "name": "ci", "role": "admin", "ttl_s": 60 })).await;
     let token = made["token"].as_str().expect("shown once").to_owned();
     for path in ["/user/tokens/verify".to_owned(), format!("/accounts/{}/tokens/verify", rig.account)] {
         let answer = rig.send_as(Some(&token), "GET", &path, "").await;
@@ -393,7 +393,7 @@ async fn a_token_verifies_itself_until_it_is_revoked() {
 #[tokio::test]
 async fn an_admin_token_ends() {
     let rig = Rig::new().await;
-    let made = rig.post("/admin_tokens", json!({ "name": "short", "ttl_s": 60 })).await;
+    let made = rig.post("/admin_tokens", json!({ "name": "short", "role": "admin", "ttl_s": 60 })).await;
     let token = made["token"].as_str().expect("shown once").to_owned();
     rig.advance(61);
     assert_eq!(rig.send_as(Some(&token), "GET", "/accounts", "").await.status, StatusCode::UNAUTHORIZED);
@@ -662,7 +662,7 @@ async fn waiting_requests_are_listed_and_decided_once() {
 #[tokio::test]
 async fn the_audit_names_the_actor() {
     let rig = Rig::new().await;
-    let made = rig.post("/admin_tokens", json!({ "name": "ops" })).await;
+    let made = rig.post("/admin_tokens", json!({ "name": "ops", "role": "admin" })).await;
     let token = made["token"].as_str().expect("shown once").to_owned();
     rig.send_as(Some(&token), "POST", "/zones", "{\"name\":\"z.example\"}").await;
     let added = rig.get("/audit?action=zone-added").await;

@@ -78,6 +78,7 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, _: Account, query: Query) 
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewAdminToken {
     name: Title,
+    /// Needed, unless `permissions` say what it may do.
     role: Option<AdminRole>,
     permissions: Option<BTreeSet<Permission>>,
     ttl_s: Option<u64>,
@@ -94,6 +95,14 @@ pub(crate) async fn create(
     if wanted.ttl_s.is_some_and(|ttl| !(1..=TTL_MAX).contains(&ttl)) {
         return Err(ApiError::argument("/ttl_s", "ttl_s: one second to ten years"));
     }
+    let role = match (wanted.role, &wanted.permissions) {
+        (Some(role), _) => role,
+        (None, Some(_)) => AdminRole::Admin,
+        (None, None) => {
+            let message = "role: `admin` or `reader`, unless permissions say what the token may do";
+            return Err(ApiError::argument("/role", message));
+        }
+    };
     let secret = new_secret(SECRET_PREFIX).map_err(ApiError::internal)?;
     let random = muster_enroll::random().ok_or_else(|| ApiError::internal("no random numbers"))?;
     let by = caller.by(api.now());
@@ -101,7 +110,7 @@ pub(crate) async fn create(
         id: TokenId::new(api.registrar().clock().unix_millis(), random),
         hash: hash_secret(&secret),
         name: wanted.name,
-        role: wanted.role.unwrap_or(AdminRole::Admin),
+        role,
         permissions: wanted.permissions,
         created_at: by.at,
         expires_at: wanted.ttl_s.map(|ttl| by.at.plus(Duration::from_secs(ttl))),

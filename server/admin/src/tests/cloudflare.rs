@@ -473,6 +473,8 @@ async fn a_token_does_what_its_permissions_say_and_no_more() {
     let wrong =
         rig.send("POST", &rig.own("/admin_tokens"), "{\"name\":\"x\",\"permissions\":[\"all\"]}").await;
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+    let bare = rig.send("POST", &rig.own("/admin_tokens"), "{\"name\":\"x\"}").await;
+    assert_eq!((bare.status, bare.pointer()), (StatusCode::BAD_REQUEST, "/role"), "it would be unlimited");
     let all = json!({ "name": "all", "permissions": ["account:write"] });
     let token = text(&rig.post("/admin_tokens", all).await["token"]).to_owned();
     let grown = rig.send_as(Some(&token), "POST", &rig.own("/admin_tokens"), "{\"name\":\"root\"}").await;
@@ -492,7 +494,7 @@ async fn clients_find_the_account_of_their_token() {
     let user = rig.send("GET", "/user", "").await;
     assert!(text(&user.body["result"]["email"]).contains('@'));
     assert_eq!(text(&user.body["result"]["id"]).len(), 32);
-    let made = rig.post("/admin_tokens", json!({ "name": "ci" })).await;
+    let made = rig.post("/admin_tokens", json!({ "name": "ci", "role": "admin" })).await;
     let verified = rig.send_as(Some(text(&made["token"])), "GET", "/user/tokens/verify", "").await;
     assert_eq!(verified.body["result"]["id"], json!(text(&made["id"]).replace('-', "")));
 }
