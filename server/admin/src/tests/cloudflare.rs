@@ -230,6 +230,21 @@ async fn client_certificates_are_paged_by_page_and_by_offset() {
 }
 
 #[tokio::test]
+async fn the_text_of_a_request_is_the_request_and_no_longer_than_one() {
+    let rig = Rig::new().await;
+    let path = format!("/zones/{}/client_certificates", zone(&rig, "example.com").await);
+    let send = async |csr: String| {
+        rig.send("POST", &path, &json!({ "csr": csr, "validity_days": 1 }).to_string()).await
+    };
+    for wrong in [format!("{CSR}x"), format!("{CSR}{}", "\n".repeat(16 << 10)), "A".repeat(20_000)] {
+        let refused = send(wrong).await;
+        assert_eq!((refused.status, refused.pointer()), (StatusCode::BAD_REQUEST, "/csr"));
+    }
+    let blanks = send(format!("{CSR}\r\n \n")).await;
+    assert_eq!(blanks.status, StatusCode::OK, "{}", blanks.message());
+}
+
+#[tokio::test]
 async fn hostnames_are_associated_as_a_whole_list_in_their_order() {
     let rig = Rig::new().await;
     let id = zone(&rig, "example.com").await;
