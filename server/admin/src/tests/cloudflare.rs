@@ -426,11 +426,13 @@ async fn an_access_certificate_is_a_view_on_an_uploaded_ca() {
     assert_eq!(in_zone.body["result"][0]["id"], json!(ca));
     let used = rig.send("DELETE", &one, "").await;
     assert_eq!(used.status, StatusCode::CONFLICT);
+    rig.advance(1);
     let renamed = rig.send("PUT", &one, "{\"associated_hostnames\":[],\"name\":\"other\"}").await;
     assert_eq!(
         (&renamed.body["result"]["name"], &renamed.body["result"]["associated_hostnames"]),
         (&json!("other"), &json!([]))
     );
+    assert_ne!(renamed.body["result"]["updated_at"], renamed.body["result"]["created_at"]);
     assert_eq!(rig.send("DELETE", &one, "").await.body["result"], json!({ "id": ca }));
     let gone = rig.send("GET", &one, "").await;
     assert_eq!((gone.status, gone.code()), (StatusCode::NOT_FOUND, 12_135));
