@@ -3,6 +3,8 @@
 //! Bodies are read as JSON whatever their Content-Type says, because official clients send
 //! `text/plain` (contract §0.1). An empty body is an empty object. Each is bounded in bytes and time.
 
+mod by_name;
+
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use muster_policy::identity::{AccountId, ZoneId};
 use muster_store::record::{self, AssociationScope, ForeignName};
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::by_name::ByName;
 use crate::Api;
 use crate::error::{ApiError, CODE_JSON, CODE_TOO_LARGE};
 
@@ -58,8 +61,18 @@ fn unreadable(error: &(dyn core::error::Error + Send + Sync + 'static)) -> ApiEr
 fn parse<T: DeserializeOwned>(octets: &[u8]) -> Result<T, ApiError> {
     let octets = if octets.trim_ascii().is_empty() { b"{}" } else { octets };
     let tree: serde_json::Value = serde_json::from_slice(octets).map_err(|error| malformed(&error))?;
-    serde_path_to_error::deserialize(tree)
-        .map_err(|error| ApiError::argument(pointer(error.path()), error.into_inner().to_string()))
+    serde_path_to_error::deserialize(ByName(tree)).map_err(|error| {
+        let (mut pointer, message) = (pointer(error.path()), error.into_inner().to_string());
+        if let Some(field) = missing(&message) {
+            pointer = format!("{pointer}/{field}");
+        }
+        ApiError::argument(pointer, message)
+    })
+}
+
+/// The field that serde misses: the place it tells is that of the object, and the name is in its text alone.
+fn missing(message: &str) -> Option<&str> {
+    message.strip_prefix("missing field `")?.strip_suffix('`')
 }
 
 fn malformed(error: &serde_json::Error) -> ApiError {
@@ -276,6 +289,22 @@ mod tests {
     fn says_which_value_is_wrong() {
         let error = parse::<Vec<Row>>(br#"[{"id":1},{"id":"x"}]"#).expect_err("a string");
         assert_eq!((error.code, error.pointer.as_deref()), (crate::error::CODE_ARGUMENT, Some("/1/id")));
+    }
+
+    #[test]
+    fn a_field_that_is_missing_is_told_by_its_place() {
+        let error = parse::<Vec<Row>>(br#"[{"id":1},{}]"#).expect_err("no id");
+        assert_eq!(error.pointer.as_deref(), Some("/1/id"));
+    }
+
+    #[test]
+    fn an_object_is_read_by_its_names_and_never_from_an_array() {
+        for (text, pointer) in [("[[1]]", "/0"), ("[[]]", "/0"), ("[{\"id\":[1]}]", "/0/id")] {
+            let error = parse::<Vec<Row>>(text.as_bytes()).expect_err(text);
+            assert_eq!((error.code, error.pointer.as_deref()), (crate::error::CODE_ARGUMENT, Some(pointer)));
+        }
+        assert!(parse::<Option<Row>>(b"[1]").is_err());
+        assert_eq!(parse::<Vec<u8>>(b"[1,2]").expect("a list"), [1, 2]);
     }
 
     #[test]

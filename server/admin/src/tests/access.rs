@@ -205,6 +205,9 @@ async fn what_can_t_be_enforced_is_refused_where_it_stands() {
         let answer = make(&rig, kind, &body).await;
         assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, 1_400), "{body}");
     }
+    for (body, pointer) in [(json!({}), "/name"), (json!({ "name": "p", "decision": "deny" }), "/include")] {
+        assert_eq!(make(&rig, "policies", &body).await.pointer(), pointer);
+    }
     assert_eq!(rig.gate(), Default::default());
 }
 
@@ -316,7 +319,7 @@ async fn a_policy_of_an_application_is_refused_where_it_stands() {
     let unknown = "01890000-0000-7000-8000-000000000000";
     for (policy, pointer) in [
         (json!({ "name": "x", "decision": "allow", "include": [] }), "/policies/0/include"),
-        (json!({ "name": "x", "decision": "allow" }), "/policies/0"),
+        (json!({ "name": "x", "decision": "allow" }), "/policies/0/include"),
         (json!({ "name": "x", "decision": "maybe", "include": [{ "everyone": {} }] }), "/policies/0"),
         (
             json!({ "id": unknown, "name": "x", "decision": "allow", "include": [{ "everyone": {} }] }),
@@ -326,7 +329,7 @@ async fn a_policy_of_an_application_is_refused_where_it_stands() {
             json!({ "name": "x", "decision": "allow", "include": [{ "group": { "id": unknown } }] }),
             "/policies/0/include/0/group/id",
         ),
-        (json!({ "precedence": 1 }), "/policies/0"),
+        (json!({ "precedence": 1 }), "/policies/0/id"),
         (json!(7), "/policies/0"),
     ] {
         let answer = make(&rig, "apps", &app(policy.clone())).await;

@@ -245,6 +245,17 @@ async fn the_text_of_a_request_is_the_request_and_no_longer_than_one() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_an_array_is_no_object() {
+    let rig = Rig::new().await;
+    let zone = zone(&rig, "example.com").await;
+    let id = issue(&rig, &zone).await["id"].clone();
+    let path = format!("/zones/{zone}/client_certificates/{}", text(&id));
+    for body in ["[true]", "[]"] {
+        assert_eq!(rig.send("PATCH", &path, body).await.status, StatusCode::BAD_REQUEST, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn hostnames_are_associated_as_a_whole_list_in_their_order() {
     let rig = Rig::new().await;
     let id = zone(&rig, "example.com").await;
