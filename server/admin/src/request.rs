@@ -193,31 +193,43 @@ impl FromRequestParts<Arc<Api>> for Scope {
     }
 }
 
-/// The tags of `If-Match` (RFC 9110 §13.1.1); none without the header, or for `*`.
-pub(crate) struct IfMatch(pub(crate) Option<Vec<String>>);
+/// What must be there for a change to be made: `If-Match` (RFC 9110 §13.1.1).
+pub(crate) enum IfMatch {
+    /// Whatever there is or is not: the header was not sent.
+    Absent,
+    /// `*`: anything.
+    Any,
+    /// A state with one of these tags.
+    Tags(Vec<String>),
+}
 
 impl FromRequestParts<Arc<Api>> for IfMatch {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, ApiError> {
-        let mut tags = Vec::new();
-        for value in parts.headers.get_all(http::header::IF_MATCH) {
-            let text = value.to_str().map_err(|_| ApiError::argument("/If-Match", "If-Match: not ASCII"))?;
-            tags.extend(text.split(',').map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()));
+        let mut sent = parts.headers.get_all(http::header::IF_MATCH).iter().peekable();
+        if sent.peek().is_none() {
+            return Ok(Self::Absent);
         }
-        Ok(Self((!tags.is_empty() && !tags.iter().any(|tag| tag == "*")).then_some(tags)))
+        let mut tags = Vec::new();
+        for value in sent {
+            let text = value.to_str().map_err(|_| ApiError::argument("/If-Match", "If-Match: not ASCII"))?;
+            tags.extend(text.split(',').map(|tag| tag.trim().to_owned()));
+        }
+        Ok(if tags.iter().any(|tag| tag == "*") { Self::Any } else { Self::Tags(tags) })
     }
 }
 
 impl IfMatch {
-    /// Refuses when the caller wrote for another state than `tag`.
-    pub(crate) fn check(&self, tag: &HeaderValue) -> Result<(), ApiError> {
-        match &self.0 {
-            Some(tags) if !tags.iter().any(|wanted| wanted.as_bytes() == tag.as_bytes()) => {
-                Err(ApiError::precondition())
-            }
-            _ => Ok(()),
-        }
+    /// Refuses when the caller wrote for another state than that of this tag; none is that of nothing, which no
+    /// tag is of.
+    pub(crate) fn check(&self, tag: Option<&HeaderValue>) -> Result<(), ApiError> {
+        let holds = match (self, tag) {
+            (Self::Absent, _) | (Self::Any, Some(_)) => true,
+            (Self::Any | Self::Tags(_), None) => false,
+            (Self::Tags(tags), Some(tag)) => tags.iter().any(|wanted| wanted.as_bytes() == tag.as_bytes()),
+        };
+        if holds { Ok(()) } else { Err(ApiError::precondition()) }
     }
 }
 

@@ -200,7 +200,7 @@ fn zones() -> Routes {
                 get("The rules that requests are judged by", rulesets::get)
                     .answers::<rulesets::RulesetView>(),
                 put("Replace the rules", rulesets::set)
-                    .takes::<rulesets::Ruleset>()
+                    .takes::<rulesets::Wanted>()
                     .answers::<rulesets::RulesetView>(),
             ],
         )
@@ -209,7 +209,7 @@ fn zones() -> Routes {
             [
                 get("A ruleset", rulesets::get_named).answers::<rulesets::RulesetView>(),
                 put("Replace the rules of a ruleset", rulesets::set_named)
-                    .takes::<rulesets::Ruleset>()
+                    .takes::<rulesets::Wanted>()
                     .answers::<rulesets::RulesetView>(),
                 delete("Remove a ruleset", rulesets::remove).answers::<rulesets::RulesetView>(),
             ],

@@ -393,6 +393,7 @@ pub(crate) async fn create<T: Written>(
     caller: Caller,
     Json(written): Json<T>,
 ) -> Outcome {
+    let _turn = api.turn().await;
     let stored = store(&api, scope, None, written, &caller).await?;
     Ok(Answer::one(&view_one::<T>(&api, scope, &stored).await?)?.created())
 }
@@ -405,6 +406,7 @@ pub(crate) async fn update<T: Written>(
     caller: Caller,
     Json(written): Json<T>,
 ) -> Outcome {
+    let _turn = api.turn().await;
     let before = find(&api, scope, T::KIND, id.0).await?;
     let stored = store(&api, scope, Some(before), written, &caller).await?;
     Answer::one(&view_one::<T>(&api, scope, &stored).await?)
@@ -423,6 +425,7 @@ pub(crate) async fn remove<T: Written>(
     id: Named,
     caller: Caller,
 ) -> Outcome {
+    let _turn = api.turn().await;
     let document = find(&api, scope, T::KIND, id.0).await?;
     for kind in [DocumentKind::AccessApp, DocumentKind::AccessPolicy] {
         let namers = list_all(&api, AssociationScope::Account(scope.account()), kind).await?;

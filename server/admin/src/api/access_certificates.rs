@@ -115,6 +115,7 @@ pub(crate) async fn create(
     let bundle = Bundle::read(&text, "/certificate")?;
     let upload =
         Upload { kind: UploadKind::Access, name: Some(name), pem: bundle.text.clone(), changed_at: None };
+    let _turn = api.turn().await;
     let ca = import_ca(&api, &bundle, upload, &caller, "/certificate").await?;
     if !hosts.is_empty() {
         let associated = associate(&api, scope, Some(ca.id), hosts, None, &caller, POINTER_HOSTNAMES).await;
@@ -141,6 +142,7 @@ pub(crate) async fn update(
     caller: Caller,
     Json(update): Json<Update>,
 ) -> Outcome {
+    let _turn = api.turn().await;
     let ca = known(&api, scope, id).await?;
     let message = "associated_hostnames: a list is needed, which may be empty";
     let names = update.associated_hostnames.ok_or_else(|| ApiError::argument(POINTER_HOSTNAMES, message))?;
@@ -216,6 +218,7 @@ pub(crate) async fn set_settings(
 ) -> Outcome {
     let settings =
         wanted.settings.ok_or_else(|| ApiError::argument("/settings", "settings: a list is needed"))?;
+    let _turn = api.turn().await;
     let there: BTreeSet<String> =
         read_settings(&api, scope).await?.into_iter().map(|setting| setting.hostname).collect();
     let mut hosts = Vec::with_capacity(settings.len());
