@@ -16,12 +16,14 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use muster_policy::identity::{AccountId, ZoneId};
+use muster_store::reader::Cursor;
 use muster_store::record::{self, AssociationScope, ForeignName};
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::by_name::ByName;
 use crate::Api;
 use crate::error::{ApiError, CODE_JSON, CODE_TOO_LARGE};
+use crate::paging::ends::Behind;
 
 /// Largest body: an import of 10,000 devices with a kilobyte and a half each.
 pub(crate) const BODY_MAX_BYTES: usize = 16 << 20;
@@ -97,24 +99,33 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 
 /// The query parameters; of repeated ones the last counts where one is wanted, unknown ones are ignored.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Query(Vec<(String, String)>);
+pub(crate) struct Query {
+    pairs: Vec<(String, String)>,
+    after: Option<Behind>,
+}
 
 impl Query {
     #[cfg(test)]
     pub(crate) fn from_pairs(pairs: &[(&str, &str)]) -> Self {
-        Self(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { pairs, after: None }
     }
 
     /// A parameter as sent.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// All values of a parameter that is a list: repeated, or joined by commas.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         let values =
-            self.0.iter().filter(|(known, _)| known == name || known.strip_suffix("[]") == Some(name));
+            self.pairs.iter().filter(|(known, _)| known == name || known.strip_suffix("[]") == Some(name));
         values.flat_map(|(_, value)| value.split(',')).filter(|value| !value.is_empty()).collect()
+    }
+
+    /// Where the page before the wanted one ended, if that is remembered.
+    pub(crate) fn after(&self) -> Option<&Cursor> {
+        self.after.as_ref().map(|Behind(cursor)| cursor)
     }
 
     /// A parameter of a checked type.
@@ -141,7 +152,7 @@ impl FromRequestParts<Arc<Api>> for Query {
     async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, ApiError> {
         let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
             .map_err(|error| ApiError::argument("", format!("the query string: {error}")))?;
-        Ok(Self(pairs.0))
+        Ok(Self { pairs: pairs.0, after: parts.extensions.get().cloned() })
     }
 }
 

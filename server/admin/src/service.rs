@@ -29,6 +29,7 @@ use crate::idempotency::UnderWay;
 use crate::lists::Lists;
 use crate::metrics::{LedgerFigures, Requests};
 use crate::outbound::{Outbound, OutboundSettings};
+use crate::paging::ends::PageEnds;
 use crate::webhooks::{WebhookSettings, Webhooks};
 
 /// How long an answer waits for the edge.
@@ -180,6 +181,7 @@ pub struct Api {
     slowdown: Slowdown,
     keys_under_way: UnderWay,
     places: Places,
+    page_ends: PageEnds,
     turn: Mutex<()>,
     tasks: TaskTracker,
     streams: EventStreams,
@@ -217,6 +219,7 @@ impl Api {
             slowdown: Slowdown::default(),
             keys_under_way: UnderWay::default(),
             places: Places::default(),
+            page_ends: PageEnds::default(),
             turn: Mutex::new(()),
             tasks: TaskTracker::new(),
             streams: events::streams(),
@@ -316,6 +319,11 @@ impl Api {
     /// Who may be carried out at once.
     pub(crate) const fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// Where numbered pages ended.
+    pub(crate) const fn page_ends(&self) -> &PageEnds {
+        &self.page_ends
     }
 
     /// Waits for the turn to change what is read, merged and stored whole: hostnames, rules, Access. Of two such

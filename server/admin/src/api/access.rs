@@ -33,6 +33,7 @@ use crate::api::Outcome;
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
+use crate::paging::{Order, PageWish};
 use crate::request::{Json, Query, Scope};
 
 /// Most rules of a policy or group, and most policies of an application.
@@ -369,11 +370,11 @@ pub(crate) async fn list<T: Written>(
     Scope(scope): Scope,
     query: Query,
 ) -> Outcome {
-    let page = crate::paging::PageWish::from_query(&query)?;
+    let page = PageWish::from_query(&query)?;
     let mut found = list_all(&api, scope, T::KIND).await?;
     let sought = Sought::read(&query);
     found.retain(|document| sought.is(document));
-    let (found, info) = page.cut(found);
+    let (found, info) = page.cut_sorted(Order::Descending, found, |document| document.id.to_string());
     let parts = links::parts(&api, scope).await?;
     let views: Vec<T::View> =
         found.iter().map(|document| view::<T>(document, &parts)).collect::<Result<_, _>>()?;

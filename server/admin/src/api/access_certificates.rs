@@ -17,13 +17,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Api;
-use crate::api::Outcome;
 use crate::api::associations::{associate, read_hostnames};
 use crate::api::mtls_certificates::{Bundle, OptionalId, import_ca, read_name};
+use crate::api::{Outcome, cas};
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
-use crate::paging::PageWish;
+use crate::paging::{Order, PageWish};
 use crate::request::{Json, Query, Scope};
 
 /// What the API we follow has for this list.
@@ -78,7 +78,7 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, Scope(scope): Scope, query
     let read = move |reader: &Reader| {
         let mut cas = reader.cas(scope.account())?;
         cas.retain(|ca| is_access(ca, scope));
-        let (cas, info) = page.cut(cas);
+        let (cas, info) = page.cut_sorted(Order::Descending, cas, cas::place);
         let views: Result<Vec<_>, Fault> =
             cas.iter().map(|ca| AccessCertificateView::read(reader, scope, ca)).collect();
         Ok((views?, info))
@@ -182,7 +182,8 @@ pub(crate) struct Setting {
 /// `GET /{scope}/access/certificates/settings`: the hostnames that ask for certificates.
 pub(crate) async fn settings(State(api): State<Arc<Api>>, Scope(scope): Scope, query: Query) -> Outcome {
     let page = PageWish::with_default(&query, 1_000)?;
-    let (settings, info) = page.cut(read_settings(&api, scope).await?);
+    let settings = read_settings(&api, scope).await?;
+    let (settings, info) = page.cut_sorted(Order::Ascending, settings, |setting| setting.hostname.clone());
     Answer::list(&settings, info)
 }
 

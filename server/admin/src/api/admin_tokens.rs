@@ -19,7 +19,7 @@ use crate::api::Outcome;
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
-use crate::paging::PageWish;
+use crate::paging::{Order, PageWish};
 use crate::request::{Account, Id, Json, Query};
 
 /// Longest life of a token that has an end.
@@ -67,7 +67,8 @@ impl AdminTokenView {
 /// `GET …/admin_tokens`
 pub(crate) async fn list(State(api): State<Arc<Api>>, _: Account, query: Query) -> Outcome {
     let page = PageWish::from_query(&query)?;
-    let (tokens, info) = page.cut(api.read(|reader| reader.admin_tokens()).await?);
+    let tokens = api.read(|reader| reader.admin_tokens()).await?;
+    let (tokens, info) = page.cut_sorted(Order::Descending, tokens, |token| token.id.to_string());
     let now = api.now();
     let views: Vec<AdminTokenView> =
         tokens.into_iter().map(|token| AdminTokenView::new(token, now)).collect();

@@ -26,7 +26,7 @@ use crate::api::{Outcome, pem};
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
-use crate::paging::PageWish;
+use crate::paging::{Order, PageWish};
 use crate::request::{Account, Id, IfMatch, Json, Query, tag};
 
 /// Most origins of a hostname.
@@ -141,7 +141,8 @@ impl HostWish {
 /// `GET …/hosts`
 pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account, query: Query) -> Outcome {
     let page = PageWish::from_query(&query)?;
-    let (hosts, info) = page.cut(api.read(move |reader| reader.hosts(account)).await?);
+    let hosts = api.read(move |reader| reader.hosts(account)).await?;
+    let (hosts, info) = page.cut_sorted(Order::Ascending, hosts, |host| host.rule.host.to_string());
     let views: Vec<HostView> = hosts.into_iter().map(HostView::from).collect();
     Answer::list(&views, info)
 }
