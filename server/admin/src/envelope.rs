@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::paging::PageInfo;
+use crate::paging::ends::Behind;
 
 /// A successful answer.
 #[derive(Debug)]
@@ -79,6 +80,9 @@ impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let mut response = respond(self.status, &self.envelope);
         response.headers_mut().extend(self.headers);
+        if let Some(end) = self.envelope.result_info.and_then(|info| info.end) {
+            response.extensions_mut().insert(Behind(end));
+        }
         response
     }
 }

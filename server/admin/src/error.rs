@@ -189,7 +189,8 @@ impl From<Rejected> for ApiError {
             Rejected::DeadLetterUnknown => Self::not_found("dead letter"),
             Rejected::DocumentUnknown => Self::not_found("object"),
             Rejected::WebhookUnknown => Self::not_found("webhook"),
-            Rejected::RevisionDiffers => Self::precondition(),
+            // Whoever sent `If-Match` was told before; a repeat goes by what is there then.
+            Rejected::RevisionDiffers => Self { retry_after_s: Some(1), ..Self::conflict(message) },
             Rejected::ZoneUnknown => Self::no_route_to("zone"),
             Rejected::CertificateUnknown => Self::not_found("certificate"),
             Rejected::DeviceUnknown(_) => Self::not_found("device"),

@@ -88,7 +88,9 @@ fn respond(crl: CrlState, asked: &HeaderMap, now: UnixTime) -> Response {
     (headers, [(CONTENT_TYPE, CRL_MEDIA_TYPE)], crl.der.into_vec()).into_response()
 }
 
-/// Whether the client has this list already (RFC 9110 §13.2.2: the entity tag goes before the date).
+/// Whether the client has this list already (RFC 9110 §13.2.2: the entity tag goes before the date). By its date
+/// only when it is that of this list (§13.1.3 allows it): a later one may be of a list that was signed by a clock
+/// that was ahead, and knows less.
 fn is_known(asked: &HeaderMap, etag: &str, this_update: UnixTime) -> bool {
     let text = |name| asked.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     if let Some(tags) = text(IF_NONE_MATCH) {
@@ -96,5 +98,5 @@ fn is_known(asked: &HeaderMap, etag: &str, this_update: UnixTime) -> bool {
         return tags.trim() == "*" || tags.split(',').any(weak);
     }
     let since = text(IF_MODIFIED_SINCE).and_then(|date| httpdate::parse_http_date(date).ok());
-    since.is_some_and(|since| since >= std::time::SystemTime::from(this_update.to_offset_date_time()))
+    since.is_some_and(|since| since == std::time::SystemTime::from(this_update.to_offset_date_time()))
 }

@@ -1,7 +1,9 @@
 //! Pages of lists (contract §1.6): `page` from 1, `per_page` 1 to 1000, or a `cursor`.
 //!
-//! Out of range is 400, never clamped in silence; past the end is an empty page, because that is how
+//! A page by number goes on where the one before ended ([`ends`]). Out of range is 400, never clamped in silence; past the end is an empty page, because that is how
 //! SDKs find the end. A cursor goes on exactly where a page ended, whatever was added meanwhile.
+
+pub(crate) mod ends;
 
 use muster_store::reader::{Cursor, PER_PAGE_MAX, Page, Paging, Total};
 use serde::Serialize;
@@ -17,9 +19,18 @@ const PER_PAGE_DEFAULT: u32 = 20;
 pub(crate) struct PageWish {
     page: u32,
     per_page: u32,
-    /// From `offset`, which wins over `page`.
-    offset: Option<u64>,
+    /// What comes before the first page.
+    offset: u64,
     cursor: Option<Cursor>,
+    /// Where the page before ended, if it is remembered.
+    after: Option<Cursor>,
+}
+
+/// How a list is sorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Ascending,
+    Descending,
 }
 
 /// What a list answers about itself.
@@ -34,6 +45,10 @@ pub(crate) struct PageInfo {
     total_is_exact: bool,
     /// Where to go on; null at the end, and for lists that are short by nature.
     cursor: Option<String>,
+    /// Where the page ends, for the one of the next number.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub(crate) end: Option<Cursor>,
 }
 
 impl PageWish {
@@ -53,10 +68,11 @@ impl PageWish {
                 text.parse().map_err(|_| ApiError::argument("/cursor", "cursor: not one of this list's"))?,
             ),
         };
-        Ok(Self { page, per_page, offset: None, cursor })
+        Ok(Self { page, per_page, offset: 0, cursor, after: query.after().cloned() })
     }
 
-    /// Reads `limit` and `offset`, which win, or else as [`PageWish::from_query`] does.
+    /// Reads `limit` and `offset`, which win over `per_page` and `cursor`: clients that iterate keep them and raise
+    /// `page`. Or else as [`PageWish::from_query`] does.
     pub(crate) fn with_offset(query: &Query) -> Result<Self, ApiError> {
         let wish = Self::from_query(query)?;
         let limit = query.get("limit").map(|text| number(text, "limit", PER_PAGE_MAX)).transpose()?;
@@ -65,17 +81,14 @@ impl PageWish {
             return Ok(wish);
         }
         let per_page = limit.unwrap_or(wish.per_page);
-        let offset = offset.unwrap_or(0);
-        let page = u32::try_from(offset / u64::from(per_page)).unwrap_or(u32::MAX).saturating_add(1);
-        Ok(Self { page, per_page, offset: Some(offset), cursor: None })
+        Ok(Self { per_page, offset: offset.unwrap_or(0), cursor: None, ..wish })
     }
 
     /// The same for the ledger.
     pub(crate) fn paging(&self) -> Paging {
-        match (&self.cursor, self.offset) {
-            (Some(cursor), _) => Paging::After { cursor: Some(cursor.clone()), limit: self.per_page },
-            (None, Some(offset)) => Paging::From { offset, limit: self.per_page },
-            (None, None) => Paging::Numbered { page: self.page, per_page: self.per_page },
+        match &self.cursor {
+            Some(cursor) => Paging::After { cursor: Some(cursor.clone()), limit: self.per_page },
+            None => Paging::From { offset: self.before(), after: self.after.clone(), limit: self.per_page },
         }
     }
 
@@ -90,14 +103,40 @@ impl PageWish {
             return Err(ApiError::argument("/page", message));
         }
         let info = self.describe(page.items.len(), page.total.count(), cursor);
-        Ok(PageInfo { total_is_exact: matches!(page.total, Total::Exactly(_)), ..info })
+        let end = page.last.clone().filter(|_| self.cursor.is_none());
+        Ok(PageInfo { total_is_exact: matches!(page.total, Total::Exactly(_)), end, ..info })
     }
 
     /// Cuts a page out of a list that is short by nature.
     pub(crate) fn cut<T>(&self, items: Vec<T>) -> (Vec<T>, PageInfo) {
+        self.cut_behind(self.window().0, items)
+    }
+
+    /// The same of a list that is sorted by `key`, which no two entries share: it goes on where the page before
+    /// ended.
+    pub(crate) fn cut_sorted<T>(
+        &self,
+        order: Order,
+        items: Vec<T>,
+        key: impl Fn(&T) -> String,
+    ) -> (Vec<T>, PageInfo) {
+        // Sorts as the key itself does.
+        let key = |item: &T| hex::encode(key(item));
+        let skip = self.after.as_ref().filter(|_| self.cursor.is_none()).map(|after| {
+            let after = after.to_string();
+            items.partition_point(|item| match order {
+                Order::Ascending => key(item) <= after,
+                Order::Descending => key(item) >= after,
+            })
+        });
+        let (items, info) = self.cut_behind(skip.unwrap_or_else(|| self.window().0), items);
+        let end = items.last().filter(|_| self.cursor.is_none()).and_then(|last| key(last).parse().ok());
+        (items, PageInfo { end, ..info })
+    }
+
+    fn cut_behind<T>(&self, skip: usize, items: Vec<T>) -> (Vec<T>, PageInfo) {
         let total = u64::try_from(items.len()).unwrap_or(u64::MAX);
-        let (skip, per_page) = self.window();
-        let items: Vec<T> = items.into_iter().skip(skip).take(per_page).collect();
+        let items: Vec<T> = items.into_iter().skip(skip).take(self.window().1).collect();
         let info = self.describe(items.len(), total, None);
         (items, info)
     }
@@ -105,9 +144,13 @@ impl PageWish {
     /// How many entries of the list come before the page, and the most that it has.
     pub(crate) fn window(&self) -> (usize, usize) {
         let per_page = usize::try_from(self.per_page).unwrap_or(usize::MAX);
-        let before = u64::from(self.page.saturating_sub(1)).saturating_mul(u64::from(self.per_page));
-        let skip = if self.cursor.is_some() { 0 } else { self.offset.unwrap_or(before) };
+        let skip = if self.cursor.is_some() { 0 } else { self.before() };
         (usize::try_from(skip).unwrap_or(usize::MAX), per_page)
+    }
+
+    fn before(&self) -> u64 {
+        let pages = u64::from(self.page.saturating_sub(1)).saturating_mul(u64::from(self.per_page));
+        self.offset.saturating_add(pages)
     }
 
     /// What a cursor of [`PageWish::live`] holds, if there is one.
@@ -129,7 +172,7 @@ impl PageWish {
     fn describe(&self, count: usize, total_count: u64, cursor: Option<String>) -> PageInfo {
         let total_pages = total_count.div_ceil(u64::from(self.per_page));
         let (page, per_page) = (self.page, self.per_page);
-        PageInfo { page, per_page, count, total_count, total_pages, total_is_exact: true, cursor }
+        PageInfo { page, per_page, count, total_count, total_pages, total_is_exact: true, cursor, end: None }
     }
 }
 
@@ -171,14 +214,38 @@ mod tests {
 
     #[test]
     fn limit_and_offset_win() {
-        let query = [("page", "9"), ("per_page", "9"), ("limit", "2.0"), ("offset", "3")];
-        let wish = PageWish::with_offset(&Query::from_pairs(&query)).expect("in range");
-        let (items, info) = wish.cut(vec![1, 2, 3, 4]);
-        assert_eq!((items, info.page, info.per_page), (vec![4], 2, 2));
+        let cut = |page: &str| {
+            let query = [("page", page), ("per_page", "9"), ("limit", "2.0"), ("offset", "1")];
+            let wish = PageWish::with_offset(&Query::from_pairs(&query)).expect("in range");
+            let (items, info) = wish.cut(vec![1, 2, 3, 4]);
+            (items, info.page, info.per_page)
+        };
+        assert_eq!(cut("1"), (vec![2, 3], 1, 2));
+        assert_eq!(cut("2"), (vec![4], 2, 2), "who iterates raises the page");
+        assert_eq!(cut("3"), (vec![], 3, 2));
         for (name, wrong) in [("offset", "-1"), ("offset", "0.5"), ("limit", "0"), ("limit", "1001")] {
             assert!(PageWish::with_offset(&Query::from_pairs(&[(name, wrong)])).is_err(), "{name}={wrong}");
         }
         assert!(PageWish::with_offset(&Query::from_pairs(&[("offset", "0.0")])).is_ok());
+    }
+
+    #[test]
+    fn a_sorted_list_goes_on_behind_an_entry_that_is_gone() {
+        let sorted = |order, items: &[&str], after: &str| {
+            let after = Some(hex::encode(after).parse().expect("a cursor"));
+            let wish = PageWish { after, ..wish(&[("page", "2"), ("per_page", "2")]).expect("in range") };
+            let (items, info) = wish.cut_sorted(order, items.to_vec(), |item| (*item).to_owned());
+            (items.concat(), info.end.map(|end| end.to_string()))
+        };
+        assert_eq!(
+            sorted(Order::Ascending, &["a", "c", "d", "e"], "b"),
+            ("cd".to_owned(), Some(hex::encode("d")))
+        );
+        assert_eq!(
+            sorted(Order::Descending, &["e", "d", "a"], "b"),
+            ("a".to_owned(), Some(hex::encode("a")))
+        );
+        assert_eq!(sorted(Order::Descending, &["e", "d"], "d"), (String::new(), None));
     }
 
     #[test]
@@ -199,7 +266,7 @@ mod tests {
     #[test]
     fn a_page_that_a_filter_did_not_reach_is_not_told_to_be_the_end() {
         let next = Some("00ff".parse().expect("a cursor"));
-        let page = |items: Vec<u8>| Page { items, total: Total::AtLeast(7), next: next.clone() };
+        let page = |items: Vec<u8>| Page { items, total: Total::AtLeast(7), next: next.clone(), last: None };
         let far = wish(&[("page", "3")]).expect("in range");
         assert_eq!(far.info(&page(Vec::new())).expect_err("too far").pointer.as_deref(), Some("/page"));
         let first = wish(&[]).expect("in range").info(&page(Vec::new())).expect("goes on by its cursor");

@@ -3,6 +3,8 @@
 //! Bodies are read as JSON whatever their Content-Type says, because official clients send
 //! `text/plain` (contract §0.1). An empty body is an empty object. Each is bounded in bytes and time.
 
+mod by_name;
+
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -14,11 +16,14 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use muster_policy::identity::{AccountId, ZoneId};
+use muster_store::reader::Cursor;
 use muster_store::record::{self, AssociationScope, ForeignName};
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::by_name::ByName;
 use crate::Api;
 use crate::error::{ApiError, CODE_JSON, CODE_TOO_LARGE};
+use crate::paging::ends::Behind;
 
 /// Largest body: an import of 10,000 devices with a kilobyte and a half each.
 pub(crate) const BODY_MAX_BYTES: usize = 16 << 20;
@@ -58,8 +63,18 @@ fn unreadable(error: &(dyn core::error::Error + Send + Sync + 'static)) -> ApiEr
 fn parse<T: DeserializeOwned>(octets: &[u8]) -> Result<T, ApiError> {
     let octets = if octets.trim_ascii().is_empty() { b"{}" } else { octets };
     let tree: serde_json::Value = serde_json::from_slice(octets).map_err(|error| malformed(&error))?;
-    serde_path_to_error::deserialize(tree)
-        .map_err(|error| ApiError::argument(pointer(error.path()), error.into_inner().to_string()))
+    serde_path_to_error::deserialize(ByName(tree)).map_err(|error| {
+        let (mut pointer, message) = (pointer(error.path()), error.into_inner().to_string());
+        if let Some(field) = missing(&message) {
+            pointer = format!("{pointer}/{field}");
+        }
+        ApiError::argument(pointer, message)
+    })
+}
+
+/// The field that serde misses: the place it tells is that of the object, and the name is in its text alone.
+fn missing(message: &str) -> Option<&str> {
+    message.strip_prefix("missing field `")?.strip_suffix('`')
 }
 
 fn malformed(error: &serde_json::Error) -> ApiError {
@@ -84,24 +99,33 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 
 /// The query parameters; of repeated ones the last counts where one is wanted, unknown ones are ignored.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Query(Vec<(String, String)>);
+pub(crate) struct Query {
+    pairs: Vec<(String, String)>,
+    after: Option<Behind>,
+}
 
 impl Query {
     #[cfg(test)]
     pub(crate) fn from_pairs(pairs: &[(&str, &str)]) -> Self {
-        Self(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { pairs, after: None }
     }
 
     /// A parameter as sent.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// All values of a parameter that is a list: repeated, or joined by commas.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         let values =
-            self.0.iter().filter(|(known, _)| known == name || known.strip_suffix("[]") == Some(name));
+            self.pairs.iter().filter(|(known, _)| known == name || known.strip_suffix("[]") == Some(name));
         values.flat_map(|(_, value)| value.split(',')).filter(|value| !value.is_empty()).collect()
+    }
+
+    /// Where the page before the wanted one ended, if that is remembered.
+    pub(crate) fn after(&self) -> Option<&Cursor> {
+        self.after.as_ref().map(|Behind(cursor)| cursor)
     }
 
     /// A parameter of a checked type.
@@ -128,7 +152,7 @@ impl FromRequestParts<Arc<Api>> for Query {
     async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, ApiError> {
         let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
             .map_err(|error| ApiError::argument("", format!("the query string: {error}")))?;
-        Ok(Self(pairs.0))
+        Ok(Self { pairs: pairs.0, after: parts.extensions.get().cloned() })
     }
 }
 
@@ -180,31 +204,43 @@ impl FromRequestParts<Arc<Api>> for Scope {
     }
 }
 
-/// The tags of `If-Match` (RFC 9110 §13.1.1); none without the header, or for `*`.
-pub(crate) struct IfMatch(pub(crate) Option<Vec<String>>);
+/// What must be there for a change to be made: `If-Match` (RFC 9110 §13.1.1).
+pub(crate) enum IfMatch {
+    /// Whatever there is or is not: the header was not sent.
+    Absent,
+    /// `*`: anything.
+    Any,
+    /// A state with one of these tags.
+    Tags(Vec<String>),
+}
 
 impl FromRequestParts<Arc<Api>> for IfMatch {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, ApiError> {
-        let mut tags = Vec::new();
-        for value in parts.headers.get_all(http::header::IF_MATCH) {
-            let text = value.to_str().map_err(|_| ApiError::argument("/If-Match", "If-Match: not ASCII"))?;
-            tags.extend(text.split(',').map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()));
+        let mut sent = parts.headers.get_all(http::header::IF_MATCH).iter().peekable();
+        if sent.peek().is_none() {
+            return Ok(Self::Absent);
         }
-        Ok(Self((!tags.is_empty() && !tags.iter().any(|tag| tag == "*")).then_some(tags)))
+        let mut tags = Vec::new();
+        for value in sent {
+            let text = value.to_str().map_err(|_| ApiError::argument("/If-Match", "If-Match: not ASCII"))?;
+            tags.extend(text.split(',').map(|tag| tag.trim().to_owned()));
+        }
+        Ok(if tags.iter().any(|tag| tag == "*") { Self::Any } else { Self::Tags(tags) })
     }
 }
 
 impl IfMatch {
-    /// Refuses when the caller wrote for another state than `tag`.
-    pub(crate) fn check(&self, tag: &HeaderValue) -> Result<(), ApiError> {
-        match &self.0 {
-            Some(tags) if !tags.iter().any(|wanted| wanted.as_bytes() == tag.as_bytes()) => {
-                Err(ApiError::precondition())
-            }
-            _ => Ok(()),
-        }
+    /// Refuses when the caller wrote for another state than that of this tag; none is that of nothing, which no
+    /// tag is of.
+    pub(crate) fn check(&self, tag: Option<&HeaderValue>) -> Result<(), ApiError> {
+        let holds = match (self, tag) {
+            (Self::Absent, _) | (Self::Any, Some(_)) => true,
+            (Self::Any | Self::Tags(_), None) => false,
+            (Self::Tags(tags), Some(tag)) => tags.iter().any(|wanted| wanted.as_bytes() == tag.as_bytes()),
+        };
+        if holds { Ok(()) } else { Err(ApiError::precondition()) }
     }
 }
 
@@ -276,6 +312,22 @@ mod tests {
     fn says_which_value_is_wrong() {
         let error = parse::<Vec<Row>>(br#"[{"id":1},{"id":"x"}]"#).expect_err("a string");
         assert_eq!((error.code, error.pointer.as_deref()), (crate::error::CODE_ARGUMENT, Some("/1/id")));
+    }
+
+    #[test]
+    fn a_field_that_is_missing_is_told_by_its_place() {
+        let error = parse::<Vec<Row>>(br#"[{"id":1},{}]"#).expect_err("no id");
+        assert_eq!(error.pointer.as_deref(), Some("/1/id"));
+    }
+
+    #[test]
+    fn an_object_is_read_by_its_names_and_never_from_an_array() {
+        for (text, pointer) in [("[[1]]", "/0"), ("[[]]", "/0"), ("[{\"id\":[1]}]", "/0/id")] {
+            let error = parse::<Vec<Row>>(text.as_bytes()).expect_err(text);
+            assert_eq!((error.code, error.pointer.as_deref()), (crate::error::CODE_ARGUMENT, Some(pointer)));
+        }
+        assert!(parse::<Option<Row>>(b"[1]").is_err());
+        assert_eq!(parse::<Vec<u8>>(b"[1,2]").expect("a list"), [1, 2]);
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::api::{
 };
 use crate::error::{ApiError, CODE_METHOD, CODE_ROUTE};
 use crate::openapi::{Operation, Routes, delete, get, patch, post, put};
+use crate::paging::ends;
 use crate::{Api, auth, carry, dashboard, health, idempotency};
 
 /// Carries the id under which log and audit know a request.
@@ -44,6 +45,7 @@ pub fn router(api: Arc<Api>) -> Router {
     let json = Router::new()
         .nest("/client/v4", described)
         .route_layer(from_fn_with_state(Arc::clone(&api), in_force))
+        .route_layer(from_fn_with_state(Arc::clone(&api), ends::follow))
         .route_layer(from_fn_with_state(Arc::clone(&api), idempotency::once))
         .route_layer(from_fn_with_state(Arc::clone(&api), carry::through))
         .route_layer(from_fn_with_state(Arc::clone(&api), auth::authenticate));
@@ -200,7 +202,7 @@ fn zones() -> Routes {
                 get("The rules that requests are judged by", rulesets::get)
                     .answers::<rulesets::RulesetView>(),
                 put("Replace the rules", rulesets::set)
-                    .takes::<rulesets::Ruleset>()
+                    .takes::<rulesets::Wanted>()
                     .answers::<rulesets::RulesetView>(),
             ],
         )
@@ -209,7 +211,7 @@ fn zones() -> Routes {
             [
                 get("A ruleset", rulesets::get_named).answers::<rulesets::RulesetView>(),
                 put("Replace the rules of a ruleset", rulesets::set_named)
-                    .takes::<rulesets::Ruleset>()
+                    .takes::<rulesets::Wanted>()
                     .answers::<rulesets::RulesetView>(),
                 delete("Remove a ruleset", rulesets::remove).answers::<rulesets::RulesetView>(),
             ],

@@ -16,7 +16,7 @@ use muster_policy::time::UnixTime;
 use muster_store::{Fault, Reader};
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
@@ -29,6 +29,7 @@ use crate::idempotency::UnderWay;
 use crate::lists::Lists;
 use crate::metrics::{LedgerFigures, Requests};
 use crate::outbound::{Outbound, OutboundSettings};
+use crate::paging::ends::PageEnds;
 use crate::webhooks::{WebhookSettings, Webhooks};
 
 /// How long an answer waits for the edge.
@@ -180,6 +181,8 @@ pub struct Api {
     slowdown: Slowdown,
     keys_under_way: UnderWay,
     places: Places,
+    page_ends: PageEnds,
+    turn: Mutex<()>,
     tasks: TaskTracker,
     streams: EventStreams,
     webhooks: Webhooks,
@@ -216,6 +219,8 @@ impl Api {
             slowdown: Slowdown::default(),
             keys_under_way: UnderWay::default(),
             places: Places::default(),
+            page_ends: PageEnds::default(),
+            turn: Mutex::new(()),
             tasks: TaskTracker::new(),
             streams: events::streams(),
             webhooks,
@@ -314,6 +319,17 @@ impl Api {
     /// Who may be carried out at once.
     pub(crate) const fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// Where numbered pages ended.
+    pub(crate) const fn page_ends(&self) -> &PageEnds {
+        &self.page_ends
+    }
+
+    /// Waits for the turn to change what is read, merged and stored whole: hostnames, rules, Access. Of two such
+    /// changes of one state at once, one would be lost or refused; in turn each is made of what the other left.
+    pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// Runs what must not end with its client.

@@ -33,6 +33,7 @@ use crate::api::Outcome;
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
+use crate::paging::{Order, PageWish};
 use crate::request::{Json, Query, Scope};
 
 /// Most rules of a policy or group, and most policies of an application.
@@ -369,11 +370,11 @@ pub(crate) async fn list<T: Written>(
     Scope(scope): Scope,
     query: Query,
 ) -> Outcome {
-    let page = crate::paging::PageWish::from_query(&query)?;
+    let page = PageWish::from_query(&query)?;
     let mut found = list_all(&api, scope, T::KIND).await?;
     let sought = Sought::read(&query);
     found.retain(|document| sought.is(document));
-    let (found, info) = page.cut(found);
+    let (found, info) = page.cut_sorted(Order::Descending, found, |document| document.id.to_string());
     let parts = links::parts(&api, scope).await?;
     let views: Vec<T::View> =
         found.iter().map(|document| view::<T>(document, &parts)).collect::<Result<_, _>>()?;
@@ -393,6 +394,7 @@ pub(crate) async fn create<T: Written>(
     caller: Caller,
     Json(written): Json<T>,
 ) -> Outcome {
+    let _turn = api.turn().await;
     let stored = store(&api, scope, None, written, &caller).await?;
     Ok(Answer::one(&view_one::<T>(&api, scope, &stored).await?)?.created())
 }
@@ -405,6 +407,7 @@ pub(crate) async fn update<T: Written>(
     caller: Caller,
     Json(written): Json<T>,
 ) -> Outcome {
+    let _turn = api.turn().await;
     let before = find(&api, scope, T::KIND, id.0).await?;
     let stored = store(&api, scope, Some(before), written, &caller).await?;
     Answer::one(&view_one::<T>(&api, scope, &stored).await?)
@@ -423,6 +426,7 @@ pub(crate) async fn remove<T: Written>(
     id: Named,
     caller: Caller,
 ) -> Outcome {
+    let _turn = api.turn().await;
     let document = find(&api, scope, T::KIND, id.0).await?;
     for kind in [DocumentKind::AccessApp, DocumentKind::AccessPolicy] {
         let namers = list_all(&api, AssociationScope::Account(scope.account()), kind).await?;

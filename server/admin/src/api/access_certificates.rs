@@ -10,20 +10,20 @@ use axum::extract::State;
 use muster_policy::host::{HostMode, HostPattern};
 use muster_policy::identity::{CaId, Fingerprint};
 use muster_policy::time::UnixTime;
-use muster_store::act::{Rejected, RenameUpload, SetForwarding};
+use muster_store::act::{EditUpload, Rejected, SetForwarding};
 use muster_store::record::{AssociationScope, Ca, Host, Upload, UploadKind};
 use muster_store::{Error as LedgerError, Fault, Reader};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Api;
-use crate::api::Outcome;
 use crate::api::associations::{associate, read_hostnames};
 use crate::api::mtls_certificates::{Bundle, OptionalId, import_ca, read_name};
+use crate::api::{Outcome, cas};
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
-use crate::paging::PageWish;
+use crate::paging::{Order, PageWish};
 use crate::request::{Json, Query, Scope};
 
 /// What the API we follow has for this list.
@@ -45,6 +45,7 @@ pub(crate) struct AccessCertificateView {
 impl AccessCertificateView {
     fn read(reader: &Reader, scope: AssociationScope, ca: &Ca) -> Result<Self, Fault> {
         let name = ca.upload.as_ref().and_then(|upload| upload.name.clone());
+        let changed_at = ca.upload.as_ref().and_then(|upload| upload.changed_at);
         Ok(Self {
             id: ca.id,
             name: name.unwrap_or_else(|| ca.title.to_string()),
@@ -52,7 +53,7 @@ impl AccessCertificateView {
             expires_on: ca.not_after,
             fingerprint: ca.fingerprint,
             created_at: ca.created_at,
-            updated_at: ca.created_at,
+            updated_at: changed_at.unwrap_or(ca.created_at),
         })
     }
 }
@@ -77,7 +78,7 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, Scope(scope): Scope, query
     let read = move |reader: &Reader| {
         let mut cas = reader.cas(scope.account())?;
         cas.retain(|ca| is_access(ca, scope));
-        let (cas, info) = page.cut(cas);
+        let (cas, info) = page.cut_sorted(Order::Descending, cas, cas::place);
         let views: Result<Vec<_>, Fault> =
             cas.iter().map(|ca| AccessCertificateView::read(reader, scope, ca)).collect();
         Ok((views?, info))
@@ -112,7 +113,9 @@ pub(crate) async fn create(
     let name = read_name(wanted.name)?.ok_or_else(|| needed("name"))?;
     let hosts = read_hostnames(&wanted.associated_hostnames.unwrap_or_default(), POINTER_HOSTNAMES)?;
     let bundle = Bundle::read(&text, "/certificate")?;
-    let upload = Upload { kind: UploadKind::Access, name: Some(name), pem: bundle.text.clone() };
+    let upload =
+        Upload { kind: UploadKind::Access, name: Some(name), pem: bundle.text.clone(), changed_at: None };
+    let _turn = api.turn().await;
     let ca = import_ca(&api, &bundle, upload, &caller, "/certificate").await?;
     if !hosts.is_empty() {
         let associated = associate(&api, scope, Some(ca.id), hosts, None, &caller, POINTER_HOSTNAMES).await;
@@ -139,16 +142,15 @@ pub(crate) async fn update(
     caller: Caller,
     Json(update): Json<Update>,
 ) -> Outcome {
-    let mut ca = known(&api, scope, id).await?;
+    let _turn = api.turn().await;
+    let ca = known(&api, scope, id).await?;
     let message = "associated_hostnames: a list is needed, which may be empty";
     let names = update.associated_hostnames.ok_or_else(|| ApiError::argument(POINTER_HOSTNAMES, message))?;
     let hosts = read_hostnames(&names, POINTER_HOSTNAMES)?;
     let name = read_name(update.name)?;
     associate(&api, scope, Some(ca.id), hosts, None, &caller, POINTER_HOSTNAMES).await?;
-    if let Some(name) = name {
-        let rename = RenameUpload { account: scope.account(), ca: ca.id, name, by: caller.by(api.now()) };
-        ca = api.registrar().ledger().transact(rename).await?;
-    }
+    let edit = EditUpload { account: scope.account(), ca: ca.id, name, by: caller.by(api.now()) };
+    let ca = api.registrar().ledger().transact(edit).await?;
     Answer::one(&view(&api, scope, ca).await?)
 }
 
@@ -180,7 +182,8 @@ pub(crate) struct Setting {
 /// `GET /{scope}/access/certificates/settings`: the hostnames that ask for certificates.
 pub(crate) async fn settings(State(api): State<Arc<Api>>, Scope(scope): Scope, query: Query) -> Outcome {
     let page = PageWish::with_default(&query, 1_000)?;
-    let (settings, info) = page.cut(read_settings(&api, scope).await?);
+    let settings = read_settings(&api, scope).await?;
+    let (settings, info) = page.cut_sorted(Order::Ascending, settings, |setting| setting.hostname.clone());
     Answer::list(&settings, info)
 }
 
@@ -216,6 +219,7 @@ pub(crate) async fn set_settings(
 ) -> Outcome {
     let settings =
         wanted.settings.ok_or_else(|| ApiError::argument("/settings", "settings: a list is needed"))?;
+    let _turn = api.turn().await;
     let there: BTreeSet<String> =
         read_settings(&api, scope).await?.into_iter().map(|setting| setting.hostname).collect();
     let mut hosts = Vec::with_capacity(settings.len());

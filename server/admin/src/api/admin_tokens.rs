@@ -19,7 +19,7 @@ use crate::api::Outcome;
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
-use crate::paging::PageWish;
+use crate::paging::{Order, PageWish};
 use crate::request::{Account, Id, Json, Query};
 
 /// Longest life of a token that has an end.
@@ -67,7 +67,8 @@ impl AdminTokenView {
 /// `GET …/admin_tokens`
 pub(crate) async fn list(State(api): State<Arc<Api>>, _: Account, query: Query) -> Outcome {
     let page = PageWish::from_query(&query)?;
-    let (tokens, info) = page.cut(api.read(|reader| reader.admin_tokens()).await?);
+    let tokens = api.read(|reader| reader.admin_tokens()).await?;
+    let (tokens, info) = page.cut_sorted(Order::Descending, tokens, |token| token.id.to_string());
     let now = api.now();
     let views: Vec<AdminTokenView> =
         tokens.into_iter().map(|token| AdminTokenView::new(token, now)).collect();
@@ -78,6 +79,7 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, _: Account, query: Query) 
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewAdminToken {
     name: Title,
+    /// Needed, unless `permissions` say what it may do.
     role: Option<AdminRole>,
     permissions: Option<BTreeSet<Permission>>,
     ttl_s: Option<u64>,
@@ -94,6 +96,14 @@ pub(crate) async fn create(
     if wanted.ttl_s.is_some_and(|ttl| !(1..=TTL_MAX).contains(&ttl)) {
         return Err(ApiError::argument("/ttl_s", "ttl_s: one second to ten years"));
     }
+    let role = match (wanted.role, &wanted.permissions) {
+        (Some(role), _) => role,
+        (None, Some(_)) => AdminRole::Admin,
+        (None, None) => {
+            let message = "role: `admin` or `reader`, unless permissions say what the token may do";
+            return Err(ApiError::argument("/role", message));
+        }
+    };
     let secret = new_secret(SECRET_PREFIX).map_err(ApiError::internal)?;
     let random = muster_enroll::random().ok_or_else(|| ApiError::internal("no random numbers"))?;
     let by = caller.by(api.now());
@@ -101,7 +111,7 @@ pub(crate) async fn create(
         id: TokenId::new(api.registrar().clock().unix_millis(), random),
         hash: hash_secret(&secret),
         name: wanted.name,
-        role: wanted.role.unwrap_or(AdminRole::Admin),
+        role,
         permissions: wanted.permissions,
         created_at: by.at,
         expires_at: wanted.ttl_s.map(|ttl| by.at.plus(Duration::from_secs(ttl))),

@@ -87,13 +87,10 @@ pub(crate) async fn set(
     let hosts = read_hostnames(&hostnames, "/hostnames")?;
     let ca = named_ca(&api, zone.account, wanted.mtls_certificate_id.as_deref()).await?;
     let scope = scope(&zone);
-    let mut instead_of = None;
-    if if_match.0.is_some() {
-        let now = api.read(move |reader| reader.association(scope, ca)).await?;
-        if_match.check(&tag(&now))?;
-        instead_of = Some(now);
-    }
-    let hostnames = associate(&api, scope, ca, hosts, instead_of, &caller, "/hostnames").await?;
+    let _turn = api.turn().await;
+    let now = api.read(move |reader| reader.association(scope, ca)).await?;
+    if_match.check(Some(&tag(&now)))?;
+    let hostnames = associate(&api, scope, ca, hosts, Some(now), &caller, "/hostnames").await?;
     let tag = tag(&hostnames);
     Ok(Answer::one(&AssociationView { hostnames })?.tagged(tag))
 }

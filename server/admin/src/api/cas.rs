@@ -20,7 +20,7 @@ use crate::api::{Outcome, pem};
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
-use crate::paging::PageWish;
+use crate::paging::{Order, PageWish};
 use crate::request::{Account, Id, Json, Query};
 
 /// A bundle of a dozen RSA-4096 certificates with a key is below 64 KiB.
@@ -81,13 +81,18 @@ impl CaView {
     }
 }
 
+/// Where a CA stands in lists.
+pub(crate) fn place(ca: &Ca) -> String {
+    format!("{} {}", ca.created_at, ca.id)
+}
+
 /// `GET …/cas`
 pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account, query: Query) -> Outcome {
     let page = PageWish::from_query(&query)?;
     let (role, state): (Option<CaRole>, Option<CaState>) = (query.word("role")?, query.word("state")?);
     let mut cas = api.read(move |reader| reader.cas(account)).await?;
     cas.retain(|ca| role.is_none_or(|role| ca.role == role) && state.is_none_or(|state| ca.state == state));
-    let (cas, info) = page.cut(cas);
+    let (cas, info) = page.cut_sorted(Order::Descending, cas, place);
     Answer::list(&cas.iter().map(CaView::from).collect::<Vec<_>>(), info)
 }
 

@@ -30,6 +30,8 @@ use crate::x509::Facts;
 
 /// Longest life of a client certificate, in days: 15 years, as the API we follow has it.
 const VALIDITY_MAX_DAYS: u32 = 5_475;
+/// Longest text of a request, as of what EST takes (16 KiB); it is kept as it came.
+const CSR_MAX_BYTES: usize = 16 << 10;
 const DAY: Duration = Duration::from_secs(86_400);
 /// Changes that the edge may be behind; of one that is further behind, all counts as done.
 const BEHIND_MAX: usize = 1_000;
@@ -225,6 +227,7 @@ pub(crate) async fn create(
     Json(wanted): Json<Wanted>,
 ) -> Outcome {
     let text = wanted.csr.ok_or_else(|| ApiError::argument("/csr", "csr: a PEM request is needed"))?;
+    check_text(&text)?;
     let days = wanted.validity_days.filter(|days| (1..=VALIDITY_MAX_DAYS).contains(days));
     let days = days.ok_or_else(|| validity(format!("a whole number from 1 to {VALIDITY_MAX_DAYS}")))?;
     check_end(&api, days)?;
@@ -234,6 +237,18 @@ pub(crate) async fn create(
         // What an operator asks for needs nobody else's leave.
         Issue::Waiting => Err(ApiError::internal("a client certificate waits for approval")),
     }
+}
+
+/// Refuses a text that would be kept, and listed, for good beside its request.
+fn check_text(text: &str) -> Result<(), ApiError> {
+    if text.len() > CSR_MAX_BYTES {
+        return Err(ApiError::argument("/csr", format!("csr: at most {CSR_MAX_BYTES} bytes")));
+    }
+    let behind = text.split_once("-----END ").and_then(|(_, end)| end.split_once("-----"));
+    if behind.is_some_and(|(_, rest)| !rest.trim().is_empty()) {
+        return Err(ApiError::argument("/csr", "csr: something follows the END line"));
+    }
+    Ok(())
 }
 
 fn validity(must: String) -> ApiError {

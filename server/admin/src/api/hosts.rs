@@ -15,8 +15,7 @@ use muster_policy::identity::{AccountId, CaId, ZoneId};
 use muster_policy::name::Hostname;
 use muster_policy::network::DeniedNetworks;
 use muster_policy::time::UnixTime;
-use muster_store::Error as LedgerError;
-use muster_store::act::{Rejected, RemoveHost, SetHost};
+use muster_store::act::{RemoveHost, SetHost};
 use muster_store::record::{Host, OriginTls};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -27,7 +26,7 @@ use crate::api::{Outcome, pem};
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
-use crate::paging::PageWish;
+use crate::paging::{Order, PageWish};
 use crate::request::{Account, Id, IfMatch, Json, Query, tag};
 
 /// Most origins of a hostname.
@@ -40,8 +39,6 @@ const ORIGIN_TIMEOUT_MAX_S: u32 = 86_400;
 const ORIGIN_CAS_MAX: usize = 8;
 /// Longest text of them.
 const ORIGIN_CA_MAX_BYTES: usize = 64 << 10;
-/// How often a change is made anew of what another writer has just stored.
-const TRIES_MAX: usize = 8;
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct HostView {
@@ -93,7 +90,7 @@ impl From<Host> for HostView {
 }
 
 /// A field that is missing keeps what is set; one of a new hostname takes its default.
-#[derive(Clone, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HostWish {
     mode: Option<HostMode>,
@@ -144,7 +141,8 @@ impl HostWish {
 /// `GET …/hosts`
 pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account, query: Query) -> Outcome {
     let page = PageWish::from_query(&query)?;
-    let (hosts, info) = page.cut(api.read(move |reader| reader.hosts(account)).await?);
+    let hosts = api.read(move |reader| reader.hosts(account)).await?;
+    let (hosts, info) = page.cut_sorted(Order::Ascending, hosts, |host| host.rule.host.to_string());
     let views: Vec<HostView> = hosts.into_iter().map(HostView::from).collect();
     Answer::list(&views, info)
 }
@@ -186,23 +184,17 @@ pub(crate) async fn set(
     let name = path.get("id").map(String::as_str).unwrap_or_default();
     let host: HostPattern =
         name.parse().map_err(|error| ApiError::argument("/host", format!("host: {error}")))?;
-    for _ in 0..TRIES_MAX {
-        let before = held(&api, account, &host).await?;
-        if_match.check(&before.as_ref().map_or(Ok(HeaderValue::from_static("\"\"")), etag)?)?;
-        let (rule, origin_tls) = match before.clone() {
-            Some(before) => (before.rule, before.origin_tls),
-            None => (new_rule(&api, account, &host).await?, OriginTls::default()),
-        };
-        let (rule, origin_tls) = wish.clone().onto(rule, origin_tls)?;
-        check(&rule, &api.hooks().outbound.denied_networks)?;
-        let set = SetHost { rule, origin_tls, instead_of: before, by: caller.by(api.now()) };
-        match api.registrar().ledger().transact(set).await {
-            // What another writer stored meanwhile is what the fields are changed of.
-            Err(LedgerError::Refused(Rejected::RevisionDiffers)) => {}
-            outcome => return tagged(outcome?),
-        }
-    }
-    Err(ApiError::precondition())
+    let _turn = api.turn().await;
+    let before = held(&api, account, &host).await?;
+    if_match.check(before.as_ref().map(etag).transpose()?.as_ref())?;
+    let (rule, origin_tls) = match before.clone() {
+        Some(before) => (before.rule, before.origin_tls),
+        None => (new_rule(&api, account, &host).await?, OriginTls::default()),
+    };
+    let (rule, origin_tls) = wish.onto(rule, origin_tls)?;
+    check(&rule, &api.hooks().outbound.denied_networks)?;
+    let set = SetHost { rule, origin_tls, instead_of: before, by: caller.by(api.now()) };
+    tagged(api.registrar().ledger().transact(set).await?)
 }
 
 /// The rule of a hostname nobody set: mode `require`, HTTPS.
@@ -290,13 +282,10 @@ pub(crate) async fn remove(
     if_match: IfMatch,
     Id(host): Id<HostPattern>,
 ) -> Outcome {
-    let mut instead_of = None;
-    if if_match.0.is_some() {
-        let found = held(&api, account, &host).await?.ok_or_else(|| ApiError::not_found("hostname"))?;
-        if_match.check(&etag(&found)?)?;
-        instead_of = Some(found);
-    }
-    let remove = RemoveHost { account, host, instead_of, by: caller.by(api.now()) };
+    let _turn = api.turn().await;
+    let found = held(&api, account, &host).await?.ok_or_else(|| ApiError::not_found("hostname"))?;
+    if_match.check(Some(&etag(&found)?))?;
+    let remove = RemoveHost { account, host, instead_of: Some(found), by: caller.by(api.now()) };
     let removed = api.registrar().ledger().transact(remove).await?;
     Answer::one(&HostView::from(removed))
 }

@@ -93,6 +93,7 @@ pub(crate) async fn edit(
     else {
         return get(State(api), Zone(zone)).await;
     };
+    let _turn = api.turn().await;
     let instead_of = held(&api, &zone).await?;
     let kept = Kept { add_client_certificate_headers: enabled };
     let by = caller.by(api.now());
@@ -118,6 +119,7 @@ fn unknown(list: &str, index: usize) -> ApiError {
 
 /// `DELETE /zones/{zone_id}/managed_headers`: as it was before anybody set it.
 pub(crate) async fn remove(State(api): State<Arc<Api>>, Zone(zone): Zone, caller: Caller) -> Outcome {
+    let _turn = api.turn().await;
     if let Some(Document { account, kind, id, .. }) = held(&api, &zone).await? {
         let remove = RemoveDocument { account, kind, id, instead_of: None, by: caller.by(api.now()) };
         api.registrar().ledger().transact(remove).await?;

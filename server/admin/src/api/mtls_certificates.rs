@@ -23,7 +23,7 @@ use crate::api::{Outcome, pem};
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
-use crate::paging::PageWish;
+use crate::paging::{Order, PageWish};
 use crate::request::{Account, Id, Query};
 use crate::x509::Facts;
 
@@ -133,7 +133,8 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account,
             && ca.is_none_or(|ca| view.ca == ca)
             && query.get("name").is_none_or(|name| view.name.as_deref() == Some(name))
     });
-    let (views, info) = page.cut(views);
+    let place = |view: &CertificateView| format!("{} {}", view.uploaded_on, view.id);
+    let (views, info) = page.cut_sorted(Order::Descending, views, place);
     Answer::list(&views, info)
 }
 

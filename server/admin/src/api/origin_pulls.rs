@@ -23,7 +23,7 @@ use crate::api::{Outcome, pem};
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
-use crate::paging::PageWish;
+use crate::paging::{Order, PageWish};
 use crate::request::{Json, Query, Zone};
 use crate::x509::Facts;
 
@@ -125,7 +125,7 @@ pub(crate) async fn list<L: Level>(State(api): State<Arc<Api>>, Zone(zone): Zone
     let (account, shown_to) = (zone.account, L::of(zone.id));
     let mut leaves = api.read(move |reader| reader.outbound_leaves(account)).await?;
     leaves.retain(|leaf| leaf.shown_to == Some(shown_to));
-    let (leaves, info) = page.cut(leaves);
+    let (leaves, info) = page.cut_sorted(Order::Descending, leaves, |leaf| leaf.id.to_string());
     let views: Vec<CertificateView> =
         leaves.into_iter().map(|leaf| CertificateView::new(leaf, &zone, Status::Active)).collect();
     Answer::list(&views, info)

@@ -17,7 +17,7 @@ use crate::api::Outcome;
 use crate::auth::Caller;
 use crate::envelope::Answer;
 use crate::error::ApiError;
-use crate::paging::PageWish;
+use crate::paging::{Order, PageWish};
 use crate::request::{Account, Id, Json, Query};
 
 #[derive(Serialize, ToSchema)]
@@ -85,7 +85,8 @@ impl ProfileView {
 /// `GET …/profiles`
 pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account, query: Query) -> Outcome {
     let page = PageWish::from_query(&query)?;
-    let (profiles, info) = page.cut(api.read(move |reader| reader.profiles(account)).await?);
+    let profiles = api.read(move |reader| reader.profiles(account)).await?;
+    let (profiles, info) = page.cut_sorted(Order::Ascending, profiles, |(label, _)| label.to_string());
     let views: Vec<ProfileView> =
         profiles.into_iter().map(|(label, written)| ProfileView::new(&api, label, written)).collect();
     Answer::list(&views, info)

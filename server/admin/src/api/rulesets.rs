@@ -19,6 +19,7 @@ use muster_store::act::{RemoveDocument, SetDocument};
 use muster_store::record::{self, Document, DocumentKind};
 use muster_store::{Fault, Reader};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::Api;
@@ -34,13 +35,45 @@ use crate::request::{Id, IfMatch, Json, Query, Zone, tag};
 const PHASE: &str = "http_request_firewall_custom";
 /// What they are the rules of.
 const KIND: &str = "zone";
-/// Longest description of a rule.
-const DESCRIPTION_MAX_CHARS: usize = 500;
+/// Longest name or description, of a rule or of the list.
+const TEXT_MAX_CHARS: usize = 500;
 
 /// A list as it is stored.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Ruleset {
+    #[serde(default = "Ruleset::unnamed")]
+    name: String,
+    #[serde(default)]
+    description: String,
     pub(crate) rules: Vec<Rule>,
+}
+
+impl Ruleset {
+    fn unnamed() -> String {
+        "default".to_owned()
+    }
+}
+
+/// A list as it is written; a name and a description that are left out stay as they are.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Ruleset)]
+pub(crate) struct Wanted {
+    name: Option<String>,
+    description: Option<String>,
+    rules: Vec<Rule>,
+}
+
+impl Wanted {
+    fn onto(self, before: Option<&Document>) -> Ruleset {
+        let before = before.and_then(|before| serde_json::from_str::<Ruleset>(&before.text).ok());
+        let (name, description) = before
+            .map_or_else(|| (Ruleset::unnamed(), String::new()), |before| (before.name, before.description));
+        Ruleset {
+            name: self.name.unwrap_or(name),
+            description: self.description.unwrap_or(description),
+            rules: self.rules,
+        }
+    }
 }
 
 /// A rule as it is written and stored.
@@ -49,25 +82,74 @@ pub(crate) struct Ruleset {
 pub(crate) struct Rule {
     #[serde(default)]
     id: Option<String>,
+    /// What its writer knows it by; its id unless he says.
+    #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
     pub(crate) expression: String,
     pub(crate) action: Action,
+    /// Of `skip`, `{"ruleset":"current"}`, which it means without it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    action_parameters: Option<Value>,
     #[serde(default)]
     description: String,
     #[serde(default = "Rule::is_enabled")]
     pub(crate) enabled: bool,
+    /// Looked at so that it is refused: a rule without it would mean more requests.
+    #[serde(default, skip_serializing)]
+    #[schema(ignore)]
+    ratelimit: Option<Value>,
+    /// Likewise.
+    #[serde(default, skip_serializing)]
+    #[schema(ignore)]
+    exposed_credential_check: Option<Value>,
 }
 
 impl Rule {
     const fn is_enabled() -> bool {
         true
     }
+
+    /// Refuses what can't be meant, or would mean another thing here.
+    fn check(&self) -> Result<(), ApiError> {
+        let unreadable = |error| ApiError::argument("/expression", format!("expression, {error}"));
+        self.expression.parse::<Expression>().map_err(unreadable)?;
+        check_text("description", &self.description)?;
+        check_text("id", self.id.as_deref().unwrap_or_default())?;
+        check_text("ref", self.reference.as_deref().unwrap_or_default())?;
+        let is_meant = |parameters: &Value| {
+            let all = self.action == Action::Skip && *parameters == json!({ "ruleset": "current" });
+            all || *parameters == json!({})
+        };
+        if !self.action_parameters.as_ref().is_none_or(is_meant) {
+            // To pass over some rules only: passing over all would let in what the others refuse.
+            let message = "action_parameters: there is only {\"ruleset\":\"current\"}, of skip";
+            return Err(ApiError::argument("/action_parameters", message));
+        }
+        let refused =
+            [("ratelimit", &self.ratelimit), ("exposed_credential_check", &self.exposed_credential_check)];
+        match refused.iter().find(|(_, given)| given.is_some()) {
+            Some((name, _)) => {
+                Err(ApiError::argument(format!("/{name}"), format!("{name}: not offered here")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_text(name: &str, text: &str) -> Result<(), ApiError> {
+    if text.chars().count() <= TEXT_MAX_CHARS && !text.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let message = format!("{name}: at most {TEXT_MAX_CHARS} characters, none of them a control");
+    Err(ApiError::argument(format!("/{name}"), message))
 }
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RulesetView {
     id: CaId,
-    name: &'static str,
-    description: &'static str,
+    name: String,
+    description: String,
     kind: &'static str,
     phase: &'static str,
     version: String,
@@ -84,33 +166,31 @@ struct RuleView {
     rule: Rule,
     version: String,
     last_updated: UnixTime,
-    #[serde(rename = "ref")]
-    reference: Option<String>,
 }
 
 impl RulesetView {
-    fn new(document: &Document) -> Self {
-        Self {
+    fn with_rules(document: &Document) -> Result<Self, ApiError> {
+        let Ruleset { name, description, rules } =
+            serde_json::from_str(&document.text).map_err(ApiError::internal)?;
+        let view = |rule: Rule| RuleView {
+            rule: Rule { reference: rule.reference.or_else(|| rule.id.clone()), ..rule },
+            version: document.revision.to_string(),
+            last_updated: document.changed_at,
+        };
+        Ok(Self {
             id: document.id,
-            name: "default",
-            description: "",
+            name,
+            description,
             kind: KIND,
             phase: PHASE,
             version: document.revision.to_string(),
             last_updated: document.changed_at,
-            rules: None,
-        }
+            rules: Some(rules.into_iter().map(view).collect()),
+        })
     }
 
-    fn with_rules(document: &Document) -> Result<Self, ApiError> {
-        let ruleset: Ruleset = serde_json::from_str(&document.text).map_err(ApiError::internal)?;
-        let view = |rule: Rule| RuleView {
-            reference: rule.id.clone(),
-            rule,
-            version: document.revision.to_string(),
-            last_updated: document.changed_at,
-        };
-        Ok(Self { rules: Some(ruleset.rules.into_iter().map(view).collect()), ..Self::new(document) })
+    fn without_rules(document: &Document) -> Result<Self, ApiError> {
+        Ok(Self { rules: None, ..Self::with_rules(document)? })
     }
 }
 
@@ -154,7 +234,8 @@ async fn of_zone(api: &Api, zone: &record::Zone) -> Result<Option<Document>, Api
 pub(crate) async fn list(State(api): State<Arc<Api>>, Zone(zone): Zone, query: Query) -> Outcome {
     let page = PageWish::from_query(&query)?;
     let found = of_zone(&api, &zone).await?;
-    let (views, info) = page.cut(found.iter().map(RulesetView::new).collect());
+    let views = found.iter().map(RulesetView::without_rules).collect::<Result<_, _>>()?;
+    let (views, info) = page.cut(views);
     Answer::list(&views, info)
 }
 
@@ -177,11 +258,13 @@ pub(crate) async fn set_named(
     Id(id): Id<CaId>,
     caller: Caller,
     if_match: IfMatch,
-    Json(wanted): Json<Ruleset>,
+    Json(wanted): Json<Wanted>,
 ) -> Outcome {
+    let _turn = api.turn().await;
     let before = named(&api, &zone, id).await?;
-    if_match.check(&etag(&before))?;
-    stored(&api, &zone, Some(before), wanted, &caller).await
+    if_match.check(Some(&etag(&before)))?;
+    let ruleset = wanted.onto(Some(&before));
+    stored(&api, &zone, Some(before), ruleset, &caller).await
 }
 
 /// `GET /zones/{zone_id}/rulesets/phases/http_request_firewall_custom/entrypoint`
@@ -196,12 +279,13 @@ pub(crate) async fn set(
     Zone(zone): Zone,
     caller: Caller,
     if_match: IfMatch,
-    Json(wanted): Json<Ruleset>,
+    Json(wanted): Json<Wanted>,
 ) -> Outcome {
+    let _turn = api.turn().await;
     let before = of_zone(&api, &zone).await?;
-    let held = before.as_ref().map_or(HeaderValue::from_static("\"\""), etag);
-    if_match.check(&held)?;
-    stored(&api, &zone, before, wanted, &caller).await
+    if_match.check(before.as_ref().map(etag).as_ref())?;
+    let ruleset = wanted.onto(before.as_ref());
+    stored(&api, &zone, before, ruleset, &caller).await
 }
 
 /// A list that is made by itself; all but its phase and kind is as in [`Ruleset`].
@@ -210,6 +294,8 @@ pub(crate) async fn set(
 pub(crate) struct NewRuleset {
     phase: Option<String>,
     kind: Option<String>,
+    name: Option<String>,
+    description: Option<String>,
     #[serde(default)]
     rules: Vec<Rule>,
 }
@@ -228,11 +314,13 @@ pub(crate) async fn create(
     if !is(&wanted.kind, KIND) {
         return Err(ApiError::argument("/kind", format!("kind: there is only {KIND}")));
     }
+    let _turn = api.turn().await;
     if let Some(held) = of_zone(&api, &zone).await? {
         let message = format!("the phase has a ruleset already, {}: change that one", held.id);
         return Err(ApiError::conflict(message).at("/phase"));
     }
-    stored(&api, &zone, None, Ruleset { rules: wanted.rules }, &caller).await
+    let NewRuleset { name, description, rules, .. } = wanted;
+    stored(&api, &zone, None, Wanted { name, description, rules }.onto(None), &caller).await
 }
 
 /// `DELETE /zones/{zone_id}/rulesets/{id}`: its rules hold no more.
@@ -243,24 +331,25 @@ pub(crate) async fn remove(
     caller: Caller,
     if_match: IfMatch,
 ) -> Outcome {
+    let _turn = api.turn().await;
     let found = named(&api, &zone, id).await?;
-    if_match.check(&etag(&found))?;
+    if_match.check(Some(&etag(&found)))?;
     let Document { account, kind, id, .. } = found;
-    let instead_of = if_match.0.is_some().then_some(found);
+    let instead_of = Some(found);
     let remove = RemoveDocument { account, kind, id, instead_of, by: caller.by(api.now()) };
     let removed = api.registrar().ledger().transact(remove).await?;
     Answer::one(&RulesetView::with_rules(&removed)?)
 }
 
-/// Stores a list in the place of the one before, unless that was replaced meanwhile.
+/// Stores a list in the place of the one before.
 async fn stored(
     api: &Api,
     zone: &record::Zone,
     before: Option<Document>,
-    wanted: Ruleset,
+    ruleset: Ruleset,
     caller: &Caller,
 ) -> Outcome {
-    let ruleset = checked(wanted)?;
+    let ruleset = checked(ruleset)?;
     let text = serde_json::to_string(&ruleset).map_err(ApiError::internal)?;
     let by = caller.by(api.now());
     let instead_of = before.clone();
@@ -287,18 +376,14 @@ fn checked(mut ruleset: Ruleset) -> Result<Ruleset, ApiError> {
     if ruleset.rules.len() > RULES_MAX {
         return Err(ApiError::argument("/rules", format!("rules: at most {RULES_MAX}")));
     }
+    check_text("name", &ruleset.name)?;
+    check_text("description", &ruleset.description)?;
     let mut ids = BTreeSet::new();
     for (index, rule) in ruleset.rules.iter_mut().enumerate() {
-        rule.expression.parse::<Expression>().map_err(|error| {
-            let pointer = format!("/rules/{index}/expression");
-            ApiError::argument(pointer, format!("expression, {error}"))
+        rule.check().map_err(|error| {
+            let pointer = error.pointer.clone().unwrap_or_default();
+            error.at(format!("/rules/{index}{pointer}"))
         })?;
-        let sound =
-            |text: &str| text.chars().count() <= DESCRIPTION_MAX_CHARS && !text.chars().any(char::is_control);
-        if !sound(&rule.description) || !rule.id.as_deref().is_none_or(sound) {
-            let message = format!("at most {DESCRIPTION_MAX_CHARS} characters, none of them a control");
-            return Err(ApiError::argument(format!("/rules/{index}/description"), message));
-        }
         if rule.id.as_ref().is_some_and(|id| !ids.insert(id.clone())) {
             return Err(ApiError::argument(format!("/rules/{index}/id"), "id: another rule has it"));
         }

@@ -23,7 +23,7 @@ use crate::envelope::Answer;
 use crate::error::ApiError;
 use crate::events;
 use crate::outbound::Failed;
-use crate::paging::PageWish;
+use crate::paging::{Order, PageWish};
 use crate::request::{Account, Id, Json, Number, Query};
 use crate::routes::RequestId;
 use crate::webhooks::{self, Letter};
@@ -100,7 +100,8 @@ impl From<DeadLetter> for DeadLetterView {
 /// `GET …/webhooks`
 pub(crate) async fn list(State(api): State<Arc<Api>>, Account(account): Account, query: Query) -> Outcome {
     let page = PageWish::from_query(&query)?;
-    let (webhooks, info) = page.cut(api.read(move |reader| reader.webhooks(account)).await?);
+    let webhooks = api.read(move |reader| reader.webhooks(account)).await?;
+    let (webhooks, info) = page.cut_sorted(Order::Descending, webhooks, |webhook| webhook.id.to_string());
     Answer::list(&webhooks.into_iter().map(WebhookView::new).collect::<Vec<_>>(), info)
 }
 
@@ -199,7 +200,9 @@ pub(crate) async fn letters(
 ) -> Outcome {
     let page = PageWish::from_query(&query)?;
     known(&api, account, id).await?;
-    let (letters, info) = page.cut(api.read(move |reader| reader.dead_letters(account, id)).await?);
+    let letters = api.read(move |reader| reader.dead_letters(account, id)).await?;
+    let (letters, info) =
+        page.cut_sorted(Order::Descending, letters, |letter| format!("{:020}", letter.last));
     Answer::list(&letters.into_iter().map(DeadLetterView::from).collect::<Vec<_>>(), info)
 }
 

@@ -24,7 +24,7 @@ const CONDITIONS: &[&str] = &["certificate", "common_name", "ip", "group", "ever
 const SHOWN: &str = "200";
 /// The phase of the rules.
 const PHASE: &str = "http_request_firewall_custom";
-/// How often a rule is added anew to a list that another has just made or changed.
+/// How often a rule is added anew to a list that another has just made.
 const TRIES_MAX: usize = 8;
 
 #[derive(Debug, Deserialize)]
@@ -388,7 +388,7 @@ pub(super) async fn add_rule(Path(zone): Path<String>, Sent(visit, form): Sent) 
         "description": form.get("description").unwrap_or_default() });
     let mut sent = add_to_list(&visit, &zone, &rule).await;
     for _ in 1..TRIES_MAX {
-        if !sent.as_ref().is_err_and(|problem| was_late(problem.status)) {
+        if !sent.as_ref().is_err_and(|problem| problem.status == StatusCode::CONFLICT) {
             break;
         }
         sent = add_to_list(&visit, &zone, &rule).await;
@@ -410,11 +410,6 @@ async fn add_to_list(visit: &Visit, zone: &str, rule: &Value) -> Result<Value, P
             visit.send_to_cloudflare(Method::POST, &rulesets, list).await
         }
     }
-}
-
-/// Whether another made or changed the list first.
-fn was_late(status: StatusCode) -> bool {
-    matches!(status, StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED)
 }
 
 /// `POST /access/zones/{zone}/{ruleset}/rules/{rule}/{act}`

@@ -6,6 +6,7 @@ use muster_policy::gate::Decision;
 use muster_store::record::DocumentKind;
 use serde_json::{Value, json};
 
+use super::join_all;
 use super::rig::{Answer, Rig};
 
 async fn make(rig: &Rig, kind: &str, body: &Value) -> Answer {
@@ -205,6 +206,9 @@ async fn what_can_t_be_enforced_is_refused_where_it_stands() {
         let answer = make(&rig, kind, &body).await;
         assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, 1_400), "{body}");
     }
+    for (body, pointer) in [(json!({}), "/name"), (json!({ "name": "p", "decision": "deny" }), "/include")] {
+        assert_eq!(make(&rig, "policies", &body).await.pointer(), pointer);
+    }
     assert_eq!(rig.gate(), Default::default());
 }
 
@@ -316,7 +320,7 @@ async fn a_policy_of_an_application_is_refused_where_it_stands() {
     let unknown = "01890000-0000-7000-8000-000000000000";
     for (policy, pointer) in [
         (json!({ "name": "x", "decision": "allow", "include": [] }), "/policies/0/include"),
-        (json!({ "name": "x", "decision": "allow" }), "/policies/0"),
+        (json!({ "name": "x", "decision": "allow" }), "/policies/0/include"),
         (json!({ "name": "x", "decision": "maybe", "include": [{ "everyone": {} }] }), "/policies/0"),
         (
             json!({ "id": unknown, "name": "x", "decision": "allow", "include": [{ "everyone": {} }] }),
@@ -326,7 +330,7 @@ async fn a_policy_of_an_application_is_refused_where_it_stands() {
             json!({ "name": "x", "decision": "allow", "include": [{ "group": { "id": unknown } }] }),
             "/policies/0/include/0/group/id",
         ),
-        (json!({ "precedence": 1 }), "/policies/0"),
+        (json!({ "precedence": 1 }), "/policies/0/id"),
         (json!(7), "/policies/0"),
     ] {
         let answer = make(&rig, "apps", &app(policy.clone())).await;
@@ -421,6 +425,143 @@ async fn single_rules_of_a_zone_are_added_changed_moved_and_taken_out() {
     assert_eq!(rig.send("PUT", &base, &full).await.status, StatusCode::OK);
     let beyond = rig.send("POST", &format!("{base}/rules"), &rule("ssl").to_string()).await;
     assert_eq!(beyond.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_rule_says_no_more_than_it_means_here() {
+    let (rig, zone) = with_zone().await;
+    let entrypoint = format!("/zones/{zone}/rulesets/phases/http_request_firewall_custom/entrypoint");
+    let put =
+        async |rule: &Value| rig.send("PUT", &entrypoint, &json!({ "rules": [rule] }).to_string()).await;
+    let with = |action: &str, name: &str, value: Value| {
+        let mut rule = json!({ "expression": "ssl", "action": action });
+        rule[name] = value;
+        rule
+    };
+    let base = put(&with("block", "ref", json!("mine"))).await;
+    assert_eq!(base.body["result"]["rules"][0]["ref"], "mine");
+    let rules =
+        format!("/zones/{zone}/rulesets/{}/rules", base.body["result"]["id"].as_str().expect("an id"));
+    for (action, name, value) in [
+        ("skip", "action_parameters", json!({ "phases": ["http_ratelimit"] })),
+        ("skip", "action_parameters", json!({ "ruleset": "current", "products": ["waf"] })),
+        ("skip", "action_parameters", json!("current")),
+        ("block", "action_parameters", json!({ "response": { "status_code": 418 } })),
+        ("block", "action_parameters", json!({ "ruleset": "current" })),
+        ("block", "ratelimit", json!({ "period": 10 })),
+        ("block", "exposed_credential_check", json!({})),
+    ] {
+        let rule = with(action, name, value);
+        let replaced = put(&rule).await;
+        assert_eq!(
+            (replaced.status, replaced.pointer()),
+            (StatusCode::BAD_REQUEST, &*format!("/rules/0/{name}"))
+        );
+        let added = rig.send("POST", &rules, &rule.to_string()).await;
+        assert_eq!(
+            (added.status, added.pointer()),
+            (StatusCode::BAD_REQUEST, &*format!("/{name}")),
+            "{rule}"
+        );
+        let first = base.body["result"]["rules"][0]["id"].as_str().expect("an id");
+        let changed = rig.send("PATCH", &format!("{rules}/{first}"), &rule.to_string()).await;
+        assert_eq!(
+            (changed.status, changed.pointer()),
+            (StatusCode::BAD_REQUEST, &*format!("/{name}")),
+            "{rule}"
+        );
+    }
+    for rule in [
+        with("skip", "action_parameters", json!({ "ruleset": "current" })),
+        with("skip", "action_parameters", json!({})),
+        with("block", "action_parameters", json!({})),
+        with("log", "ratelimit", Value::Null),
+    ] {
+        let held = put(&rule).await;
+        assert_eq!(held.status, StatusCode::OK, "{rule}: {}", held.message());
+        let held = &held.body["result"]["rules"][0];
+        assert_eq!(held.get("action_parameters"), rule.get("action_parameters"));
+        assert_eq!(held["ref"], held["id"], "unless another is given");
+    }
+    let skips = put(&with("skip", "action_parameters", json!({ "ruleset": "current" }))).await;
+    let one = format!("{rules}/{}", skips.body["result"]["rules"][0]["id"].as_str().expect("an id"));
+    let blocks = rig.send("PATCH", &one, "{\"action\":\"block\"}").await;
+    assert_eq!(blocks.status, StatusCode::OK, "they go with their action: {}", blocks.message());
+    assert_eq!(rig.send("PUT", &entrypoint, "{}").await.pointer(), "/rules");
+    assert_eq!(rig.send("POST", &rules, "{\"action\":\"log\"}").await.pointer(), "/expression");
+}
+
+#[tokio::test]
+async fn a_ruleset_keeps_its_name_and_description() {
+    let (rig, zone) = with_zone().await;
+    let entrypoint = format!("/zones/{zone}/rulesets/phases/http_request_firewall_custom/entrypoint");
+    let told = async |body: Value| {
+        let answer = rig.send("PUT", &entrypoint, &body.to_string()).await;
+        (answer.body["result"]["name"].clone(), answer.body["result"]["description"].clone())
+    };
+    assert_eq!(told(json!({ "rules": [] })).await, (json!("default"), json!("")));
+    let named = json!({ "name": "mine", "description": "why", "rules": [] });
+    assert_eq!(told(named).await, (json!("mine"), json!("why")));
+    assert_eq!(told(json!({ "rules": [] })).await, (json!("mine"), json!("why")));
+    let listed = rig.send("GET", &format!("/zones/{zone}/rulesets"), "").await;
+    assert_eq!(listed.body["result"][0]["name"], "mine");
+    let wrong = json!({ "name": "a\nb", "rules": [] }).to_string();
+    assert_eq!(rig.send("PUT", &entrypoint, &wrong).await.pointer(), "/name");
+}
+
+#[tokio::test]
+async fn of_changes_at_once_none_is_refused_or_lost() {
+    let (rig, zone) = with_zone().await;
+    let entrypoint = format!("/zones/{zone}/rulesets/phases/http_request_firewall_custom/entrypoint");
+    let put = rig.send("PUT", &entrypoint, "{\"rules\":[]}").await;
+    let ruleset = format!("/zones/{zone}/rulesets/{}", put.body["result"]["id"].as_str().expect("an id"));
+    let app = made(&rig, "apps", json!({ "type": "self_hosted", "domain": "a.example.com" })).await;
+    let policies = format!("/accounts/{}/access/apps/{app}/policies", rig.account);
+    let everyone = json!([{ "everyone": {} }]);
+    let policy = json!({ "name": "p", "decision": "deny", "include": everyone });
+    let id = made(&rig, "policies", policy.clone()).await;
+    let rule = json!({ "expression": "ssl", "action": "log" }).to_string();
+    let headers =
+        json!({ "managed_request_headers": [{ "id": "add_client_certificate_headers", "enabled": true }] });
+    let each = [
+        ("POST", format!("{ruleset}/rules"), rule),
+        ("POST", policies.clone(), policy.to_string()),
+        ("PUT", format!("/accounts/{}/access/policies/{id}", rig.account), policy.to_string()),
+        ("PATCH", format!("/zones/{zone}/managed_headers"), headers.to_string()),
+    ];
+    let sent = each.iter().cycle().take(80).map(|(method, path, body)| rig.send(method, path, body));
+    for answer in join_all(sent).await {
+        assert!(answer.status.is_success(), "{} {}", answer.status, answer.message());
+    }
+    let rules = rig.send("GET", &ruleset, "").await.body["result"]["rules"].clone();
+    assert_eq!(rules.as_array().expect("a list").len(), 20);
+    let policies = rig.send("GET", &format!("{policies}?per_page=100"), "").await.body["result"].clone();
+    assert_eq!(policies.as_array().expect("a list").len(), 20);
+    let replace = |_| rig.send("PUT", &entrypoint, "{\"rules\":[]}");
+    let replaced = join_all((0..20).map(replace)).await;
+    assert!(replaced.iter().all(|answer| answer.status == StatusCode::OK));
+}
+
+#[tokio::test]
+async fn a_single_rule_is_changed_only_of_the_list_that_was_read() {
+    let (rig, zone) = with_zone().await;
+    let entrypoint = format!("/zones/{zone}/rulesets/phases/http_request_firewall_custom/entrypoint");
+    for tag in ["*", "\"\""] {
+        let never = rig.send_with(&[("if-match", tag)], "PUT", &entrypoint, "{\"rules\":[]}").await;
+        assert_eq!(never.status, StatusCode::PRECONDITION_FAILED, "there is no list yet: {tag}");
+    }
+    let rule = "{\"expression\":\"ssl\",\"action\":\"log\"}";
+    let put = rig.send("PUT", &entrypoint, &format!("{{\"rules\":[{rule}]}}")).await;
+    let text = |value: &Value| value.as_str().expect("an id").to_owned();
+    let rules = format!("/zones/{zone}/rulesets/{}/rules", text(&put.body["result"]["id"]));
+    let one = format!("{rules}/{}", text(&put.body["result"]["rules"][0]["id"]));
+    let tag = put.header("etag");
+    let changed = rig.send_with(&[("if-match", &tag)], "PATCH", &one, "{\"enabled\":false}").await;
+    assert_eq!(changed.status, StatusCode::OK, "{}", changed.message());
+    for (method, path, body) in [("POST", &rules, rule), ("PATCH", &one, "{}"), ("DELETE", &one, "")] {
+        let late = rig.send_with(&[("if-match", &tag)], method, path, body).await;
+        assert_eq!(late.status, StatusCode::PRECONDITION_FAILED, "{method}");
+    }
 }
 
 #[tokio::test]

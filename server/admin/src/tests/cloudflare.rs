@@ -225,8 +225,98 @@ async fn client_certificates_are_paged_by_page_and_by_offset() {
     assert_eq!(page("page=2&per_page=5").await, ids[5..]);
     assert_eq!(page("page=3.0&per_page=5.0").await, Vec::<Value>::new());
     assert_eq!(page("limit=2&offset=3").await, ids[3..5]);
-    assert_eq!(page("limit=2&offset=3&page=9&per_page=9").await, ids[3..5]);
+    assert_eq!(page("limit=2&offset=3&page=1&per_page=9").await, ids[3..5]);
+    assert_eq!(page("limit=2&offset=3&page=2").await, ids[5..], "who iterates raises the page");
+    assert_eq!(page("limit=2&offset=3&page=3").await, Vec::<Value>::new());
     assert_eq!(page("offset=6").await, ids[6..]);
+}
+
+/// As SDKs iterate: page after page, by number, until one is empty.
+async fn iterate(rig: &Rig, path: String, mut after_page: impl AsyncFnMut(u32, &[Value])) -> Vec<Value> {
+    let mut seen = Vec::new();
+    for page in 1..20 {
+        let answer = rig.send("GET", &format!("{path}&page={page}"), "").await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.message());
+        let list = answer.body["result"].as_array().expect("a list");
+        let ids: Vec<Value> = list.iter().map(|found| found["id"].clone()).collect();
+        if ids.is_empty() {
+            return seen;
+        }
+        after_page(page, &ids).await;
+        seen.extend(ids);
+    }
+    panic!("it never ends: {seen:?}");
+}
+
+#[tokio::test]
+async fn pages_go_on_where_the_last_one_ended_whatever_is_made_or_revoked_meanwhile() {
+    let rig = Rig::new().await;
+    let zone = zone(&rig, "example.com").await;
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        rig.advance(1);
+        ids.push(issue(&rig, &zone).await["id"].clone());
+    }
+    ids.reverse();
+    let path = format!("/zones/{zone}/client_certificates");
+    let made = iterate(&rig, format!("{path}?limit=5"), async |page, _| {
+        for _ in 0..page {
+            rig.advance(1);
+            issue(&rig, &zone).await;
+        }
+    });
+    assert_eq!(made.await, ids, "what is newer than the first page is of another reading");
+    let revoked = iterate(&rig, format!("{path}?status=active&per_page=5"), async |_, ids| {
+        for id in ids {
+            let revoked = rig.send("DELETE", &format!("{path}/{}", text(id)), "").await;
+            assert_eq!(revoked.status, StatusCode::OK, "{}", revoked.message());
+        }
+    });
+    assert_eq!(revoked.await.len(), 13, "none is left out");
+    let left = rig.send("GET", &format!("{path}?status=active"), "").await;
+    assert_eq!(left.body["result"], json!([]));
+    let policies = format!("/accounts/{}/access/policies", rig.account);
+    for number in 0..5 {
+        rig.advance(1);
+        let policy =
+            json!({ "name": number.to_string(), "decision": "deny", "include": [{ "everyone": {} }] });
+        assert_eq!(rig.send("POST", &policies, &policy.to_string()).await.status, StatusCode::CREATED);
+    }
+    let removed = iterate(&rig, format!("{policies}?per_page=2"), async |_, ids| {
+        for id in ids {
+            rig.send("DELETE", &format!("{policies}/{}", text(id)), "").await;
+        }
+    });
+    assert_eq!(removed.await.len(), 5, "of a short list neither");
+    rig.advance(601);
+    let late = rig.send("GET", &format!("{path}?status=active&per_page=5&page=2"), "").await;
+    assert_eq!(late.body["result"], json!([]), "counted again");
+}
+
+#[tokio::test]
+async fn the_text_of_a_request_is_the_request_and_no_longer_than_one() {
+    let rig = Rig::new().await;
+    let path = format!("/zones/{}/client_certificates", zone(&rig, "example.com").await);
+    let send = async |csr: String| {
+        rig.send("POST", &path, &json!({ "csr": csr, "validity_days": 1 }).to_string()).await
+    };
+    for wrong in [format!("{CSR}x"), format!("{CSR}{}", "\n".repeat(16 << 10)), "A".repeat(20_000)] {
+        let refused = send(wrong).await;
+        assert_eq!((refused.status, refused.pointer()), (StatusCode::BAD_REQUEST, "/csr"));
+    }
+    let blanks = send(format!("{CSR}\r\n \n")).await;
+    assert_eq!(blanks.status, StatusCode::OK, "{}", blanks.message());
+}
+
+#[tokio::test]
+async fn a_body_that_is_an_array_is_no_object() {
+    let rig = Rig::new().await;
+    let zone = zone(&rig, "example.com").await;
+    let id = issue(&rig, &zone).await["id"].clone();
+    let path = format!("/zones/{zone}/client_certificates/{}", text(&id));
+    for body in ["[true]", "[]"] {
+        assert_eq!(rig.send("PATCH", &path, body).await.status, StatusCode::BAD_REQUEST, "{body}");
+    }
 }
 
 #[tokio::test]
@@ -411,11 +501,13 @@ async fn an_access_certificate_is_a_view_on_an_uploaded_ca() {
     assert_eq!(in_zone.body["result"][0]["id"], json!(ca));
     let used = rig.send("DELETE", &one, "").await;
     assert_eq!(used.status, StatusCode::CONFLICT);
+    rig.advance(1);
     let renamed = rig.send("PUT", &one, "{\"associated_hostnames\":[],\"name\":\"other\"}").await;
     assert_eq!(
         (&renamed.body["result"]["name"], &renamed.body["result"]["associated_hostnames"]),
         (&json!("other"), &json!([]))
     );
+    assert_ne!(renamed.body["result"]["updated_at"], renamed.body["result"]["created_at"]);
     assert_eq!(rig.send("DELETE", &one, "").await.body["result"], json!({ "id": ca }));
     let gone = rig.send("GET", &one, "").await;
     assert_eq!((gone.status, gone.code()), (StatusCode::NOT_FOUND, 12_135));
@@ -473,6 +565,8 @@ async fn a_token_does_what_its_permissions_say_and_no_more() {
     let wrong =
         rig.send("POST", &rig.own("/admin_tokens"), "{\"name\":\"x\",\"permissions\":[\"all\"]}").await;
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+    let bare = rig.send("POST", &rig.own("/admin_tokens"), "{\"name\":\"x\"}").await;
+    assert_eq!((bare.status, bare.pointer()), (StatusCode::BAD_REQUEST, "/role"), "it would be unlimited");
     let all = json!({ "name": "all", "permissions": ["account:write"] });
     let token = text(&rig.post("/admin_tokens", all).await["token"]).to_owned();
     let grown = rig.send_as(Some(&token), "POST", &rig.own("/admin_tokens"), "{\"name\":\"root\"}").await;
@@ -492,7 +586,7 @@ async fn clients_find_the_account_of_their_token() {
     let user = rig.send("GET", "/user", "").await;
     assert!(text(&user.body["result"]["email"]).contains('@'));
     assert_eq!(text(&user.body["result"]["id"]).len(), 32);
-    let made = rig.post("/admin_tokens", json!({ "name": "ci" })).await;
+    let made = rig.post("/admin_tokens", json!({ "name": "ci", "role": "admin" })).await;
     let verified = rig.send_as(Some(text(&made["token"])), "GET", "/user/tokens/verify", "").await;
     assert_eq!(verified.body["result"]["id"], json!(text(&made["id"]).replace('-', "")));
 }

@@ -268,7 +268,7 @@ async fn a_wrong_token_opens_nothing_and_a_planted_session_is_worth_nothing() {
     assert_eq!(browser.cookie, None);
     browser.cookie = Some("planted".to_owned());
     assert_eq!(browser.get("/").await.to(), "/login");
-    let made = world.rig.post("/admin_tokens", json!({ "name": "someone" })).await;
+    let made = world.rig.post("/admin_tokens", json!({ "name": "someone", "role": "admin" })).await;
     browser.log_in(&text(&made["token"])).await;
     assert_ne!(browser.cookie.as_deref(), Some("planted"));
     let mut other =

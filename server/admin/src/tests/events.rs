@@ -166,7 +166,7 @@ async fn streams_are_bounded_for_each_token_and_in_all() {
     let rig = Rig::new().await;
     let mut open_streams = Vec::new();
     for number in 0..8 {
-        let made = rig.post("/admin_tokens", json!({ "name": format!("t{number}") })).await;
+        let made = rig.post("/admin_tokens", json!({ "name": format!("t{number}"), "role": "admin" })).await;
         let token = made["token"].as_str().expect("shown once").to_owned();
         for _ in 0..8 {
             open_streams.push(Stream::open(&rig, &token, "", None).await);

@@ -57,7 +57,7 @@ async fn a_key_is_for_one_request() {
 async fn keys_of_two_tokens_are_two_keys() {
     let rig = Rig::new().await;
     let first = make_token(&rig, "one", BODY).await;
-    let made = rig.post("/admin_tokens", json!({ "name": "ci" })).await;
+    let made = rig.post("/admin_tokens", json!({ "name": "ci", "role": "admin" })).await;
     let bearer = format!("Bearer {}", made["token"].as_str().expect("shown once"));
     let headers = [("authorization", bearer.as_str()), ("idempotency-key", "one")];
     let other = rig.send_as_with(&headers, "POST", &rig.own("/tokens"), BODY).await;

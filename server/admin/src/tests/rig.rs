@@ -95,6 +95,11 @@ impl Answer {
         self.body["errors"][0]["message"].as_str().unwrap_or_default()
     }
 
+    /// Which part of the request its error is about.
+    pub(super) fn pointer(&self) -> &str {
+        self.body["errors"][0]["source"]["pointer"].as_str().unwrap_or_default()
+    }
+
     pub(super) fn header(&self, name: &str) -> String {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
     }

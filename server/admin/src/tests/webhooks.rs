@@ -138,7 +138,7 @@ async fn events_are_delivered_in_order_signed_and_only_those_that_are_wanted() {
     import(&rig, "before").await;
     let _running = Running::start(&rig);
     let webhook = make(&rig, &receiver.url, &["devices-imported", "device-set"]).await;
-    rig.post("/admin_tokens", json!({ "name": "not told" })).await;
+    rig.post("/admin_tokens", json!({ "name": "not told", "role": "reader" })).await;
     import(&rig, "a").await;
     rig.edit("a", json!({ "status": "suspended" })).await;
     let mut names = Vec::new();

@@ -93,21 +93,21 @@ impl Transaction for RemoveCa {
     }
 }
 
-/// Gives an uploaded CA another name.
+/// Notes that the owner of an uploaded CA changed its name, or its hostnames alone.
 #[derive(Clone, Debug)]
-pub struct RenameUpload {
+pub struct EditUpload {
     /// The owner.
     pub account: AccountId,
     /// The CA.
     pub ca: CaId,
-    /// Its name from now on.
-    pub name: String,
-    /// Who names it.
+    /// Its name from now on; none keeps it.
+    pub name: Option<String>,
+    /// Who changes it.
     pub by: By,
 }
 
-impl Transaction for RenameUpload {
-    const NAME: &'static str = "rename_upload";
+impl Transaction for EditUpload {
+    const NAME: &'static str = "edit_upload";
     type Output = Ca;
     type Refused = Rejected;
 
@@ -118,10 +118,10 @@ impl Transaction for RenameUpload {
             return Err(Failed::Refused(Rejected::CaUnknown));
         };
         let Some(upload) = &mut ca.upload else { return Err(Failed::Refused(Rejected::CaUnknown)) };
-        if upload.name.as_ref() == Some(&self.name) {
-            return Ok(ca);
+        if let Some(name) = &self.name {
+            upload.name = Some(name.clone());
         }
-        upload.name = Some(self.name.clone());
+        upload.changed_at = Some(self.by.at);
         tables.put(&key, &ca)?;
         let subjects = Subjects { account: Some(ca.account), ca: Some(ca.id), ..Subjects::default() };
         log(tables, &self.by, Action::CaStateSet, subjects, ChangeKind::CaStateSet(ca.id, ca.state))?;

@@ -40,7 +40,7 @@ use crate::transaction::Fault;
 
 pub use accounts::{AddZone, CreateAccount, EditZone, RemoveZone};
 pub use associations::SetAssociation;
-pub use cas::{AddCa, RemoveCa, RenameUpload, SetCaState, StoreCrl};
+pub use cas::{AddCa, EditUpload, RemoveCa, SetCaState, StoreCrl};
 pub use connections::NoteConnectionsClosed;
 pub use decide::{DecideRequest, Decision};
 pub use devices::{

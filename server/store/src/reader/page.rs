@@ -44,44 +44,46 @@ pub enum Paging {
         /// Most items, at most [`PER_PAGE_MAX`].
         limit: u32,
     },
-    /// Some items from a place that is counted from the start.
+    /// Some items from a place that is counted from the start; past the end there are none.
     From {
         /// How many are left out.
         offset: u64,
+        /// The last item that is left out, where it is known which: those before it are not counted then, as their
+        /// number may be another by now.
+        after: Option<Cursor>,
         /// Most items, at most [`PER_PAGE_MAX`].
         limit: u32,
-    },
-    /// A numbered page; one past the end is empty.
-    Numbered {
-        /// From 1.
-        page: u32,
-        /// Most items, at most [`PER_PAGE_MAX`].
-        per_page: u32,
     },
 }
 
 impl Paging {
+    /// A page of so many items, numbered from 1.
+    pub fn numbered(page: u32, per_page: u32) -> Self {
+        let offset = u64::from(page.saturating_sub(1)).saturating_mul(u64::from(per_page));
+        Self::From { offset, after: None, limit: per_page }
+    }
+
     fn limit(&self) -> usize {
-        let (Self::After { limit, .. } | Self::From { limit, .. } | Self::Numbered { per_page: limit, .. }) =
-            self;
+        let (Self::After { limit, .. } | Self::From { limit, .. }) = self;
         usize::try_from((*limit).min(PER_PAGE_MAX)).unwrap_or(usize::MAX)
     }
 
-    fn skip(&self) -> usize {
+    /// How many items of the list come before.
+    fn before(&self) -> usize {
         match self {
             Self::After { .. } => 0,
             Self::From { offset, .. } => usize::try_from(*offset).unwrap_or(usize::MAX),
-            Self::Numbered { page, .. } => {
-                usize::try_from(page.saturating_sub(1)).unwrap_or(usize::MAX).saturating_mul(self.limit())
-            }
         }
     }
 
+    /// How many of them are to be counted.
+    fn skip(&self) -> usize {
+        if self.cursor().is_some() { 0 } else { self.before() }
+    }
+
     const fn cursor(&self) -> Option<&Cursor> {
-        match self {
-            Self::After { cursor, .. } => cursor.as_ref(),
-            Self::From { .. } | Self::Numbered { .. } => None,
-        }
+        let (Self::After { cursor, .. } | Self::From { after: cursor, .. }) = self;
+        cursor.as_ref()
     }
 }
 
@@ -141,6 +143,8 @@ pub struct Page<T> {
     pub total: Total,
     /// Where to go on; none at the end of the list.
     pub next: Option<Cursor>,
+    /// Where the page ends, at the end of the list too; none of an empty one there.
+    pub last: Option<Cursor>,
 }
 
 /// Which end of the keys a list starts from.
@@ -177,7 +181,7 @@ impl<T> List<'_, T> {
             self.length.is_some_and(|length| u64::try_from(skip).map_or(true, |skip| skip >= length));
         if skip > 0 && past_end {
             let total = Total::Exactly(self.length.unwrap_or_default());
-            return Ok(Page { items: Vec::new(), total, next: None });
+            return Ok(Page { items: Vec::new(), total, next: None, last: None });
         }
         let mut rows = self.rows(paging.cursor())?;
         match (self.filter, self.length) {
@@ -195,19 +199,18 @@ impl<T> List<'_, T> {
         length: u64,
     ) -> Result<Page<T>, Fault> {
         let skip = paging.skip();
-        let mut page = Page { items: Vec::new(), total: Total::Exactly(length), next: None };
+        let mut page = Page { items: Vec::new(), total: Total::Exactly(length), next: None, last: None };
         if skip > 0 && rows.nth(skip.saturating_sub(1)).is_none() {
             return Ok(page);
         }
-        let mut last = None;
         for row in rows {
             let (key, value) = row?;
             if page.items.len() >= paging.limit() {
-                page.next = last.map(Cursor);
+                page.next.clone_from(&page.last);
                 break;
             }
             page.items.extend((self.load)(key.value(), value.value())?);
-            last = Some(key.value().to_vec());
+            page.last = Some(Cursor(key.value().to_vec()));
         }
         Ok(page)
     }
@@ -221,15 +224,19 @@ impl<T> List<'_, T> {
         reach: Reach,
     ) -> Result<Page<T>, Fault> {
         let (skip, limit) = (paging.skip(), paging.limit());
-        let mut page = Page { items: Vec::new(), total: Total::Exactly(0), next: None };
-        let (mut matched, mut looked, mut at_most) = (0_usize, 0_usize, reach.rows);
-        let (mut last_shown, mut last_seen) = (None, None);
+        let mut page = Page { items: Vec::new(), total: Total::Exactly(0), next: None, last: None };
+        let (mut matched, mut looked, mut at_most) =
+            (paging.before().saturating_sub(skip), 0_usize, reach.rows);
+        let mut last_seen = None;
         for row in rows {
             let (key, value) = row?;
             if looked >= at_most {
                 // The page may be short: what is left starts behind the last row looked at.
                 page.total = Total::AtLeast(0);
-                page.next = if page.items.len() < limit { last_seen } else { last_shown };
+                if page.items.len() < limit {
+                    page.last = last_seen;
+                }
+                page.next.clone_from(&page.last);
                 break;
             }
             looked = looked.saturating_add(1);
@@ -237,12 +244,12 @@ impl<T> List<'_, T> {
                 matched = matched.saturating_add(1);
                 if matched > skip && page.items.len() < limit {
                     page.items.extend((self.load)(key.value(), value.value())?);
-                    last_shown = Some(Cursor(key.value().to_vec()));
+                    page.last = Some(Cursor(key.value().to_vec()));
                     if page.items.len() == limit {
                         at_most = at_most.min(looked.saturating_add(reach.ahead));
                     }
                 } else if matched > skip && page.next.is_none() {
-                    page.next.clone_from(&last_shown);
+                    page.next.clone_from(&page.last);
                     if self.length.is_some() {
                         break;
                     }

@@ -104,6 +104,9 @@ pub struct Upload {
     pub name: Option<String>,
     /// The text, octet for octet.
     pub pem: String,
+    /// When its owner last changed its name or its hostnames; none until then.
+    #[serde(default)]
+    pub changed_at: Option<UnixTime>,
 }
 
 /// Through which door a CA was uploaded.

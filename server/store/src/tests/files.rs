@@ -100,7 +100,7 @@ fn a_file_of_version_5_gets_what_lists_walk_when_opened() {
     });
     rig.open();
     let reader = rig.ledger().reader().expect("open");
-    let page = Paging::Numbered { page: 1, per_page: 1_000 };
+    let page = Paging::numbered(1, 1_000);
     let active = CertificateFilter { status: Some(CertificateStatus::Active), ..Default::default() };
     let active = reader.certificates(ACCOUNT, &active, rig.now, &page).expect("reads");
     assert_eq!(active.total, Total::Exactly(1_199));
@@ -188,7 +188,7 @@ fn a_backup_is_one_moment_while_others_write() {
     assert_eq!(std::fs::metadata(&copy).expect("is there").permissions().mode() & 0o777, 0o600);
     assert!(matches!(rig.ledger().backup_to(&copy), Err(BackupError::Exists(_))));
     let restored = Ledger::open(&copy, small(), rig.now).expect("a ledger like any other");
-    let page = Paging::Numbered { page: 1, per_page: 10 };
+    let page = Paging::numbered(1, 10);
     let reader = restored.reader().expect("open");
     assert_eq!(
         reader.certificates(ACCOUNT, &Default::default(), rig.now, &page).expect("reads").items.len(),

@@ -124,8 +124,7 @@ fn a_long_list_is_told_as_a_whole() {
     assert_eq!(take(&rig, list(&rig, 1, 0..many)).revoked, u64::from(many));
     assert_eq!(newest(&rig), ChangeKind::ForeignListTaken(ELSEWHERE, None));
     let reader = rig.ledger().reader().expect("open");
-    let page =
-        reader.foreign_revoked_of(ELSEWHERE, &Paging::Numbered { page: 2, per_page: 100 }).expect("reads");
+    let page = reader.foreign_revoked_of(ELSEWHERE, &Paging::numbered(2, 100)).expect("reads");
     assert_eq!((page.items.len(), page.total.count()), (1, u64::from(many)));
     drop(reader);
     rig.check();

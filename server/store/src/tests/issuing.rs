@@ -227,7 +227,7 @@ fn an_abandoned_request_uses_up_nothing() {
         .ledger()
         .reader()
         .expect("open")
-        .audit(&crate::reader::AuditFilter::default(), &Paging::Numbered { page: 1, per_page: 1 })
+        .audit(&crate::reader::AuditFilter::default(), &Paging::numbered(1, 1))
         .expect("reads");
     assert_eq!(entries.items[0].action, Action::IssueAbandoned);
     assert_eq!(entries.items[0].subjects.serial, Some(first.serial));
@@ -248,7 +248,7 @@ fn a_crash_between_intent_and_certificate_uses_up_nothing() {
         .ledger()
         .reader()
         .expect("open")
-        .audit(&crate::reader::AuditFilter::default(), &Paging::Numbered { page: 1, per_page: 1 })
+        .audit(&crate::reader::AuditFilter::default(), &Paging::numbered(1, 1))
         .expect("reads");
     assert_eq!(page.items[0].action, Action::IssueInterrupted);
     assert_eq!(page.items[0].subjects.serial, Some(first.serial));
@@ -370,7 +370,7 @@ fn a_request_waits_for_a_person_and_is_issued_once_approved() {
     let poll = BeginIssue { by: rig.by(), ..first.clone() };
     assert_eq!(rig.begin(poll.clone()).expect("still waits"), Begun::Waiting { since });
     let reader = rig.ledger().reader().expect("open");
-    let waiting = reader.waiting(ACCOUNT, &Paging::Numbered { page: 1, per_page: 10 }).expect("reads").items;
+    let waiting = reader.waiting(ACCOUNT, &Paging::numbered(1, 10)).expect("reads").items;
     assert_eq!((waiting.len(), &waiting[0].csr_der), (1, &ByteBuf::from(first.csr_der.clone())));
     drop(reader);
     rig.check();

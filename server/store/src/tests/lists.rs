@@ -7,7 +7,7 @@ use crate::reader::{AuditFilter, CertificateFilter, Cursor, DeviceFilter, Paging
 use crate::record::{CertificateStatus, RevocationReason, TokenState};
 use crate::tables::TableName;
 
-const ALL: Paging = Paging::Numbered { page: 1, per_page: 1_000 };
+const ALL: Paging = Paging::From { offset: 0, after: None, limit: 1_000 };
 
 fn rig_with_certificates(count: u64) -> Rig {
     let rig = Rig::new();
@@ -30,12 +30,12 @@ fn certificates_come_newest_first_in_pages_that_fit_together() {
 
     let mut pages = Vec::new();
     for page in 1..=4 {
-        let page = list(&Paging::Numbered { page, per_page: 10 });
+        let page = list(&Paging::numbered(page, 10));
         assert_eq!(page.total, Total::Exactly(25));
         pages.extend(page.items.into_iter().map(|certificate| certificate.id));
     }
     assert_eq!(pages, whole);
-    assert!(list(&Paging::Numbered { page: u32::MAX, per_page: 10 }).items.is_empty());
+    assert!(list(&Paging::numbered(u32::MAX, 10)).items.is_empty());
 
     let mut cursor = None;
     let mut walked = Vec::new();
@@ -46,6 +46,26 @@ fn certificates_come_newest_first_in_pages_that_fit_together() {
         cursor = Some(next.to_string().parse().expect("a cursor survives its text"));
     }
     assert_eq!(walked, whole);
+}
+
+#[test]
+fn a_page_goes_on_behind_a_known_item_whatever_came_or_went_before_it() {
+    let rig = rig_with_certificates(20);
+    let filtered = CertificateFilter { ca: Some(CA), ..CertificateFilter::default() };
+    for (filter, added) in [(CertificateFilter::default(), 100), (filtered, 200)] {
+        let list = |paging: &Paging| {
+            let reader = rig.ledger().reader().expect("open");
+            reader.certificates(ACCOUNT, &filter, rig.now, paging).expect("reads")
+        };
+        let whole = list(&ALL);
+        let first = list(&Paging::numbered(1, 10));
+        rig.issue(added, "new");
+        let second = list(&Paging::From { offset: 10, after: first.last, limit: 10 });
+        assert_eq!(second.items, whole.items[10..20]);
+        assert!(second.total.count() > whole.total.count() || filter.ca.is_some(), "{:?}", second.total);
+        let end = list(&Paging::From { offset: 20, after: list(&ALL).last, limit: 10 });
+        assert!(end.items.is_empty() && end.next.is_none(), "{end:?}");
+    }
 }
 
 #[test]
@@ -147,7 +167,7 @@ fn devices_are_filtered_by_status_with_exact_lengths_and_through_cursors() {
         assert!(walked.iter().all(|device| device.status == status));
         assert!(walked.is_sorted_by(|before, after| before.id < after.id));
         assert_eq!(u64::try_from(walked.len()).expect("fits"), expected);
-        let last = page(Paging::Numbered { page: 2, per_page: 3 });
+        let last = page(Paging::numbered(2, 3));
         assert_eq!(last.items, walked.get(3..6).or_else(|| walked.get(3..)).unwrap_or_default());
     }
     let group = DeviceFilter {
@@ -186,7 +206,7 @@ fn how_many_are_active_or_expired_is_known_without_looking_at_them() {
     {
         let filter = CertificateFilter { status: Some(status), ..CertificateFilter::default() };
         for page in 1..5 {
-            let paging = Paging::Numbered { page, per_page: 2 };
+            let paging = Paging::numbered(page, 2);
             let found = reader.certificates(ACCOUNT, &filter, rig.now, &paging).expect("reads");
             assert_eq!(found.total, Total::Exactly(expected), "{status:?}, page {page}");
             let left = expected.saturating_sub(2 * (u64::from(page) - 1)).min(2);
@@ -209,13 +229,13 @@ fn a_list_says_when_it_did_not_count_to_the_end() {
         filter: Some((&filter, reach)),
         load: &|key: &[u8], _: &[u8]| Ok(Some(key.to_vec())),
     };
-    let first = list.page(&Paging::Numbered { page: 1, per_page: 5 }).expect("reads");
+    let first = list.page(&Paging::numbered(1, 5)).expect("reads");
     assert_eq!((first.items.len(), first.total), (5, Total::AtLeast(8)));
     let on = list.page(&Paging::After { cursor: first.next, limit: 5 }).expect("reads");
     assert_eq!(on.items.len(), 5);
-    let deep = list.page(&Paging::Numbered { page: 5, per_page: 5 }).expect("reads");
+    let deep = list.page(&Paging::numbered(5, 5)).expect("reads");
     assert!(deep.items.is_empty() && deep.next.is_some(), "it is known not to be the end: {deep:?}");
-    let end = list.page(&Paging::Numbered { page: 2, per_page: 10 }).expect("reads");
+    let end = list.page(&Paging::numbered(2, 10)).expect("reads");
     assert_eq!((end.items.len(), end.total), (10, Total::AtLeast(20)));
 }
 

@@ -420,7 +420,7 @@ fn a_flood_of_refusals_is_counted_not_stored() {
         .expect("open")
         .audit(
             &AuditFilter { action: Some(Action::RefusalsOmitted), ..AuditFilter::default() },
-            &Paging::Numbered { page: 1, per_page: 5 },
+            &Paging::numbered(1, 5),
         )
         .expect("reads");
     assert_eq!(page.items.len(), 1);

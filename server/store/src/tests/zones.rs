@@ -54,7 +54,7 @@ fn client_certificates_of_a_zone_are_listed_counted_and_forgotten_with_it() {
     let zone = |rig: &Rig| rig.ledger().reader().expect("open").zone(ZONE).expect("reads").expect("a zone");
     let held = zone(&rig);
     assert_eq!(held.client_certificates, 3);
-    let paging = Paging::From { offset: 1, limit: 10 };
+    let paging = Paging::From { offset: 1, after: None, limit: 10 };
     let page = rig.ledger().reader().expect("open").client_certificates(&held, None, &paging).expect("reads");
     assert_eq!((page.items.len(), page.total.count()), (2, 3));
     let revoke = RevokeCertificate {
@@ -65,7 +65,7 @@ fn client_certificates_of_a_zone_are_listed_counted_and_forgotten_with_it() {
     };
     rig.ledger().transact_blocking(revoke).expect("revoked");
     for (revoked, expected) in [(Some(true), 1), (Some(false), 2), (None, 3)] {
-        let all = Paging::From { offset: 0, limit: 10 };
+        let all = Paging::From { offset: 0, after: None, limit: 10 };
         let reader = rig.ledger().reader().expect("open");
         let page = reader.client_certificates(&held, revoked, &all).expect("reads");
         assert_eq!(

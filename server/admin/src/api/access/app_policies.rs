@@ -98,6 +98,7 @@ pub(crate) async fn add(
     caller: Caller,
     Json(mut own): Json<Own>,
 ) -> Outcome {
+    let _turn = api.turn().await;
     let (before, mut app) = read(&api, scope, named.0).await?;
     // It gets its id when it is stored.
     own.id = None;
@@ -117,6 +118,7 @@ pub(crate) async fn update(
     caller: Caller,
     Json(mut own): Json<Own>,
 ) -> Outcome {
+    let _turn = api.turn().await;
     let (before, mut app) = read(&api, scope, named.0).await?;
     let held = app.policies.iter_mut().find(|link| link.id() == Some(id));
     match held.ok_or_else(|| ApiError::not_found("policy"))? {
@@ -143,6 +145,7 @@ pub(crate) async fn remove(
     PolicyId(id): PolicyId,
     caller: Caller,
 ) -> Outcome {
+    let _turn = api.turn().await;
     let (before, mut app) = read(&api, scope, named.0).await?;
     let count = app.policies.len();
     app.policies.retain(|link| link.id() != Some(id));

@@ -15,6 +15,7 @@ use super::documents::{find, list_all};
 use super::{App, PARTS_MAX, Parts, Policy};
 use crate::Api;
 use crate::error::ApiError;
+use crate::request::ByName;
 
 /// A policy of an application.
 #[derive(Clone, Debug, Serialize)]
@@ -75,8 +76,8 @@ impl<'de> Deserialize<'de> for Link {
             Value::String(_) => {
                 serde_json::from_value(value).map(|id| Self::Named(Named { id, precedence: None }))
             }
-            value if is_whole => serde_json::from_value(value).map(|own| Self::Own(Box::new(own))),
-            value => serde_json::from_value(value).map(Self::Named),
+            value if is_whole => Own::deserialize(ByName(value)).map(|own| Self::Own(Box::new(own))),
+            value => Named::deserialize(ByName(value)).map(Self::Named),
         };
         read.map_err(D::Error::custom)
     }

@@ -54,7 +54,7 @@ pub(crate) async fn upload(
                 "private_key was not kept: with an uploaded CA certificates are only verified".to_owned(),
             );
         }
-        let upload = Upload { kind: UploadKind::Custom, name, pem: bundle.text.clone() };
+        let upload = Upload { kind: UploadKind::Custom, name, pem: bundle.text.clone(), changed_at: None };
         CertificateView::of_ca(&import_ca(&api, &bundle, upload, &caller, "/certificates").await?)
     } else {
         let key = wanted.private_key.as_ref().map(|key| key.as_str());

@@ -1,7 +1,7 @@
 //! One rule of a list: added, changed, moved, taken out. The answer is the whole list.
 //!
-//! Each is a change of the list as it was read a moment before, so two at once can't undo each other: the one
-//! that comes second is refused.
+//! Each is a change of the list as it is by then, so of two at once neither undoes the other. With the ETag of
+//! the list as `If-Match` it is refused when the list is another by then.
 
 use std::sync::Arc;
 
@@ -10,14 +10,15 @@ use muster_policy::gate::Action;
 use muster_policy::identity::CaId;
 use muster_store::record::Document;
 use serde::Deserialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Rule, Ruleset, named, stored};
+use super::{Rule, Ruleset, etag, named, stored};
 use crate::Api;
 use crate::api::Outcome;
 use crate::auth::Caller;
 use crate::error::ApiError;
-use crate::request::{Id, Json, Zone};
+use crate::request::{Id, IfMatch, Json, Zone};
 
 /// Where a rule goes.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -67,11 +68,20 @@ pub(crate) struct Added {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = RuleChanged)]
 pub(crate) struct Changed {
+    #[serde(rename = "ref")]
+    reference: Option<String>,
     expression: Option<String>,
     action: Option<Action>,
+    #[schema(value_type = Option<Object>)]
+    action_parameters: Option<Value>,
     description: Option<String>,
     enabled: Option<bool>,
     position: Option<Position>,
+    /// Looked at so that they are refused, as of a rule.
+    #[schema(ignore)]
+    ratelimit: Option<Value>,
+    #[schema(ignore)]
+    exposed_credential_check: Option<Value>,
 }
 
 /// The rule of a path.
@@ -93,12 +103,15 @@ pub(crate) async fn add(
     Zone(zone): Zone,
     Id(id): Id<CaId>,
     caller: Caller,
+    if_match: IfMatch,
     Json(Added { rule, position }): Json<Added>,
 ) -> Outcome {
-    let (before, mut rules) = read(&api, &zone, id).await?;
-    let place = position.map_or(Ok(rules.len()), |position| position.place(&rules))?;
+    let _turn = api.turn().await;
+    let (before, mut ruleset) = read(&api, &zone, id, &if_match).await?;
+    let rules = &mut ruleset.rules;
+    let place = position.map_or(Ok(rules.len()), |position| position.place(rules))?;
     rules.insert(place, rule);
-    let outcome = stored(&api, &zone, Some(before), Ruleset { rules }, &caller).await;
+    let outcome = stored(&api, &zone, Some(before), ruleset, &caller).await;
     outcome.map_err(|error| of_one(error, place))
 }
 
@@ -109,20 +122,30 @@ pub(crate) async fn change(
     Id(id): Id<CaId>,
     RuleId(rule_id): RuleId,
     caller: Caller,
+    if_match: IfMatch,
     Json(changed): Json<Changed>,
 ) -> Outcome {
-    let (before, mut rules) = read(&api, &zone, id).await?;
-    let (at, rule) = take(&mut rules, &rule_id)?;
-    let place = changed.position.map_or(Ok(at), |position| position.place(&rules))?;
+    let _turn = api.turn().await;
+    let (before, mut ruleset) = read(&api, &zone, id, &if_match).await?;
+    let rules = &mut ruleset.rules;
+    let (at, rule) = take(rules, &rule_id)?;
+    let place = changed.position.map_or(Ok(at), |position| position.place(rules))?;
+    let action = changed.action.unwrap_or(rule.action);
+    // Parameters are those of an action, and go with it.
+    let parameters = rule.action_parameters.filter(|_| action == rule.action);
     let rule = Rule {
         id: rule.id,
+        reference: changed.reference.or(rule.reference),
         expression: changed.expression.unwrap_or(rule.expression),
-        action: changed.action.unwrap_or(rule.action),
+        action,
+        action_parameters: changed.action_parameters.or(parameters),
         description: changed.description.unwrap_or(rule.description),
         enabled: changed.enabled.unwrap_or(rule.enabled),
+        ratelimit: changed.ratelimit,
+        exposed_credential_check: changed.exposed_credential_check,
     };
     rules.insert(place, rule);
-    let outcome = stored(&api, &zone, Some(before), Ruleset { rules }, &caller).await;
+    let outcome = stored(&api, &zone, Some(before), ruleset, &caller).await;
     outcome.map_err(|error| of_one(error, place))
 }
 
@@ -133,20 +156,24 @@ pub(crate) async fn remove(
     Id(id): Id<CaId>,
     RuleId(rule_id): RuleId,
     caller: Caller,
+    if_match: IfMatch,
 ) -> Outcome {
-    let (before, mut rules) = read(&api, &zone, id).await?;
-    take(&mut rules, &rule_id)?;
-    stored(&api, &zone, Some(before), Ruleset { rules }, &caller).await
+    let _turn = api.turn().await;
+    let (before, mut ruleset) = read(&api, &zone, id, &if_match).await?;
+    take(&mut ruleset.rules, &rule_id)?;
+    stored(&api, &zone, Some(before), ruleset, &caller).await
 }
 
 async fn read(
     api: &Api,
     zone: &muster_store::record::Zone,
     id: CaId,
-) -> Result<(Document, Vec<Rule>), ApiError> {
+    if_match: &IfMatch,
+) -> Result<(Document, Ruleset), ApiError> {
     let document = named(api, zone, id).await?;
-    let ruleset: Ruleset = serde_json::from_str(&document.text).map_err(ApiError::internal)?;
-    Ok((document, ruleset.rules))
+    if_match.check(Some(&etag(&document)))?;
+    let ruleset = serde_json::from_str(&document.text).map_err(ApiError::internal)?;
+    Ok((document, ruleset))
 }
 
 fn take(rules: &mut Vec<Rule>, id: &str) -> Result<(usize, Rule), ApiError> {
