@@ -114,7 +114,7 @@ pub fn open(
     let options = Options { cache_bytes: config.ledger_cache_bytes };
     let ledger = Ledger::open(&dir.ledger(), options, clock.now())?;
     let account = ledger.reader()?.accounts()?.first().map(|account| account.id);
-    let account = account.context("the ledger has no account; make one with `muster init`")?;
+    let account = account.context("the ledger has no account; create one with `muster init`")?;
     let authority = open_authority(dir, config, clock, &ledger, account)?;
     let metrics = Arc::new(Metrics::new(registry));
     let settings = Settings {
@@ -171,14 +171,21 @@ impl Server {
         let config = within_file_limit(config);
         let mut registry = Registry::with_prefix("muster");
         let registrar = open(&dir, &config, &clock, &mut registry)?;
-        let est_tls = Arc::new(EstTls::start(
+        let est_tls = EstTls::start(
             dir.clone(),
             Arc::clone(registrar.authority()),
             clock,
             config.est_tls_files.clone(),
             &config.est_names,
             &zones(&registrar)?,
-        )?);
+        );
+        let files = config.est_tls_files.is_some();
+        let est_tls = est_tls.context(if files {
+            "est.tls_certificate and est.tls_key"
+        } else {
+            "the EST server's certificate"
+        });
+        let est_tls = Arc::new(est_tls?);
         write_ca_file(&dir, &registrar)?;
         let (feed, edges) = (edge::feed(&dir, &registrar)?, Edges::new());
         let edge = if roles.edge {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Cli, Command};
 use super::client::Client;
 use super::print::Printer;
-use super::{act, doctor, firmware, run};
+use super::{act, doctor, firmware, run, server};
 use crate::config::ConfigWritten;
 use crate::datadir::{DataDir, Readers, write_file};
 use crate::init::{InitPlan, Initialised, init};
@@ -540,7 +540,7 @@ async fn a_running_server_is_found_by_its_note() {
     let Rig { temp, client, .. } = Rig::new().await;
     drop(client);
     let dir = DataDir::new(temp.path().join("data"));
-    let mut config = super::server::configuration(&dir).expect("a configuration");
+    let mut config = server::configuration(&dir).expect("a configuration");
     config.listen_admin = "127.0.0.1:0".parse().expect("an address");
     let roles = Roles { admin: true, edge: false, enroll: false };
     let server = Server::start(dir.clone(), config, roles, Clock::system()).await.expect("a server");
@@ -717,4 +717,32 @@ async fn doctor_reads_the_operator_s_own_certificate_of_the_est_server() {
     );
     let (healthy, text) = told("ca.pem").await;
     assert!(!healthy && text.contains("fail  EST certificate: "), "a key of another: {text}");
+}
+
+#[test]
+fn a_fault_of_the_configuration_is_told_once() {
+    let temp = tempfile::tempdir().expect("a folder");
+    let dir = DataDir::new(temp.path());
+    std::fs::write(dir.config(), "[est]\nunheard_of = 1\n").expect("written");
+    let error = format!("{:#}", server::configuration(&dir).err().expect("refused"));
+    assert_eq!(error.matches("unheard_of = 1").count(), 1, "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_can_t_start_names_the_setting_and_the_file() {
+    let Rig { temp, client, .. } = Rig::new().await;
+    drop(client);
+    let dir = DataDir::new(temp.path().join("data"));
+    let refused = async |settings: &str| {
+        let written = ConfigWritten::parse(&format!("{settings}[listen]\nadmin = \"127.0.0.1:0\"\n"));
+        let config = written.expect("TOML").check(dir.path()).expect("a configuration");
+        let roles = Roles { admin: true, edge: true, enroll: false };
+        let started = Server::start(dir.clone(), config, roles, Clock::system()).await;
+        format!("{:#}", started.err().expect("refused"))
+    };
+    let error = refused("[est]\ntls_certificate = \"gone.pem\"\ntls_key = \"gone.key\"\n").await;
+    assert!(error.contains("est.tls_certificate") && error.contains("gone.pem: No such file"), "{error}");
+    std::fs::create_dir(dir.broker()).expect("made");
+    let error = refused("").await;
+    assert!(error.contains("broker.redb: the broker's file: "), "{error}");
 }
