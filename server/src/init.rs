@@ -98,7 +98,7 @@ pub async fn init(plan: InitPlan, clock: &Clock) -> anyhow::Result<Initialised> 
         "{} holds an account already; use another directory, or `muster serve {0}`",
         plan.dir.display()
     );
-    dir.create().map_err(|error| anyhow::anyhow!("can't make {}: {error}", plan.dir.display()))?;
+    dir.create().map_err(|error| anyhow::anyhow!("can't create {}: {error}", plan.dir.display()))?;
     let made = make(plan, &dir, clock).await;
     if made.is_err() {
         undo(&dir);
@@ -203,7 +203,7 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
-    muster_enroll::random().ok_or_else(|| anyhow::anyhow!("the system gives no random numbers"))
+    muster_enroll::random().ok_or_else(|| anyhow::anyhow!("the system's random number generator failed"))
 }
 
 /// Removes what an init that failed has made; what it did not make stays.
