@@ -1,35 +1,5 @@
 //! The configuration file of `muster-agent run`, as written; [`Settings`] is what comes of it.
-//!
-//! ```toml
-//! device = "meter-1"
-//! dir = "/var/lib/muster-agent"          # default: the folder of this file
-//!
-//! [server]
-//! url = "https://ca.example.test:8443"   # a path /.well-known/est/LABEL names a profile
-//! ca_file = "ca.pem"                     # or ca_sha256 = "AB:CD:..."
-//!
-//! [credential]                           # only for a device without a certificate, or with a lapsed one
-//! token_file = "token"                   # or idevid_cert and idevid_key, or all three: both in one request
-//!
-//! [pace]                                 # how soon failed tries are repeated
-//! floor = "5s"
-//! ceiling = "15m"
-//! urgent_ceiling = "5m"
-//! spread = "2m"                          # over how long a fleet that boots together spreads
-//!
-//! [[relay]]                              # what local programs connect to; as many as needed
-//! mode = "mqtt"                          # or "http", "tcp"
-//! listen = "127.0.0.1:1883"
-//! upstream = "mqtts://mqtt.example.test:8883"
-//!
-//! [telemetry]                            # the device's own status and commands
-//! broker = "mqtts://mqtt.example.test:8883"
-//! commands = true
-//!
-//! [log]
-//! format = "text"                        # or "json"
-//! level = "info"
-//! ```
+//! `packaging/agent.toml.example` has every table.
 //! Relative paths begin at the folder of the file. An unknown field is an error: a mistyped one must not be
 //! silently without effect.
 
@@ -216,7 +186,7 @@ impl Config {
             .map_err(|fault| Wrong(fault.to_string()))?;
         if muster_proto::enrollment::Identity::new(&self.device, None).is_err() {
             return Err(Wrong(format!(
-                "device `{}` must be 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+                "device `{}` must have 1 to 64 characters out of A-Z a-z 0-9 . _ -",
                 self.device
             )));
         }
@@ -311,6 +281,14 @@ mod tests {
         assert_eq!(settings.dir, Path::new("/etc/muster"));
         assert_eq!(settings.pace, Pace::default());
         assert!(settings.credential.is_none());
+    }
+
+    #[test]
+    fn the_packaged_example_has_every_table_and_the_default_pace() {
+        let config: Config = toml::from_str(include_str!("../packaging/agent.toml.example")).expect("right");
+        assert!(carry::Config::check(&config.relay, config.telemetry.as_ref()).is_ok());
+        assert!(config.relay.len() == 2 && config.telemetry.is_some() && config.credential.is_some());
+        assert_eq!(config.pace.checked(), Ok(Pace::default()));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! the disk. [`cli`] is the command line; [`run`] the service. The
 //! other half is [`carry`]; [`install`] makes a service of it.
 //!
-//! It may import `muster-proto` and no other package of the house.
+//! What it may import says `tests/system/architecture.rs`.
 
 pub mod carry;
 pub mod cli;

@@ -37,7 +37,7 @@ use crate::store::Store;
 /// When it can't start: a wrong configuration, or a store that can't be read or is in use.
 pub async fn run(path: &Path) -> anyhow::Result<()> {
     let config = Config::read(path)?;
-    log::start(&config.log).with_context(|| format!("log.level `{}` is no filter", config.log.level))?;
+    log::start(&config.log).with_context(|| format!("log.level `{}` is not a filter", config.log.level))?;
     let settings = config.checked(path)?;
     let store = Arc::new(Store::open(&settings.dir)?);
     let shutdown = CancellationToken::new();

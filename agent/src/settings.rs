@@ -78,7 +78,7 @@ impl ServerUrl {
     /// [`Wrong`].
     pub fn parse(url: &str, label: Option<&str>) -> Result<Self, Wrong> {
         let wrong = |why: &str| Wrong(format!("server `{url}` {why}; write https://HOST[:PORT]"));
-        let uri: http::Uri = url.parse().map_err(|_| wrong("is no URL"))?;
+        let uri: http::Uri = url.parse().map_err(|_| wrong("is not a URL"))?;
         if uri.scheme_str() != Some("https") {
             return Err(wrong("is not https"));
         }
@@ -91,7 +91,7 @@ impl ServerUrl {
             ),
         };
         if uri.query().is_some() || (in_path.is_some() && label.is_some()) {
-            return Err(wrong("says more than where it is, or names the label twice"));
+            return Err(wrong("has a query, or names the label twice"));
         }
         let authority = uri.authority().ok_or_else(|| wrong("names no host"))?;
         if authority.as_str().contains('@') {
@@ -223,7 +223,7 @@ pub fn identity_from_files(certificate: &Path, key: &Path) -> Result<Identity, W
         .map_err(|error| Wrong(format!("{} has no private key in PEM: {error}", key.display())))?;
     let identity = {
         let leaf = chain.first().and_then(|leaf| Certificate::parse(leaf).ok());
-        let leaf = leaf.ok_or_else(|| Wrong(format!("{} is no certificate", certificate.display())))?;
+        let leaf = leaf.ok_or_else(|| Wrong(format!("{} is not a certificate", certificate.display())))?;
         Identity {
             generation: 0,
             device: leaf.common_name().unwrap_or_default().to_owned(),
@@ -256,7 +256,7 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Wrong> 
 fn contents(path: &Path) -> Result<Vec<u8>, Wrong> {
     match files::read(path, FILE_MAX_BYTES) {
         Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => Err(Wrong(format!("{} is not there", path.display()))),
+        Ok(None) => Err(Wrong(format!("{} does not exist", path.display()))),
         Err(error) => Err(Wrong(format!("{}: {error}", path.display()))),
     }
 }

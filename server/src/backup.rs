@@ -99,7 +99,7 @@ pub fn write(dir: &DataDir, ledger: &Ledger, target: &Path) -> anyhow::Result<()
         .create_new(true)
         .mode(0o600)
         .open(target)
-        .with_context(|| format!("can't make {}", target.display()))?;
+        .with_context(|| format!("can't create {}", target.display()))?;
     let snapshot = target.with_extension("snapshot");
     let _ = std::fs::remove_file(&snapshot);
     let written =
@@ -227,7 +227,7 @@ impl Staging {
         let path = std::path::absolute(dir.path())?.with_extension("restoring");
         let _ = std::fs::remove_dir_all(&path);
         let made = DataDir::new(&path).create().and_then(|()| lay_out(&path));
-        made.with_context(|| format!("can't make {}", path.display()))?;
+        made.with_context(|| format!("can't create {}", path.display()))?;
         Ok(Self(path))
     }
 }
@@ -259,13 +259,13 @@ pub fn unpack(backup: impl Read, target: &Path) -> anyhow::Result<()> {
     let mut text = Vec::new();
     first.take(MANIFEST_MAX_BYTES).read_to_end(&mut text)?;
     let mut manifest: Manifest = serde_json::from_slice(&text).context("its manifest can't be read")?;
-    anyhow::ensure!(manifest.format == FORMAT, "its form {} is not known here", manifest.format);
+    anyhow::ensure!(manifest.format == FORMAT, "its format {} is not supported", manifest.format);
     for entry in entries {
         let entry = entry?;
         let name = entry.path()?.to_string_lossy().into_owned();
         let expected =
             manifest.sha256.remove(&name).with_context(|| format!("{name} is not in its manifest"))?;
-        anyhow::ensure!(is_member_name(&name), "{name} is no name of a member");
+        anyhow::ensure!(is_member_name(&name), "{name} is not a valid member name");
         let found = write_member(entry, &target.join(&name))?;
         anyhow::ensure!(found == expected, "{name} does not have the SHA-256 of the manifest");
     }

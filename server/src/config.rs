@@ -271,7 +271,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML of the right shape.
-    #[error("{0}")]
+    #[error(transparent)]
     Malformed(#[from] toml::de::Error),
     /// The broker can't start with its settings.
     #[error("[broker]")]
@@ -283,7 +283,7 @@ pub enum ConfigError {
     #[error("log.level")]
     LogLevel(#[from] telemetry::NoFilter),
     /// A value is out of its range or contradicts another.
-    #[error("{field}: {must}")]
+    #[error("{field} must be {must}")]
     Wrong {
         /// The field, as `table.name`.
         field: &'static str,
@@ -326,7 +326,7 @@ impl ConfigWritten {
         let est_tls_files = match (&est.tls_certificate, &est.tls_key) {
             (Some(certificate), Some(key)) => Some((base.join(certificate), base.join(key))),
             (None, None) => None,
-            _ => return Err(wrong("est.tls_certificate", "given together with est.tls_key, or neither")),
+            _ => return Err(wrong("est.tls_certificate", "given together with est.tls_key, or not at all")),
         };
         let default_profile = est.default_profile.as_deref().unwrap_or("default");
         self.broker.check()?;
@@ -346,7 +346,7 @@ impl ConfigWritten {
             est_names: self.check_est_names()?,
             default_profile: default_profile
                 .parse()
-                .map_err(|_| wrong("est.default_profile", "1 to 32 of a-z 0-9 - _"))?,
+                .map_err(|_| wrong("est.default_profile", "1 to 32 characters out of a-z 0-9 - _"))?,
             first_window: Duration::from_secs(est.first_window_s.unwrap_or(86_400)),
             renewal_window: Duration::from_secs(est.renewal_window_s.unwrap_or(3_600)),
             approval_retry: Duration::from_secs(u64::from(est.approval_retry_s.unwrap_or(60)).max(1)),
@@ -414,7 +414,7 @@ impl ConfigWritten {
         let default = if follows { "edge" } else { "server" };
         let of_folder = folder.filter(|name| follows && name.parse::<EdgeName>().is_ok());
         let name = self.edge.name.as_deref().or(of_folder).unwrap_or(default);
-        name.parse().map_err(|_| wrong("edge.name", "1 to 32 of a-z 0-9 - _"))
+        name.parse().map_err(|_| wrong("edge.name", "1 to 32 characters out of a-z 0-9 - _"))
     }
 
     fn check_staleness(&self) -> Result<Duration, ConfigError> {
@@ -482,7 +482,7 @@ impl ConfigWritten {
             return Ok(networks.iter().copied().collect());
         }
         let default = DENIED_NETWORKS.iter().map(|text| text.parse::<Network>());
-        default.collect::<Result<_, _>>().map_err(|_| wrong("outbound.denied_networks", "networks"))
+        default.collect::<Result<_, _>>().map_err(|_| wrong("outbound.denied_networks", "a list of networks"))
     }
 
     fn check_cache(&self) -> Result<usize, ConfigError> {
@@ -500,7 +500,7 @@ fn check_rate(written: Option<RateWritten>, default: Rate, field: &'static str) 
         Ok(refill) if !refill.is_zero() && refill <= Duration::from_secs(86_400) => {
             Ok(Rate { burst, refill })
         }
-        _ => Err(wrong(field, "a refill_s above 0 and at most 86400")),
+        _ => Err(wrong(field, "a table whose refill_s is above 0 and at most 86400")),
     }
 }
 

@@ -58,7 +58,7 @@ impl EstTls {
             Some((chain, key)) => load_files(chain, key)?,
             None => made(&dir, &authority, &clock, all_names(&names, zones))?,
         };
-        let source = TlsSource::new(server_config(key)?);
+        let source = TlsSource::new(server_config(key).map_err(ServerTlsError::Tls)?);
         Ok(Self { dir, authority, clock, files, names, source, loaded: Mutex::new(loaded) })
     }
 
@@ -80,7 +80,7 @@ impl EstTls {
             Some((chain, key)) => load_files(chain, key)?,
             None => made(&self.dir, &self.authority, &self.clock, all_names(&self.names, zones))?,
         };
-        self.source.replace(server_config(key)?);
+        self.source.replace(server_config(key).map_err(ServerTlsError::Tls)?);
         *loaded = now_loaded;
         tracing::info!("the EST listener uses a new TLS certificate");
         Ok(())
@@ -131,7 +131,8 @@ fn load_files(chain: &Path, key: &Path) -> Result<(Arc<CertifiedKey>, Loaded), S
 pub(crate) fn end_of_files((chain, key): &(PathBuf, PathBuf)) -> Result<UnixTime, ServerTlsError> {
     let (certified, _) = load_files(chain, key)?;
     let content = |what: String| ServerTlsError::Content { path: chain.display().to_string(), what };
-    let facts = LeafFacts::parse(certified.end_entity_cert()?).map_err(|error| content(error.to_string()))?;
+    let facts = LeafFacts::parse(certified.end_entity_cert().map_err(ServerTlsError::Tls)?)
+        .map_err(|error| content(error.to_string()))?;
     Ok(facts.not_after)
 }
 

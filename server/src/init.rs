@@ -97,7 +97,7 @@ pub async fn init(plan: InitPlan, clock: &Clock) -> anyhow::Result<Initialised> 
     refuse_what_is_there(&dir)?;
     refuse_twice(&plan.zones)?;
     let config = plan.config.clone().check(dir.path())?;
-    dir.create().map_err(|error| anyhow::anyhow!("can't make {}: {error}", plan.dir.display()))?;
+    dir.create().map_err(|error| anyhow::anyhow!("can't create {}: {error}", plan.dir.display()))?;
     let ledger = Ledger::create(&dir.ledger(), Options { cache_bytes: config.ledger_cache_bytes })?;
     let made = make(plan, config, ledger, &dir, clock).await;
     if made.is_err() {
@@ -236,7 +236,7 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
-    muster_enroll::random().ok_or_else(|| anyhow::anyhow!("the system gives no random numbers"))
+    muster_enroll::random().ok_or_else(|| anyhow::anyhow!("the system's random number generator failed"))
 }
 
 /// Removes what an init that failed has made; what it did not make stays.

@@ -6,10 +6,13 @@
 //! * [`config`], [`datadir`], [`passphrase`]: what an operator sets, and where things lie.
 //! * [`init`], [`serve`], [`backup`]: making, running and saving a server. Programs that embed a
 //!   server use [`serve::Server`], and hand it a [`Clock`].
-//! * [`cli`]: the command line. Commands other than these three are a client of the admin API, over
-//!   HTTP while a server runs and in process otherwise, so both ways are one implementation.
+//! * [`cli`]: the command line. Commands that read or change the account are clients of the admin API, over HTTP while
+//!   a server runs and in process otherwise, so both ways are one implementation.
+//! * `settings`: every setting with its default, as `muster settings` prints it.
 //! * `edge`: the edge and the broker in this process, how they follow the ledger, and how edges in others do.
 //! * [`server_tls`], [`est_tls`], [`serving`], [`telemetry`]: the server's own certificate, note and log.
+//! * `outbound`, `webhooks`: where the server may connect to by itself, and what signs and trusts its webhooks.
+//! * `plain_http`: listeners without TLS, for the admin API and for CRLs.
 
 pub mod backup;
 pub mod cli;

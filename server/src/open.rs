@@ -49,7 +49,7 @@ pub(crate) fn account(
     let options = Options { cache_bytes: config.ledger_cache_bytes };
     let ledger = Ledger::open(&dir.ledger(), options, clock.now())?;
     let account = ledger.reader()?.accounts()?.first().map(|account| account.id);
-    let account = account.context("the ledger has no account; make one with `muster init`")?;
+    let account = account.context("the ledger has no account; create one with `muster init`")?;
     let authority = open_authority(dir, config, clock, &ledger, account)?;
     let mut registry = Registry::with_prefix("muster");
     let metrics = Arc::new(Metrics::new(&mut registry));

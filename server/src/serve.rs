@@ -120,7 +120,14 @@ impl Server {
             config.est_tls_files.clone(),
             &config.est_names,
             &zones(&registrar)?,
-        )?);
+        );
+        let files = config.est_tls_files.is_some();
+        let est_tls = est_tls.context(if files {
+            "est.tls_certificate and est.tls_key"
+        } else {
+            "the EST server's certificate"
+        });
+        let est_tls = Arc::new(est_tls?);
         write_ca_file(&dir, &registrar)?;
         let (feed, edges) = (edge::feed(&dir, &registrar)?, Edges::new());
         let edge = if roles.edge {

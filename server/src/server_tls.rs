@@ -23,9 +23,9 @@ use crate::datadir::{Readers, write_file};
 pub enum ServerTlsError {
     /// The services CA can't make one.
     #[error("the services CA can't make a server certificate: {0}")]
-    Authority(#[from] muster_enroll::AuthorityError),
+    Authority(muster_enroll::AuthorityError),
     /// A file can't be read or written.
-    #[error("{path}: {error}")]
+    #[error("can't use {path}: {error}")]
     File {
         /// The file.
         path: String,
@@ -42,7 +42,7 @@ pub enum ServerTlsError {
     },
     /// rustls refuses.
     #[error("TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    Tls(rustls::Error),
 }
 
 /// When a certificate that was made here is served: from its start until two thirds of its life are over.
@@ -100,7 +100,9 @@ impl Made {
         if let Some(kept) = Self::kept(path, clock, names, &issuer) {
             return Ok(kept);
         }
-        let made = authority.server_certificate(names.to_vec(), addresses.to_vec())?;
+        let made = authority
+            .server_certificate(names.to_vec(), addresses.to_vec())
+            .map_err(ServerTlsError::Authority)?;
         let mut text = String::new();
         for der in &made.chain {
             text.push_str(&pem::encode(&pem::Pem::new("CERTIFICATE", der.as_slice())));

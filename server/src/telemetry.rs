@@ -7,9 +7,9 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::LogFormat;
 
-/// Text that is no filter of the log.
+/// Text that is not a log filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("levels, as `info`, and levels of targets, as `muster_enroll=debug`, with commas between")]
+#[error("expected a level such as `info`, or `target=level` pairs separated by commas")]
 pub struct NoFilter;
 
 /// What of the log is written.
@@ -28,7 +28,7 @@ pub(crate) fn filter(level: &str) -> Result<EnvFilter, NoFilter> {
 /// Starts the log of a server. A second call in one process changes nothing.
 ///
 /// # Errors
-/// When `level` is no filter.
+/// When `level` is not a filter.
 pub fn start(format: LogFormat, level: &str) -> Result<(), NoFilter> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(level)?)

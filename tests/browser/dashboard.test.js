@@ -127,7 +127,7 @@ test("a person makes a token, sees the device enroll, opens a door for it, and s
 
     await page.getByRole("link", { name: "Enrollment tokens" }).click();
     await page.locator("#new").getByLabel("Device").fill("meter-1");
-    await page.getByRole("button", { name: "Make a token" }).click();
+    await page.getByRole("button", { name: "Create a token" }).click();
     const secret = await page.locator("pre").first().innerText();
     assert.ok(secret.startsWith("mst_"), secret);
     assert.ok((await page.locator(".qr svg").boundingBox()).width > 200, "a code to scan");
@@ -144,11 +144,11 @@ test("a person makes a token, sees the device enroll, opens a door for it, and s
 
     await page.getByRole("link", { name: "Hostnames" }).click();
     await page.getByLabel("Hostname").fill(HOST);
-    await page.getByRole("button", { name: "Demand certificates here" }).click();
+    await page.getByRole("button", { name: "Require certificates" }).click();
     await page.getByLabel("Origins").fill(`http://127.0.0.1:${origin.address().port}`);
     await page.getByRole("button", { name: "Save" }).click();
-    await page.getByText("Saved; the edge goes by it already.").waitFor();
-    const silent = page.getByLabel("How many seconds an origin may be silent");
+    await page.getByText("Saved; the change is in force.").waitFor();
+    const silent = page.getByLabel("Origin timeout in seconds");
     assert.equal(await silent.inputValue(), "60");
     await silent.fill("86401");
     await page.getByRole("button", { name: "Save" }).click();
@@ -187,8 +187,8 @@ test("a person writes a rule and guards a place, tries both, and the edge goes b
     await logIn(page);
     await page.getByRole("link", { name: "Access rules" }).click();
     await page.getByText("Add a rule to example.test").click();
-    await page.getByLabel("Which requests, such as").fill('cf.tls_client_auth.cert_subject_dn eq "CN=meter-3" or mqtt.topic contains "secret"');
-    await page.getByRole("button", { name: "Add the rule" }).click();
+    await page.getByLabel("Expression, such as").fill('cf.tls_client_auth.cert_subject_dn eq "CN=meter-3" or mqtt.topic contains "secret"');
+    await page.getByRole("button", { name: "Add rule" }).click();
     await page.getByText("The rule is in force.").waitFor();
     assert.equal((await knock(identity)).status, 403);
 
@@ -202,28 +202,28 @@ test("a person writes a rule and guards a place, tries both, and the edge goes b
     await page.getByLabel("Protocol").selectOption("mqtt");
     await page.getByLabel("Topic or filter").fill(`devices/${SHOWN_DEVICE}/secret`);
     await page.getByRole("button", { name: "Test", exact: true }).click();
-    await verdict.getByText(`It is known as ${SHOWN_DEVICE}.`).waitFor();
+    await verdict.getByText(`It is identified as ${SHOWN_DEVICE}.`).waitFor();
     await verdict.getByText("refused").waitFor();
     await page.getByLabel("Topic or filter").fill(`devices/${SHOWN_DEVICE}/state`);
     await page.getByRole("button", { name: "Test", exact: true }).click();
     await verdict.getByText("gets in").waitFor();
 
     await page.getByRole("button", { name: "Turn off" }).click();
-    await page.getByText("The edge goes by the rules as they are now.").waitFor();
+    await page.getByText("The change is in force.").waitFor();
     assert.equal((await knock(identity)).status, 200);
 
-    await page.getByText("Make a policy").click();
+    await page.getByText("Create a policy").click();
     const policy = page.locator("form[action='/access/policies']");
     await policy.getByLabel("Name", { exact: true }).fill("nobody here");
-    await policy.getByLabel("Whom it means").selectOption("common_name");
+    await policy.getByLabel("Selector").selectOption("common_name");
     await policy.getByLabel("Common names").fill("someone-else");
-    await policy.getByRole("button", { name: "Make the policy" }).click();
-    await page.getByText("Guard a place with an application").click();
+    await policy.getByRole("button", { name: "Create policy" }).click();
+    await page.getByText("Add an application").click();
     const app = page.locator("form[action='/access/apps']");
-    await app.getByLabel("Place").fill(HOST);
+    await app.getByLabel("Domain").fill(HOST);
     await app.getByLabel("nobody here").check();
-    await app.getByRole("button", { name: "Guard it" }).click();
-    await page.getByText("The application guards its place now.").waitFor();
+    await app.getByRole("button", { name: "Add application" }).click();
+    await page.getByText("The application is in force.").waitFor();
     assert.equal((await knock(identity)).status, 403);
   });
 });
@@ -331,13 +331,13 @@ test("a form, a choice, a menu that unfolds and a question are answered by the k
     await to("Devices");
     await press("Enter");
     await page.getByRole("heading", { name: "Devices" }).waitFor();
-    await to("Make devices known");
+    await to("Add devices");
     await press("Enter");
     await to("Device ids, one per line");
     await page.keyboard.type("gate-1");
     await to("Import");
     await press("Enter");
-    await page.getByText("1 devices are known now.").waitFor();
+    await page.getByText("Added 1 devices.").waitFor();
     // The answer to the choice comes when the keyboard has gone on into the list that it replaces.
     let answer;
     const until = new Promise((resolve) => (answer = resolve));
@@ -447,7 +447,7 @@ test("devices are found while one types", async () => {
     await page.locator("details summary").click();
     await page.getByLabel("Device ids, one per line").fill("pump-7\nvalve-3");
     await page.getByRole("button", { name: "Import" }).click();
-    await page.getByText("2 devices are known now.").waitFor();
+    await page.getByText("Added 2 devices.").waitFor();
     await page.getByLabel("Id starts with").pressSequentially("valve");
     await page.locator("#found tbody tr").first().getByText("valve-3").waitFor();
     await page.waitForFunction(() => document.querySelectorAll("#found tbody tr").length === 1);

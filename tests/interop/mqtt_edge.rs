@@ -218,7 +218,7 @@ fn mosquittos_clients_are_held_to_the_rules_of_the_zone() {
         );
         assert_eq!(shell(&door.server, &line), "devices/meter-1/open yes\n", "{version}");
     }
-    // Who is connected when a rule comes is judged again, and refused when he tries anew.
+    // A client that is connected when a rule comes is judged again, and refused when it tries anew.
     std::fs::write(door.server.scratch().join("live"), "").expect("written");
     let line = format!(
         "timeout 60 stdbuf -oL mosquitto_sub -V mqttv5 -d --proxy socks5h://127.0.0.1:{proxy} -h {HOST} -p {port} --cafile ca.pem \

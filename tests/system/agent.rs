@@ -149,10 +149,10 @@ fn what_run_trusts_is_what_the_device_was_enrolled_by() {
     let trusted = || TrustRoots::from_file(&agent.dir().join("trust.pem")).expect("CA certificates");
     assert_eq!(trusted(), TrustRoots::from_file(&both).expect("CA certificates"));
     // A person's own choice in the file is not changed, and not contradicted.
-    refused(&replace(&["--ca-sha256", &"00".repeat(32)]), "says otherwise whom to trust");
+    refused(&replace(&["--ca-sha256", &"00".repeat(32)]), "names a different CA to trust");
     let written = std::fs::read_to_string(agent.config()).expect("a configuration");
     std::fs::write(agent.config(), written.replace("trust.pem", &text(&both))).expect("written");
-    refused(&replace(&["--ca", &text(&server.ca_file())]), "says otherwise whom to trust");
+    refused(&replace(&["--ca", &text(&server.ca_file())]), "names a different CA to trust");
     done(&agent.command(&["renew", "--json"]));
 }
 
@@ -351,7 +351,7 @@ fn an_enrolment_that_waits_for_a_person_goes_on_where_it_was() {
     let enroll =
         || agent.enroll(&server, "meter-1", &["--label", "checked", "--token", &token, "--timeout", "2s"]);
     let waiting = enroll();
-    refused(&waiting, "waits for approval");
+    refused(&waiting, "waiting for approval");
     assert!(errors(&waiting).contains("asking again in"), "{}", errors(&waiting));
     let key = agent.slots()[0].key.clone();
     let pending = server.muster_json(&["approval", "list"]);
@@ -421,7 +421,7 @@ fn a_running_agent_renews_when_asked_reads_its_configuration_again_and_stops() {
     let renewed = done(&agent.command(&["renew", "--json"]));
     assert!(renewed["expires_at"].is_string());
     assert_eq!(agent.status()["generation"], 1);
-    refused(&agent.enroll(&server, "meter-1", &["--token", "x"]), "another muster-agent works on");
+    refused(&agent.enroll(&server, "meter-1", &["--token", "x"]), "another muster-agent uses");
     let written = std::fs::read_to_string(agent.config()).expect("a configuration");
     std::fs::write(agent.config(), "nonsense").expect("written");
     agent.signal("HUP");
@@ -470,7 +470,7 @@ fn a_renewal_that_somebody_waits_for_goes_on_after_a_reload() {
         agent.signal("HUP");
         let after = accepted(&mute, "a renewal after the reload");
         drop((before, after));
-        refused(&renewing.join().expect("no panic"), "the running agent goes on trying");
+        refused(&renewing.join().expect("no panic"), "the running agent keeps trying");
     });
 }
 
@@ -624,7 +624,7 @@ fn a_server_that_is_away_is_waited_for_and_named_in_the_status() {
     server.kill();
     agent.run();
     agent.wait_for("a running agent", |status| status["running"] == true);
-    refused(&agent.command(&["renew"]), "the running agent goes on trying");
+    refused(&agent.command(&["renew"]), "the running agent keeps trying");
     let status = agent.status();
     assert!(
         status["failures"][0]["what"].as_str().is_some_and(|what| what.contains("can't be reached")),

@@ -1,4 +1,4 @@
-//! Who may import whom: the arrows of the house, read from `cargo metadata`.
+//! Who may import whom: the arrows between packages, read from `cargo metadata`.
 //!
 //! An arrow that is not drawn here is refused, and so is a package nobody drew. The list is the
 //! design; change it there first.

@@ -557,7 +557,7 @@ fn firmware_of_another_board_is_not_written() {
         let flash =
             ["flash", "--board", board, "--device", "pump-1", "--images", &images, "--firmware", &elf];
         let refused = tools.muster(&flash).expect_err("of another board");
-        assert!(refused.contains("is no firmware for this board: it has "), "{refused}");
+        assert!(refused.contains("is not firmware for this board: it has "), "{refused}");
     }
     assert_eq!(tools.calls(), [""; 0]);
 }

@@ -333,12 +333,6 @@ mod tests {
     }
 
     #[test]
-    fn the_packaged_example_is_a_configuration() {
-        let config = check(include_str!("../../packaging/agent.toml.example")).unwrap();
-        assert!(config.relays.len() == 2 && config.telemetry.is_some());
-    }
-
-    #[test]
     fn a_listener_that_others_reach_is_refused_with_the_reason() {
         let relay = "[[relay]]\nmode = \"tcp\"\nlisten = \"0.0.0.0:9\"\nupstream = \"tls://h:1\"\n";
         assert!(check(relay).unwrap_err().contains("speaks as this device without a password"));

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::span;
 
-/// Gets a device its certificate, and keeps it renewed.
+/// Gets a certificate for a device, and keeps it renewed.
 #[derive(Debug, Parser)]
 #[command(name = "muster-agent", version, about, long_about = None, propagate_version = true)]
 pub struct Cli {
@@ -26,15 +26,15 @@ pub enum Command {
     Enroll(Box<EnrollArgs>),
     /// Write a hardened systemd unit for the service.
     Install(InstallOptions),
-    /// Renew now; by the running agent, or here if none runs.
+    /// Renew now: through the running agent, or directly if none runs.
     Renew(RenewArgs),
-    /// Renew unattended until SIGTERM or Ctrl-C; SIGHUP reads the configuration again.
+    /// Renew unattended until SIGTERM or Ctrl-C; SIGHUP reloads the configuration.
     Run {
         /// The configuration file.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Say which certificate is in use, until when, and how renewal goes.
+    /// Show the certificate in use and the renewal state.
     Status(StatusArgs),
 }
 
@@ -47,7 +47,7 @@ pub struct EnrollArgs {
     /// PEM file of the CA certificates to trust.
     #[arg(long, value_name = "FILE", required_unless_present = "ca_sha256", conflicts_with = "ca_sha256")]
     pub ca: Option<PathBuf>,
-    /// SHA-256 of the CA certificate to trust, in hexadecimal digits.
+    /// SHA-256 of the CA certificate to trust, hex.
     #[arg(long, value_name = "HEX")]
     pub ca_sha256: Option<String>,
     /// The device id.
@@ -68,7 +68,7 @@ pub struct EnrollArgs {
     /// Key of the manufacturer's certificate, PEM.
     #[arg(long, value_name = "FILE", requires = "idevid_cert")]
     pub idevid_key: Option<PathBuf>,
-    /// A certificate of this CA that the device has already, PEM: it is renewed for a key made here.
+    /// A certificate of this CA that the device already has, PEM: it is renewed with a new key.
     #[arg(long, value_name = "FILE", requires = "existing_key", conflicts_with = "idevid_cert")]
     pub existing_cert: Option<PathBuf>,
     /// Key of that certificate, PEM.
@@ -77,14 +77,14 @@ pub struct EnrollArgs {
     /// The folder for keys and certificates.
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
-    /// Where the configuration for `run` goes; DIR/agent.toml if not said.
+    /// Where to write the configuration for `run`; default: DIR/agent.toml.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Enroll although a certificate is held that has not ended, such as a revoked one. It goes once the new
-    /// one is there.
+    /// Enroll even though the device holds a certificate that has not expired, such as a revoked one. It is removed once
+    /// the new one is there.
     #[arg(long, conflicts_with = "existing_cert")]
     pub replace: bool,
-    /// How long to try, waiting for approval included.
+    /// How long to try, including waiting for approval.
     #[arg(long, value_name = "SPAN", value_parser = span::parse, default_value = "10m")]
     pub timeout: Duration,
     /// Print JSON instead of text.

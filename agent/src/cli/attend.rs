@@ -26,7 +26,7 @@ pub(super) async fn until_adopted(
     device: &mut Device<'_>,
     timeout: Duration,
 ) -> anyhow::Result<Arc<Identity>> {
-    let mut last = "nothing came of it".to_owned();
+    let mut last = "no result".to_owned();
     let mut is_issued = false;
     let attending = async {
         loop {
@@ -41,9 +41,10 @@ pub(super) async fn until_adopted(
                 News::Moved(state) => eprintln!("{}", state_name(state)),
                 News::Postponed(again_in) => {
                     eprintln!("the server decides later; asking again in {}", rough(again_in));
-                    last = "it waits for approval; once it is given, repeat this command".to_owned();
+                    last = "the request is waiting for approval; repeat this command once it is approved"
+                        .to_owned();
                 }
-                News::Discarded(slot, why) => eprintln!("slot {slot:?} was of no use: {why}"),
+                News::Discarded(slot, why) => eprintln!("slot {slot:?} is not used: {why}"),
                 News::Trouble(words) => eprintln!("{words}"),
                 News::Issued(_) => is_issued = true,
                 News::Adopted(_) | News::ClockSet(_) | News::Urgent => {}
@@ -52,6 +53,6 @@ pub(super) async fn until_adopted(
     };
     match tokio::time::timeout(timeout, attending).await {
         Ok(adopted) => adopted,
-        Err(_) => bail!("not done after {}: {last}", rough(timeout)),
+        Err(_) => bail!("gave up after {}: {last}", rough(timeout)),
     }
 }

@@ -70,7 +70,7 @@ pub(super) async fn enroll(args: &EnrollArgs) -> anyhow::Result<()> {
 fn settings(args: &EnrollArgs) -> Result<Settings, Wrong> {
     if DeviceId::new(&args.device, None).is_err() {
         return Err(Wrong(format!(
-            "--device `{}` must be 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+            "--device `{}` must have 1 to 64 characters out of A-Z a-z 0-9 . _ -",
             args.device
         )));
     }
@@ -119,15 +119,15 @@ fn existing(args: &EnrollArgs) -> Result<Option<Content>, Wrong> {
     let identity = identity_from_files(certificate, key_file)?;
     if identity.device != args.device {
         return Err(Wrong(format!(
-            "the certificate is of device `{}` and not of `{}`",
+            "the certificate belongs to device `{}`, not to `{}`",
             identity.device, args.device
         )));
     }
     let leaf = identity.chain.first().and_then(|leaf| Certificate::parse(leaf).ok());
-    let leaf = leaf.ok_or_else(|| Wrong(format!("{} is no certificate", certificate.display())))?;
+    let leaf = leaf.ok_or_else(|| Wrong(format!("{} is not a certificate", certificate.display())))?;
     let validity = leaf.validity;
     let window = Window::new(validity.not_before, validity.not_after, validity.not_after)
-        .ok_or_else(|| Wrong("the certificate ends before it begins".to_owned()))?;
+        .ok_or_else(|| Wrong("the certificate expires before it becomes valid".to_owned()))?;
     let key = key::adopt(&identity.key)
         .ok_or_else(|| Wrong(format!("the key in {} is of an unknown kind", key_file.display())))?;
     let pair = KeptPair {
@@ -169,7 +169,7 @@ fn check_config(path: &Path, settings: &Settings) -> anyhow::Result<()> {
         config.server.ca_file.as_ref().is_some_and(names_it) && settings.trust.fingerprint().is_none();
     if !is_ours && config.trust_at(path)? != settings.trust {
         bail!(
-            "{} says otherwise whom to trust (ca_file, ca_sha256); say the same here, or change it there first",
+            "{} names a different CA to trust (ca_file, ca_sha256); name the same here, or change it there first",
             path.display()
         );
     }

@@ -49,7 +49,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 fn installed(done: Installed) -> anyhow::Result<()> {
     let text = match done {
         Installed::Printed(unit) => unit.trim_end().to_owned(),
-        Installed::Unchanged(path) => format!("{} is as it should be", path.display()),
+        Installed::Unchanged(path) => format!("{} is up to date", path.display()),
         Installed::Written(path) => {
             format!(
                 "wrote {}\nnext: systemctl daemon-reload && systemctl enable --now muster-agent",

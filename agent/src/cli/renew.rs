@@ -24,13 +24,13 @@ pub(super) async fn renew(args: RenewArgs) -> anyhow::Result<()> {
     let dir = args.place.dir()?;
     let asked = tokio::time::timeout(args.timeout, control::ask(&dir)).await;
     let outcome = match asked {
-        Ok(answer) => answer.context("the running agent went away; look at its log")?,
-        Err(_) => bail!("the running agent has no outcome after {}; it goes on", rough(args.timeout)),
+        Ok(answer) => answer.context("the running agent stopped; see its log")?,
+        Err(_) => bail!("the running agent has no result after {}; it keeps trying", rough(args.timeout)),
     };
     let expires_at = match outcome {
         Some(Outcome::Renewed { expires_at }) => date(UnixTime::from_secs(expires_at)),
-        Some(Outcome::Postponed) => bail!("the server decides later; the running agent goes on asking"),
-        Some(Outcome::Failed { why }) => bail!("{why}; the running agent goes on trying"),
+        Some(Outcome::Postponed) => bail!("the server decides later; the running agent keeps asking"),
+        Some(Outcome::Failed { why }) => bail!("{why}; the running agent keeps trying"),
         None => renew_here(&args).await?,
     };
     if args.json {

@@ -109,7 +109,7 @@ impl Seen<'_> {
             lines.push(format!("renewal      {}", self.when(pair.window.renew_at())));
         }
         if self.candidate.is_some() {
-            lines.push("candidate    a new certificate waits to be tried".to_owned());
+            lines.push("candidate    a new certificate is waiting to be tried out".to_owned());
         }
         if let Some(next) = self.status.next_try_at.filter(|_| self.running) {
             lines.push(format!("next try     {}", self.when(UnixTime::from_secs(next))));
@@ -118,8 +118,7 @@ impl Seen<'_> {
             let since = date(UnixTime::from_secs(stuck.since));
             lines.push(format!("stuck        since {since}, after {} tries: {}", stuck.tries, stuck.what));
             lines.push(
-                "             tries come further and further apart; once it is mended: `muster-agent renew`"
-                    .to_owned(),
+                "             retries get less frequent; once it is fixed: `muster-agent renew`".to_owned(),
             );
         }
         for noted in &self.status.failures {

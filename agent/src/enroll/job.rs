@@ -57,7 +57,7 @@ impl Job {
         match self {
             Self::MakeKey(slot) => {
                 let Some((key, point)) = key::make() else {
-                    return Done::Failed("the system gives no random numbers".to_owned());
+                    return Done::Failed("the system's random number generator failed".to_owned());
                 };
                 store.put_key(slot, key).map_or_else(failed, |()| Done::Key(point))
             }

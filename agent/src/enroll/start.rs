@@ -7,7 +7,7 @@ use muster_proto::enrollment::{
     self, AskWishes, Binding, Config, Enrollment, Memory, Presents, Restored, Trust,
 };
 use muster_proto::est::{Credential, Server};
-use muster_proto::time::{Instant, UnixTime};
+use muster_proto::time::{EARLIEST_WALL_TIME, Instant};
 
 use super::verify::AwsLc;
 use super::{News, SLOTS};
@@ -87,7 +87,7 @@ pub enum StartError {
     #[error("{0}")]
     Settings(&'static str),
     /// The system gives no random numbers.
-    #[error("the system gives no random numbers")]
+    #[error("the system's random number generator failed")]
     NoRandom,
     /// The store can't be read.
     #[error(transparent)]
@@ -100,7 +100,7 @@ fn config<'g>(settings: &'g Settings, anchors: &'g [&'g [u8]], seed: u64) -> Res
         server: Server::new(&server.host, server.port, server.label.as_deref())
             .map_err(|_| StartError::Settings("the server's address is malformed"))?,
         identity: enrollment::Identity::new(&settings.device, None).map_err(|_| {
-            StartError::Settings("the device id must be 1 to 64 of the characters A-Z a-z 0-9 . _ -")
+            StartError::Settings("the device id must have 1 to 64 characters out of A-Z a-z 0-9 . _ -")
         })?,
         credential: credential(settings)?,
         trust: match &settings.trust {
@@ -111,7 +111,7 @@ fn config<'g>(settings: &'g Settings, anchors: &'g [&'g [u8]], seed: u64) -> Res
         binding: Binding::WhenAsked,
         presents: Presents::Chain,
         pace: settings.pace,
-        built_at: BUILT_AT,
+        built_at: EARLIEST_WALL_TIME,
         seed,
     })
 }
@@ -154,8 +154,6 @@ fn seed() -> Result<u64, StartError> {
     Ok(u64::from_le_bytes(octets))
 }
 
-/// 2026-08-01: wall time is never before it (a clock without a battery begins at 1970).
-const BUILT_AT: UnixTime = UnixTime::from_secs(1_785_542_400);
 /// Far above what `Memory` suggests for a microcontroller: RSA chains and many CA certificates fit.
 pub(super) const INBOX_BYTES: usize = 64 << 10;
 const AUTHORITIES_BYTES: usize = 32 << 10;

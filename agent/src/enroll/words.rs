@@ -33,37 +33,37 @@ pub(super) fn sentence(failure: &Failure, around: &Circumstances<'_>) -> String 
     let server = around.server;
     match failure {
         Failure::Answer(error) => {
-            format!("{server} does not answer as an EST server does ({error:?}); check the URL")
+            format!("{server} did not answer like an EST server ({error:?}); check the URL")
         }
         Failure::AuthorityMissing => format!(
             "{server} has no CA certificate with the pinned SHA-256; check --ca-sha256, or this is not your server"
         ),
         Failure::CandidateRefused => {
-            "the new certificate was refused where it was tried; the old one stays in use".to_owned()
+            "the new certificate was refused when it was tried out; the old one stays in use".to_owned()
         }
         Failure::Certificate(error) => issued(server, error),
         Failure::Clock => {
-            format!("{server} tells a time at which its own certificate is not valid; check both clocks")
+            format!("{server} reports a time at which its own certificate is not valid; check both clocks")
         }
         Failure::CutOff(status) => {
-            format!("the connection to {server} broke in an answer that had begun well (status {status})")
+            format!("the connection to {server} broke off in the middle of an answer (status {status})")
         }
         Failure::Link(ending) => link(server, *ending, around),
         Failure::Local(task) => local(*task, around),
-        Failure::Memory(place) => format!("what {server} sent is larger than this agent takes ({place:?})"),
+        Failure::Memory(place) => format!("what {server} sent is larger than this agent accepts ({place:?})"),
         Failure::NoCredential => {
             "there is neither a valid certificate nor a credential; enroll the device with a \
                                   token or a manufacturer's certificate"
                 .to_owned()
         }
         Failure::Payload(error) => {
-            format!("{server} sent a payload that is not what EST demands ({error:?})")
+            format!("{server} sent a payload that EST does not allow ({error:?})")
         }
         Failure::Status(status) => refusal(server, *status, around.heard.as_deref()),
         Failure::Timeout => format!("{server} does not answer in time"),
         Failure::WishUnmet => {
             format!(
-                "{server} only takes keys or signatures that this agent does not have; it has P-256 with SHA-256"
+                "{server} only accepts keys or signatures that this agent does not support; it supports P-256 with SHA-256"
             )
         }
     }
@@ -99,9 +99,9 @@ fn issued(server: &str, error: &IssueError) -> String {
         IssueError::CommonName => "names another device",
         IssueError::ForeignKey => "is not for the key of the request",
         IssueError::Path(PathError::UnknownIssuer) => "does not lead to the trusted CA",
-        IssueError::Path(PathError::Expired) => "is expired by this device's clock",
-        IssueError::Path(PathError::NotYetValid) => "begins in the future by this device's clock",
-        IssueError::Path(_) => "does not hold as a device certificate",
+        IssueError::Path(PathError::Expired) => "has expired according to this device's clock",
+        IssueError::Path(PathError::NotYetValid) => "is not yet valid according to this device's clock",
+        IssueError::Path(_) => "is not a valid device certificate",
         IssueError::Uri => "lacks the URI of this device",
     };
     format!("{server} issued a certificate that {what}; it is not used ({error:?})")
@@ -115,7 +115,7 @@ fn link(server: &str, ending: Ending, around: &Circumstances<'_>) -> String {
         }
         Ending::Closed | Ending::Reset => format!("the connection to {server} broke ({words})"),
         Ending::ServerUntimely => format!(
-            "{server} is not believed: its certificate is not valid by this device's clock ({words}); check the clock, and \
+            "{server} is not trusted: its certificate is not valid according to this device's clock ({words}); check the clock, and \
              the server's certificate"
         ),
         Ending::ServerUntrusted if around.trust == ServerTrust::Bootstrap => {
@@ -133,7 +133,7 @@ fn local(task: LocalTask, around: &Circumstances<'_>) -> String {
     let words = around.store;
     match task {
         LocalTask::Binding => {
-            "the server wants requests bound to their connection, and that needs TLS 1.3".to_owned()
+            "the server requires requests to be bound to their connection, which needs TLS 1.3".to_owned()
         }
         LocalTask::Key => format!("no key could be made and stored ({words})"),
         LocalTask::Signature => format!("the request could not be signed ({words})"),
@@ -146,9 +146,9 @@ fn refusal(server: &str, status: u16, heard: Option<&str>) -> String {
         401 => "does not accept the credential",
         403 => "does not allow it",
         404 => "has no such path or profile; check the URL and the label",
-        429 => "has too many requests",
-        300..=399 => "sends elsewhere, which is not followed; give the final URL",
-        500..=599 => "has a problem of its own",
+        429 => "got too many requests",
+        300..=399 => "redirects, which is not followed; give the final URL",
+        500..=599 => "failed",
         _ => "refused the request",
     };
     let heard = heard.map(|words| format!(": {words}")).unwrap_or_default();

@@ -201,15 +201,15 @@ const fn name_of(slot: Slot) -> &'static str {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file system refuses.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Io {
         /// What was touched.
         path: PathBuf,
         /// Why not.
-        source: io::Error,
+        error: io::Error,
     },
     /// Another agent has it.
-    #[error("another muster-agent works on {}; stop it, or choose another --dir", .0.display())]
+    #[error("another muster-agent uses {}; stop it, or choose another --dir", .0.display())]
     Locked(PathBuf),
     /// There is no key where one should be.
     #[error("{}: there is no usable key in it", .0.display())]
@@ -219,7 +219,7 @@ pub enum StoreError {
 impl StoreError {
     fn at(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| Self::Io { path: path.clone(), source }
+        move |error| Self::Io { path: path.clone(), error }
     }
 }
 

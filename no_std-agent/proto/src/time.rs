@@ -59,6 +59,10 @@ impl Instant {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixTime(u64);
 
+/// 2026-11-24: no clock is right that reads an earlier time (one without a battery begins at 1970). For
+/// [`Config::built_at`](crate::enrollment::Config::built_at).
+pub const EARLIEST_WALL_TIME: UnixTime = UnixTime::from_secs(1_795_478_400);
+
 impl UnixTime {
     /// The second `secs` after the epoch.
     #[must_use]

@@ -211,7 +211,7 @@ impl From<LedgerError<Rejected>> for ApiError {
         match error {
             LedgerError::Refused(rejected) => rejected.into(),
             LedgerError::Internal => Self::internal("the ledger undid a transaction"),
-            LedgerError::Overloaded => Self::unavailable("the ledger has too much to do", "overloaded"),
+            LedgerError::Overloaded => Self::unavailable("the ledger is overloaded", "overloaded"),
             LedgerError::Unavailable(what) => {
                 Self::unavailable("the ledger can't store the change now", what)
             }

@@ -17,7 +17,7 @@
 //! exactly like a missing one; no answer holds the hash of a secret or the path of a key; a reader's
 //! token changes nothing.
 //!
-//! May import `muster-policy`, `muster-store`, `muster-enroll`.
+//! What it may import says `tests/system/architecture.rs`.
 
 mod api;
 mod auth;

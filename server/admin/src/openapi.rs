@@ -4,6 +4,7 @@
 //! body and answer, and both the router and the OpenAPI 3.1 document come out of the same table. The
 //! schemas are those of the types that handlers read and answer.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ pub(crate) struct Operation {
     body: Option<Value>,
     answer: Answered,
     status: &'static str,
-    summary: &'static str,
+    summary: Cow<'static, str>,
     schemas: Schemas,
 }
 
@@ -47,12 +48,12 @@ enum Answered {
 macro_rules! methods {
     ($($(#[$doc:meta])* $name:ident, $text:literal, $filter:ident;)*) => {$(
         $(#[$doc])*
-        pub(crate) fn $name<H, T>(summary: &'static str, handler: H) -> Operation
+        pub(crate) fn $name<H, T>(summary: impl Into<Cow<'static, str>>, handler: H) -> Operation
         where
             H: Handler<T, Arc<Api>>,
             T: 'static,
         {
-            Operation::new($text, on(MethodFilter::$filter, handler), summary)
+            Operation::new($text, on(MethodFilter::$filter, handler), summary.into())
         }
     )*};
 }
@@ -71,7 +72,7 @@ methods! {
 }
 
 impl Operation {
-    fn new(method: &'static str, handler: MethodRouter<Arc<Api>>, summary: &'static str) -> Self {
+    fn new(method: &'static str, handler: MethodRouter<Arc<Api>>, summary: Cow<'static, str>) -> Self {
         let key = json!({
             "name": "Idempotency-Key", "in": "header", "required": false,
             "description": "A repeat with the same key gets the answer of the first, for a day",

@@ -155,7 +155,7 @@ pub(crate) enum Failed {
     /// No whole answer came in time.
     #[error("no answer came within {} seconds", .0.as_secs())]
     TimedOut(Duration),
-    /// Nobody is there, or he is not who he should be.
+    /// Nobody is there, or somebody else than should be.
     #[error("the address can't be reached, or its certificate is not good")]
     Unreachable,
 }

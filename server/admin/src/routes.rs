@@ -74,33 +74,33 @@ pub(crate) fn described() -> (Router<Arc<Api>>, Value) {
 /// What the Cloudflare v4 API has too.
 fn cloudflare() -> Routes {
     Routes::default()
-        .at("/user", [get("The holder of the token", accounts::user).answers::<accounts::UserView>()])
-        .at("/user/tokens/verify", [verify("Whether the token is good", accounts::verify_token)])
+        .at("/user", [get("Get the holder of the token", accounts::user).answers::<accounts::UserView>()])
+        .at("/user/tokens/verify", [verify("Verify the token", accounts::verify_token)])
         .at(
             "/memberships",
-            [get("The accounts the token is for", accounts::memberships)
+            [get("List the accounts of the token", accounts::memberships)
                 .query(&["status", "account.name", "name"])
                 .lists::<accounts::MembershipView<'static>>()],
         )
         .at(
             "/accounts",
-            [get("Accounts", accounts::list).query(&["name"]).lists::<accounts::AccountView<'static>>()],
+            [get("List accounts", accounts::list).query(&["name"]).lists::<accounts::AccountView<'static>>()],
         )
         .at(
             "/accounts/{account_id}",
-            [get("An account", accounts::get).answers::<accounts::AccountView<'static>>()],
+            [get("Get an account", accounts::get).answers::<accounts::AccountView<'static>>()],
         )
         .at(
             "/accounts/{account_id}/tokens/verify",
-            [verify("Whether the token is good", accounts::verify_account_token)],
+            [verify("Verify the token", accounts::verify_account_token)],
         )
         .at(
             "/accounts/{account_id}/mtls_certificates",
             [
-                get("Uploaded CAs and leaves", mtls_certificates::list)
+                get("List uploaded CA and leaf certificates", mtls_certificates::list)
                     .query(&["ca", "name", "type"])
                     .lists::<mtls_certificates::CertificateView>(),
-                post("Upload a CA or a leaf", mtls_certificates::upload)
+                post("Upload a CA or leaf certificate", mtls_certificates::upload)
                     .takes::<mtls_certificates::Wanted>()
                     .answers::<mtls_certificates::CertificateView>(),
             ],
@@ -108,15 +108,15 @@ fn cloudflare() -> Routes {
         .at(
             "/accounts/{account_id}/mtls_certificates/{id}",
             [
-                get("An uploaded certificate", mtls_certificates::get)
+                get("Get an uploaded certificate", mtls_certificates::get)
                     .answers::<mtls_certificates::CertificateView>(),
-                delete("Remove an uploaded certificate", mtls_certificates::remove)
+                delete("Delete an uploaded certificate", mtls_certificates::remove)
                     .answers::<mtls_certificates::CertificateView>(),
             ],
         )
         .at(
             "/accounts/{account_id}/mtls_certificates/{id}/associations",
-            [get("Who uses an uploaded certificate", mtls_certificates::associations)
+            [get("List what uses an uploaded certificate", mtls_certificates::associations)
                 .lists::<mtls_certificates::UseView>()],
         )
         .merge(zones())
@@ -138,7 +138,7 @@ fn zones() -> Routes {
         .at(
             "/zones",
             [
-                get("Zones", zones::list)
+                get("List zones", zones::list)
                     .query(&["name", "account.id", "account.name", "status", "match", "order", "direction"])
                     .lists::<zones::ZoneView>(),
                 post("Add a zone", zones::create).takes::<zones::NewZone>().answers::<zones::ZoneView>(),
@@ -147,18 +147,18 @@ fn zones() -> Routes {
         .at(
             "/zones/{zone_id}",
             [
-                get("A zone", zones::get).answers::<zones::ZoneView>(),
+                get("Get a zone", zones::get).answers::<zones::ZoneView>(),
                 patch("Edit a zone", zones::edit).takes::<zones::Edit>().answers::<zones::ZoneView>(),
-                delete("Remove a zone", zones::remove).answers::<zones::Removed>(),
+                delete("Delete a zone", zones::remove).answers::<zones::Removed>(),
             ],
         )
         .at(
             "/zones/{zone_id}/client_certificates",
             [
-                get("Client certificates", client_certificates::list)
+                get("List client certificates", client_certificates::list)
                     .query(&["status", "limit", "offset"])
                     .lists::<client_certificates::ClientCertificateView>(),
-                post("Sign a request", client_certificates::create)
+                post("Sign a certificate request", client_certificates::create)
                     .takes::<client_certificates::Wanted>()
                     .answers::<client_certificates::ClientCertificateView>(),
             ],
@@ -166,7 +166,7 @@ fn zones() -> Routes {
         .at(
             "/zones/{zone_id}/client_certificates/{id}",
             [
-                get("A client certificate", client_certificates::get)
+                get("Get a client certificate", client_certificates::get)
                     .answers::<client_certificates::ClientCertificateView>(),
                 patch("Reactivate a client certificate", client_certificates::edit)
                     .takes::<client_certificates::Edit>()
@@ -178,10 +178,10 @@ fn zones() -> Routes {
         .at(
             "/zones/{zone_id}/certificate_authorities/hostname_associations",
             [
-                get("The hostnames of a CA", associations::get)
+                get("List the hostnames associated with a CA", associations::get)
                     .query(&["mtls_certificate_id"])
                     .answers::<associations::AssociationView>(),
-                put("Replace the hostnames of a CA", associations::set)
+                put("Replace the hostnames associated with a CA", associations::set)
                     .takes::<associations::Wanted>()
                     .answers::<associations::AssociationView>(),
             ],
@@ -190,8 +190,8 @@ fn zones() -> Routes {
         .at(
             "/zones/{zone_id}/rulesets",
             [
-                get("Rulesets", rulesets::list).lists::<rulesets::RulesetView>(),
-                post("Make the ruleset", rulesets::create)
+                get("List rulesets", rulesets::list).lists::<rulesets::RulesetView>(),
+                post("Create the ruleset", rulesets::create)
                     .takes::<rulesets::NewRuleset>()
                     .answers::<rulesets::RulesetView>(),
             ],
@@ -199,9 +199,8 @@ fn zones() -> Routes {
         .at(
             "/zones/{zone_id}/rulesets/phases/http_request_firewall_custom/entrypoint",
             [
-                get("The rules that requests are judged by", rulesets::get)
-                    .answers::<rulesets::RulesetView>(),
-                put("Replace the rules", rulesets::set)
+                get("Get the rules that apply to requests", rulesets::get).answers::<rulesets::RulesetView>(),
+                put("Replace the rules that apply to requests", rulesets::set)
                     .takes::<rulesets::Wanted>()
                     .answers::<rulesets::RulesetView>(),
             ],
@@ -209,11 +208,11 @@ fn zones() -> Routes {
         .at(
             "/zones/{zone_id}/rulesets/{id}",
             [
-                get("A ruleset", rulesets::get_named).answers::<rulesets::RulesetView>(),
+                get("Get a ruleset", rulesets::get_named).answers::<rulesets::RulesetView>(),
                 put("Replace the rules of a ruleset", rulesets::set_named)
                     .takes::<rulesets::Wanted>()
                     .answers::<rulesets::RulesetView>(),
-                delete("Remove a ruleset", rulesets::remove).answers::<rulesets::RulesetView>(),
+                delete("Delete a ruleset", rulesets::remove).answers::<rulesets::RulesetView>(),
             ],
         )
         .at(
@@ -228,18 +227,18 @@ fn zones() -> Routes {
                 patch("Edit a rule", rulesets::rules::change)
                     .takes::<rulesets::rules::Changed>()
                     .answers::<rulesets::RulesetView>(),
-                delete("Remove a rule", rulesets::rules::remove).answers::<rulesets::RulesetView>(),
+                delete("Delete a rule", rulesets::rules::remove).answers::<rulesets::RulesetView>(),
             ],
         )
         .at(
             "/zones/{zone_id}/managed_headers",
             [
-                get("What origins are sent of themselves", managed_headers::get)
+                get("Get the managed headers sent to origins", managed_headers::get)
                     .answers::<managed_headers::View>(),
                 patch("Turn managed headers on or off", managed_headers::edit)
                     .takes::<managed_headers::Wanted>()
                     .answers::<managed_headers::View>(),
-                delete("Managed headers as they are at first", managed_headers::remove)
+                delete("Reset managed headers to their defaults", managed_headers::remove)
                     .answers::<managed_headers::View>(),
             ],
         )
@@ -254,26 +253,29 @@ fn origin_pulls() -> Routes {
         .at(
             "/settings",
             [
-                get("Whether the zone's origins are shown a certificate", origin_pulls::settings)
+                get("Get whether the zone's origins are sent a client certificate", origin_pulls::settings)
                     .answers::<origin_pulls::SettingsView>(),
-                put("Set whether they are", origin_pulls::set_settings)
-                    .takes::<origin_pulls::SettingsWanted>()
-                    .answers::<origin_pulls::SettingsView>(),
+                put(
+                    "Set whether the zone's origins are sent a client certificate",
+                    origin_pulls::set_settings,
+                )
+                .takes::<origin_pulls::SettingsWanted>()
+                .answers::<origin_pulls::SettingsView>(),
             ],
         )
         .at(
             "/hostnames",
             [
-                get("Hostnames with a certificate of their own for their origins", hostnames::list)
+                get("List hostnames with their own client certificate for origins", hostnames::list)
                     .lists::<hostnames::HostnameView>(),
-                put("Set the certificates of hostnames for their origins", hostnames::set)
+                put("Set the client certificates of hostnames for their origins", hostnames::set)
                     .takes::<hostnames::Wanted>()
                     .answers_list::<hostnames::HostnameView>(),
             ],
         )
         .at(
             "/hostnames/{id}",
-            [get("The certificate of a hostname for its origins", hostnames::get)
+            [get("Get the client certificate of a hostname for its origins", hostnames::get)
                 .answers::<hostnames::HostnameView>()],
         )
 }
@@ -285,9 +287,9 @@ fn origin_certificates<L: origin_pulls::Level>(prefix: &str) -> Routes {
         .at(
             all,
             [
-                get("Certificates for origins", origin_pulls::list::<L>)
+                get("List client certificates for origins", origin_pulls::list::<L>)
                     .lists::<origin_pulls::CertificateView>(),
-                post("Upload a certificate for origins", origin_pulls::upload::<L>)
+                post("Upload a client certificate for origins", origin_pulls::upload::<L>)
                     .takes::<origin_pulls::Wanted>()
                     .answers::<origin_pulls::CertificateView>(),
             ],
@@ -295,9 +297,9 @@ fn origin_certificates<L: origin_pulls::Level>(prefix: &str) -> Routes {
         .at(
             &format!("{prefix}/{{id}}"),
             [
-                get("A certificate for origins", origin_pulls::get::<L>)
+                get("Get a client certificate for origins", origin_pulls::get::<L>)
                     .answers::<origin_pulls::CertificateView>(),
-                delete("Remove a certificate for origins", origin_pulls::remove::<L>)
+                delete("Delete a client certificate for origins", origin_pulls::remove::<L>)
                     .answers::<origin_pulls::CertificateView>(),
             ],
         )
@@ -312,8 +314,9 @@ fn access() -> Routes {
         .at(
             "/apps/{id}/policies",
             [
-                get("The policies of an application", policies::list).lists::<access::views::LinkView>(),
-                post("Add a policy to an application", policies::add)
+                get("List the policies of an Access application", policies::list)
+                    .lists::<access::views::LinkView>(),
+                post("Add a policy to an Access application", policies::add)
                     .takes::<policies::Own>()
                     .answers::<access::views::LinkView>()
                     .created(),
@@ -322,11 +325,13 @@ fn access() -> Routes {
         .at(
             "/apps/{id}/policies/{policy_id}",
             [
-                get("A policy of an application", policies::get).answers::<access::views::LinkView>(),
-                put("Replace a policy of an application", policies::update)
+                get("Get a policy of an Access application", policies::get)
+                    .answers::<access::views::LinkView>(),
+                put("Replace a policy of an Access application", policies::update)
                     .takes::<policies::Own>()
                     .answers::<access::views::LinkView>(),
-                delete("Remove a policy of an application", policies::remove).answers::<access::Removed>(),
+                delete("Delete a policy of an Access application", policies::remove)
+                    .answers::<access::Removed>(),
             ],
         )
         .nest("/groups", documents::<access::Group>())
@@ -334,7 +339,8 @@ fn access() -> Routes {
         .at(
             "/certificates",
             [
-                get("Access certificates", certificates::list).lists::<certificates::AccessCertificateView>(),
+                get("List Access certificates", certificates::list)
+                    .lists::<certificates::AccessCertificateView>(),
                 post("Upload an Access certificate", certificates::create)
                     .takes::<certificates::Wanted>()
                     .answers::<certificates::AccessCertificateView>()
@@ -344,8 +350,9 @@ fn access() -> Routes {
         .at(
             "/certificates/settings",
             [
-                get("What hostnames forward", certificates::settings).lists::<certificates::Setting>(),
-                put("Set what hostnames forward", certificates::set_settings)
+                get("Get what hostnames forward of client certificates", certificates::settings)
+                    .lists::<certificates::Setting>(),
+                put("Set what hostnames forward of client certificates", certificates::set_settings)
                     .takes::<certificates::Settings>()
                     .answers_list::<certificates::Setting>(),
             ],
@@ -353,12 +360,12 @@ fn access() -> Routes {
         .at(
             "/certificates/{id}",
             [
-                get("An Access certificate", certificates::get)
+                get("Get an Access certificate", certificates::get)
                     .answers::<certificates::AccessCertificateView>(),
                 put("Edit an Access certificate", certificates::update)
                     .takes::<certificates::Update>()
                     .answers::<certificates::AccessCertificateView>(),
-                delete("Remove an Access certificate", certificates::remove)
+                delete("Delete an Access certificate", certificates::remove)
                     .answers::<certificates::Removed>(),
             ],
         )
@@ -366,22 +373,26 @@ fn access() -> Routes {
 
 /// The routes of one kind of Access document.
 fn documents<T: access::Written>() -> Routes {
+    let (one, many) = T::NOUNS;
     Routes::default()
         .at(
             "/",
             [
-                get("Objects of this kind", access::list::<T>)
+                get(format!("List {many}"), access::list::<T>)
                     .query(access::Sought::QUESTIONS)
                     .lists::<T::View>(),
-                post("Make one", access::create::<T>).takes::<T>().answers::<T::View>().created(),
+                post(format!("Create {one}"), access::create::<T>)
+                    .takes::<T>()
+                    .answers::<T::View>()
+                    .created(),
             ],
         )
         .at(
             "/{id}",
             [
-                get("One of them", access::get::<T>).answers::<T::View>(),
-                put("Replace one", access::update::<T>).takes::<T>().answers::<T::View>(),
-                delete("Remove one", access::remove::<T>).answers::<access::Removed>(),
+                get(format!("Get {one}"), access::get::<T>).answers::<T::View>(),
+                put(format!("Replace {one}"), access::update::<T>).takes::<T>().answers::<T::View>(),
+                delete(format!("Delete {one}"), access::remove::<T>).answers::<access::Removed>(),
             ],
         )
 }
@@ -396,32 +407,32 @@ fn fleet() -> Routes {
     Routes::default()
         .at(
             "/approvals",
-            [get("Requests that wait for a person", approvals::list).lists::<approvals::WaitingView>()],
+            [get("List requests waiting for approval", approvals::list).lists::<approvals::WaitingView>()],
         )
         .at(
             "/approvals/{id}/approve",
-            [post("Approve a request", approvals::approve).answers::<approvals::WaitingView>()],
+            [post("Approve an enrollment request", approvals::approve).answers::<approvals::WaitingView>()],
         )
         .at(
             "/approvals/{id}/deny",
-            [post("Deny a request", approvals::deny).answers::<approvals::WaitingView>()],
+            [post("Deny an enrollment request", approvals::deny).answers::<approvals::WaitingView>()],
         )
         .at(
             "/connections",
-            [get("Live connections at the edges", connections::list)
+            [get("List live connections at the edges", connections::list)
                 .query(&["certificate", "device", "edge", "host"])
                 .lists::<connections::ConnectionView>()],
         )
         .at(
             "/connections/close",
-            [post("End live connections at the edges", connections::close)
+            [post("Close live connections at the edges", connections::close)
                 .takes::<connections::Close>()
                 .answers::<connections::ClosedView>()],
         )
         .at(
             "/devices",
             [
-                get("Devices", devices::list)
+                get("List devices", devices::list)
                     .query(&["status", "prefix", "group"])
                     .lists::<devices::DeviceView>(),
                 patch("Set the status of many devices", devices::set_status)
@@ -439,19 +450,22 @@ fn fleet() -> Routes {
         .at(
             "/devices/{id}",
             [
-                get("A device", devices::get).answers::<devices::DeviceView>(),
+                get("Get a device", devices::get).answers::<devices::DeviceView>(),
                 patch("Edit a device", devices::edit)
                     .takes::<devices::Edit>()
                     .answers::<devices::DeviceView>(),
             ],
         )
-        .at("/lapsing", [get("Devices that don't renew", lapsing::list).answers::<lapsing::LapsingView>()])
-        .at("/profiles", [get("Profiles", profiles::list).lists::<profiles::ProfileView>()])
+        .at(
+            "/lapsing",
+            [get("List devices that don't renew", lapsing::list).answers::<lapsing::LapsingView>()],
+        )
+        .at("/profiles", [get("List profiles", profiles::list).lists::<profiles::ProfileView>()])
         .at(
             "/profiles/{id}",
             [
-                get("A profile", profiles::get).answers::<profiles::ProfileView>(),
-                put("Set a profile", profiles::set)
+                get("Get a profile", profiles::get).answers::<profiles::ProfileView>(),
+                put("Create or replace a profile", profiles::set)
                     .takes::<ProfileWritten>()
                     .answers::<profiles::ProfileView>(),
             ],
@@ -459,10 +473,10 @@ fn fleet() -> Routes {
         .at(
             "/tokens",
             [
-                get("Enrollment tokens", tokens::list)
+                get("List enrollment tokens", tokens::list)
                     .query(&["status", "device"])
                     .lists::<tokens::TokenView>(),
-                post("Make an enrollment token", tokens::create)
+                post("Create an enrollment token", tokens::create)
                     .takes::<tokens::NewToken>()
                     .answers::<tokens::TokenView>(),
             ],
@@ -470,7 +484,7 @@ fn fleet() -> Routes {
         .at(
             "/tokens/{id}",
             [
-                get("An enrollment token", tokens::get).answers::<tokens::TokenView>(),
+                get("Get an enrollment token", tokens::get).answers::<tokens::TokenView>(),
                 delete("Revoke an enrollment token", tokens::revoke).answers::<tokens::TokenView>(),
             ],
         )
@@ -482,8 +496,8 @@ fn authorities() -> Routes {
         .at(
             "/cas",
             [
-                get("CAs", cas::list).query(&["role", "state"]).lists::<cas::CaView>(),
-                post("Make a root with its issuing CAs", cas::create)
+                get("List CAs", cas::list).query(&["role", "state"]).lists::<cas::CaView>(),
+                post("Create a root CA with its issuing CAs", cas::create)
                     .takes::<cas::NewRoot>()
                     .answers::<cas::CaView>(),
             ],
@@ -493,26 +507,27 @@ fn authorities() -> Routes {
             "/cas/rotate",
             [post("Replace an issuing CA", cas::rotate).takes::<cas::Rotate>().answers::<cas::CaView>()],
         )
-        .at("/cas/{id}", [get("A CA", cas::get).answers::<cas::CaView>()])
+        .at("/cas/{id}", [get("Get a CA", cas::get).answers::<cas::CaView>()])
         .at(
             "/cas/{id}/crl",
             [
-                get("The newest CRL of a CA", cas::crl).answers::<cas::CrlView>(),
-                put("Take the own CRL of a CA whose key is elsewhere", foreign::upload)
+                get("Get the newest CRL of a CA", cas::crl).answers::<cas::CrlView>(),
+                put("Upload the CRL of an externally held CA", foreign::upload)
                     .takes::<foreign::NewList>()
                     .answers::<foreign::ListTakenView>(),
             ],
         )
         .at(
             "/cas/{id}/crl/fetch",
-            [post("Fetch the own CRL of a CA now", foreign::fetch).answers::<foreign::ListTakenView>()],
+            [post("Fetch the CRL of an externally held CA now", foreign::fetch)
+                .answers::<foreign::ListTakenView>()],
         )
         .at(
             "/cas/{id}/crl/settings",
             [
-                get("How the own CRL of a CA becomes known", foreign::settings)
+                get("Get where the CRL of an externally held CA comes from", foreign::settings)
                     .answers::<foreign::ForeignView>(),
-                put("Set how the own CRL of a CA becomes known", foreign::set_settings)
+                put("Set where the CRL of an externally held CA comes from", foreign::set_settings)
                     .takes::<foreign::NewListSettings>()
                     .answers::<foreign::ForeignView>(),
             ],
@@ -520,22 +535,22 @@ fn authorities() -> Routes {
         .at(
             "/cas/{id}/revoked",
             [
-                get("What is revoked of what a CA issued elsewhere", foreign::list)
+                get("List the revoked certificates of an externally held CA", foreign::list)
                     .query(&["name"])
                     .lists::<foreign::ForeignRevokedView>(),
-                post("Revoke a certificate that a CA issued elsewhere", foreign::revoke)
+                post("Revoke a certificate of an externally held CA", foreign::revoke)
                     .takes::<foreign::NewForeignRevoked>()
                     .answers::<foreign::ForeignRevokedView>(),
             ],
         )
         .at(
             "/cas/{id}/revoked/{name}",
-            [delete("Take such a revocation back", foreign::reinstate)
+            [delete("Reinstate a certificate of an externally held CA", foreign::reinstate)
                 .answers::<foreign::ForeignRevokedView>()],
         )
         .at(
             "/certificates",
-            [get("Issued certificates", certificates::list)
+            [get("List issued certificates", certificates::list)
                 .query(&["status", "device", "ca", "serial"])
                 .lists::<certificates::CertificateView>()],
         )
@@ -547,15 +562,17 @@ fn authorities() -> Routes {
         )
         .at(
             "/certificates/sign",
-            [post("Sign a request", signing::sign).takes::<signing::Sign>().answers::<signing::SignedView>()],
+            [post("Sign a certificate request", signing::sign)
+                .takes::<signing::Sign>()
+                .answers::<signing::SignedView>()],
         )
         .at(
             "/certificates/{id}",
-            [get("An issued certificate", certificates::get).answers::<certificates::CertificateView>()],
+            [get("Get an issued certificate", certificates::get).answers::<certificates::CertificateView>()],
         )
         .at(
             "/certificates/{id}/reactivate",
-            [post("Make a revoked certificate good again", certificates::reactivate)
+            [post("Reinstate a revoked certificate", certificates::reactivate)
                 .answers::<certificates::CertificateView>()],
         )
         .at(
@@ -567,30 +584,36 @@ fn authorities() -> Routes {
         .at(
             "/access_test",
             [
-                get("What would become of a visit, and why", access_test::get)
+                get("Test whether a visit would be admitted, and why", access_test::get)
                     .query(access_test::QUESTIONS)
                     .answers::<access_test::View>(),
-                post("What would become of a visit, and why", access_test::test)
+                post("Test whether a visit would be admitted, and why", access_test::test)
                     .takes::<access_test::Question>()
                     .answers::<access_test::View>(),
             ],
         )
-        .at("/hosts", [get("Hostnames", hosts::list).lists::<hosts::HostView>()])
+        .at("/hosts", [get("List hostnames", hosts::list).lists::<hosts::HostView>()])
         .at(
             "/hosts/{id}",
             [
-                get("A hostname", hosts::get).answers::<hosts::HostView>(),
-                put("Set a hostname", hosts::set).takes::<hosts::HostWish>().answers::<hosts::HostView>(),
-                delete("Remove a hostname", hosts::remove).answers::<hosts::HostView>(),
+                get("Get a hostname", hosts::get).answers::<hosts::HostView>(),
+                put("Create or replace a hostname", hosts::set)
+                    .takes::<hosts::HostWish>()
+                    .answers::<hosts::HostView>(),
+                delete("Delete a hostname", hosts::remove).answers::<hosts::HostView>(),
             ],
         )
         .at(
             "/hosts/{id}/test",
-            [post("Whether a certificate would get in, and why", host_test::test)
+            [post("Test whether a hostname would admit a certificate, and why", host_test::test)
                 .takes::<host_test::Question>()
                 .answers::<host_test::VerdictView>()],
         )
-        .at("/roots", [get("What clients must trust", cas::roots).answers::<cas::RootsView>()])
+        .at(
+            "/roots",
+            [get("Get the root certificates that clients must trust", cas::roots)
+                .answers::<cas::RootsView>()],
+        )
 }
 
 /// The account itself: its tokens, its log, and who is told of it.
@@ -599,8 +622,8 @@ fn account() -> Routes {
         .at(
             "/admin_tokens",
             [
-                get("Tokens of this API", admin_tokens::list).lists::<admin_tokens::AdminTokenView>(),
-                post("Make a token of this API", admin_tokens::create)
+                get("List tokens of this API", admin_tokens::list).lists::<admin_tokens::AdminTokenView>(),
+                post("Create a token of this API", admin_tokens::create)
                     .takes::<admin_tokens::NewAdminToken>()
                     .answers::<admin_tokens::AdminTokenView>(),
             ],
@@ -612,29 +635,31 @@ fn account() -> Routes {
         )
         .at(
             "/audit",
-            [get("The audit, newest first", audit::list)
+            [get("List audit entries, newest first", audit::list)
                 .query(&["action", "device"])
                 .lists::<audit::EntryView>()],
         )
         .at(
             "/audit/verify",
-            [get("Whether the chain of the audit holds", audit::verify).answers::<audit::VerifiedView>()],
+            [get("Verify the hash chain of the audit", audit::verify).answers::<audit::VerifiedView>()],
         )
-        .at("/backup", [get("A backup", backup::download).streams("application/x-tar")])
+        .at("/backup", [get("Download a backup", backup::download).streams("application/x-tar")])
         .at(
             "/events",
-            [get("Changes as they happen", events::stream).query(&["since"]).streams("text/event-stream")],
+            [get("Stream changes as they happen", events::stream)
+                .query(&["since"])
+                .streams("text/event-stream")],
         )
         .at(
             "/metrics/summary",
-            [get("Every figure of the process", metrics::summary).answers::<metrics::SummaryView>()],
+            [get("Get every metric of the process", metrics::summary).answers::<metrics::SummaryView>()],
         )
-        .at("/status", [get("How the server is", status::status).answers::<status::StatusView>()])
+        .at("/status", [get("Get the status of the server", status::status).answers::<status::StatusView>()])
         .at(
             "/webhooks",
             [
-                get("Webhooks", webhooks::list).lists::<webhooks::WebhookView>(),
-                post("Make a webhook", webhooks::create)
+                get("List webhooks", webhooks::list).lists::<webhooks::WebhookView>(),
+                post("Create a webhook", webhooks::create)
                     .takes::<webhooks::NewWebhook>()
                     .answers::<webhooks::WebhookView>(),
             ],
@@ -642,25 +667,25 @@ fn account() -> Routes {
         .at(
             "/webhooks/{id}",
             [
-                get("A webhook", webhooks::get).answers::<webhooks::WebhookView>(),
-                delete("Remove a webhook", webhooks::remove).answers::<webhooks::WebhookView>(),
+                get("Get a webhook", webhooks::get).answers::<webhooks::WebhookView>(),
+                delete("Delete a webhook", webhooks::remove).answers::<webhooks::WebhookView>(),
             ],
         )
         .at(
             "/webhooks/{id}/dead_letters",
-            [get("What could not be delivered", webhooks::letters).lists::<webhooks::DeadLetterView>()],
+            [get("List dead letters", webhooks::letters).lists::<webhooks::DeadLetterView>()],
         )
         .at(
             "/webhooks/{id}/dead_letters/{number}",
-            [delete("Drop a dead letter", webhooks::drop_letter).answers::<webhooks::Dropped>()],
+            [delete("Discard a dead letter", webhooks::drop_letter).answers::<webhooks::Dropped>()],
         )
         .at(
             "/webhooks/{id}/dead_letters/{number}/redeliver",
-            [post("Try a dead letter once more", webhooks::redeliver).answers::<webhooks::DeliveryView>()],
+            [post("Retry a dead letter", webhooks::redeliver).answers::<webhooks::DeliveryView>()],
         )
         .at(
             "/webhooks/{id}/test",
-            [post("Send a delivery without events", webhooks::test).answers::<webhooks::DeliveryView>()],
+            [post("Send a test delivery without events", webhooks::test).answers::<webhooks::DeliveryView>()],
         )
 }
 
@@ -673,7 +698,7 @@ fn surround(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// Answers a change only when the edge goes by it: who reads what he wrote finds it in force.
+/// Answers a change only when the edge goes by it: whoever reads back a change finds it in force.
 async fn in_force(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let response = next.run(request).await;

@@ -13,7 +13,7 @@
 //! * What is acknowledged with QoS 1 or 2 and is retained, or queued for a session without a
 //!   connection, is on disk first, when there is a file.
 //!
-//! The crate may import `muster-policy` and no other package of the workspace.
+//! What it may import says `tests/system/architecture.rs`.
 //!
 //! MQTT in WebSockets is the edge's: it answers the upgrade and hands over the octets inside the messages.
 //!

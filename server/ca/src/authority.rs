@@ -62,7 +62,7 @@ pub enum AuthorityError {
     Issuer(#[from] IssuerError),
     /// Its certificate would break a rule.
     #[error("the CA certificate breaks a rule: {0}")]
-    Lint(#[from] Lint),
+    Lint(Lint),
     /// The root allows no CA below it.
     #[error("the root's path length allows no CA below it")]
     PathLength,
@@ -187,7 +187,7 @@ fn certify(
     signer: &dyn Signer,
 ) -> Result<CaCertificate, AuthorityError> {
     let tbs = Draft { params, subject_der, subject_key, issuer }.build()?;
-    lint::check(&tbs, Role::Authority { purpose }, &issuer, subject_key)?;
+    lint::check(&tbs, Role::Authority { purpose }, &issuer, subject_key).map_err(AuthorityError::Lint)?;
     Ok(CaCertificate::parse(&tbs::sign(&tbs, signer)?)?)
 }
 

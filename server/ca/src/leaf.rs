@@ -37,7 +37,7 @@ pub enum PrepareError {
     KeyMismatch,
     /// It breaks a rule.
     #[error("the certificate breaks a rule: {0}")]
-    Lint(#[from] Lint),
+    Lint(Lint),
     /// It grants a name that no certificate can carry; the text says which.
     #[error("the granted name can't be written into a certificate: {0}")]
     Name(String),
@@ -113,7 +113,7 @@ impl Issuer {
             issuer: view,
         };
         let tbs = draft.build()?;
-        lint::check(&tbs, contents.role, &view, key)?;
+        lint::check(&tbs, contents.role, &view, key).map_err(PrepareError::Lint)?;
         let signer = Arc::clone(self.signer());
         Ok(Prepared { tbs, serial, not_before, not_after: contents.not_after, signer })
     }

@@ -1,7 +1,6 @@
 //! The account CA: CSR parsing, certificates built from a grant and linted before signing, CRLs, CMS bundles, key files.
 //!
-//! Imports policy and nothing else of the house. No clock and no async: time and serials are
-//! arguments. Keys come from aws-lc-rs's own generator; files are touched in [`file_key`] only.
+//! What it may import says `tests/system/architecture.rs`. No clock and no async: time and serials are arguments. Keys come from aws-lc-rs's own generator; files are touched in [`file_key`] only.
 //!
 //! * [`csr`], [`subject_key`], [`certificate`]: bytes of strangers become checked types here.
 //! * [`signer`], [`file_key`], [`keygen`]: private keys.

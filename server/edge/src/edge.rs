@@ -89,7 +89,7 @@ impl Default for EdgeConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The last known good state can't be opened.
-    #[error("the edge's last known good state: {0}")]
+    #[error("the edge's last known good state can't be opened")]
     LastKnownGood(#[from] LastKnownGoodError),
 }
 

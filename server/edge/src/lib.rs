@@ -5,8 +5,8 @@
 //! is settled once per connection, and whether it may is asked of `muster-policy` on every request
 //! and by every change. HTTP goes to origins, MQTT to whoever implements [`MqttHandover`].
 //!
-//! Imports `muster-policy` and nothing else of this workspace: what it knows comes as a [`Snapshot`]
-//! and [`Delta`]s from whoever keeps the ledger.
+//! It never reads the ledger: what it knows comes as a [`Snapshot`] and [`Delta`]s from whoever keeps it. What it may
+//! import says `tests/system/architecture.rs`.
 //!
 //! ```text
 //! let edge = Edge::start(config, broker, &mut registry)?;

@@ -29,7 +29,7 @@ const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 pub enum LastKnownGoodError {
     /// The folder can't be made or made private.
     #[error("its folder: {0}")]
-    Folder(#[from] std::io::Error),
+    Folder(std::io::Error),
     /// sled failed.
     #[error(transparent)]
     Storage(#[from] sled::Error),
@@ -61,9 +61,14 @@ impl LastKnownGood {
     /// # Errors
     /// [`LastKnownGoodError`].
     pub(crate) fn open(folder: &Path) -> Outcome<Self> {
-        std::fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(FOLDER_MODE)
+            .create(folder)
+            .map_err(LastKnownGoodError::Folder)?;
         // A folder that was there before may be open to others.
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(FOLDER_MODE))?;
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(FOLDER_MODE))
+            .map_err(LastKnownGoodError::Folder)?;
         let database = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).open()?;
         Ok(Self {
             accounts: database.open_tree("accounts")?,

@@ -290,7 +290,7 @@ impl Update {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoUpdate {
     /// The form is right, and what follows is no update.
-    #[error("no update of an edge")]
+    #[error("not an update for an edge")]
     Malformed,
     /// The other program is of another version, older or newer.
     #[error(
@@ -336,7 +336,7 @@ pub enum Fault {
 /// The delta builds on another change, or on one that the last known good state lacks: ask for a snapshot. The
 /// edge goes on with what it had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the delta builds on change {from}; the edge is at {at}, and wants everything anew")]
+#[error("the delta builds on change {from}; the edge is at {at}, and needs a full snapshot")]
 pub struct Gap {
     /// What the delta builds on.
     pub from: u64,

@@ -5,8 +5,7 @@
 //! takes what only the one before can make, so none can be skipped. This crate is the only caller of
 //! a signer.
 //!
-//! May import `muster-policy`, `muster-ca`, `muster-store`. Divergences from the RFCs are listed in
-//! `DIVERGENCES.md`.
+//! Divergences from the RFCs are listed in `DIVERGENCES.md`. What it may import says `tests/system/architecture.rs`.
 //!
 //! Decisions:
 //! * 2026-11-24: a first enrollment is named by credential, profile, device and key, not by the

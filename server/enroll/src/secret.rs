@@ -23,7 +23,7 @@ pub fn new_secret(prefix: &str) -> Result<Zeroizing<String>, NoRandom> {
 
 /// The system gives no random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the system gives no random numbers")]
+#[error("the system's random number generator failed")]
 pub struct NoRandom;
 
 /// SHA-256 of a secret, under which it is stored.

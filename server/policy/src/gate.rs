@@ -60,13 +60,13 @@ pub struct Policy {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
-    /// He gets in.
+    /// The visitor gets in.
     Allow,
-    /// He gets in, before any other policy is looked at.
+    /// The visitor gets in, before any other policy is looked at.
     Bypass,
-    /// He does not.
+    /// The visitor does not get in.
     Deny,
-    /// He gets in, before policies that allow or deny.
+    /// The visitor gets in, before policies that allow or deny.
     NonIdentity,
 }
 
@@ -94,15 +94,15 @@ pub struct Visitors {
 /// What can be said of a visitor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
-    /// He shows a certificate that the hostname accepts.
+    /// The visitor presents a certificate that the hostname accepts.
     Certificate,
-    /// His certificate has exactly this common name.
+    /// The visitor's certificate has exactly this common name.
     CommonName(String),
     /// Anybody.
     Everyone,
-    /// He belongs to a group.
+    /// The visitor belongs to a group.
     Group(Box<Visitors>),
-    /// He comes from there.
+    /// The visitor comes from this network.
     Ip(Network),
 }
 

@@ -91,7 +91,7 @@ const EST_OPERATIONS: [&str; 6] =
 fn parse_device_id(text: &str) -> Result<String, NameError> {
     let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
     if text.is_empty() || text.len() > DEVICE_ID_MAX_BYTES || !text.bytes().all(allowed) {
-        return Err(NameError("a device id is 1 to 64 of A-Z a-z 0-9 . _ -"));
+        return Err(NameError("a device id has 1 to 64 characters out of A-Z a-z 0-9 . _ -"));
     }
     if text == "." || text == ".." {
         return Err(NameError("a device id is not `.` or `..`"));

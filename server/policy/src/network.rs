@@ -15,7 +15,7 @@ pub struct Network {
 
 /// Text that is no network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an address, or ADDRESS/BITS")]
+#[error("expected an IP address or ADDRESS/BITS")]
 pub struct NetworkError;
 
 impl Network {

@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use self::ca::{CaCommand, CrlSourceArgs, ImportUse, RevocableSelector, RotateRole};
 pub use self::watch::{CloseArgs, ConnectionCommand, EventCommand, FollowArgs, WebhookCommand};
 
-/// Muster issues every device of a fleet a certificate from your own CA, and checks it at the door.
+/// Muster issues every device of a fleet a certificate from your own CA, and checks it at the edge.
 #[derive(Debug, Parser)]
 #[command(name = "muster", version, propagate_version = true)]
 pub struct Cli {
@@ -39,14 +39,14 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make an account: data directory, CAs, ledger, first admin token.
+    /// Create an account: data directory, CAs, ledger, first admin token.
     Init(InitArgs),
     /// Run the server until SIGTERM or Ctrl-C.
     Serve(ServeArgs),
     /// DNS domains of the account.
     #[command(subcommand)]
     Zone(ZoneCommand),
-    /// Hostnames: what the edge demands at the door of each.
+    /// Hostnames: what the edge serves, and what it demands of clients.
     #[command(subcommand)]
     Host(HostCommand),
     /// Enrollment tokens: what lets a device enroll the first time.
@@ -64,22 +64,22 @@ pub enum Command {
     /// Profiles: what may be issued.
     #[command(subcommand)]
     Profile(ProfileCommand),
-    /// Requests that wait for a person.
+    /// Requests waiting for approval.
     #[command(subcommand)]
     Approval(ApprovalCommand),
     /// Tokens of the admin API.
     #[command(subcommand)]
     AdminToken(AdminTokenCommand),
-    /// The audit: who did what, as a chain of hashes.
+    /// The audit log: who did what, chained by hashes.
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Who is connected to the edge now; ending that.
+    /// Live connections at the edge: list and close.
     #[command(subcommand)]
     Connection(ConnectionCommand),
-    /// What happens, as numbered events.
+    /// The event stream.
     #[command(subcommand)]
     Event(EventCommand),
-    /// Webhooks: who is told of what happens.
+    /// Webhooks: deliver events to HTTP endpoints.
     #[command(subcommand)]
     Webhook(WebhookCommand),
     /// Write a consistent copy of everything to FILE, also while the server runs.
@@ -87,14 +87,14 @@ pub enum Command {
         /// The file to write; must not exist.
         file: PathBuf,
     },
-    /// Make the data directory from a backup; refuses a broken one.
+    /// Create the data directory from a backup; a damaged backup is refused.
     Restore {
         /// The backup.
         file: PathBuf,
     },
-    /// Make the provisioning images of devices with Muster's firmware, each with a token of its own.
+    /// Make provisioning images for devices that run Muster's firmware, each with its own token.
     Factory(Box<FactoryArgs>),
-    /// Put firmware and provisioning image on a board, or boot it in the emulator.
+    /// Flash firmware and provisioning image to a board, or boot them in the emulator.
     Flash(FlashArgs),
     /// Check the data directory and, if it runs, the server.
     Doctor,
@@ -151,13 +151,13 @@ pub enum FlashTool {
 /// Arguments of `factory`.
 #[derive(Args, Debug)]
 pub struct FactoryArgs {
-    /// The devices: a CSV with the column `id`, as `device import` takes it.
+    /// The devices: a CSV file with a column `id`, as for `device import`.
     #[arg(long, value_name = "FILE")]
     pub devices: PathBuf,
     /// The board.
     #[arg(long, value_enum)]
     pub board: Board,
-    /// Where to write the images; made if it is not there.
+    /// Where to write the images; created if missing.
     #[arg(long, value_name = "FOLDER")]
     pub out: PathBuf,
     /// The EST server as devices reach it, such as `https://est.example.com:8443`; default: the first of `est.names` in
@@ -170,13 +170,13 @@ pub struct FactoryArgs {
     /// The broker, e.g. mqtts://mqtt.example.com:8883.
     #[arg(long, value_name = "URL")]
     pub mqtt: Option<http::Uri>,
-    /// What each device's topics begin with.
+    /// Prefix of each device's topics.
     #[arg(long, default_value = "devices/{device}/")]
     pub prefix: String,
-    /// The HTTPS service, with the path to ask and post to.
+    /// The HTTPS service, with the path that devices send requests to.
     #[arg(long, value_name = "URL")]
     pub https: Option<http::Uri>,
-    /// A name that devices know without asking, as NAME=IPV4; repeatable.
+    /// A name that devices resolve without DNS, as NAME=IPV4; repeatable.
     #[arg(long = "host", value_name = "NAME=IPV4", value_parser = super::firmware::parse_host)]
     pub hosts: Vec<(String, std::net::Ipv4Addr)>,
     /// The device's own address, as IPV4/PREFIX, instead of DHCP.
@@ -200,7 +200,7 @@ pub struct FactoryArgs {
     /// How often a device reports its status.
     #[arg(long, default_value = "60s", value_parser = parse_span)]
     pub report_every: Duration,
-    /// How long the tokens are good: 1h, 7d.
+    /// How long the tokens are valid: 1h, 7d.
     #[arg(long, default_value = "7d", value_parser = parse_span)]
     pub ttl: Duration,
     /// The profile that devices enroll under.
@@ -223,16 +223,16 @@ pub struct FlashArgs {
     /// The firmware, as `no_std-agent/firmware/build.sh BOARD` makes it; default: BOARD.elf beside the images.
     #[arg(long, value_name = "FILE")]
     pub firmware: Option<PathBuf>,
-    /// The program to do it with; default: picotool for boards that have its boot ROM, else probe-rs.
+    /// Flashing tool; default: picotool for boards with the RP2350's boot ROM, else probe-rs.
     #[arg(long, value_enum)]
     pub tool: Option<FlashTool>,
-    /// Which of several: the probe as probe-rs names it, or the serial number for picotool.
+    /// Which probe or board, if several are attached: the probe as probe-rs names it, or picotool's serial number.
     #[arg(long, value_name = "SELECTOR")]
     pub probe: Option<String>,
-    /// Write and do not boot.
+    /// Flash without booting.
     #[arg(long)]
     pub no_boot: bool,
-    /// Print what would be run, and do nothing.
+    /// Print the commands without running them.
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -255,13 +255,13 @@ pub struct InitArgs {
     /// Algorithm of the CA keys.
     #[arg(long, value_enum, default_value_t = CaAlgorithmArg::EcdsaP256)]
     pub ca_algorithm: CaAlgorithmArg,
-    /// DNS names below which alone the services CA may name servers; repeatable.
+    /// Limit the services CA to names under this domain; repeatable.
     #[arg(long = "permit-dns", value_name = "DOMAIN")]
     pub permitted_dns: Vec<String>,
-    /// File with a passphrase that encrypts the CA keys; else MUSTER_CA_PASSPHRASE, else none.
+    /// File with a passphrase to encrypt the CA keys; default: MUSTER_CA_PASSPHRASE, else the keys are not encrypted.
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
-    /// Ask for the passphrase at the terminal.
+    /// Prompt for the passphrase.
     #[arg(long, conflicts_with = "passphrase_file")]
     pub passphrase_prompt: bool,
     /// PEM certificate chain for the EST listener; default: made by the services CA.
@@ -292,19 +292,19 @@ pub struct ServeArgs {
     /// What to run, comma-separated.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Role::Enroll, Role::Edge, Role::Admin])]
     pub roles: Vec<Role>,
-    /// Address of the admin API; port 0 takes any.
+    /// Address of the admin API; port 0 picks a free port.
     #[arg(long, value_name = "ADDR")]
     pub listen_admin: Option<SocketAddr>,
-    /// Address of EST over HTTPS; port 0 takes any.
+    /// Address of the EST server; port 0 picks a free port.
     #[arg(long, value_name = "ADDR")]
     pub listen_est: Option<SocketAddr>,
-    /// Address of the edge for HTTPS; port 0 takes any.
+    /// Address of the edge for HTTPS; port 0 picks a free port.
     #[arg(long, value_name = "ADDR")]
     pub listen_https: Option<SocketAddr>,
-    /// Address of the edge for MQTT; port 0 takes any.
+    /// Address of the edge for MQTT; port 0 picks a free port.
     #[arg(long, value_name = "ADDR")]
     pub listen_mqtt: Option<SocketAddr>,
-    /// Address of CRLs over plain HTTP; port 0 takes any.
+    /// Address for CRLs over plain HTTP; port 0 picks a free port.
     #[arg(long, value_name = "ADDR")]
     pub listen_crl: Option<SocketAddr>,
 }
@@ -314,7 +314,7 @@ pub struct ServeArgs {
 pub enum Role {
     /// The admin API, health and metrics.
     Admin,
-    /// The door of each hostname, HTTPS and MQTT.
+    /// The edge: client certificates checked per hostname, HTTPS and MQTT.
     Edge,
     /// EST.
     Enroll,
@@ -335,11 +335,11 @@ pub enum ZoneCommand {
 /// Hostnames.
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
-    /// Make a hostname, or change what is given of it; in force at the edge when this returns.
+    /// Create a hostname, or change the given settings of one; in force at the edge when this returns.
     Set(Box<HostSetArgs>),
     /// List hostnames.
     List(PageArgs),
-    /// Take a hostname away; the edge answers it no more when this returns.
+    /// Remove a hostname; the edge has stopped serving it when this returns.
     Rm {
         /// The hostname.
         host: String,
@@ -349,39 +349,37 @@ pub enum HostCommand {
 /// What is set of a hostname.
 #[derive(Args, Debug)]
 pub struct HostSetArgs {
-    /// The hostname: exact, or `*.` before a domain for any one label.
+    /// The hostname: an exact name, or `*.DOMAIN` for any single label under DOMAIN.
     pub host: String,
-    /// Whether a client certificate is demanded; a new hostname requires one.
+    /// Whether a client certificate is required; default: require.
     #[arg(long, value_parser = ["require", "request", "off"])]
     pub mode: Option<String>,
-    /// What it speaks; repeatable. A new hostname speaks https.
+    /// Protocol it serves; repeatable. Default: https.
     #[arg(long = "protocol", value_parser = ["https", "mqtt"])]
     pub protocols: Vec<String>,
-    /// A CA whose certificates it accepts; repeatable. `devices` stands for the account's devices CAs,
-    /// which is what a new hostname accepts.
+    /// A CA whose certificates it accepts; repeatable. `devices` (default): the account's devices CAs.
     #[arg(long = "ca", value_name = "ID")]
     pub cas: Vec<String>,
     /// Where its HTTPS requests go, as `http://HOST[:PORT]` or `https://HOST[:PORT]`; repeatable.
     #[arg(long = "origin", value_name = "URL")]
     pub origins: Vec<String>,
-    /// File with the only CAs that may vouch for `https://` origins, PEM; `machine` stands for those that
-    /// the machine trusts, which is what a new hostname goes by.
+    /// PEM file with the only CAs trusted for `https://` origins; `machine` (default): the system trust store.
     #[arg(long, value_name = "FILE")]
     pub origin_ca: Option<PathBuf>,
-    /// The name that the origins' certificates must have; empty for the host of the URL.
+    /// The name that origins' certificates must have; empty for the host of the URL.
     #[arg(long, value_name = "NAME")]
     pub origin_name: Option<String>,
-    /// Whether origins are shown the account's certificate, `DIR/tls/outbound.crt` and `outbound.key`.
+    /// Whether the edge presents the account's client certificate to origins, `DIR/tls/outbound.crt` and `outbound.key`.
     #[arg(long, value_parser = ["yes", "no"])]
     pub origin_client_cert: Option<String>,
-    /// How many seconds an origin may be silent, before its answer begins and within it; 0 is for as long as
-    /// it likes. A new hostname waits for 60.
+    /// How many seconds an origin may be silent, before its answer begins and within it; 0 disables the timeout.
+    /// The default is 60.
     #[arg(long, value_name = "SECONDS")]
     pub origin_timeout: Option<u32>,
-    /// The oldest TLS it speaks.
+    /// Minimum TLS version.
     #[arg(long, value_parser = ["1.2", "1.3"])]
     pub min_tls: Option<String>,
-    /// What it does without fresh news of revocations; a new hostname lets nobody in.
+    /// What to do when revocation data is too old: `closed` (default) admits nobody, `open` admits all.
     #[arg(long, value_parser = ["closed", "open"])]
     pub when_stale: Option<String>,
 }
@@ -389,10 +387,10 @@ pub struct HostSetArgs {
 /// A page of a list.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct PageArgs {
-    /// Page, from 1; without it the whole list is printed.
+    /// Page number, from 1; default: all pages.
     #[arg(long)]
     pub page: Option<u32>,
-    /// Entries of a page, 1 to 1000.
+    /// Entries per page, 1 to 1000.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub per_page: Option<u32>,
 }
@@ -400,19 +398,19 @@ pub struct PageArgs {
 /// Enrollment tokens.
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Make a token and print it, alone; it is shown this once.
+    /// Create a token and print it; it is shown only once.
     New {
         /// The device it is for.
         #[arg(long, required_unless_present = "claim")]
         device: Option<String>,
-        /// Make a claim token instead: any device may use it, `--uses` times in all. Whoever has it can get a certificate for
-        /// any device of the account, one that is enrolled already too.
+        /// Create a claim token instead: any device may use it, `--uses` times in all. Whoever has it can get a certificate
+        /// for any device of the account, even one that is already enrolled.
         #[arg(long, conflicts_with = "device")]
         claim: bool,
-        /// How many certificates it is good for.
+        /// How many certificates it may be used for.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         uses: u32,
-        /// How long it is good: 30m, 1h, 7d.
+        /// How long it is valid: 30m, 1h, 7d.
         #[arg(long, default_value = "1h", value_parser = parse_span)]
         ttl: Duration,
         /// The only profile it can be used with.
@@ -422,7 +420,7 @@ pub enum TokenCommand {
         #[arg(long, value_name = "HEX")]
         key_sha256: Option<String>,
     },
-    /// List tokens; never their secrets.
+    /// List tokens, without their secrets.
     List(PageArgs),
     /// Revoke a token.
     Revoke {
@@ -436,7 +434,7 @@ pub enum TokenCommand {
 pub enum DeviceCommand {
     /// List devices.
     List {
-        /// Only ids that begin so.
+        /// Only ids with this prefix.
         #[arg(long)]
         prefix: Option<String>,
         /// Only devices of this status.
@@ -451,19 +449,19 @@ pub enum DeviceCommand {
         /// Its id.
         id: String,
     },
-    /// Issue nothing to devices until they are resumed.
+    /// Suspend devices: nothing is issued to them, and the edge refuses them, until they are resumed.
     Suspend {
         /// Their ids.
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
     },
-    /// Lift suspensions.
+    /// Resume suspended devices.
     Resume {
         /// Their ids.
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
     },
-    /// Issue nothing to devices ever again.
+    /// Retire devices for good: they never get a certificate again.
     Retire {
         /// Their ids.
         #[arg(required = true, value_name = "ID")]
@@ -509,14 +507,14 @@ pub enum CertCommand {
     },
     /// Show certificates with their PEM.
     Show {
-        /// Which ones.
+        /// Which certificates.
         #[command(flatten)]
         which: CertSelector,
     },
     /// Revoke certificates; the CRL has them when this returns. One that a CA issued elsewhere is named by `--ca`
     /// and `--serial`, `--sha256` or `--file`.
     Revoke {
-        /// Which ones.
+        /// Which certificates.
         #[command(flatten)]
         which: RevocableSelector,
         /// The CA that issued it, here or elsewhere.
@@ -529,16 +527,16 @@ pub enum CertCommand {
         ])]
         reason: String,
     },
-    /// Make revoked certificates good again.
+    /// Reinstate revoked certificates.
     Reactivate {
-        /// Which ones.
+        /// Which certificates.
         #[command(flatten)]
         which: RevocableSelector,
         /// The CA that issued it, here or elsewhere.
         #[arg(long, value_name = "ID")]
         ca: Option<String>,
     },
-    /// Sign a PKCS#10 request (PEM or DER) and print the certificate; names come from policy.
+    /// Sign a PKCS#10 request (PEM or DER) and print the certificate; policy determines the names.
     Sign {
         /// The request; `-` reads standard input.
         csr: PathBuf,
@@ -548,7 +546,7 @@ pub enum CertCommand {
         /// The profile.
         #[arg(long)]
         profile: Option<String>,
-        /// Say what would be issued, or why not; sign nothing.
+        /// Say what would be issued, or why not, without signing.
         #[arg(long)]
         dry_run: bool,
     },
@@ -563,23 +561,23 @@ pub enum ProfileCommand {
     Set {
         /// Its name, which is also the EST path label.
         label: String,
-        /// `field=value`, values as in TOML or bare words; `field=` takes the default again.
+        /// `field=value`, values as in TOML or bare words; `field=` resets to the default.
         #[arg(value_name = "FIELD=VALUE")]
         fields: Vec<String>,
     },
 }
 
-/// Requests that wait for a person.
+/// Requests waiting for approval.
 #[derive(Debug, Subcommand)]
 pub enum ApprovalCommand {
-    /// List what waits.
+    /// List the requests that are waiting.
     List(PageArgs),
-    /// Agree; the device's next poll gets the certificate.
+    /// Approve a request; the device's next poll gets the certificate.
     Approve {
         /// The request, as listed.
         request: String,
     },
-    /// Refuse.
+    /// Deny a request.
     Deny {
         /// The request, as listed.
         request: String,
@@ -589,19 +587,19 @@ pub enum ApprovalCommand {
 /// Tokens of the admin API.
 #[derive(Debug, Subcommand)]
 pub enum AdminTokenCommand {
-    /// Make a token and print it, alone; it is shown this once.
+    /// Create a token and print it; it is shown only once.
     New {
-        /// What to call it.
+        /// Name of the token.
         #[arg(long)]
         name: String,
-        /// It may only read.
+        /// Read-only.
         #[arg(long)]
         read_only: bool,
-        /// How long it is good; default: until it is revoked.
+        /// How long it is valid; default: until it is revoked.
         #[arg(long, value_parser = parse_span)]
         ttl: Option<Duration>,
     },
-    /// List tokens; never their secrets.
+    /// List tokens, without their secrets.
     List,
     /// Revoke a token.
     Revoke {
@@ -615,7 +613,7 @@ pub enum AdminTokenCommand {
 pub enum AuditCommand {
     /// List entries, newest first.
     List(PageArgs),
-    /// Check the chain of hashes from the first entry to the last.
+    /// Verify the hash chain from the first entry to the last.
     Verify,
 }
 

@@ -101,7 +101,7 @@ impl Client {
         let accounts = tokio::time::timeout(FIRST_ANSWER, client.send(Method::GET, "/accounts", None));
         let accounts = accounts.await.unwrap_or_else(|_| Err(client.silent(FIRST_ANSWER)))?;
         let id = accounts.pointer("/result/0/id").and_then(Value::as_str);
-        client.account = id.context("the ledger has no account; make one with `muster init`")?.to_owned();
+        client.account = id.context("the ledger has no account; create one with `muster init`")?.to_owned();
         Ok(client)
     }
 
@@ -168,7 +168,7 @@ impl Client {
     /// Streams an answer that is no JSON into a new file, readable by its owner alone.
     pub(super) async fn download(&self, path: &str, target: &Path) -> anyhow::Result<u64> {
         let file = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(target).await;
-        let mut file = file.with_context(|| format!("can't make {}", target.display()))?;
+        let mut file = file.with_context(|| format!("can't create {}", target.display()))?;
         let request = self.request(Method::GET, path, None)?;
         let written = self.exchange(request, async |response| {
             if response.status() != StatusCode::OK {
@@ -227,7 +227,7 @@ impl Client {
                     "an event is larger than {EVENT_MAX_BYTES} bytes"
                 );
             }
-            anyhow::bail!("the server ended the stream: it stops, or the secret is no longer good")
+            anyhow::bail!("the server ended the stream: it is stopping, or the secret is no longer valid")
         })
         .await
     }

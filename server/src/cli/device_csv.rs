@@ -45,7 +45,7 @@ pub(super) fn read(file: impl Read) -> anyhow::Result<Vec<Row>> {
         let line = record.position().map_or(0, csv::Position::line);
         let row = row(&record, &columns, line).with_context(|| format!("line {line}"))?;
         if let Some(earlier) = lines.insert(row.id.clone(), line) {
-            bail!("line {line}: the device {} is in line {earlier} too", row.id);
+            bail!("line {line}: the device {} is already in line {earlier}", row.id);
         }
         rows.push(row);
     }
@@ -59,11 +59,11 @@ fn columns(header: &StringRecord) -> anyhow::Result<HashMap<&'static str, usize>
         // Spreadsheets begin their files with a byte order mark.
         let name = name.trim_start_matches('\u{feff}').trim();
         let Some(known) = COLUMNS.iter().find(|known| **known == name) else {
-            bail!("unknown column `{name}`; there are {}", COLUMNS.join(", "));
+            bail!("unknown column `{name}`; known columns: {}", COLUMNS.join(", "));
         };
-        ensure!(columns.insert(*known, place).is_none(), "the column `{name}` is there twice");
+        ensure!(columns.insert(*known, place).is_none(), "the column `{name}` appears twice");
     }
-    ensure!(columns.contains_key("id"), "the header line must name the column `id`");
+    ensure!(columns.contains_key("id"), "the header line has no column `id`");
     Ok(columns)
 }
 
@@ -90,7 +90,7 @@ fn labels(text: &str) -> anyhow::Result<BTreeMap<String, String>> {
     for part in parts(text) {
         let pair = part.split_once('=').with_context(|| format!("the label `{part}` is not NAME=VALUE"))?;
         let (name, value) = (pair.0.trim().to_owned(), pair.1.trim().to_owned());
-        ensure!(labels.insert(name, value).is_none(), "the label of `{part}` is there twice");
+        ensure!(labels.insert(name, value).is_none(), "the label of `{part}` appears twice");
     }
     Ok(labels)
 }
@@ -126,7 +126,7 @@ mod tests {
         assert!(error("id,id\nd1,d1\n").contains("twice"));
         assert!(error("note\nx\n").contains("`id`"));
         assert!(error("id\nd1\na b\n").starts_with("line 3"));
-        assert!(error("id\nd1\nd2\nd1\n").contains("line 4: the device d1 is in line 2 too"));
+        assert!(error("id\nd1\nd2\nd1\n").contains("line 4: the device d1 is already in line 2"));
         assert!(error("id,labels\nd1,x\n").contains("NAME=VALUE"));
         assert!(error("id,note\nd1\n").contains("line: 2"));
         assert!(error("id,labels\n\"\",a=b\n").contains("no id"));

@@ -94,7 +94,7 @@ fn tell(findings: &[Check], out: &mut Printer<'_>) -> anyhow::Result<()> {
         }
     }
     let failed = findings.iter().filter(|check| check.state == State::Fail).count();
-    anyhow::ensure!(failed == 0, "{failed} checks failed; see the lines with `fail`");
+    anyhow::ensure!(failed == 0, "{failed} checks failed; see the lines marked `fail`");
     Ok(())
 }
 

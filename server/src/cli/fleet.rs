@@ -119,10 +119,7 @@ async fn import(client: &Client, path: &Path, out: &mut Printer<'_>) -> anyhow::
         eprintln!();
     }
     let total = json!({ "created": created, "updated": updated, "kept": kept });
-    out.done(
-        &total,
-        &format!("Imported {done} devices: {created} new, {updated} changed, {kept} as they were"),
-    )
+    out.done(&total, &format!("Imported {done} devices: {created} new, {updated} changed, {kept} unchanged"))
 }
 
 /// The API counts rows of the chunk; people count lines of the file.

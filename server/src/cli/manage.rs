@@ -123,7 +123,7 @@ pub(super) async fn ca(client: &Client, command: CaCommand, out: &mut Printer<'_
         CaCommand::Create { algorithm } => {
             let wanted = json!({ "algorithm": algorithm_name(algorithm) });
             let made = client.call(Method::POST, &cas, Some(&wanted)).await?;
-            out.done(&made, &new_ca("Made the root", &made))
+            out.done(&made, &new_ca("Created the root", &made))
         }
         CaCommand::Import { file, purpose, name, key, key_passphrase_file } => {
             let key = key.as_deref().map(read_text).transpose()?.unwrap_or_default();
@@ -143,7 +143,7 @@ pub(super) async fn ca(client: &Client, command: CaCommand, out: &mut Printer<'_
             };
             let made =
                 client.call(Method::POST, &format!("{cas}/rotate"), Some(&json!({ "role": role }))).await?;
-            out.done(&made, &new_ca(&format!("For {role} now issues"), &made))
+            out.done(&made, &new_ca(&format!("Now issuing for {role}:"), &made))
         }
         CaCommand::Export { id: Some(id) } => {
             out.field(&client.get(&format!("{cas}/{}", segment(&id))).await?, "pem")
@@ -180,7 +180,7 @@ async fn issuing_ca(client: &Client) -> anyhow::Result<String> {
     let query = "role=devices&state=active";
     let cas = client.list(&client.own("/cas"), query, PageArgs::default()).await?;
     let id = cas.first().and_then(|ca| ca.get("id")).and_then(Value::as_str);
-    Ok(id.context("no CA issues to devices; make one with `muster ca create`")?.to_owned())
+    Ok(id.context("no CA issues to devices; create one with `muster ca create`")?.to_owned())
 }
 
 pub(super) async fn profile(
@@ -228,7 +228,7 @@ fn print_profile(profile: &Value, out: &mut Printer<'_>) -> anyhow::Result<()> {
         if profile.get("default") == Some(&Value::Bool(true)) { "   (of paths without a label)" } else { "" };
     out.line(&format!("{}{default}", cell(profile.get("label"))))?;
     let Some(Value::Object(effective)) = profile.get("effective") else {
-        return out.line("  broken: set it anew");
+        return out.line("  invalid: set it again");
     };
     for (name, value) in effective {
         let set = profile.pointer(&format!("/written/{name}")).is_some_and(|written| !written.is_null());
@@ -265,7 +265,7 @@ pub(super) async fn audit(
             let found = client.get(&client.own("/audit/verify")).await?;
             let sound = found.get("sound") == Some(&Value::Bool(true));
             let entries = cell(found.get("count"));
-            let text = format!("The audit is whole: {entries} entries, head {}", cell(found.get("head")));
+            let text = format!("The audit is intact: {entries} entries, head {}", cell(found.get("head")));
             if sound || out.json() {
                 out.done(&found, &text)?;
             }

@@ -43,7 +43,7 @@ pub(super) async fn fetch_crl(client: &Client, id: &str, out: &mut Printer<'_>) 
 fn taken(answer: &Value, out: &mut Printer<'_>) -> anyhow::Result<()> {
     let text = |pointer: &str| cell(answer.pointer(pointer));
     let sentence = format!(
-        "The CRL of {} entries, good until {}, is in force: {} newly revoked, {} good again",
+        "The CRL of {} entries, valid until {}, is in force: {} newly revoked, {} reinstated",
         text("/revocation/list/entries"),
         text("/revocation/list/next_update"),
         text("/newly_revoked"),
@@ -125,7 +125,7 @@ pub(super) async fn reinstate_named(
     let name = cell(good.get("name"));
     let sentence = match good.get("revoked") {
         Some(Value::Bool(true)) => format!("{name} of the CA {ca} is revoked by the CA's own CRL still"),
-        _ => format!("{name} of the CA {ca} is good again"),
+        _ => format!("Reinstated {name} of the CA {ca}"),
     };
     out.done(&good, &sentence)
 }

@@ -57,11 +57,11 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 
 fn print_text(made: &Initialised, dir: &Path) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
-    writeln!(out, "Made the account {} in {}", made.account_id, dir.display())?;
+    writeln!(out, "Created the account {} in {}", made.account_id, dir.display())?;
     for zone in &made.zones {
         writeln!(out, "  zone         {} ({})", zone.name, zone.id)?;
     }
-    writeln!(out, "  admin token  {}   (shown this once)", made.admin_token)?;
+    writeln!(out, "  admin token  {}   (shown only this once)", made.admin_token)?;
     writeln!(out, "  admin API    {}", made.api_url)?;
     writeln!(out, "  EST          {}", made.est_url)?;
     writeln!(out, "  trust        {}   (what clients must trust)", made.ca_file.display())?;

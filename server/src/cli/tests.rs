@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Cli, Command};
 use super::client::Client;
 use super::print::Printer;
-use super::{act, doctor, firmware, run};
+use super::{act, doctor, firmware, run, server};
 use crate::config::ConfigWritten;
 use crate::datadir::{DataDir, Readers, write_file};
 use crate::init::{InitPlan, Initialised, init};
@@ -177,9 +177,9 @@ async fn the_factory_mints_nothing_before_every_device_was_checked() {
     }
     for (more, why) in [
         (&["--ca", &leaf][..], "not a CA"),
-        (&["--ca", &key], "PRIVATE KEY is no certificate"),
+        (&["--ca", &key], "PRIVATE KEY is not a certificate"),
         (&["--ca", &none], "holds no CA certificate"),
-        (&["--est", "http://est.example.com"], "no https:// URL"),
+        (&["--est", "http://est.example.com"], "not an https:// URL"),
         (&["--est", "https://est_1.example.com"], "labels of a-z"),
         (&["--est", "https://[::1]:8443"], "IPv4 only"),
         (&["--https", "https://api.example.com/x?y=1"], "no query"),
@@ -239,7 +239,7 @@ async fn factory_and_flash_overwrite_nothing_that_they_can_t_read() {
         let before = std::fs::read(&path).expect("there");
         std::fs::write(&path, &content).expect("written");
         let refused = rig.refused(&factory).await;
-        assert!(refused.contains("is not overwritten"), "{refused}");
+        assert!(refused.contains("already exists; move it away first"), "{refused}");
         assert_eq!(std::fs::read(&path).expect("there"), content);
         std::fs::write(&path, before).expect("written");
     }
@@ -252,14 +252,14 @@ async fn factory_and_flash_overwrite_nothing_that_they_can_t_read() {
     ] {
         std::fs::write(&path, &content).expect("written");
         let refused = rig.refused(&flash).await;
-        assert!(refused.contains("is not overwritten") && refused.contains(why), "{refused}");
+        assert!(refused.contains("already exists; move it away first") && refused.contains(why), "{refused}");
         assert_eq!(std::fs::read(&path).expect("there"), content);
     }
     std::fs::remove_file(&path).expect("removed");
     std::fs::create_dir(&path).expect("made");
     assert!(rig.refused(&flash).await.contains("can't read"));
     std::fs::write(out.join("pump-1.bin"), newer("pump-1.bin")).expect("written");
-    assert!(rig.refused(&flash).await.contains("no image of this version"));
+    assert!(rig.refused(&flash).await.contains("is not an image of this version"));
 }
 
 #[tokio::test]
@@ -319,7 +319,7 @@ async fn flashing_is_shown_before_it_is_done() {
     let elf = rig.file("firmware.elf", "no ELF");
     let line = ["flash", "--board", "nrf52840-dk", "--device", "pump-1", "--images", &folder];
     let line = [&line[..], &["--firmware", &elf, "--dry-run"]].concat();
-    assert!(rig.refused(&line).await.contains("no ELF file for Arm"));
+    assert!(rig.refused(&line).await.contains("not an ELF file for Arm"));
     std::fs::write(&elf, firmware::elf_file(&[(0, 1000)])).expect("written");
     let shown = rig.ok(&line).await;
     let image = format!(
@@ -335,7 +335,7 @@ async fn flashing_is_shown_before_it_is_done() {
     let refused = rig.refused(&[&line[..], &["--tool", "probe-rs"]].concat()).await;
     assert!(refused.contains("neither --tool nor --probe"), "{refused}");
     let refused = rig.refused(&[&line[..], &["--dry-run"]].concat()).await;
-    assert!(refused.contains("without blanks"), "{refused}");
+    assert!(refused.contains("spaces or commas"), "{refused}");
     assert!(!out.join("pump-1.flash").exists(), "nothing was written");
 }
 
@@ -441,7 +441,7 @@ async fn what_a_ca_issued_elsewhere_is_revoked_by_name_and_listed() {
     let listed = rig.ok(&["ca", "revoked", ca]).await;
     assert!(listed.contains("superseded") && listed.contains(&"ab".repeat(32)), "{listed}");
     let back = rig.ok(&["cert", "reactivate", "--ca", ca, "--serial", "0a"]).await;
-    assert_eq!(back, format!("0a of the CA {ca} is good again\n"));
+    assert_eq!(back, format!("Reinstated 0a of the CA {ca}\n"));
     let unknown = rig.refused(&["cert", "reactivate", "--ca", ca, "--serial", "0a"]).await;
     assert!(unknown.contains("no such certificate"), "{unknown}");
     let foreign = rig.file("leaf.pem", include_str!("testdata/leaf.pem"));
@@ -503,7 +503,7 @@ async fn the_audit_tells_of_it_all_and_is_whole() {
     rig.ok(&["admin-token", "new", "--name", "ci", "--read-only", "--ttl", "1d"]).await;
     assert!(rig.ok(&["admin-token", "list"]).await.contains("reader"));
     assert!(rig.ok(&["audit", "list"]).await.contains("admin-token-created"));
-    assert!(rig.ok(&["audit", "verify"]).await.starts_with("The audit is whole"));
+    assert!(rig.ok(&["audit", "verify"]).await.starts_with("The audit is intact"));
     assert_eq!(rig.json(&["audit", "verify"]).await["sound"], true);
     assert_eq!(rig.json(&["approval", "list"]).await, serde_json::json!([]));
 }
@@ -516,7 +516,7 @@ async fn a_backup_is_a_new_file_of_its_owner() {
     let name = path.to_str().expect("plain");
     rig.ok(&["backup", name]).await;
     assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
-    assert!(rig.refused(&["backup", name]).await.contains("can't make"));
+    assert!(rig.refused(&["backup", name]).await.contains("can't create"));
 }
 
 #[tokio::test]
@@ -576,7 +576,7 @@ async fn a_running_server_is_found_by_its_note() {
     let Rig { temp, client, .. } = Rig::new().await;
     drop(client);
     let dir = DataDir::new(temp.path().join("data"));
-    let mut config = super::server::configuration(&dir).expect("a configuration");
+    let mut config = server::configuration(&dir).expect("a configuration");
     config.listen_admin = "127.0.0.1:0".parse().expect("an address");
     let roles = Roles { admin: true, edge: false, enroll: false };
     let server = Server::start(dir.clone(), config, roles, Clock::system()).await.expect("a server");
@@ -805,4 +805,32 @@ async fn doctor_reads_the_operator_s_own_certificate_of_the_est_server() {
     );
     let (healthy, text) = told("ca.pem").await;
     assert!(!healthy && text.contains("fail  EST certificate: "), "a key of another: {text}");
+}
+
+#[test]
+fn a_fault_of_the_configuration_is_told_once() {
+    let temp = tempfile::tempdir().expect("a folder");
+    let dir = DataDir::new(temp.path());
+    std::fs::write(dir.config(), "[est]\nunheard_of = 1\n").expect("written");
+    let error = format!("{:#}", server::configuration(&dir).err().expect("refused"));
+    assert_eq!(error.matches("unheard_of = 1").count(), 1, "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_can_t_start_names_the_setting_and_the_file() {
+    let Rig { temp, client, .. } = Rig::new().await;
+    drop(client);
+    let dir = DataDir::new(temp.path().join("data"));
+    let refused = async |settings: &str| {
+        let written = ConfigWritten::parse(&format!("{settings}[listen]\nadmin = \"127.0.0.1:0\"\n"));
+        let config = written.expect("TOML").check(dir.path()).expect("a configuration");
+        let roles = Roles { admin: true, edge: true, enroll: false };
+        let started = Server::start(dir.clone(), config, roles, Clock::system()).await;
+        format!("{:#}", started.err().expect("refused"))
+    };
+    let error = refused("[est]\ntls_certificate = \"gone.pem\"\ntls_key = \"gone.key\"\n").await;
+    assert!(error.contains("est.tls_certificate") && error.contains("gone.pem: No such file"), "{error}");
+    std::fs::create_dir(dir.broker()).expect("made");
+    let error = refused("").await;
+    assert!(error.contains("broker.redb: the broker's file: "), "{error}");
 }

@@ -116,14 +116,14 @@ pub(super) async fn webhook(
             let path = format!("{}/dead_letters", of(&id));
             for number in wanted_letters(client, &path, letters).await? {
                 let tried = client.call(Method::POST, &format!("{path}/{number}/redeliver"), None).await?;
-                delivered(&tried, &format!("Letter {number}"), out)?;
+                delivered(&tried, &format!("Dead letter {number}"), out)?;
             }
             Ok(())
         }
         WebhookCommand::Drop { id, number } => {
             let path = format!("{}/dead_letters/{number}", of(&id));
             let dropped = client.call(Method::DELETE, &path, None).await?;
-            out.done(&dropped, &format!("Dropped letter {number}"))
+            out.done(&dropped, &format!("Discarded dead letter {number}"))
         }
     }
 }

@@ -59,8 +59,10 @@ impl Doors {
     /// In words, when something can't be opened.
     fn open(dir: &DataDir, config: &Config, clock: &Clock, registry: &mut Registry) -> anyhow::Result<Self> {
         let mut settings = config.broker.clone();
-        settings.file = Some(settings.file.map_or_else(|| dir.broker(), |file| dir.path().join(file)));
-        let broker = Broker::start(&settings, clock.now()).context("the MQTT broker")?;
+        let file = settings.file.map_or_else(|| dir.broker(), |file| dir.path().join(file));
+        settings.file = Some(file.clone());
+        let broker = Broker::start(&settings, clock.now())
+            .with_context(|| format!("the MQTT broker with the file {}", file.display()))?;
         handover::register(&broker, registry);
         let edge_config = EdgeConfig {
             limits: config.edge,

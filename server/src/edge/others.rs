@@ -27,7 +27,7 @@ use super::wire::{hear, questions_at, say};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long somebody waits for an answer, behind others who ask.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
-/// Questions that wait for one edge. Who comes then waits to put his.
+/// Questions that wait for one edge. A further one waits for its turn.
 const QUESTIONS_MAX: usize = 8;
 /// A question has a device, a certificate and a hostname in it.
 const QUESTION_MAX_BYTES: u32 = 16 << 10;
@@ -92,7 +92,7 @@ impl Others {
     /// Asks one edge what there is to ask, for as long as it is there.
     async fn converse(self: Arc<Self>, mut stream: UnixStream) -> anyhow::Result<()> {
         let named = timeout(ANSWER_TIMEOUT, hear::<EdgeName>(&mut stream, QUESTION_MAX_BYTES)).await;
-        let name = named.context("it does not say its name")??;
+        let name = named.context("it did not send its name")??;
         let Some((_chair, mut questions)) = self.enter(name.clone()) else {
             say(&mut stream, &Welcome::NameTaken, QUESTION_MAX_BYTES).await?;
             anyhow::bail!("another edge is called {name} already; name this one by edge.name");
@@ -102,7 +102,7 @@ impl Others {
             let asked = tokio::select! {
                 said = stream.read_u8() => {
                     said.with_context(|| format!("{name} is gone"))?;
-                    anyhow::bail!("{name} speaks unasked");
+                    anyhow::bail!("{name} sent data unasked");
                 }
                 Some(asked) = questions.recv() => asked,
             };

@@ -66,21 +66,23 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The file system refused.
-    #[error("the ledger {path} can't be opened: {source}")]
+    #[error("the ledger {path} can't be opened: {error}")]
     Io {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// There is none.
-    #[error("there is no ledger {path} (make one with `muster init`)")]
+    #[error("there is no ledger {path} (create one with `muster init`)")]
     Missing {
         /// The file.
         path: PathBuf,
     },
     /// A newer program wrote it.
-    #[error("the ledger {path} has schema {found}, and this program knows {known} at most: use a newer one")]
+    #[error(
+        "the ledger {path} has schema {found}, but this program supports at most {known}: use a newer one"
+    )]
     NewerSchema {
         /// The file.
         path: PathBuf,
@@ -115,9 +117,9 @@ impl Ledger {
     pub fn create(path: &Path, options: Options) -> Result<Self, OpenError> {
         let file =
             OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map_err(
-                |source| match source.kind() {
+                |error| match error.kind() {
                     std::io::ErrorKind::AlreadyExists => OpenError::Exists { path: path.to_owned() },
-                    _ => OpenError::Io { path: path.to_owned(), source },
+                    _ => OpenError::Io { path: path.to_owned(), error },
                 },
             )?;
         let database = FileBackend::new(file)
@@ -126,7 +128,7 @@ impl Ledger {
             })
             .map_err(|error| open_error(path, error))?;
         migration::initialise(&database).map_err(|fault| broken(path, &fault))?;
-        sync_directory(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        sync_directory(path).map_err(|error| OpenError::Io { path: path.to_owned(), error })?;
         Self::start(path, database, opener(path, options))
     }
 
@@ -164,7 +166,7 @@ impl Ledger {
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || committer.run())
-            .map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+            .map_err(|error| OpenError::Io { path: path.to_owned(), error })?;
         let inner =
             Inner { shared, queue: Some(sender), committer: Some(thread), waiting: AtomicUsize::new(0) };
         Ok(Self { inner: Arc::new(inner) })
@@ -302,12 +304,12 @@ pub(crate) fn open_error(path: &Path, error: DatabaseError) -> OpenError {
     let path = path.to_owned();
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::AlreadyOpen { path },
-        DatabaseError::Storage(StorageError::Io(source)) => match source.kind() {
+        DatabaseError::Storage(StorageError::Io(error)) => match error.kind() {
             std::io::ErrorKind::NotFound => OpenError::Missing { path },
             std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
-                OpenError::Broken { path, what: source.to_string() }
+                OpenError::Broken { path, what: error.to_string() }
             }
-            _ => OpenError::Io { path, source },
+            _ => OpenError::Io { path, error },
         },
         other => OpenError::Broken { path, what: other.to_string() },
     }

@@ -23,7 +23,7 @@
 //! 9. **Indexes and counters agree with the records**: they change in the same transaction.
 //!
 //! Time is an argument everywhere; nothing here owns a clock or makes random numbers.
-//! May import `muster-policy` only.
+//! What it may import says `tests/system/architecture.rs`.
 
 pub mod act;
 mod audit;

@@ -57,7 +57,13 @@ pub enum Fault {
     NotOpen,
     /// Reading or writing the file failed.
     #[error("the ledger's file: {0}")]
-    Storage(#[from] redb::StorageError),
+    Storage(redb::StorageError),
+}
+
+impl From<redb::StorageError> for Fault {
+    fn from(error: redb::StorageError) -> Self {
+        Self::Storage(error)
+    }
 }
 
 impl From<redb::TableError> for Fault {
@@ -91,10 +97,10 @@ impl From<redb::CommitError> for Fault {
 #[derive(Debug, thiserror::Error)]
 pub enum Error<R> {
     /// The transaction broke a rule of the ledger's code; it was undone. The log has more.
-    #[error("an internal fault of the ledger; nothing was changed")]
+    #[error("internal ledger error; nothing was changed")]
     Internal,
     /// Too much is waiting; nothing was changed.
-    #[error("the ledger has too much to do")]
+    #[error("the ledger is overloaded")]
     Overloaded,
     /// The rules say no; nothing was changed.
     #[error("refused: {0:?}")]

@@ -27,17 +27,17 @@ pub(super) struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// The whole story on this machine: a server with an edge, a fleet, an attack or two, and a report.
+    /// Run a complete demo on this machine: server, edge, broker, fleet, attacks and a report.
     Demo(DemoArgs),
     /// Enroll devices at any EST server, or renew them.
     Fleet(FleetArgs),
-    /// Devices at the door of any mTLS HTTPS or MQTT endpoint.
+    /// Load any mTLS HTTPS or MQTT endpoint with devices.
     Edge(EdgeArgs),
-    /// A fleet over time, from a file: virtual time, same seed same result.
+    /// Simulate a fleet over time from a file, in virtual time: same seed, same result.
     Scenario(ScenarioArgs),
-    /// Join the results of shards into one.
+    /// Merge the results of shards.
     Merge(MergeArgs),
-    /// Set runs side by side.
+    /// Compare runs.
     Compare(CompareArgs),
 }
 
@@ -48,10 +48,10 @@ pub(super) struct EdgeArgs {
     /// (`ours=https://...`), take turns and are compared with the first.
     #[arg(long = "target", value_name = "[NAME=]URL", required = true)]
     pub(super) targets: Vec<Named<Target>>,
-    /// Address to connect to instead of looking the host up.
+    /// Address to connect to instead of resolving the host.
     #[arg(long = "address", value_name = "[NAME=]IP:PORT")]
     pub(super) addresses: Vec<Named<SocketAddr>>,
-    /// With several targets: in how many turns each of them has its part of the time.
+    /// With several targets: how many turns each of them takes.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) rounds: u32,
     /// PEM file of the root CAs that the devices trust.
@@ -63,25 +63,25 @@ pub(super) struct EdgeArgs {
     /// How many of them; default: all.
     #[arg(long, value_name = "N")]
     pub(super) devices: Option<u32>,
-    /// What a device does once it was let in.
+    /// What a device does after it is admitted.
     #[arg(long, value_enum, default_value = "handshake")]
     pub(super) mode: Mode,
-    /// How long the run takes; of several targets each has this much.
+    /// How long the run takes; with several targets, each of them.
     #[arg(long = "for", value_name = "SPAN", default_value = "30s", value_parser = span::parse)]
     pub(super) span: Duration,
-    /// Between two requests of a device that stays.
+    /// Time between two requests of a device that stays connected.
     #[arg(long, value_name = "SPAN", default_value = "1s", value_parser = span::parse)]
     pub(super) every: Duration,
     /// Topic of round trips; `{device}` in it is the device's id.
     #[arg(long, value_name = "TOPIC", default_value = "devices/{device}/echo")]
     pub(super) topic: String,
-    /// Offer ALPN `mqtt`, as the HTTPS port of our edge takes it.
+    /// Offer ALPN `mqtt`, to reach MQTT on the HTTPS port of Muster's edge.
     #[arg(long)]
     pub(super) alpn_mqtt: bool,
     /// Key agreement that devices offer.
     #[arg(long, value_enum, default_value_t)]
     pub(super) groups: Groups,
-    /// Longest wait for a connection, and for an answer.
+    /// Longest wait for a connection or an answer.
     #[arg(long, value_name = "SPAN", default_value = super::edge::TIMEOUT, value_parser = span::parse)]
     pub(super) timeout: Duration,
     /// Processes on this machine: each has its own limit on open files.
@@ -115,20 +115,20 @@ pub(super) struct ScenarioArgs {
     /// Where certificates are used: `https://HOST[:PORT][/PATH]` or `mqtts://HOST[:PORT]` (live).
     #[arg(long, value_name = "URL")]
     pub(super) edge: Option<Target>,
-    /// Address of the edge instead of looking its host up (live).
+    /// Address of the edge, instead of resolving its host (live).
     #[arg(long, value_name = "IP:PORT")]
     pub(super) edge_address: Option<SocketAddr>,
-    /// How much faster than the file says (live).
+    /// Speed-up over the file's times (live).
     #[arg(long, value_name = "TIMES", default_value_t = 1.0)]
     pub(super) speed: f64,
-    /// NAME=COMMAND for what only the server's operator can do (live): ca-away, ca-back, revoke with {device},
+    /// Command for an event that only the server's operator can cause (live): ca-away, ca-back, revoke with {device},
     /// lifetime with {seconds}. Repeatable.
     #[arg(long = "hook", value_name = "NAME=COMMAND")]
     pub(super) hooks: Vec<String>,
-    /// Another seed than the file's.
+    /// Seed; default: the file's.
     #[arg(long)]
     pub(super) seed: Option<u64>,
-    /// Another number of devices than the file's.
+    /// Number of devices; default: the file's.
     #[arg(long, value_name = "N")]
     pub(super) devices: Option<u32>,
     #[command(flatten)]
@@ -141,13 +141,13 @@ pub(super) struct DemoArgs {
     /// How many devices.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(20..=8000))]
     pub(super) devices: u32,
-    /// Write the results as JSON, too.
+    /// Also write the results as JSON.
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
     /// Where the report goes.
     #[arg(long, value_name = "FILE", default_value = "report.html")]
     pub(super) report: PathBuf,
-    /// End when all is shown; otherwise the server stays up until Ctrl-C.
+    /// Exit when done; otherwise the server stays up until Ctrl-C.
     #[arg(long)]
     pub(super) exit: bool,
 }
@@ -158,7 +158,7 @@ pub(super) struct MergeArgs {
     /// Results of shards (`--json`).
     #[arg(required = true, value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,
-    /// Write the joined results.
+    /// Write the merged results.
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
     /// Write an HTML report.
@@ -167,7 +167,7 @@ pub(super) struct MergeArgs {
     /// Write an HdrHistogram interval log.
     #[arg(long, value_name = "FILE")]
     pub(super) hdr_log: Option<PathBuf>,
-    /// A goal for the whole. Repeatable.
+    /// A goal for the merged results. Repeatable.
     #[arg(long = "slo", value_name = "GOAL")]
     pub(super) slos: Vec<Slo>,
 }
@@ -196,7 +196,7 @@ pub(super) struct RunArgs {
     /// Which part of the run this process is, from 0.
     #[arg(long, value_name = "I", env = "JOB_COMPLETION_INDEX", default_value_t = 0)]
     pub(super) shard: u32,
-    /// In how many parts the run is done, on any machines; `muster-sim merge` joins their results.
+    /// How many parts the run is split into, on any machines; `muster-sim merge` merges their results.
     #[arg(long, value_name = "N", env = "MUSTER_SIM_SHARDS", default_value_t = 1)]
     pub(super) shards: u32,
     /// Start at this time (seconds since 1970), so that shards begin together.
@@ -205,14 +205,14 @@ pub(super) struct RunArgs {
     /// Most connections at once; default: what the limit on open files allows.
     #[arg(long, value_name = "N")]
     pub(super) most_at_once: Option<usize>,
-    /// Process of the server on this machine, whose CPU is measured; its children count too. Repeatable; of several
-    /// targets it belongs to the one that is named.
+    /// Process of the server on this machine, whose CPU is measured together with its children's. Repeatable; with several
+    /// targets, name the one it belongs to.
     #[arg(long = "pid", value_name = "[NAME=]PID")]
     pub(super) pids: Vec<Named<u32>>,
     /// A name for this run, for comparisons.
     #[arg(long, default_value = "")]
     pub(super) label: String,
-    /// Earlier runs (`--json`) that the report sets beside this one.
+    /// Earlier runs (`--json`) to compare with in the report.
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "report")]
     pub(super) compare: Vec<PathBuf>,
     /// Write an HdrHistogram interval log.
@@ -226,20 +226,20 @@ pub(super) struct RunArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Run and report")]
 pub(super) struct OutputArgs {
-    /// Write an HTML report that needs nothing else to be read.
+    /// Write a self-contained HTML report.
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
     /// Write the results as JSON, with whole histograms.
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
-    /// Write a JSON line each second, or now and then in virtual time; `-` is standard output.
+    /// Write a JSON line every second, or from time to time in virtual time; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     pub(super) json_lines: Option<PathBuf>,
-    /// A goal, e.g. 'p99<50ms', 'errors<0.1%', 'enroll.max<2s'; exit code 1 if it is missed. Repeatable; of several
-    /// targets the first has to meet it.
+    /// A goal, e.g. 'p99<50ms', 'errors<0.1%', 'enroll.max<2s'; exit code 1 if it is missed. Repeatable; with several
+    /// targets, for the first.
     #[arg(long = "slo", value_name = "GOAL")]
     pub(super) slos: Vec<Slo>,
-    /// Show nothing but errors.
+    /// Show only errors.
     #[arg(long, short)]
     pub(super) quiet: bool,
 }
@@ -247,22 +247,22 @@ pub(super) struct OutputArgs {
 /// Arguments of `fleet`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct FleetArgs {
-    /// The EST server: https://HOST:PORT, with a label after the port if a profile is meant.
+    /// The EST server: https://HOST:PORT, with a label after the port for a profile.
     #[arg(long, value_name = "URL")]
     pub(super) server: EstUrl,
-    /// Address to connect to instead of looking the host up.
+    /// Address to connect to instead of resolving the host.
     #[arg(long, value_name = "IP:PORT")]
     pub(super) address: Option<SocketAddr>,
     /// PEM file of the root CA that the devices trust.
     #[arg(long, value_name = "FILE")]
     pub(super) ca: PathBuf,
-    /// Directory of the devices' identities; made if missing, taken up if not.
+    /// Directory of the devices' identities; created if missing, continued if not.
     #[arg(long, value_name = "DIR")]
     pub(super) identities: PathBuf,
     /// How many devices.
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(super) devices: u32,
-    /// Device ids are this and seven digits.
+    /// Prefix of device ids; seven digits follow.
     #[arg(long, value_name = "TEXT", default_value = "sim-")]
     pub(super) prefix: String,
     /// Renew devices that hold a certificate instead of enrolling those that hold none.
@@ -277,7 +277,7 @@ pub(super) struct FleetArgs {
     /// Command that prints a token; `{device}` in it is the device's id.
     #[arg(long, value_name = "COMMAND", group = "token_source")]
     pub(super) token_command: Option<String>,
-    /// Admin API that makes a claim token for all, e.g. http://127.0.0.1:8080; needs --api-token.
+    /// Admin API that creates a claim token for all, e.g. http://127.0.0.1:8080; needs --api-token.
     #[arg(long, value_name = "URL", group = "token_source", requires = "api_token")]
     pub(super) api: Option<String>,
     /// File with the token of the admin API.
@@ -286,7 +286,7 @@ pub(super) struct FleetArgs {
     /// Key agreement that devices offer.
     #[arg(long, value_enum, default_value_t)]
     pub(super) groups: Groups,
-    /// Do not ask for csrattrs: one round trip less.
+    /// Do not request csrattrs, which saves a round trip.
     #[arg(long)]
     pub(super) skip_csrattrs: bool,
     /// A device gives up after this.

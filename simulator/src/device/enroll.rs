@@ -12,7 +12,7 @@ use muster_proto::enrollment::{
     Present, Presents, Record, Restored, Session, Slot, State, StoredRequest, Trust,
 };
 use muster_proto::est::{Credential, Server};
-use muster_proto::time::{Instant as CoreInstant, UnixTime, Validity};
+use muster_proto::time::{EARLIEST_WALL_TIME, Instant as CoreInstant, UnixTime, Validity};
 use muster_proto::x509::{Bundle, Certificate, Moment};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -198,7 +198,7 @@ impl Enroller {
             binding: Binding::WhenAsked,
             presents: Presents::Chain,
             pace: self.pace,
-            built_at: BUILT_AT,
+            built_at: EARLIEST_WALL_TIME,
             seed: self.seed ^ u64::from(number).wrapping_mul(SEED_STEP),
         })
     }
@@ -516,7 +516,5 @@ const SEND_BYTES: usize = 2 << 10;
 /// A peer is owed no more than a moment.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(200);
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
-/// 2026-08-01: wall time is never before it.
-const BUILT_AT: UnixTime = UnixTime::from_secs(1_785_542_400);
 /// The golden ratio in 64 bits: neighbours get seeds that are far apart.
 const SEED_STEP: u64 = 0x9E37_79B9_7F4A_7C15;

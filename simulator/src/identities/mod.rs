@@ -112,7 +112,7 @@ impl Directory {
     /// # Errors
     /// In words: another fleet's, in use by another process, damaged.
     pub(crate) fn open_to_write(path: &Path, prefix: &str, shard: u32) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(path).with_context(|| format!("can't make {}", path.display()))?;
+        std::fs::create_dir_all(path).with_context(|| format!("can't create {}", path.display()))?;
         write_name(path, prefix)?;
         let own = path.join(format!("shard-{shard:04}.ids"));
         let mut options = OpenOptions::new();

@@ -70,8 +70,8 @@ pub enum BadRecord {
     /// The checksum is not that of the payload.
     #[error("its checksum is wrong")]
     Checksum,
-    /// A field has no sense.
-    #[error("a field has no sense")]
+    /// A field is invalid.
+    #[error("a field is invalid")]
     Field,
     /// It ends too early, or goes on too long.
     #[error("its length is wrong")]

@@ -67,7 +67,7 @@ enum End {
     #[error("the agent stops")]
     Stopping,
     #[error("the session can't move to the new certificate: {0}")]
-    Uncarriable(#[from] Uncarriable),
+    Uncarriable(Uncarriable),
     #[error("the broker sent {0}")]
     UpstreamFault(PacketFault),
     #[error("{0}")]

@@ -122,7 +122,7 @@ impl Carrier {
             return Ok(());
         };
         if let Some(why) = self.session.uncarriable() {
-            return Err(why.into());
+            return Err(End::Uncarriable(why));
         }
         let next = Upstream::new(*stream);
         let moving = Box::pin(self.take_over(next));
@@ -177,7 +177,7 @@ impl Carrier {
             self.handle_upstream(&packet)?;
         }
         if let Some(why) = self.session.uncarriable() {
-            return Err(why.into());
+            return Err(End::Uncarriable(why));
         }
         self.session.write_lost_pings(&mut self.local.output.queue);
         Ok(())
@@ -214,7 +214,7 @@ impl Carrier {
     }
 
     async fn say_again(&mut self, welcome: &Welcome) -> Result<(), End> {
-        self.session.write_rest(welcome, &mut self.upstream.output.queue)?;
+        self.session.write_rest(welcome, &mut self.upstream.output.queue).map_err(End::Uncarriable)?;
         self.upstream.output.flush().await.map_err(lost)
     }
 
@@ -229,7 +229,7 @@ impl Carrier {
             }
             bytes = bytes.saturating_add(packet.size());
             if bytes > KEPT_MAX_BYTES {
-                return Err(Uncarriable::TooMuch.into());
+                return Err(End::Uncarriable(Uncarriable::TooMuch));
             }
             waiting.push(packet);
         }

@@ -20,7 +20,7 @@ use muster_proto::enrollment::{
     AskWishes, Binding, Config, Event, Failure, Misuse, Pace, Presents, Slot, Trust,
 };
 use muster_proto::est::Credential;
-use muster_proto::time::{Instant, UnixTime};
+use muster_proto::time::{EARLIEST_WALL_TIME, Instant};
 use muster_proto::x509::ServerName;
 
 use crate::clock::BoardClock;
@@ -113,7 +113,7 @@ where
             binding: Binding::Never,
             presents: Presents::Leaf,
             pace: parts.pace,
-            built_at: BUILT_AT,
+            built_at: EARLIEST_WALL_TIME,
             seed: parts.seed,
         };
         let capacity = u32::try_from(identities.capacity()).unwrap_or(u32::MAX);
@@ -338,7 +338,5 @@ fn told<T>(
 const ANSWER_BYTES: usize = 2560;
 /// The longest item of which two fit one page: a leaf and one intermediate, with the key.
 const ITEM_BYTES: usize = 1984;
-/// Wall time is never before this, the day on which this version was made: 24 November 2026.
-const BUILT_AT: UnixTime = UnixTime::from_secs(1_795_478_400);
 /// A session that held for so long was one.
 const STEADY_AFTER: Duration = Duration::from_secs(60);

@@ -208,6 +208,7 @@ async fn view_one<T: Written>(
 impl Written for Group {
     type View = GroupView;
     const KIND: DocumentKind = DocumentKind::AccessGroup;
+    const NOUNS: (&'static str, &'static str) = ("an Access group", "Access groups");
 
     fn view(self, document: &Document, _: &Parts) -> Result<GroupView, ApiError> {
         Ok(GroupView::new(self, document))
@@ -258,6 +259,7 @@ impl Policy {
 impl Written for Policy {
     type View = PolicyView;
     const KIND: DocumentKind = DocumentKind::AccessPolicy;
+    const NOUNS: (&'static str, &'static str) = ("a reusable Access policy", "reusable Access policies");
 
     fn view(self, document: &Document, parts: &Parts) -> Result<PolicyView, ApiError> {
         Ok(PolicyView::new(self, document, parts))
@@ -271,6 +273,7 @@ impl Written for Policy {
 impl Written for App {
     type View = AppView;
     const KIND: DocumentKind = DocumentKind::AccessApp;
+    const NOUNS: (&'static str, &'static str) = ("an Access application", "Access applications");
 
     async fn check(&self, api: &Api, scope: AssociationScope) -> Result<(), ApiError> {
         let host = self.host()?;

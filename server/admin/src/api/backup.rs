@@ -24,7 +24,7 @@ pub(crate) async fn download(State(api): State<Arc<Api>>, _: Account, caller: Ca
     let make = Arc::clone(&api.hooks().backup);
     let made = tokio::task::spawn_blocking(move || make()).await;
     let file = made.map_err(ApiError::internal)?.map_err(|error| match error.kind() {
-        // The operator's to mend; it names a file of his.
+        // The operator's to mend; it names one of the operator's own files.
         std::io::ErrorKind::InvalidInput => ApiError::conflict(error.to_string()),
         _ => ApiError::internal(error),
     })?;

@@ -100,7 +100,7 @@ pub(super) async fn show(visit: Visit) -> Result<Markup, Problem> {
     let groups =
         visit.list_of_cloudflare::<Group>(&format!("{base}/groups"), &[("per_page", SHOWN)]).await?.items;
     let content = html! {
-        p { "After the certificate, rules of the zone judge every request and every MQTT packet, in their order; then the "
+        p { "After the certificate, the zone's rules are applied to every request and every MQTT packet, in order; then the "
             "Access application of the hostname and path, if there is one. " a href="#test" { "Try it out" } "." }
         (tester::form(&tester::Asked::default()))
         h2 { "Rules of zones" }
@@ -138,7 +138,7 @@ fn of_zone(visit: &Visit, zone: &Zone, found: &Result<Option<Ruleset>, Problem>)
     html! {
         h3 { (zone.name) }
         div.scroll tabindex="0" { table {
-            thead { tr { th { "Rule" } th { "What it means" } th { "Does" } th { span.unseen { "Actions" } } } }
+            thead { tr { th { "Rule" } th { "Expression" } th { "Action" } th { span.unseen { "Actions" } } } }
             tbody {
                 @for (rule, number) in rules.iter().zip(1_usize..) {
                     tr {
@@ -150,19 +150,19 @@ fn of_zone(visit: &Visit, zone: &Zone, found: &Result<Option<Ruleset>, Problem>)
                         } }
                     }
                 }
-                @if rules.is_empty() { tr { td colspan="4" { "No rule judges what comes to this zone." } } }
+                @if rules.is_empty() { tr { td colspan="4" { "This zone has no rules." } } }
             }
         } }
         @if may_change {
             details { summary { "Add a rule to " (zone.name) }
                 form.card method="post" action={"/access/zones/" (zone.id) "/rules"} {
                     (secret(visit))
-                    label for={"expression-" (zone.id)} { "Which requests, such as " code { "not cf.tls_client_auth.cert_verified" } " or "
+                    label for={"expression-" (zone.id)} { "Expression, such as " code { "not cf.tls_client_auth.cert_verified" } " or "
                         code { "mqtt.topic contains \"secret\"" } }
                     textarea id={"expression-" (zone.id)} name="expression" rows="2" required {}
-                    (choice("action", "What becomes of them", ACTIONS, "block"))
+                    (choice("action", "Action", ACTIONS, "block"))
                     label { "Description " input name="description" autocomplete="off"; }
-                    button.primary type="submit" { "Add the rule" }
+                    button.primary type="submit" { "Add rule" }
                 }
             }
         }
@@ -173,13 +173,13 @@ fn of_rule(visit: &Visit, path: &str, rule: &Rule) -> Markup {
     html! {
         (button(visit, &format!("{path}/{}", if rule.enabled { "off" } else { "on" }),
             if rule.enabled { "Turn off" } else { "Turn on" }, None))
-        (button(visit, &format!("{path}/remove"), "Remove", Some("Remove this rule? It is in force until then.")))
+        (button(visit, &format!("{path}/remove"), "Remove", Some("Remove this rule?")))
         details { summary { "Edit" }
             form.card method="post" action={(path) "/edit"} {
                 (secret(visit))
-                label for={"edit-" (rule.id)} { "Which requests" }
+                label for={"edit-" (rule.id)} { "Expression" }
                 textarea id={"edit-" (rule.id)} name="expression" rows="2" required { (rule.expression) }
-                (choice("action", "What becomes of them", ACTIONS, &rule.action))
+                (choice("action", "Action", ACTIONS, &rule.action))
                 label { "Description " input name="description" value=(rule.description) autocomplete="off"; }
                 button type="submit" { "Save" }
             }
@@ -190,7 +190,7 @@ fn of_rule(visit: &Visit, path: &str, rule: &Rule) -> Markup {
 fn list_of_apps(visit: &Visit, apps: &[App]) -> Markup {
     html! {
         div.scroll tabindex="0" { table {
-            thead { tr { th { "Place" } th { "Name" } th { "Policies, in their order" } th { span.unseen { "Actions" } } } }
+            thead { tr { th { "Domain and path" } th { "Name" } th { "Policies, in order" } th { span.unseen { "Actions" } } } }
             tbody {
                 @for app in apps {
                     tr {
@@ -199,10 +199,10 @@ fn list_of_apps(visit: &Visit, apps: &[App]) -> Markup {
                         td { @if app.policies.is_empty() { "none: nobody gets in" } @else {
                             ol { @for policy in &app.policies { li { (policy.name) " " small { (policy.decision) } } } }
                         } }
-                        td { (removal(visit, "apps", &app.id, "Remove this application? Its place is then open to whom the hostname lets in.")) }
+                        td { (removal(visit, "apps", &app.id, "Remove this application? Its path is then open to every client that the hostname admits.")) }
                     }
                 }
-                @if apps.is_empty() { tr { td colspan="4" { "No place is guarded by an application." } } }
+                @if apps.is_empty() { tr { td colspan="4" { "There are no applications." } } }
             }
         } }
     }
@@ -211,7 +211,7 @@ fn list_of_apps(visit: &Visit, apps: &[App]) -> Markup {
 fn list_of_policies(visit: &Visit, policies: &[Policy]) -> Markup {
     html! {
         div.scroll tabindex="0" { table {
-            thead { tr { th { "Name" } th { "Decision" } th { "Whom it means" } th { span.unseen { "Actions" } } } }
+            thead { tr { th { "Name" } th { "Decision" } th { "Selector" } th { span.unseen { "Actions" } } } }
             tbody {
                 @for policy in policies {
                     tr {
@@ -221,7 +221,7 @@ fn list_of_policies(visit: &Visit, policies: &[Policy]) -> Markup {
                         td { (removal(visit, "policies", &policy.id, "Remove this policy?")) }
                     }
                 }
-                @if policies.is_empty() { tr { td colspan="4" { "There is no reusable policy." } } }
+                @if policies.is_empty() { tr { td colspan="4" { "There are no reusable policies." } } }
             }
         } }
     }
@@ -230,7 +230,7 @@ fn list_of_policies(visit: &Visit, policies: &[Policy]) -> Markup {
 fn list_of_groups(visit: &Visit, groups: &[Group]) -> Markup {
     html! {
         div.scroll tabindex="0" { table {
-            thead { tr { th { "Name" } th { "Who belongs to it" } th { span.unseen { "Actions" } } } }
+            thead { tr { th { "Name" } th { "Members" } th { span.unseen { "Actions" } } } }
             tbody {
                 @for group in groups {
                     tr {
@@ -239,7 +239,7 @@ fn list_of_groups(visit: &Visit, groups: &[Group]) -> Markup {
                         td { (removal(visit, "groups", &group.id, "Remove this group?")) }
                     }
                 }
-                @if groups.is_empty() { tr { td colspan="3" { "There is no group." } } }
+                @if groups.is_empty() { tr { td colspan="3" { "There are no groups." } } }
             }
         } }
     }
@@ -268,10 +268,10 @@ fn condition(rule: &Value) -> String {
     };
     let detail = ["common_name", "ip", "id"].iter().find_map(|name| value.get(name)?.as_str());
     match (kind.as_str(), detail) {
-        ("certificate", _) => "any good certificate".to_owned(),
+        ("certificate", _) => "any valid certificate".to_owned(),
         ("everyone", _) => "everyone".to_owned(),
         ("common_name", Some(name)) => format!("the common name {name}"),
-        ("ip", Some(network)) => format!("who comes from {network}"),
+        ("ip", Some(network)) => format!("addresses in {network}"),
         ("group", Some(id)) => format!("the group {id}"),
         (kind, _) => kind.to_owned(),
     }
@@ -279,19 +279,19 @@ fn condition(rule: &Value) -> String {
 
 fn new_app(visit: &Visit, policies: &[Policy]) -> Markup {
     html! {
-        details { summary { "Guard a place with an application" }
+        details { summary { "Add an application" }
             form.card method="post" action="/access/apps" {
                 (secret(visit))
-                label { "Place: HOST or HOST/PATH " input name="domain" required placeholder="api.example.com/admin" autocomplete="off"; }
+                label { "Domain: HOST or HOST/PATH " input name="domain" required placeholder="api.example.com/admin" autocomplete="off"; }
                 label { "Name " input name="name" autocomplete="off"; }
                 fieldset {
-                    legend { "Policies; without any nobody gets in" }
+                    legend { "Policies; with none, nobody gets in" }
                     @for policy in policies {
                         label { input type="checkbox" name="policies" value=(policy.id); " " (policy.name) " " small { (policy.decision) } }
                     }
-                    @if policies.is_empty() { p { "There is none yet." } }
+                    @if policies.is_empty() { p { "There are none yet." } }
                 }
-                button.primary type="submit" { "Guard it" }
+                button.primary type="submit" { "Add application" }
             }
         }
     }
@@ -299,13 +299,13 @@ fn new_app(visit: &Visit, policies: &[Policy]) -> Markup {
 
 fn new_policy(visit: &Visit, groups: &[Group]) -> Markup {
     html! {
-        details { summary { "Make a policy" }
+        details { summary { "Create a policy" }
             form.card method="post" action="/access/policies" {
                 (secret(visit))
                 label { "Name " input name="name" required autocomplete="off"; }
                 (choice("decision", "Decision", DECISIONS, "non_identity"))
                 (whom(groups))
-                button.primary type="submit" { "Make the policy" }
+                button.primary type="submit" { "Create policy" }
             }
         }
     }
@@ -313,12 +313,12 @@ fn new_policy(visit: &Visit, groups: &[Group]) -> Markup {
 
 fn new_group(visit: &Visit) -> Markup {
     html! {
-        details { summary { "Make a group" }
+        details { summary { "Create a group" }
             form.card method="post" action="/access/groups" {
                 (secret(visit))
                 label { "Name " input name="name" required autocomplete="off"; }
                 (whom(&[]))
-                button.primary type="submit" { "Make the group" }
+                button.primary type="submit" { "Create group" }
             }
         }
     }
@@ -328,8 +328,8 @@ fn whom(groups: &[Group]) -> Markup {
     let kinds: Vec<&str> =
         CONDITIONS.iter().copied().filter(|kind| *kind != "group" || !groups.is_empty()).collect();
     html! {
-        (choice("kind", "Whom it means", &kinds, "certificate"))
-        label { "Common names, or addresses and networks, between spaces " input name="values" autocomplete="off"; }
+        (choice("kind", "Selector", &kinds, "certificate"))
+        label { "Common names, or addresses and networks, separated by spaces " input name="values" autocomplete="off"; }
         @if !groups.is_empty() {
             label { "Group "
                 select name="group" { @for group in groups { option value=(group.id) { (group.name) } } }
@@ -360,26 +360,26 @@ async fn make(visit: &Visit, kind: &str, body: Value, done: &str) -> Response {
 pub(super) async fn add_app(Sent(visit, form): Sent) -> Response {
     let policies: Vec<&str> = form.all("policies").collect();
     let body = json!({ "type": "self_hosted", "domain": form.get("domain"), "name": form.get("name"), "policies": policies });
-    make(&visit, "apps", body, "The application guards its place now.").await
+    make(&visit, "apps", body, "The application is in force.").await
 }
 
 /// `POST /access/policies`
 pub(super) async fn add_policy(Sent(visit, form): Sent) -> Response {
     let body = json!({ "name": form.get("name"), "decision": form.get("decision"), "include": meant(&form) });
-    make(&visit, "policies", body, "The policy is made; applications can have it.").await
+    make(&visit, "policies", body, "The policy was created and can be used in applications.").await
 }
 
 /// `POST /access/groups`
 pub(super) async fn add_group(Sent(visit, form): Sent) -> Response {
     let body = json!({ "name": form.get("name"), "include": meant(&form) });
-    make(&visit, "groups", body, "The group is made; policies can mean it.").await
+    make(&visit, "groups", body, "The group was created and can be used in policies.").await
 }
 
 /// `POST /access/{kind}/{id}/remove`
 pub(super) async fn remove(Path((kind, id)): Path<(String, String)>, Sent(visit, _): Sent) -> Response {
     let path = format!("/accounts/{}/access/{}/{}", visit.account(), segment(&kind), segment(&id));
     let sent = visit.send_to_cloudflare(Method::DELETE, &path, json!({})).await;
-    visit.finish(sent, "It is removed; the edge goes by it already.", "/access")
+    visit.finish(sent, "Removed; the change is in force.", "/access")
 }
 
 /// `POST /access/zones/{zone}/rules`
@@ -429,5 +429,5 @@ pub(super) async fn change_rule(
         }
     };
     let sent = visit.send_to_cloudflare(method, &path, body).await;
-    visit.finish(sent, "The edge goes by the rules as they are now.", "/access")
+    visit.finish(sent, "The change is in force.", "/access")
 }

@@ -29,12 +29,12 @@ pub(super) async fn list(visit: Visit, Query(at): Query<At>) -> Result<Markup, P
     let found = visit.list::<Waiting>("/approvals", &[("page", &at.page), ("per_page", "50")]).await?;
     let now = visit.now();
     let content = html! {
-        @if found.items.is_empty() { p { "Nobody waits." } }
+        @if found.items.is_empty() { p { "No requests are waiting." } }
         @for waiting in &found.items {
             section.card {
                 h2 { a href={"/devices/" (segment(&waiting.device))} { (waiting.device) } }
                 dl.facts {
-                    (fact("Waits since", time(waiting.since, now)))
+                    (fact("Waiting since", time(waiting.since, now)))
                     (fact("Profile", &waiting.profile))
                     (fact("From", waiting.source.as_deref().unwrap_or("unknown")))
                     (fact("SHA-256 of the key", code(&waiting.key_sha256)))

@@ -153,8 +153,8 @@ pub(super) async fn list(visit: Visit, Query(at): Query<At>) -> Result<Markup, P
                 input type="search" name="q" value=(at.q) autocomplete="off"; }
             button type="submit" { "Find" }
         }
-        p #check { button hx-get="/audit/check" hx-target="#check" { "Check the chain" } " "
-            noscript { a href="/audit/check" { "Check the chain" } } }
+        p #check { button hx-get="/audit/check" hx-target="#check" { "Verify the chain" } " "
+            noscript { a href="/audit/check" { "Verify the chain" } } }
         (entries(&found.items, visit.now()))
         (pager("/audit", &[("q", at.q.as_str())], found.info))
     };
@@ -176,7 +176,7 @@ pub(super) async fn check(visit: Visit) -> Result<Markup, Problem> {
     Ok(if verified.sound {
         html! {
             span.flash.done role="status" {
-                "The chain holds: " (number(verified.count.unwrap_or_default())) " entries, head "
+                "The chain is intact: " (number(verified.count.unwrap_or_default())) " entries, head "
                 (code(verified.head.unwrap_or_default()))
             }
         }

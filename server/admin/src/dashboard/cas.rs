@@ -44,8 +44,8 @@ impl Ca {
         match (self.state.as_str(), self.has_key) {
             ("active", true) if self.role == "root" => "Signs the CAs below it.",
             ("active", true) => "Issues now.",
-            ("active", false) => "Verifies; it issues elsewhere.",
-            ("retiring", _) => "Was rotated: issues no more, and verifies until its last certificate ends.",
+            ("active", false) => "Verifies only; it issues elsewhere.",
+            ("retiring", _) => "Rotated: no longer issues, and verifies until its last certificate expires.",
             _ => "Neither issues nor verifies.",
         }
     }
@@ -92,7 +92,7 @@ fn rotate_form(visit: &Visit) -> Markup {
             summary { "Rotate an issuing CA" }
             form method="post" action="/cas/rotate" {
                 (secret(visit))
-                p { "A new CA signs from now on; the old one keeps verifying until its last certificate ends." }
+                p { "A new CA issues from now on; the old one keeps verifying until its last certificate expires." }
                 label { "Which " select name="role" {
                     option value="devices" { "devices" } option value="services" { "services" }
                 } }
@@ -113,7 +113,7 @@ fn import_form(visit: &Visit) -> Markup {
                     option value="devices" { "devices' certificates" }
                     option value="manufacturer" { "manufacturers' certificates (IDevID)" }
                 } }
-                label for="pem" { "PEM: the CA's certificate, those above it, and its key if it is to sign" }
+                label for="pem" { "PEM: the CA's certificate, those above it, and its key if it is to issue" }
                 textarea #pem name="pem" rows="10" required {}
                 input name="username" type="text" value="ca" autocomplete="username" hidden;
                 label { "Passphrase of the key, if it is encrypted "
@@ -133,13 +133,13 @@ pub(super) async fn import(Sent(visit, form): Sent) -> Response {
         "passphrase": form.get("passphrase"),
     });
     let sent = visit.send(Method::POST, "/cas/import", body).await;
-    visit.finish(sent, "The CA is here.", "/cas")
+    visit.finish(sent, "The CA was imported.", "/cas")
 }
 
 /// `POST /cas/rotate`
 pub(super) async fn rotate(Sent(visit, form): Sent) -> Response {
     let sent = visit.send(Method::POST, "/cas/rotate", json!({ "role": form.get("role") })).await;
-    visit.finish(sent, "A new CA signs from now on.", "/cas")
+    visit.finish(sent, "The new CA issues from now on.", "/cas")
 }
 
 /// `GET /cas/{id}`
@@ -150,12 +150,12 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
         dl.facts {
             (fact("State", html! { (state(&ca.state)) " " (ca.does()) }))
             (fact("Role", html! { (ca.role) ", " (ca.kind) }))
-            (fact("Private key", if ca.has_key { "here" } else { "not here: it only verifies" }))
+            (fact("Private key", if ca.has_key { "present" } else { "not present: it only verifies" }))
             (decoded(ca.pem.as_deref()))
             @if let Some(issuer) = &ca.issuer { (fact("Issued by", html! { a href={"/cas/" (issuer)} { (issuer) } })) }
             (fact("Serial", code(&ca.serial_number)))
-            (fact("Good from", time(ca.not_before, now)))
-            (fact("Good until", time(ca.not_after, now)))
+            (fact("Valid from", time(ca.not_before, now)))
+            (fact("Valid until", time(ca.not_after, now)))
             (fact("Added", time(ca.created_at, now)))
             (fact("SHA-256 of the certificate", code(&ca.fingerprint_sha256)))
         }

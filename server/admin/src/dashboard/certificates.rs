@@ -84,7 +84,7 @@ pub(super) fn rows(certificates: &[Certificate], now: UnixTime) -> Markup {
                         td { (time(certificate.not_after, now)) }
                     }
                 }
-                @if certificates.is_empty() { tr { td colspan="5" { "No certificate." } } }
+                @if certificates.is_empty() { tr { td colspan="5" { "No certificates found." } } }
             }
         } }
     }
@@ -120,7 +120,7 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
             (fact("Status", state(&certificate.status)))
             @if let Some(at) = certificate.revoked_at {
                 (fact("Revoked", html! { (time(at, now)) ", "
-                    (certificate.revocation_reason.as_deref().unwrap_or("without reason")) }))
+                    (certificate.revocation_reason.as_deref().unwrap_or("no reason given")) }))
             }
             (fact("Device", html! { a href={"/devices/" (segment(&certificate.device))} { (certificate.device) } }))
             (fact("Names", html! { ul { @for name in &certificate.names { li { (name.kind) " " (code(&name.value)) } } } }))
@@ -129,9 +129,9 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
             (fact("Issued by", html! { a href={"/cas/" (certificate.ca)} { (code(&certificate.ca)) } }))
             (fact("Issued", html! { (time(certificate.issued_at, now)) ", by " (certificate.how) }))
             (fact("Profile", &certificate.profile))
-            (fact("Good from", time(certificate.not_before, now)))
-            (fact("Good until", time(certificate.not_after, now)))
-            (fact("Renewed from", time(certificate.renew_at, now)))
+            (fact("Valid from", time(certificate.not_before, now)))
+            (fact("Valid until", time(certificate.not_after, now)))
+            (fact("Renewal from", time(certificate.renew_at, now)))
             (fact("Renewal urgent from", time(certificate.urgent_at, now)))
             (fact("SHA-256 of the certificate", code(&certificate.fingerprint_sha256)))
             (fact("SHA-256 of the key", code(&certificate.key_sha256)))
@@ -158,7 +158,7 @@ pub(super) fn decoded(pem: Option<&str>) -> Markup {
         (fact("Key", decoded.key))
         (fact("Signed with", decoded.signature))
         (fact("Key usage", or_none(decoded.usages)))
-        (fact("Good for", or_none(decoded.purposes)))
+        (fact("Purposes", or_none(decoded.purposes)))
     }
 }
 
@@ -171,12 +171,12 @@ fn actions(visit: &Visit, certificate: &Certificate) -> Markup {
                     (secret(visit))
                     (choice("reason", "Reason", REASONS, "unspecified"))
                     button.danger type="submit" hx-post={(link) "/revoke"} hx-include="closest form"
-                        hx-target="body" hx-confirm="Revoke this certificate? Its connections are cut at once." {
+                        hx-target="body" hx-confirm="Revoke this certificate? Its connections are closed at once." {
                         "Revoke"
                     }
                 },
-                "revoked" => (button(visit, &format!("{link}/reactivate"), "Make good again",
-                    Some("Make this certificate good again?"))),
+                "revoked" => (button(visit, &format!("{link}/reactivate"), "Reinstate",
+                    Some("Reinstate this certificate?"))),
                 _ => {},
             }
         }
@@ -189,9 +189,12 @@ pub(super) async fn act(Path((id, act)): Path<(String, String)>, Sent(visit, for
     let (body, done) = match act.as_str() {
         "revoke" => {
             let reason = form.get("reason").unwrap_or("unspecified");
-            (json!({ "reason": reason }), "Revoked: the edge has cut its connections and takes it no more.")
+            (
+                json!({ "reason": reason }),
+                "Revoked: the edge has closed its connections and no longer accepts it.",
+            )
         }
-        "reactivate" => (json!({}), "The certificate is good again."),
+        "reactivate" => (json!({}), "The certificate was reinstated."),
         _ => return StatusCode::NOT_FOUND.into_response(),
     };
     let sent = visit.send(Method::POST, &format!("{page}/{act}"), body).await;

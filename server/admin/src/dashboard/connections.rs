@@ -71,7 +71,7 @@ fn table(visit: &Visit, device: &str, certificates: &[Certificate], found: &List
                             td { (one.edge) }
                             @if may_close {
                                 td { (button(visit, &format!("{close}/{}.{}/close", one.edge, one.number), "Close",
-                                    Some("Close this connection? The device may come again at once."))) }
+                                    Some("Close this connection? The device may reconnect at once."))) }
                             }
                         }
                     }
@@ -82,7 +82,7 @@ fn table(visit: &Visit, device: &str, certificates: &[Certificate], found: &List
             }
             @if may_close && found.info.total_count > 1 {
                 (button(visit, &format!("{close}/all/close"), "Close all",
-                    Some("Close all connections of this device? It may come again at once.")))
+                    Some("Close all connections of this device? It may reconnect at once.")))
             }
         }
     }

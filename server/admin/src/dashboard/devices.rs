@@ -74,7 +74,7 @@ pub(super) async fn list(visit: Visit, Query(at): Query<At>) -> Result<Markup, P
                             td { (time(device.created_at, now)) }
                         }
                     }
-                    @if found.items.is_empty() { tr { td colspan="4" { "No device is like that." } } }
+                    @if found.items.is_empty() { tr { td colspan="4" { "No devices found." } } }
                 }
             } }
             (pager("/devices", &pairs, found.info))
@@ -87,12 +87,12 @@ pub(super) async fn list(visit: Visit, Query(at): Query<At>) -> Result<Markup, P
 fn import_form(visit: &Visit) -> Markup {
     html! {
         details {
-            summary { "Make devices known" }
+            summary { "Add devices" }
             form method="post" action="/devices" {
                 (secret(visit))
                 label for="ids" { "Device ids, one per line" }
                 textarea #ids name="ids" rows="6" required {}
-                label { "Groups, between commas " input name="groups"; }
+                label { "Groups, separated by commas " input name="groups"; }
                 button type="submit" { "Import" }
             }
         }
@@ -106,7 +106,7 @@ pub(super) async fn import(Sent(visit, form): Sent) -> Response {
         form.words("ids").into_iter().map(|id| json!({ "id": id, "groups": groups })).collect();
     let count = devices.len();
     let sent = visit.send(Method::POST, "/devices/import", Value::Array(devices)).await;
-    visit.finish(sent, &format!("{count} devices are known now."), "/devices")
+    visit.finish(sent, &format!("Added {count} devices."), "/devices")
 }
 
 /// `GET /devices/{id}`
@@ -124,7 +124,7 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
         (place(&connections))
         h2 { "Certificates" }
         (place(&certificates))
-        h2 { "What happened" }
+        h2 { "History" }
         (place(&timeline))
     };
     Ok(page(&visit, &device.id, content))
@@ -157,7 +157,7 @@ fn facts(device: &Device, history: &[Entry], now: UnixTime) -> Markup {
     let refusal = history.iter().find_map(|entry| Some((entry.at, entry.reason.as_ref()?)));
     html! {
         @if let Some((at, reason)) = refusal {
-            p.flash.note { "Last refused " (time(at, now)) ": " (super::audit::sentence(reason)) }
+            p.flash.note { "Last refusal " (time(at, now)) ": " (super::audit::sentence(reason)) }
         }
         dl.facts {
             (fact("Status", html! { (state(&device.status)) " since " (time(device.status_changed_at, now)) }))
@@ -179,7 +179,7 @@ fn actions(visit: &Visit, device: &Device) -> Markup {
         div.actions {
             @match device.status.as_str() {
                 "active" => (change("suspended", "Suspend",
-                    Some("Suspend this device? Its connections are cut; it can be resumed."))),
+                    Some("Suspend this device? Its connections are closed; it can be resumed."))),
                 "suspended" => (change("active", "Resume", None)),
                 _ => {},
             }
@@ -198,7 +198,7 @@ fn edit_form(visit: &Visit, device: &Device) -> Markup {
             summary { "Edit groups, labels and note" }
             form method="post" action=(device.link()) {
                 (secret(visit))
-                label { "Groups, between commas " input name="groups" value=(device.groups()); }
+                label { "Groups, separated by commas " input name="groups" value=(device.groups()); }
                 label for="labels" { "Labels, one NAME=VALUE per line" }
                 textarea #labels name="labels" rows="4" { (labels.join("\n")) }
                 label { "Note " input name="note" value=(device.note.as_deref().unwrap_or_default()); }

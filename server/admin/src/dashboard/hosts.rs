@@ -91,7 +91,7 @@ pub(super) async fn list(visit: Visit, Query(at): Query<At>) -> Result<Markup, P
                     }
                 }
                 @if found.items.is_empty() {
-                    tr { td colspan="5" { "The edge answers for no hostname yet." } }
+                    tr { td colspan="5" { "There are no hostnames yet." } }
                 }
             }
         } }
@@ -100,7 +100,7 @@ pub(super) async fn list(visit: Visit, Query(at): Query<At>) -> Result<Markup, P
             form.filters method="post" action="/hosts" {
                 (secret(&visit))
                 label { "Hostname " input name="host" required placeholder="api.example.com"; }
-                button type="submit" { "Demand certificates here" }
+                button type="submit" { "Require certificates" }
             }
         }
     };
@@ -113,7 +113,7 @@ pub(super) async fn add(Sent(visit, form): Sent) -> Response {
     let path = format!("/hosts/{}", segment(&host));
     let sent = visit.send(Method::PUT, &path, json!({})).await;
     let to = if sent.is_ok() { path } else { "/hosts".to_owned() };
-    visit.finish(sent, "The edge demands a certificate there now.", &to)
+    visit.finish(sent, "The hostname now requires a certificate.", &to)
 }
 
 /// `GET /hosts/{id}`
@@ -123,12 +123,12 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
     let content = html! {
         @if host.mode != "require" {
             p.flash.note {
-                "This hostname keeps nobody out: "
-                @if host.mode == "off" { "no certificate is asked for." }
-                @else { "a certificate is asked for, and who has none gets in all the same." }
+                "This hostname admits everyone: "
+                @if host.mode == "off" { "no client certificate is requested." }
+                @else { "a client certificate is requested, but clients without one are admitted too." }
             }
         } @else if host.accepts_no_ca() {
-            p.flash.note { "This hostname lets nobody in: it accepts the certificates of no CA." }
+            p.flash.note { "This hostname admits nobody: it accepts the certificates of no CA." }
         }
         @if visit.may_change(Area::Certificates) { (edit_form(&visit, &host, &cas.items)) } @else { (facts(&host)) }
         h2 { "Would it get in?" }
@@ -139,9 +139,9 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
         }
         div #verdict {}
         @if visit.may_change(Area::Certificates) {
-            h2 { "Take it away" }
+            h2 { "Remove" }
             (button(&visit, &format!("{}/remove", host.link()), "Remove this hostname",
-                Some("Remove this hostname? The edge no longer answers for it.")))
+                Some("Remove this hostname? The edge will stop serving it.")))
         }
     };
     Ok(page(&visit, &host.host, content))
@@ -153,13 +153,13 @@ fn facts(host: &Host) -> Markup {
             (fact("Client certificate", mode(&host.mode)))
             (fact("Protocols", host.protocols.join(", ")))
             (fact("CAs", host.accepted()))
-            (fact("Oldest TLS", &host.min_tls))
+            (fact("Minimum TLS", &host.min_tls))
             (fact("Origins", host.origins.join(", ")))
-            (fact("An origin may be silent for", match host.origin_timeout_s {
-                0 => "as long as it likes".to_owned(),
+            (fact("Origin timeout", match host.origin_timeout_s {
+                0 => "none".to_owned(),
                 seconds => format!("{seconds} s"),
             }))
-            (fact("When revocations are unknown", &host.when_stale))
+            (fact("When revocation data is too old", &host.when_stale))
         }
     }
 }
@@ -184,13 +184,13 @@ fn edit_form(visit: &Visit, host: &Host, cas: &[Ca]) -> Markup {
                         " " (ca.title) " " small { (ca.role) ", " (ca.state) } }
                 }
             }
-            (choice("default_cas", "The account's own CAs are accepted beside them", DEFAULT_CAS, &host.default_cas))
+            (choice("default_cas", "The account's own CAs are also accepted", DEFAULT_CAS, &host.default_cas))
             label for="origins" { "Origins, one http://HOST:PORT or https://HOST:PORT per line" }
             textarea #origins name="origins" rows="3" { (host.origins.join("\n")) }
-            label { "How many seconds an origin may be silent, before its answer begins and within it; 0 for as long as it likes "
+            label { "Origin timeout in seconds, before its answer begins and within it; 0 disables it "
                 input name="origin_timeout_s" type="number" min="0" max="86400" required value=(host.origin_timeout_s); }
-            (choice("min_tls", "Oldest TLS", VERSIONS, &host.min_tls))
-            (choice("when_stale", "When revocations are unknown", WHEN_STALE, &host.when_stale))
+            (choice("min_tls", "Minimum TLS", VERSIONS, &host.min_tls))
+            (choice("when_stale", "When revocation data is too old", WHEN_STALE, &host.when_stale))
             button.primary type="submit" { "Save" }
         }
     }
@@ -214,13 +214,13 @@ fn wish(form: &Form) -> Value {
 pub(super) async fn set(Path(id): Path<String>, Sent(visit, form): Sent) -> Response {
     let path = format!("/hosts/{}", segment(&id));
     let sent = visit.send(Method::PUT, &path, wish(&form)).await;
-    visit.finish(sent, "Saved; the edge goes by it already.", &path)
+    visit.finish(sent, "Saved; the change is in force.", &path)
 }
 
 /// `POST /hosts/{id}/remove`
 pub(super) async fn remove(Path(id): Path<String>, Sent(visit, _): Sent) -> Response {
     let sent = visit.send(Method::DELETE, &format!("/hosts/{}", segment(&id)), json!({})).await;
-    visit.finish(sent, "The edge no longer answers for it.", "/hosts")
+    visit.finish(sent, "The edge no longer serves it.", "/hosts")
 }
 
 #[derive(Debug, Deserialize)]
@@ -249,7 +249,7 @@ pub(super) async fn test(
         div #verdict {
             @match verdict {
                 Ok(Ok(verdict)) => {
-                    p { "The newest certificate that fits is "
+                    p { "The newest matching certificate is "
                         a href={"/certificates/" (verdict.certificate)} { (verdict.certificate) }
                         " of " a href={"/devices/" (segment(&verdict.device))} { (verdict.device) } "." }
                     ul {

@@ -87,7 +87,7 @@ fn is_here(visit: &Visit, href: &str) -> bool {
 /// The page that says why there is none.
 pub(super) fn problem(problem: &Problem) -> Markup {
     bare(
-        "Not possible",
+        "Request failed",
         html! {
             main.narrow {
                 h1 { (problem.status) }

@@ -27,7 +27,7 @@ fn form(wrong: Option<&str>) -> Markup {
             main.narrow {
                 h1 { "Muster" }
                 p { "Log in with an admin token. " code { "muster init" } " printed one; "
-                    code { "muster admin-token new" } " makes more." }
+                    code { "muster admin-token new" } " creates more." }
                 @if let Some(wrong) = wrong { p.flash.failed role="alert" { (wrong) } }
                 form method="post" action="/login" {
                     // Password keepers file the token under a name.

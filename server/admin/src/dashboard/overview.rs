@@ -71,11 +71,11 @@ pub(super) async fn show(visit: Visit) -> Result<Markup, Problem> {
         (place(&figures))
         h2 { "Devices that don't renew" }
         @if lapsing.devices.is_empty() {
-            p { "None: every active device whose certificate ended or is about to end has a newer one." }
+            p { "None: every active device whose certificate has expired or is about to has a newer one." }
         } @else {
             p.flash.note {
                 (number(lapsing.count)) @if lapsing.more { " or more" }
-                " active devices hold a certificate that ended within the last week, or ends within the next one, and have no newer one."
+                " active devices hold a certificate that expired within the last week, or expires within the next one, and have no newer one."
             }
             ul {
                 @for lost in &lapsing.devices {
@@ -84,9 +84,9 @@ pub(super) async fn show(visit: Visit) -> Result<Markup, Problem> {
             }
         }
         @if !open.is_empty() {
-            h2 { "Hostnames that keep nobody out" }
+            h2 { "Hostnames that require no certificate" }
             p.flash.note { (number(u64::try_from(open.len()).unwrap_or(u64::MAX))) " of " (number(hosts.info.total_count))
-                " hostnames let in who shows no certificate." }
+                " hostnames admit clients without a certificate." }
             ul {
                 @for host in open {
                     li { a href={"/hosts/" (segment(&host.host))} { (host.host) } ": mode " (host.mode) }
@@ -119,7 +119,7 @@ async fn figures(visit: &Visit) -> Result<Markup, Problem> {
     let (counts, now) = (&status.counts, visit.now());
     Ok(html! {
         @if !status.can_issue {
-            p.flash.failed role="alert" { "No CA can issue to devices: enrollment and renewal stand still." }
+            p.flash.failed role="alert" { "No CA can issue to devices: enrollment and renewal are stopped." }
         }
         div.tiles {
             (tile("Active devices", counts.devices_active, "/devices?status=active"))
@@ -144,7 +144,7 @@ fn tile(name: &str, value: u64, link: &str) -> Markup {
 fn doors(edge: &Edge) -> Markup {
     let most = edge.refused_by_reason.iter().map(|(_, count)| *count).max().unwrap_or(1).max(1);
     html! {
-        h2 { "At the doors" }
+        h2 { "At the edge" }
         dl.facts.numbers {
             div { dt { "HTTPS connections" } dd { (number(edge.connections_https)) } }
             div { dt { "MQTT connections" } dd { (number(edge.connections_mqtt)) } }
@@ -152,7 +152,7 @@ fn doors(edge: &Edge) -> Markup {
             div { dt { "Handshakes" } dd { (number(edge.handshakes)) } }
             div { dt { "Handshakes refused" } dd { (number(edge.handshakes_refused)) } }
             div { dt { "Requests" } dd { (number(edge.requests)) } }
-            div { dt { "Connections cut" } dd { (number(edge.cut)) } }
+            div { dt { "Connections closed" } dd { (number(edge.cut)) } }
         }
         @if !edge.refused_by_reason.is_empty() {
             h3 { "Refused since the start, by reason" }

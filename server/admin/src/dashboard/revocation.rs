@@ -79,17 +79,17 @@ pub(super) fn section(visit: &Visit, link: &str, has_key: bool, known: &Revocati
 fn list_facts(known: &Revocation, now: UnixTime) -> Markup {
     html! {
         @match &known.list {
-            None => (fact("The CA's own CRL", "none was taken yet: nobody is refused for want of one")),
+            None => (fact("The CA's own CRL", "none was uploaded or fetched yet; nothing is refused for lack of one")),
             Some(list) => {
                 (fact("The CA's own CRL", html! {
                     (state(if list.stale { "expired" } else { "active" })) " number " (code(&list.number_hex)) ", "
                     (number(list.entries)) " entries"
                 }))
                 @if known.closed {
-                    (fact("Closed", html! { strong { "Nobody gets in by this CA's certificates until a newer CRL is taken." } }))
+                    (fact("Closed", html! { strong { "This CA's certificates are refused until there is a newer CRL." } }))
                 }
                 (fact("Made", time(list.this_update, now)))
-                (fact("Good until", time(list.next_update, now)))
+                (fact("Valid until", time(list.next_update, now)))
                 (fact("Taken", html! { (time(list.taken_at, now)) ", " (list.source) }))
             }
         }
@@ -99,7 +99,7 @@ fn list_facts(known: &Revocation, now: UnixTime) -> Markup {
                 None => "an operator's upload",
             }
         }))
-        (fact("Past its end", if known.when_stale == "open" { "open: the last one goes on" } else { "closed: nobody gets in by its certificates" }))
+        (fact("Once expired", if known.when_stale == "open" { "open: the last CRL stays in force" } else { "closed: this CA's certificates are refused" }))
         @if let Some(at) = known.next_fetch_at { (fact("Next fetch", time(at, now))) }
         @if let Some(fetch) = &known.last_fetch {
             (fact("Last fetch", html! {
@@ -114,12 +114,12 @@ fn list_forms(visit: &Visit, link: &str, known: &Revocation) -> Markup {
     html! {
         @if known.url.is_some() { (button(visit, &format!("{link}/crl/fetch"), "Fetch the CRL now", None)) }
         details {
-            summary { "Take a CRL of this CA" }
+            summary { "Upload a CRL of this CA" }
             form method="post" action={(link) "/crl"} {
                 (secret(visit))
-                label for="crl" { "The CA's own CRL, PEM; a large one by " code { "muster ca take-crl" } }
+                label for="crl" { "The CA's own CRL, PEM; upload a large one with " code { "muster ca take-crl" } }
                 textarea #crl name="crl" rows="8" required {}
-                button type="submit" { "Take it" }
+                button type="submit" { "Upload" }
             }
         }
         details {
@@ -128,10 +128,10 @@ fn list_forms(visit: &Visit, link: &str, known: &Revocation) -> Markup {
                 (secret(visit))
                 label { "URL; empty when it is uploaded "
                     input name="url" type="url" value=(known.url.as_deref().unwrap_or_default()); }
-                label { "Fetched every so many seconds "
+                label { "Fetch interval in seconds "
                     input name="every_s" type="number" min="60" max="604800" value=(known.every_s); }
-                (choice("when_stale", "Past its end the CA is", &["closed", "open"], &known.when_stale))
-                label { "Distribution point that its complete CRL names; empty for none "
+                (choice("when_stale", "Once the CRL has expired the CA is", &["closed", "open"], &known.when_stale))
+                label { "Distribution point named in its complete CRL; empty for none "
                     input name="distribution_point" value=(known.distribution_point.as_deref().unwrap_or_default()); }
                 button type="submit" { "Set" }
             }
@@ -151,7 +151,7 @@ fn revoke_form(visit: &Visit, link: &str) -> Markup {
                 textarea #certificate name="certificate" rows="4" {}
                 (choice("reason", "Reason", REASONS, "unspecified"))
                 button.danger type="submit" hx-post=(action) hx-include="closest form" hx-target="body"
-                    hx-confirm="Revoke this certificate? Its connections are cut at once." { "Revoke" }
+                    hx-confirm="Revoke this certificate? Its connections are closed at once." { "Revoke" }
             }
         }
     }
@@ -206,8 +206,8 @@ fn rows(visit: &Visit, path: &str, revoked: &[Revoked]) -> Markup {
                         td { (one.reason.as_deref().unwrap_or("unspecified")) }
                         td { @if one.by_list { "the CA's CRL " } @if one.by_operator { "name" } }
                         td { @if one.by_operator && may_change {
-                            (button(visit, &format!("{path}/{}/reinstate", segment(&one.name)), "Take back",
-                                Some("Take this revocation back?")))
+                            (button(visit, &format!("{path}/{}/reinstate", segment(&one.name)), "Reinstate",
+                                Some("Reinstate this certificate?")))
                         } }
                     }
                 }
@@ -220,7 +220,7 @@ fn rows(visit: &Visit, path: &str, revoked: &[Revoked]) -> Markup {
 pub(super) async fn revoke(Path(id): Path<String>, Sent(visit, form): Sent) -> Response {
     let link = format!("/cas/{}", segment(&id));
     let sent = visit.send(Method::POST, &format!("{link}/revoked"), named(&form)).await;
-    visit.finish(sent, "Revoked: the edge has cut its connections and takes it no more.", &link)
+    visit.finish(sent, "Revoked: the edge has closed its connections and no longer accepts it.", &link)
 }
 
 /// The field for names takes both, and their lengths differ.
@@ -239,7 +239,7 @@ fn named(form: &Form) -> Value {
 pub(super) async fn reinstate(Path((id, name)): Path<(String, String)>, Sent(visit, _): Sent) -> Response {
     let path = format!("/cas/{}/revoked", segment(&id));
     let sent = visit.send(Method::DELETE, &format!("{path}/{}", segment(&name)), json!({})).await;
-    visit.finish(sent, "The revocation is taken back; what the CA's own CRL says stays.", &path)
+    visit.finish(sent, "The certificate was reinstated, unless the CA's own CRL lists it.", &path)
 }
 
 /// `POST /cas/{id}/crl`

@@ -78,11 +78,11 @@ fn profile_card(profile: &Profile) -> Markup {
                 Some(effective) => dl.facts {
                     (fact("Keys", effective.keys.join(", ")))
                     (fact("Lifetime", span(effective.lifetime_s)))
-                    (fact("Renewed from", html! { (effective.renew_from_percent) " % of it" }))
+                    (fact("Renewal from", html! { (effective.renew_from_percent) " % of it" }))
                     (fact("Approval", &effective.approval))
                     (fact("Credentials", &effective.credentials))
                 },
-                None => p.flash.failed { "What is written in this profile can't be used." },
+                None => p.flash.failed { "This profile is invalid." },
             }
         }
     }
@@ -129,11 +129,11 @@ fn token_form(visit: &Visit) -> Markup {
             label { "Role " select name="role" {
                 option value="reader" { "reader" } option value="admin" { "admin" }
             } }
-            label { "Good for " select name="ttl_s" {
+            label { "Valid for " select name="ttl_s" {
                 option value="86400" { "1 day" } option value="2592000" { "30 days" }
-                option value="31536000" { "1 year" } option value="" { "ever" }
+                option value="31536000" { "1 year" } option value="" { "until revoked" }
             } }
-            button type="submit" { "Make an admin token" }
+            button type="submit" { "Create an admin token" }
         }
     }
 }
@@ -159,7 +159,7 @@ pub(super) async fn create_token(Sent(visit, form): Sent) -> Response {
     match sent.and_then(|value| serde_json::from_value::<Made>(value).map_err(Problem::internal)) {
         Ok(made) => {
             let content = html! {
-                p.flash.done role="status" { "This is the only time that the token is shown." }
+                p.flash.done role="status" { "The token is shown only this once." }
                 pre tabindex="0" { (made.token) }
                 p { a href="/settings" { "Settings" } }
             };

@@ -86,11 +86,11 @@ pub(super) async fn list(visit: Visit, Query(at): Query<Wanted>) -> Result<Marku
                         td { (time(token.expires_at, now)) }
                         td { @if visit.may_change(Area::Fleet) && token.status == "active" {
                             (button(&visit, &format!("/tokens/{}/revoke", token.id), "Revoke",
-                                Some("Revoke this token? Devices that were to use it can't enroll.")))
+                                Some("Revoke this token? Devices that have not used it yet can't enroll with it.")))
                         } }
                     }
                 }
-                @if found.items.is_empty() { tr { td colspan="6" { "There is no such token." } } }
+                @if found.items.is_empty() { tr { td colspan="6" { "No tokens found." } } }
             }
         } }
         (pager("/tokens", &[("device", at.device.as_str()), ("status", at.status.as_str())], found.info))
@@ -113,14 +113,14 @@ async fn new_form(visit: &Visit, device: &str) -> Result<Markup, Problem> {
             h2 { "New token" }
             label { "Device; empty for a claim token that any device may use "
                 input name="device" value=(device) autocomplete="off"; }
-            label { "How many uses " input name="uses" type="number" min="1" max="1000000" value="1"; }
-            label { "Good for "
+            label { "Uses " input name="uses" type="number" min="1" max="1000000" value="1"; }
+            label { "Valid for "
                 select name="ttl_s" {
                     @for (text, seconds) in LIVES { option value=(seconds) selected[*seconds == 86_400] { (text) } }
                 }
             }
             (choice("profile", "Profile", &labels, ""))
-            button.primary type="submit" { "Make a token" }
+            button.primary type="submit" { "Create a token" }
         }
     })
 }
@@ -156,9 +156,9 @@ fn made_page(visit: &Visit, made: &Made) -> Markup {
     let device = made.device.as_deref().unwrap_or("DEVICE");
     let carried = json!({ "device": made.device, "token": made.token }).to_string();
     let content = html! {
-        p.flash.done role="status" { "This is the only time that the token is shown." }
+        p.flash.done role="status" { "The token is shown only this once." }
         pre tabindex="0" { (made.token) }
-        p { "Good until " (time(made.expires_at, visit.now())) "." }
+        p { "Valid until " (time(made.expires_at, visit.now())) "." }
         @if let Some(image) = qr(&carried) {
             figure.qr { (PreEscaped(image)) figcaption { "Device and token as JSON, for a scanner." } }
         }

@@ -56,7 +56,7 @@ pub(super) async fn list(visit: Visit, Query(at): Query<At>) -> Result<Markup, P
     let now = visit.now();
     let content = html! {
         @if found.items.is_empty() {
-            p { "Nobody is told. A webhook sends what happens, signed, to an address of yours." }
+            p { "There are no webhooks. A webhook sends events, signed, to an address of yours." }
         } @else {
             div.scroll tabindex="0" { table {
                 thead { tr { th { "Name" } th { "Address" } th { "Events" } th { "Made" } } }
@@ -81,7 +81,7 @@ pub(super) async fn list(visit: Visit, Query(at): Query<At>) -> Result<Markup, P
 fn new_form(visit: &Visit) -> Markup {
     html! {
         section.card {
-            h2 { "Tell somebody" }
+            h2 { "Add a webhook" }
             form method="post" action="/webhooks" {
                 (secret(visit))
                 div.fields {
@@ -96,7 +96,7 @@ fn new_form(visit: &Visit) -> Markup {
                         }
                     }
                 }
-                button.primary type="submit" { "Make a webhook" }
+                button.primary type="submit" { "Create a webhook" }
             }
         }
     }
@@ -118,7 +118,7 @@ pub(super) async fn create(Sent(visit, form): Sent) -> Response {
         Ok(made) => {
             let content = html! {
                 p.flash.done role="status" {
-                    "Deliveries are signed with this secret. This is the only time that it is shown."
+                    "Deliveries are signed with this secret. It is shown only this once."
                 }
                 pre tabindex="0" { (made.secret) }
                 p { a href={"/webhooks/" (segment(&made.id))} { "The webhook" } }
@@ -162,7 +162,7 @@ pub(super) async fn show(
         }
         h2 { "Dead letters" }
         @if letters.items.is_empty() {
-            p { "None: everything was delivered, or is still being tried." }
+            p { "None: everything was delivered, or is still being retried." }
         } @else {
             (letter_rows(&visit, &webhook, &letters.items))
             (pager(&webhook.link(), &[], letters.info))
@@ -188,7 +188,7 @@ fn letter_rows(visit: &Visit, webhook: &Webhook, letters: &[DeadLetter]) -> Mark
                         td { (letter.why) }
                         td { @if visit.may_administer() { div.actions {
                             (button(visit, &act("redeliver"), "Try again", None))
-                            (button(visit, &act("drop"), "Drop", Some("Drop this letter? It is never sent.")))
+                            (button(visit, &act("drop"), "Discard", Some("Discard this dead letter? It will never be sent.")))
                         } } }
                     }
                 }
@@ -246,7 +246,7 @@ pub(super) async fn change_letter(
         }
         "drop" => {
             let sent = visit.send(Method::DELETE, &letter, json!({})).await;
-            visit.finish(sent, "The letter is dropped.", &page)
+            visit.finish(sent, "The dead letter was discarded.", &page)
         }
         _ => StatusCode::NOT_FOUND.into_response(),
     }

@@ -21,7 +21,7 @@ pub(super) enum NoList {
     Body,
     /// There is no answer to read.
     #[error("the CRL can't be fetched: {0}")]
-    Failed(#[from] Failed),
+    Failed(Failed),
 }
 
 /// Fetches by the way out.
@@ -34,8 +34,8 @@ impl Fetcher {
             .header(ACCEPT, "application/pkix-crl, */*;q=0.5")
             .header(USER_AGENT, concat!("muster/", env!("CARGO_PKG_VERSION")))
             .body(Full::default())
-            .map_err(|_| Failed::Unreachable)?;
-        let taken = self.0.exchange(request, BOUNDS).await?;
+            .map_err(|_| NoList::Failed(Failed::Unreachable))?;
+        let taken = self.0.exchange(request, BOUNDS).await.map_err(NoList::Failed)?;
         Ok(taken.body.ok_or(NoList::Body)?.to_vec())
     }
 }

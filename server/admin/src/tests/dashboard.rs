@@ -492,7 +492,7 @@ async fn a_ca_elsewhere_has_its_list_and_what_is_revoked_on_its_page() {
     let told = browser.post(&format!("{page}/crl/settings"), "every_s=x&when_stale=open").await.text;
     assert!(told.contains("invalid type"), "{told}");
     let told = browser.post(&format!("{page}/crl/settings"), "every_s=600&when_stale=open").await.text;
-    assert!(told.contains("the last one goes on"), "{told}");
+    assert!(told.contains("the last CRL stays in force"), "{told}");
     let told = browser.post(&format!("{page}/crl"), "crl=no+list").await.text;
     assert!(told.contains("neither PEM nor DER"), "{told}");
     let told = browser.post(&format!("{page}/crl/fetch"), "").await.text;
@@ -620,7 +620,7 @@ async fn access_rules_are_made_tried_and_taken_away_on_their_page() {
     let blocked = browser.get("/access/test?host=api.example.com&path=/x").await.text;
     assert!(blocked.contains("refused") && blocked.contains("Rule 1 of the zone blocks it"), "{blocked}");
     let noted = browser.get("/access/test?host=api.example.com&path=/y").await.text;
-    assert!(noted.contains("gets in") && noted.contains("Noted by rule 2"), "{noted}");
+    assert!(noted.contains("gets in") && noted.contains("Logged by rule 2"), "{noted}");
 
     let page = browser.get("/access").await.text;
     let at = page.find(&format!("/access/zones/{}/", world.zone)).expect("a form of a rule");
@@ -645,7 +645,11 @@ async fn access_rules_are_made_tried_and_taken_away_on_their_page() {
     let seen = browser
         .post("/access/apps", &format!("domain=api.example.com/admin&name=admin&policies={policy}"))
         .await;
-    assert!(seen.text.contains("guards its place") && seen.text.contains("crew"), "{}", seen.text);
+    assert!(
+        seen.text.contains("The application is in force.") && seen.text.contains("crew"),
+        "{}",
+        seen.text
+    );
     let denied = browser.get("/access/test?host=api.example.com&path=/admin/x").await.text;
     assert!(denied.contains("No policy of the application at api.example.com/admin"), "{denied}");
     browser.post("/access/policies", "name=lan&decision=bypass&kind=ip&values=192.0.2.0/24").await;
@@ -669,7 +673,7 @@ async fn access_rules_are_made_tried_and_taken_away_on_their_page() {
     browser.post(&format!("/access/apps/{app}/remove"), "").await;
     browser.post(&format!("/access/policies/{policy}/remove"), "").await;
     let seen = browser.post(&format!("/access/groups/{group}/remove"), "").await;
-    assert!(seen.text.contains("There is no group."), "{}", seen.text);
+    assert!(seen.text.contains("There are no groups."), "{}", seen.text);
     let wrong = browser.get("/access/test?host=api.example.com&source=nowhere").await.text;
     assert!(wrong.contains("flash failed") && wrong.contains("source"), "{wrong}");
 }
@@ -679,7 +683,7 @@ async fn a_device_is_led_through_its_life() {
     let world = World::new().await;
     let (mut browser, ..) = Browser::of(&world.rig, "admin").await;
     let seen = browser.post("/devices", "ids=a%0D%0Ab&groups=field,north").await;
-    assert!(seen.text.contains("2 devices are known now."), "{}", seen.text);
+    assert!(seen.text.contains("Added 2 devices."), "{}", seen.text);
     browser.post("/devices/a", "groups=south&labels=site%3D7%0Aempty&note=hello").await;
     let device = world.rig.get("/devices/a").await;
     assert_eq!((&device["groups"], &device["note"]), (&json!(["south"]), &json!("hello")));
@@ -745,7 +749,7 @@ async fn a_hostname_is_edited_and_tested_before_the_edge_is_asked() {
         let seen = browser.post("/hosts/api.example.com", &format!("{fields}&origin_timeout_s={wish}")).await;
         let is_set = world.rig.get("/hosts/api.example.com").await["origin_timeout_s"].clone();
         assert_eq!(is_set, kept, "{wish}: {}", seen.text);
-        assert_eq!(seen.text.contains("Saved; the edge"), is_taken, "{wish}: {}", seen.text);
+        assert_eq!(seen.text.contains("Saved; the change"), is_taken, "{wish}: {}", seen.text);
         assert_eq!(seen.text.contains("flash failed"), !is_taken, "{wish}: {}", seen.text);
     }
     world.rig.advance(91 * 86_400);
@@ -796,5 +800,9 @@ async fn an_approval_is_given_on_its_page() {
     let key = world.rig.waiting_request("meter-7").await;
     assert!(browser.get("/approvals").await.text.contains("meter-7"));
     let seen = browser.post(&format!("/approvals/{key}/approve"), "").await;
-    assert!(seen.text.contains("Approved") && seen.text.contains("Nobody waits."), "{}", seen.text);
+    assert!(
+        seen.text.contains("Approved") && seen.text.contains("No requests are waiting."),
+        "{}",
+        seen.text
+    );
 }

@@ -59,7 +59,7 @@ async fn what_is_saved_untouched_on_its_page_stays_as_it_is() {
             let before = rig.get(HOST).await;
             let fields = untouched(&browser.get(HOST).await.text);
             let seen = browser.post(HOST, &fields).await.text;
-            assert!(seen.contains("Saved; the edge"), "{seen}");
+            assert!(seen.contains("Saved; the change"), "{seen}");
             assert_eq!(rig.get(HOST).await, before, "{fields}");
         }
     }
@@ -88,7 +88,7 @@ async fn the_page_says_whose_certificates_are_accepted() {
         assert!(facts.contains(&format!("<dt>CAs</dt><dd>{told}</dd>")), "{default_cas} {cas}: {facts}");
         let form = admin.get(HOST).await.text;
         assert!(form.contains(&format!("<option value=\"{default_cas}\" selected>")), "{form}");
-        let is_shut = form.contains("This hostname lets nobody in");
+        let is_shut = form.contains("This hostname admits nobody");
         assert_eq!(is_shut, told == "none", "{default_cas} {cas}: {form}");
     }
 }

@@ -280,7 +280,7 @@ impl Rig {
         self.send_as_with(&headers, method, path, text).await
     }
 
-    /// The caller names himself among the headers.
+    /// The headers say who the caller is.
     pub(super) async fn send_as_with(
         &self,
         headers: &[(&str, &str)],

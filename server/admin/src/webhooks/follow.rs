@@ -181,7 +181,7 @@ impl Follower {
                 Err(failed) => failed,
             };
             let again = match failed {
-                // What the operator denies stays so; he sees it the sooner.
+                // What the operator denies stays so; it is seen the sooner.
                 Failed::Denied(_) => None,
                 _ => pauses.next(),
             };

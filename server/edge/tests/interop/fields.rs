@@ -141,7 +141,7 @@ async fn origins_and_rules_are_told_what_openssl_prints() {
         assert!(bench.visit(&["--cert", "chain.pem"]).contains(" 200"), "{}", is(field, value));
     }
 
-    // Who shows none has empty text, and nothing is true of him.
+    // Without one all text is empty, and nothing is true.
     let told = bench.visit(&[]);
     for (field, value) in &expected {
         let nothing = if ["true", "false"].contains(&value.as_str()) { "false" } else { "" };

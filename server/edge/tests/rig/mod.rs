@@ -250,7 +250,7 @@ impl Rig {
             clock: Clock::from_fn(move || UnixTime::from_secs(turned.load(Ordering::Relaxed))),
             ..EdgeConfig::default()
         };
-        // A handshake takes as long as the machine's other work has it: who tests these times sets his own.
+        // A handshake takes as long as the machine's other work has it: tests of these times set their own.
         config.limits.hello_timeout = HANDSHAKE_PATIENCE;
         config.limits.handshake_times.handshake = HANDSHAKE_PATIENCE;
         config.limits.handshake_times.crowded = HANDSHAKE_PATIENCE;

@@ -117,7 +117,7 @@ pub enum AuthorityError {
     #[error("the account has no active CA for {0}")]
     NoActiveCa(&'static str),
     /// No random numbers.
-    #[error("the system gives no random numbers")]
+    #[error("the system's random number generator failed")]
     NoRandom,
     /// The ledger's rules say no.
     #[error(transparent)]

@@ -12,30 +12,30 @@ use super::{CaAlgorithmArg, PageArgs, parse_span};
 pub enum CaCommand {
     /// List CAs.
     List(PageArgs),
-    /// Make a new root with new issuing CAs below it; the old ones verify until their last leaf ends.
+    /// Create a new root with new issuing CAs under it; the old ones verify until their last certificate expires.
     Create {
         /// Algorithm of the keys.
         #[arg(long, value_enum, default_value_t = CaAlgorithmArg::EcdsaP256)]
         algorithm: CaAlgorithmArg,
     },
-    /// Import a CA from a PEM bundle. With its key it issues from now on, without it only verifies.
+    /// Import a CA from a PEM bundle. With its key it issues from now on; without, it only verifies.
     Import {
-        /// The bundle: the CA, the CAs above it, and optionally its key.
+        /// The bundle: the CA certificate, those above it, and optionally its key.
         file: PathBuf,
         /// What it is for.
         #[arg(long = "use", value_enum, default_value_t = ImportUse::Devices)]
         purpose: ImportUse,
-        /// What to call it; default: its subject.
+        /// Its name; default: its subject.
         #[arg(long)]
         name: Option<String>,
-        /// File with its key, PEM, where the bundle has none.
+        /// PEM file with its key, if the bundle has none.
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
         /// File with the passphrase of the key.
         #[arg(long, value_name = "FILE")]
         key_passphrase_file: Option<PathBuf>,
     },
-    /// Replace an issuing CA: a new one signs from now on, the old one verifies until its last leaf ends.
+    /// Replace an issuing CA: the new one issues from now on, the old one verifies until its last certificate expires.
     Rotate {
         /// Which one.
         #[arg(long, value_enum, default_value_t = RotateRole::Devices)]
@@ -51,21 +51,21 @@ pub enum CaCommand {
         /// The CA; default: the one that issues to devices.
         id: Option<String>,
     },
-    /// Take the own CRL of a CA whose key is elsewhere; the edge goes by it when this returns.
+    /// Upload the CRL of an externally held CA; in force at the edge when this returns.
     TakeCrl {
         /// The CA.
         id: String,
         /// The CRL, PEM or DER.
         file: PathBuf,
     },
-    /// Show or set where the own CRL of a CA comes from, and what happens without a fresh one.
+    /// Show or set where the CRL of an externally held CA comes from, and what happens once it has expired.
     CrlSource(CrlSourceArgs),
-    /// Fetch the own CRL of a CA now from where it comes from.
+    /// Fetch the CRL of an externally held CA now.
     FetchCrl {
         /// The CA.
         id: String,
     },
-    /// List what is revoked of the certificates that a CA issued elsewhere.
+    /// List the revoked certificates of an externally held CA.
     Revoked {
         /// The CA.
         id: String,
@@ -75,24 +75,24 @@ pub enum CaCommand {
     },
 }
 
-/// Where the own CRL of a CA comes from. What is not given stays as it is.
+/// Where the CRL of an externally held CA comes from. What is not given stays as it is.
 #[derive(Args, Debug)]
 pub struct CrlSourceArgs {
     /// The CA.
     pub id: String,
-    /// Where it is fetched from, `https://` or `http://`; fetched once before it is set.
+    /// URL to fetch it from, `https://` or `http://`; tried once before it is set.
     #[arg(long, conflicts_with = "upload")]
     pub url: Option<String>,
-    /// It is not fetched, but taken with `muster ca take-crl`.
+    /// Do not fetch it: it is uploaded with `muster ca take-crl`.
     #[arg(long)]
     pub upload: bool,
     /// How often it is fetched: 1m to 7d.
     #[arg(long, value_parser = parse_span)]
     pub every: Option<Duration>,
-    /// What the CA's certificates are worth once its CRL is past its end.
+    /// What to do with the CA's certificates once its CRL has expired: `closed` refuses them, `open` admits them.
     #[arg(long, value_parser = ["closed", "open"])]
     pub when_stale: Option<String>,
-    /// The distribution point that the CA's CRL names, where that CRL is complete and no part of several; `` for none.
+    /// The distribution point named in the CA's CRL, if that CRL is complete and not one of several parts; `` for none.
     #[arg(long, value_name = "URI")]
     pub distribution_point: Option<String>,
 }
@@ -100,7 +100,7 @@ pub struct CrlSourceArgs {
 /// What an imported CA is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ImportUse {
-    /// Its certificates are devices of this account.
+    /// Its certificates identify devices of this account.
     Devices,
     /// Its certificates (IDevID) prove a device's first enrollment.
     Manufacturer,
@@ -115,7 +115,7 @@ pub enum RotateRole {
     Services,
 }
 
-/// Which certificate is revoked, or good again.
+/// Which certificate to revoke or reinstate.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub struct RevocableSelector {
@@ -125,7 +125,7 @@ pub struct RevocableSelector {
     /// By serial, hex; with `--ca` also one that was issued elsewhere.
     #[arg(long)]
     pub serial: Option<String>,
-    /// All certificates of a device that it is about.
+    /// All certificates of a device.
     #[arg(long, conflicts_with = "ca")]
     pub device: Option<String>,
     /// By SHA-256 of the certificate, hex.

@@ -7,7 +7,7 @@ use super::PageArgs;
 /// Live connections at the edges.
 #[derive(Debug, Subcommand)]
 pub enum ConnectionCommand {
-    /// List who is connected, newest first; needs the running server.
+    /// List live connections, newest first; needs the running server.
     List {
         /// Only of this device.
         #[arg(long)]
@@ -25,7 +25,7 @@ pub enum ConnectionCommand {
         #[command(flatten)]
         page: PageArgs,
     },
-    /// End live connections, and print how many; who has its right may come again. Needs the running server.
+    /// Close live connections, and print how many; authorized clients may reconnect. Needs the running server.
     Close(CloseArgs),
 }
 
@@ -33,7 +33,7 @@ pub enum ConnectionCommand {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = true)]
 pub struct CloseArgs {
-    /// The one of this number, as `connection list` shows it; with --edge where there are several.
+    /// The one with this number, as `connection list` shows it; with --edge if there are several edges.
     pub number: Option<u64>,
     /// Those of this device.
     #[arg(long)]
@@ -52,17 +52,17 @@ pub struct CloseArgs {
 /// The change log.
 #[derive(Debug, Subcommand)]
 pub enum EventCommand {
-    /// Print what happens as it happens, one event a line; needs the running server.
+    /// Print events as they happen, one per line; needs the running server.
     Follow(FollowArgs),
 }
 
 /// Arguments of `event follow`.
 #[derive(Args, Debug)]
 pub struct FollowArgs {
-    /// Begin after the change of this number; default: with what happens from now on.
+    /// Start after the change with this number; default: now.
     #[arg(long, value_name = "NUMBER")]
     pub since: Option<u64>,
-    /// End after so many events.
+    /// Stop after this many events.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 }
@@ -70,20 +70,20 @@ pub struct FollowArgs {
 /// Webhooks.
 #[derive(Debug, Subcommand)]
 pub enum WebhookCommand {
-    /// Make a webhook and print the secret that deliveries are signed with, alone; it is shown this once.
+    /// Create a webhook and print the secret that signs its deliveries; it is shown only once.
     Add {
-        /// Where deliveries go.
+        /// URL to deliver to.
         url: String,
-        /// What to call it; default: the URL's host.
+        /// Its name; default: the URL's host.
         #[arg(long)]
         name: Option<String>,
         /// Send only this event, such as `certificate-revoked`; repeatable.
         #[arg(long = "event", value_name = "EVENT")]
         events: Vec<String>,
     },
-    /// List webhooks; never their secrets.
+    /// List webhooks, without their secrets.
     List(PageArgs),
-    /// Show one webhook and how far it is.
+    /// Show one webhook and how far its deliveries have come.
     Show {
         /// Its id.
         id: String,
@@ -93,12 +93,12 @@ pub enum WebhookCommand {
         /// Its id.
         id: String,
     },
-    /// Send a delivery without events, once; needs the running server.
+    /// Send one test delivery without events; needs the running server.
     Test {
         /// Its id.
         id: String,
     },
-    /// List what was given up, newest first.
+    /// List deliveries that were given up, newest first.
     DeadLetters {
         /// The webhook.
         id: String,
@@ -106,15 +106,15 @@ pub enum WebhookCommand {
         #[command(flatten)]
         page: PageArgs,
     },
-    /// Try dead letters once more; what is taken leaves the list. Needs the running server.
+    /// Retry dead letters; those delivered leave the list. Needs the running server.
     Redeliver {
         /// The webhook.
         id: String,
-        /// Numbers of letters, as listed; default: all, oldest first, up to the first that fails.
+        /// Their numbers, as listed; default: all, oldest first, up to the first failure.
         #[arg(value_name = "NUMBER")]
         letters: Vec<u64>,
     },
-    /// Drop a dead letter, unsent.
+    /// Discard a dead letter.
     Drop {
         /// The webhook.
         id: String,

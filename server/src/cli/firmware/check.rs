@@ -19,7 +19,7 @@ pub(super) fn anchors(pem: &[u8]) -> anyhow::Result<Vec<Vec<u8>>> {
     ensure!(!found.is_empty(), "it holds no CA certificate");
     let anchor = |(number, item): (usize, pem::Pem)| {
         let what = || format!("its item {}, {}", number + 1, item.tag());
-        ensure!(item.tag() == "CERTIFICATE", "{} is no certificate", what());
+        ensure!(item.tag() == "CERTIFICATE", "{} is not a certificate", what());
         let parsed = CaCertificate::parse(item.contents()).with_context(what)?;
         Ok(parsed.der().to_vec())
     };
@@ -31,7 +31,7 @@ pub(super) fn anchors(pem: &[u8]) -> anyhow::Result<Vec<Vec<u8>>> {
 /// # Errors
 /// When it is of another scheme, says more than a device is told, or a device can't reach such a host.
 pub(super) fn endpoint<'a>(uri: &'a Uri, scheme: &str, usual_port: u16) -> anyhow::Result<Endpoint<'a>> {
-    ensure!(uri.scheme_str() == Some(scheme), "`{uri}` is no {scheme}:// URL");
+    ensure!(uri.scheme_str() == Some(scheme), "`{uri}` is not an {scheme}:// URL");
     ensure!(uri.query().is_none(), "`{uri}`: a device sends no query; leave it out");
     ensure!(!uri.authority().is_some_and(|a| a.as_str().contains('@')), "`{uri}`: a device has no user name");
     let host = uri.host().with_context(|| format!("`{uri}` names no host"))?;

@@ -11,7 +11,7 @@ use super::layout::Layout;
 pub(super) fn check_image(elf: &[u8], layout: &Layout) -> anyhow::Result<()> {
     const IDENT: &[u8] = b"\x7fELF\x01\x01";
     const MACHINE_ARM: u16 = 40;
-    ensure!(elf.starts_with(IDENT) && half(elf, 18) == Some(MACHINE_ARM), "it is no ELF file for Arm");
+    ensure!(elf.starts_with(IDENT) && half(elf, 18) == Some(MACHINE_ARM), "it is not an ELF file for Arm");
     let segments = segments(elf).context("the ELF file is cut off")?;
     ensure!(!segments.is_empty(), "the ELF file has nothing to write");
     for Segment { address, octets } in segments {

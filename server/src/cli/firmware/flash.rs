@@ -26,7 +26,7 @@ pub(in crate::cli) fn flash(args: &FlashArgs, out: &mut Printer<'_>) -> anyhow::
     let octets = fs::read(&image)
         .with_context(|| format!("can't read {}; `muster factory` makes it", image.display()))?;
     check_settings_block(&octets)
-        .with_context(|| format!("{} is no image of this version", image.display()))?;
+        .with_context(|| format!("{} is not an image of this version", image.display()))?;
     let usual = || args.images.join(format!("{}.elf", args.board));
     let firmware = args.firmware.clone().unwrap_or_else(usual);
     ensure!(
@@ -40,7 +40,7 @@ pub(in crate::cli) fn flash(args: &FlashArgs, out: &mut Printer<'_>) -> anyhow::
     };
     let elf = fs::read(&firmware).with_context(|| format!("can't read {}", firmware.display()))?;
     check_image(&elf, silicon.layout)
-        .with_context(|| format!("{} is no firmware for this board", firmware.display()))?;
+        .with_context(|| format!("{} is not firmware for this board", firmware.display()))?;
     let tool = args.tool.unwrap_or(silicon.tool);
     let steps = match tool {
         FlashTool::Picotool => {
@@ -166,7 +166,7 @@ fn emulate(
     let mut content = match fs::read(&flash) {
         Ok(content) => {
             check_flash(&content)
-                .with_context(|| format!("{} is not overwritten; move it away", flash.display()))?;
+                .with_context(|| format!("{} already exists; move it away first", flash.display()))?;
             content
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => vec![0xff; EMULATED_FLASH_OCTETS],
@@ -192,7 +192,7 @@ fn emulate(
 
 fn emulator(args: &FlashArgs, firmware: &Path, flash: &Path) -> anyhow::Result<Step> {
     let flash = flash.to_str().filter(|path| !path.contains([' ', ',']));
-    let flash = flash.context("the path of the images must be without blanks and commas")?;
+    let flash = flash.context("the path of the images must not contain spaces or commas")?;
     let machine = args.board.to_string();
     let boot = Step::new(
         "qemu-system-arm",

@@ -22,8 +22,8 @@ pub(super) fn partition(settings: &[u8], token: &[u8], page_octets: usize) -> Ve
 pub(super) fn recognise(kind: &str, octets: &[u8]) -> anyhow::Result<()> {
     match kind {
         "bin" => return check_settings_block(octets),
-        "hex" => ensure!(octets.starts_with(b":02000004"), "it is no Intel HEX file of an image"),
-        _ => ensure!(octets.starts_with(b"UF2\n"), "it is no UF2 file"),
+        "hex" => ensure!(octets.starts_with(b":02000004"), "it is not the Intel HEX file of an image"),
+        _ => ensure!(octets.starts_with(b"UF2\n"), "it is not a UF2 file"),
     }
     Ok(())
 }

@@ -61,7 +61,7 @@ pub(super) async fn factory(
         check_unretired(client, &device).await.with_context(|| format!("line {}", row.line))?;
         check_replaceable(&args.out, &device)?;
     }
-    fs::create_dir_all(&args.out).with_context(|| format!("can't make {}", args.out.display()))?;
+    fs::create_dir_all(&args.out).with_context(|| format!("can't create {}", args.out.display()))?;
     let mut written = Vec::new();
     for row in &rows {
         let device = row.id.to_string();
@@ -97,7 +97,7 @@ async fn usual_est(client: &Client, dir: &DataDir) -> anyhow::Result<Uri> {
             Ok(format!("https://est.{name}:{port}").parse()?)
         }
         _ => bail!(
-            "where devices reach the EST server is not known, as the account has not just one zone; say --est URL"
+            "give --est URL: the account does not have exactly one zone from which to derive the EST server's name"
         ),
     }
 }
@@ -124,7 +124,7 @@ fn check_replaceable(folder: &Path, device: &str) -> anyhow::Result<()> {
             Err(error) => Err(error.into()),
             Ok(octets) => image::recognise(kind, &octets),
         };
-        known.with_context(|| format!("{} is not overwritten; move it away", path.display()))?;
+        known.with_context(|| format!("{} already exists; move it away first", path.display()))?;
     }
     Ok(())
 }

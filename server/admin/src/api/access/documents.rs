@@ -21,6 +21,8 @@ pub(crate) trait Written: Serialize + DeserializeOwned + ToSchema + Send + Sync 
     type View: Serialize + ToSchema;
     /// What it is.
     const KIND: DocumentKind;
+    /// What the description of the API calls one, and several.
+    const NOUNS: (&'static str, &'static str);
 
     /// Refuses what can't be meant.
     fn check(&self, api: &Api, scope: AssociationScope) -> impl Future<Output = Result<(), ApiError>> + Send;

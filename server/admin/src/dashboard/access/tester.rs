@@ -65,7 +65,7 @@ pub(super) fn form(asked: &Asked) -> Markup {
                 (choice("protocol", "Protocol", PROTOCOLS, Asked::or(&asked.protocol, "https")))
                 label { "Device, serial or certificate id; empty for none "
                     input name="certificate" value=(asked.certificate) autocomplete="off"; }
-                label { "It comes from " input name="source" value=(asked.source) placeholder="127.0.0.1" autocomplete="off"; }
+                label { "Source address " input name="source" value=(asked.source) placeholder="127.0.0.1" autocomplete="off"; }
                 fieldset {
                     legend { "HTTPS" }
                     (choice("method", "Method", METHODS, Asked::or(&asked.method, "GET")))
@@ -75,11 +75,11 @@ pub(super) fn form(asked: &Asked) -> Markup {
                     legend { "MQTT" }
                     label { "Client id " input name="client_id" value=(asked.client_id) autocomplete="off"; }
                     (choice("packet", "Packet", PACKETS, Asked::or(&asked.packet, "publish")))
-                    label { "Topic or filter; empty for the connection alone "
+                    label { "Topic or filter; empty for CONNECT only "
                         input name="topic" value=(asked.topic) autocomplete="off"; }
                 }
                 details { summary { "Paste a certificate instead" }
-                    label for="pem" { "PEM, with the certificates that would be sent with it" }
+                    label for="pem" { "PEM, with the chain that would be sent" }
                     textarea #pem name="pem" rows="4" autocomplete="off" { (asked.pem) }
                 }
                 button.primary type="submit" { "Test" }
@@ -138,17 +138,17 @@ fn shown(verdict: &Verdict) -> Markup {
         p { (verdict.message) }
         ul {
             @match &verdict.device {
-                Some(device) => li { "It is known as " a href={"/devices/" (segment(device))} { (device) } "." },
-                None => li { "It is known as nobody." },
+                Some(device) => li { "It is identified as " a href={"/devices/" (segment(device))} { (device) } "." },
+                None => li { "It has no identity." },
             }
             @if let Some(rule) = &verdict.rule {
                 li { "Rule " (rule.number) ", " (rule.action) ": " (code(&rule.expression)) }
             }
-            @for rule in &verdict.noted { li { "Noted by rule " (rule.number) ": " (code(&rule.expression)) } }
+            @for rule in &verdict.noted { li { "Logged by rule " (rule.number) ": " (code(&rule.expression)) } }
             @if let Some(domain) = text(&verdict.application, "domain") { li { "Application at " (domain) } }
             @if let Some(name) = text(&verdict.policy, "name") { li { "Policy " (name) } }
             @if verdict.admitted && verdict.rule.is_none() && verdict.application.is_none() {
-                li { "No rule and no application has a say in it." }
+                li { "No rule and no application applies." }
             }
         }
     }
