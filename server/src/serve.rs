@@ -113,7 +113,10 @@ impl Server {
         let config = within_file_limit(config);
         let (registrar, mut registry) =
             open::in_turn(|| async { open::account(&dir, &config, &clock) }).await?;
-        let est_tls = Arc::new(EstTls::start(
+        let is_given = config.est_tls_files.is_some();
+        let what =
+            if is_given { "est.tls_certificate and est.tls_key" } else { "the EST server's certificate" };
+        let est_tls = EstTls::start(
             dir.clone(),
             Arc::clone(registrar.authority()),
             clock,
@@ -121,13 +124,7 @@ impl Server {
             &config.est_names,
             &zones(&registrar)?,
         );
-        let files = config.est_tls_files.is_some();
-        let est_tls = est_tls.context(if files {
-            "est.tls_certificate and est.tls_key"
-        } else {
-            "the EST server's certificate"
-        });
-        let est_tls = Arc::new(est_tls?);
+        let est_tls = Arc::new(est_tls.context(what)?);
         write_ca_file(&dir, &registrar)?;
         let (feed, edges) = (edge::feed(&dir, &registrar)?, Edges::new());
         let edge = if roles.edge {
