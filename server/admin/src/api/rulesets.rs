@@ -82,7 +82,7 @@ impl Wanted {
 pub(crate) struct Rule {
     #[serde(default)]
     id: Option<String>,
-    /// What its writer knows it by; its id unless he says.
+    /// What its writer knows it by; its id unless another is given.
     #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
     reference: Option<String>,
     pub(crate) expression: String,
