@@ -68,10 +68,17 @@ impl FanOut {
         if hub.store.congestion().is_none() {
             let fitting = DELIVERED_BYTES_AT_ONCE.checked_div(self.message.bytes()).unwrap_or(usize::MAX);
             for _ in 0..fitting.clamp(1, DELIVERIES_AT_ONCE) {
+                if self.is_done() {
+                    break;
+                }
                 self.deliver_next(hub);
             }
         }
         self.is_late = true;
+        self.is_done()
+    }
+
+    const fn is_done(&self) -> bool {
         self.own_served >= self.own.len() && self.shared_served >= self.shared.len()
     }
 
