@@ -4,7 +4,7 @@
 //! rules of its own: policy decides, `ca` builds, `store` remembers, `enroll` issues, `admin` shows.
 //!
 //! * [`config`], [`datadir`], [`passphrase`]: what an operator sets, and where things lie.
-//! * [`init`], [`serve`], [`backup`]: making, running and saving a server. Programs that embed a
+//! * [`init`], [`open`], [`serve`], [`backup`]: making, opening, running and saving an account. Programs that embed a
 //!   server use [`serve::Server`], and hand it a [`Clock`].
 //! * [`cli`]: the command line. Commands that read or change the account are clients of the admin API, over HTTP while
 //!   a server runs and in process otherwise, so both ways are one implementation.
@@ -21,7 +21,7 @@ pub mod datadir;
 mod edge;
 pub mod est_tls;
 pub mod init;
-mod open;
+pub mod open;
 mod outbound;
 pub mod passphrase;
 mod plain_http;

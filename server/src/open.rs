@@ -41,11 +41,7 @@ pub(crate) fn is_in_use(error: &anyhow::Error) -> bool {
 ///
 /// # Errors
 /// In words: no account there, in use, broken, keys that can't be opened.
-pub(crate) fn account(
-    dir: &DataDir,
-    config: &Config,
-    clock: &Clock,
-) -> anyhow::Result<(Arc<Registrar>, Registry)> {
+pub fn account(dir: &DataDir, config: &Config, clock: &Clock) -> anyhow::Result<(Arc<Registrar>, Registry)> {
     let options = Options { cache_bytes: config.ledger_cache_bytes };
     let ledger = Ledger::open(&dir.ledger(), options, clock.now())?;
     let account = ledger.reader()?.accounts()?.first().map(|account| account.id);

@@ -10,7 +10,6 @@ use muster::init::{InitPlan, Initialised, init};
 use muster_enroll::{CaAlgorithm, Clock, Csr, Identified, KeySource, Order, Outcome, Registrar};
 use muster_policy::name::DeviceId;
 use muster_store::record::{Actor, Certificate};
-use prometheus_client::registry::Registry;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use tokio::task::JoinSet;
 
@@ -62,7 +61,7 @@ pub(crate) async fn found(dir: &Path) -> anyhow::Result<Initialised> {
 pub(crate) fn open(dir: &Path) -> anyhow::Result<Arc<Registrar>> {
     let dir = DataDir::new(dir);
     let config = ConfigWritten::read(&dir.config())?.check(dir.path())?;
-    muster::serve::open(&dir, &config, &Clock::system(), &mut Registry::default())
+    muster::open::account(&dir, &config, &Clock::system()).map(|(registrar, _)| registrar)
 }
 
 /// Issues a certificate to each of `count` devices, as an operator would.
