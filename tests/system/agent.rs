@@ -195,7 +195,7 @@ fn wrong_usage_is_told_apart_from_failure() {
     );
     usage(
         &["enroll", "--server", "https://x", "--ca", "/nowhere", "--device", "m", "--token", "t"],
-        "not there",
+        "does not exist",
     );
     let output =
         agent.command(&[start.as_slice(), &["--device", "m", "--token", "t", "--timeout", "1s"]].concat());

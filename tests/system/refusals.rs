@@ -128,7 +128,7 @@ fn every_reason_has_its_cause_answer_metric_and_audit() {
             .sum();
         assert_eq!(counted, requests.len(), "{code} in the metrics");
     }
-    assert!(bench.server.muster(&["audit", "verify"]).contains("whole"));
+    assert!(bench.server.muster(&["audit", "verify"]).contains("intact"));
     let rest = limits();
     for reason in Reason::ALL {
         let here = bench.seen.contains_key(reason.code()) || rest.contains(reason);

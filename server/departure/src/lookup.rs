@@ -206,6 +206,9 @@ mod tests {
         keep(FRESH);
         let gone = all.find("a.example", |_: &str| Err(io::Error::from(ErrorKind::NotFound))).await;
         assert_eq!(gone.expect_err("the resolver knows better").kind(), ErrorKind::NotFound);
+        while !all.running().is_empty() {
+            tokio::task::yield_now().await;
+        }
         let (_held, until) = sync_channel(0);
         assert_eq!(all.find("a.example", silent(until)).await.expect("stale").len(), 1);
     }
