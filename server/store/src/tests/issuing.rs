@@ -549,7 +549,8 @@ fn a_device_that_lost_its_key_asks_with_another_and_the_newest_request_waits() {
         rig.check();
     }
     let reader = rig.ledger().reader().expect("open");
-    let waiting = reader.waiting(ACCOUNT, &Paging::From { offset: 0, after: None, limit: 10 }).expect("reads").items;
+    let waiting =
+        reader.waiting(ACCOUNT, &Paging::From { offset: 0, after: None, limit: 10 }).expect("reads").items;
     let mut keys: Vec<_> = waiting.iter().map(|waiting| waiting.key).collect();
     keys.sort_unstable();
     assert_eq!(keys, [manual(2).request, stranger.request]);
