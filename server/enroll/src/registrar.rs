@@ -469,10 +469,12 @@ impl Registrar {
     }
 }
 
+/// PKCS#8; it goes to the device and is kept nowhere.
+type PrivateKey = Zeroizing<Vec<u8>>;
+
 /// A key made here.
 struct MadeKey {
-    /// PKCS#8; it goes to the device and is kept nowhere.
-    private_key: Zeroizing<Vec<u8>>,
+    private_key: PrivateKey,
     /// The next key is made when the intent for this one is stored: one use of a token makes one key.
     _turn: OwnedSemaphorePermit,
 }
@@ -507,7 +509,7 @@ impl Draft {
         id: CertificateId,
         account: AccountId,
         issued_at: UnixTime,
-    ) -> Result<(Certificate, Option<Zeroizing<Vec<u8>>>), SignError> {
+    ) -> Result<(Certificate, Option<PrivateKey>), SignError> {
         let (not_before, not_after) = (self.prepared.not_before(), self.prepared.not_after());
         let issued = self.prepared.sign()?;
         let certificate = Certificate {

@@ -812,7 +812,7 @@ fn a_fault_of_the_configuration_is_told_once() {
     let temp = tempfile::tempdir().expect("a folder");
     let dir = DataDir::new(temp.path());
     std::fs::write(dir.config(), "[est]\nunheard_of = 1\n").expect("written");
-    let error = format!("{:#}", server::configuration(&dir).err().expect("refused"));
+    let error = format!("{:#}", server::configuration(&dir).map(drop).expect_err("refused"));
     assert_eq!(error.matches("unheard_of = 1").count(), 1, "{error}");
 }
 
