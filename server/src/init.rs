@@ -13,7 +13,7 @@ use muster_policy::name::{Hostname, Title, TrustDomain};
 use muster_policy::profile::ProfileWritten;
 use muster_store::act::{AddZone, By, CreateAccount, CreateAdminToken, SetProfile};
 use muster_store::record::{Account, Actor, AdminRole, AdminToken, Zone};
-use muster_store::{Ledger, Options};
+use muster_store::{Ledger, OpenError, Options};
 use serde::Serialize;
 
 use crate::config::{Config, ConfigWritten};
@@ -98,7 +98,13 @@ pub async fn init(plan: InitPlan, clock: &Clock) -> anyhow::Result<Initialised> 
     refuse_twice(&plan.zones)?;
     let config = plan.config.clone().check(dir.path())?;
     dir.create().map_err(|error| anyhow::anyhow!("can't create {}: {error}", plan.dir.display()))?;
-    let ledger = Ledger::create(&dir.ledger(), Options { cache_bytes: config.ledger_cache_bytes })?;
+    let ledger = Ledger::create(&dir.ledger(), Options { cache_bytes: config.ledger_cache_bytes });
+    let ledger = ledger.inspect_err(|error| {
+        // Another run's, if it is there by now.
+        if !matches!(error, OpenError::Exists { .. }) {
+            undo(&dir);
+        }
+    })?;
     let made = make(plan, config, ledger, &dir, clock).await;
     if made.is_err() {
         undo(&dir);
@@ -113,11 +119,9 @@ fn refuse_what_is_there(dir: &DataDir) -> anyhow::Result<()> {
         "{} holds an account already; use another directory, or `muster serve {0}`",
         dir.path().display()
     );
-    let has_entries =
-        |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
-    let file = [dir.config(), dir.ca_file()].into_iter().find(|file| file.exists());
-    let folder = || [dir.keys(), dir.host_tls(), dir.tls()].into_iter().find(|folder| has_entries(folder));
-    match file.or_else(folder) {
+    let has_keys = std::fs::read_dir(dir.keys()).is_ok_and(|mut entries| entries.next().is_some());
+    let file = [dir.config(), dir.ca_file(), dir.est_tls()].into_iter().find(|file| file.exists());
+    match file.or_else(|| has_keys.then(|| dir.keys())) {
         Some(there) => anyhow::bail!(
             "{} is there already, and `muster init` makes its own; move it away, or use another directory",
             there.display()
