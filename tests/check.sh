@@ -5,7 +5,7 @@
 # and fails. Every part that ran is named at the end with its time; nothing is skipped in silence.
 #
 #   tests/check.sh            everything
-#   tests/check.sh PART ...   only these parts: packages format clippy docs deny build test interop browser power fuzz size firmware
+#   tests/check.sh PART ...   only these parts: packages format clippy docs build test interop browser power fuzz deny size firmware
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -16,7 +16,7 @@ clients=$CARGO_TARGET_DIR/check-clients
 firmware=no_std-agent/firmware/Cargo.toml
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(packages format clippy docs deny build test interop browser power fuzz size firmware)
+[ ${#parts[@]} -gt 0 ] || parts=(packages format clippy docs build test interop browser power fuzz deny size firmware)
 
 # Debian package, and a file that shows it is there.
 debian=(
@@ -33,6 +33,7 @@ debian=(
     "procps /bin/kill"
     "strace /usr/bin/strace"
     "libssl-dev /usr/include/openssl/ssl.h"
+    "g++ /usr/bin/c++"
     "pkg-config /usr/bin/pkg-config"
     "nats-server /usr/sbin/nats-server"
     "chromium /usr/bin/chromium"
@@ -83,16 +84,18 @@ find_node() {
     PATH=$venv/bin:$PATH
 }
 
-# Not optimised: building one so takes longer than it runs here.
-cargo_tool() { # name version
-    cargo "$1" --version 2>/dev/null | grep -qF "$2" || cargo install --quiet --locked --debug "cargo-$1@$2"
+# Not optimised: building it so takes longer than it runs here. In a folder of its own, as others build meanwhile.
+install_deny() {
+    local version=0.20.2
+    cargo deny --version 2>/dev/null | grep -qF "$version" ||
+        CARGO_TARGET_DIR=$CARGO_TARGET_DIR/tools cargo install --quiet --locked --debug "cargo-deny@$version"
 }
 
 # What comes over the network comes first, so that it fails before anything was built.
 part_packages() {
     install_packages
     local manifest
-    for manifest in Cargo.toml tests/fuzz/Cargo.toml "$firmware"; do
+    for manifest in Cargo.toml "$firmware"; do
         cargo fetch --quiet --locked --manifest-path "$manifest"
     done
     tests/size/size.sh packages
@@ -112,7 +115,7 @@ part_clippy() {
 }
 part_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --document-private-items; }
 part_deny() {
-    cargo_tool deny 0.20.2
+    install_deny
     # Advisories are left out: their database is a repository of its own, which an offline machine lacks.
     cargo deny --config .deny.toml check bans licenses sources
     cargo deny --manifest-path "$firmware" --config .deny.toml check bans licenses sources
@@ -129,6 +132,8 @@ part_build() {
     # All at once, so that no processor waits for the end of one half.
     cargo build --workspace --features $features --bins --tests
     build_programs
+    # In the same folder, where one builds at a time.
+    [[ " ${parts[*]} " != *" fuzz "* ]] || tests/fuzz/smoke.sh build
 }
 part_test() {
     part_build
@@ -154,15 +159,16 @@ part_firmware() {
     tests/firmware.sh
 }
 
-# Tests wait a lot, for time to pass and for each other's servers: what the last parts build is built meanwhile, with what
-# the tests leave of the processors. What fails then fails again in its part, which says why.
+# Tests wait a lot, for time to pass and for each other's servers: what the last parts build in folders of their own is
+# built meanwhile, with what the tests leave of the processors. What fails then fails again in its part, which says why.
 build_ahead() {
     local part
+    renice -n 19 -p "$BASHPID" >/dev/null
     for part in "${parts[@]}"; do
         case $part in
-            fuzz) nice -n 19 tests/fuzz/smoke.sh build ;;
-            size) nice -n 19 tests/size/size.sh build ;;
-            firmware) nice -n 19 tests/firmware.sh build ;;
+            deny) install_deny ;;
+            size) tests/size/size.sh build ;;
+            firmware) tests/firmware.sh build ;;
         esac
     done
 }
@@ -174,7 +180,7 @@ for part in "${parts[@]}"; do
     declare -F "part_$part" >/dev/null || { echo "no such part: $part" >&2; exit 2; }
     echo "== $part"
     begin=$SECONDS
-    case $part in fuzz | size | firmware) [ -z "$ahead" ] || wait "$ahead" || true; ahead= ;; esac
+    case $part in deny | size | firmware) [ -z "$ahead" ] || wait "$ahead" || true; ahead= ;; esac
     # A function that is a condition goes on after a command of it failed; one in a shell of its own does not.
     set +e
     (set -e; "part_$part")

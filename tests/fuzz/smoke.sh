@@ -7,28 +7,36 @@
 # No sanitizer: the code is safe Rust (`unsafe_code = forbid`), and what is looked for are panics,
 # overflows, endless loops and unbounded memory, all of which libFuzzer and debug assertions see. So the
 # stable compiler is enough. An input that fails is left in tests/fuzz/artifacts.
+#
+# Only this workspace's packages tell libFuzzer how far an input came: all others are those of the tests, which took a
+# quarter of the whole check to build once more. A long campaign wants all of it, optimised:
+#
+#   cargo fuzz run --fuzz-dir tests/fuzz --features targets --sanitizer none NAME
 set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${1:-3}
-version=0.13.2
-# Not optimised: building it so takes longer than it runs.
-cargo fuzz --version 2>/dev/null | grep -qF "$version" || cargo install --quiet --locked --debug "cargo-fuzz@$version"
 
-# A folder of its own: other flags than the workspace's, so sharing one would build both again and again.
-target=${CARGO_TARGET_DIR:-$(cd ../.. && pwd)/target}/fuzz
+here=$PWD
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$(cd ../.. && pwd)/target}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-flags=(--fuzz-dir . --sanitizer none --target-dir "$target")
 
-cargo fuzz build "${flags[@]}"
+mapfile -t names < <(cd fuzz_targets && printf '%s\n' *.rs | sed 's/\.rs$//')
+bins=()
+for name in "${names[@]}"; do
+    bins+=(--bin "$name")
+done
+# Features of the whole workspace as in tests/check.sh, so that no package of others is built again.
+RUSTC_WORKSPACE_WRAPPER=$here/instrumented.sh cargo build --quiet --manifest-path ../../Cargo.toml --workspace \
+    --features muster-broker/rumqttd,muster-fuzz/targets "${bins[@]}"
 [ "$seconds" != build ] || exit 0
 
 # One target for a while; the line it prints says how far it came.
 smoke() {
     local name=$1 log=$work/$1.log status=0 runs
-    mkdir -p "corpus/$name" "$work/$name"
+    mkdir -p "corpus/$name" "artifacts/$name" "$work/$name"
     cp -r "corpus/$name/." "$work/$name/"
-    cargo fuzz run "${flags[@]}" "$name" "$work/$name" -- \
+    "$CARGO_TARGET_DIR/debug/$name" "$work/$name" -artifact_prefix="artifacts/$name/" \
         -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -max_len=32768 -print_final_stats=1 \
         >"$log" 2>&1 || status=$?
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
@@ -42,7 +50,7 @@ smoke() {
 
 # As many at a time as there are cores: each is one thread.
 failed=0 running=0
-for name in $(cargo fuzz list --fuzz-dir .); do
+for name in "${names[@]}"; do
     if [ "$running" -ge "$(nproc)" ]; then
         wait -n || failed=1
         running=$((running - 1))

@@ -21,7 +21,9 @@ fn unpacked(archive: &[u8]) -> anyhow::Result<()> {
     let outcome = muster::backup::unpack(archive, &target);
     let names = |folder: &Path| -> Vec<_> {
         let entries = std::fs::read_dir(folder).expect("a folder");
-        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a plain name")).collect()
+        entries
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("a plain name"))
+            .collect()
     };
     assert_eq!(names(around.path()), ["target"]);
     let known = ["hosts", "keys", "ledger.redb", "muster.toml", "tls"];

@@ -10,7 +10,13 @@ use muster_proto::x509::{PublicKey, SignatureAlgorithm, Verify, VerifyError};
 struct Credulous;
 
 impl Verify for Credulous {
-    fn verify(&self, _: &PublicKey<'_>, _: SignatureAlgorithm, _: &[u8], _: &[u8]) -> Result<(), VerifyError> {
+    fn verify(
+        &self,
+        _: &PublicKey<'_>,
+        _: SignatureAlgorithm,
+        _: &[u8],
+        _: &[u8],
+    ) -> Result<(), VerifyError> {
         Ok(())
     }
 }
@@ -29,9 +35,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         seed: 1,
     };
     let (mut a, mut b, mut c, mut d, mut e) = ([0; 1024], [0; 1024], [0; 768], [0; 1024], [0; 1024]);
-    let memory =
-        Memory { authorities: &mut b, request: &mut c, current: &mut d, candidate: &mut e };
-    let mut machine = Enrollment::new(config, memory, &Restored::default(), Credulous, Instant::from_millis(0));
+    let memory = Memory { authorities: &mut b, request: &mut c, current: &mut d, candidate: &mut e };
+    let mut machine =
+        Enrollment::new(config, memory, &Restored::default(), Credulous, Instant::from_millis(0));
     let point = muster_proto::csr::P256Point::new(&[4; 65]).unwrap();
     let mut now = Instant::from_millis(0);
     // Answers are cut at NUL bytes, one for each request.

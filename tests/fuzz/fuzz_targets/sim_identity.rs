@@ -11,7 +11,8 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         && let Ok(length) = u32::try_from(payload.len())
     {
         header[..4].copy_from_slice(&length.to_le_bytes());
-        header[4..].copy_from_slice(&crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(payload).to_le_bytes());
+        header[4..]
+            .copy_from_slice(&crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(payload).to_le_bytes());
         let _ = read_frame(&bytes);
     }
 });
