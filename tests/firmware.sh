@@ -51,5 +51,6 @@ done
 [ "${1:-}" != build ] || exit 0
 
 # As in tests/check.sh, so that nothing is built twice.
+# A board waits for most of a boot, so four fit on two processors.
 cargo test --workspace --features muster-broker/rumqttd --test firmware --test firmware_cost -- \
-    --test-threads 2 --nocapture "$@"
+    --test-threads 4 --nocapture "$@"
