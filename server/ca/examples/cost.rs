@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use muster_ca::authority::{AuthoritySettings, Purpose, ROOT_PATH_LENGTH, new_issuing, new_root};
-use muster_ca::crl::{CrlReason, CrlSettings, Revoked};
+use muster_ca::crl::{CrlSettings, Revoked};
 use muster_ca::csr::Csr;
 use muster_ca::file_key::{CaAlgorithm, FileKey};
 use muster_ca::signer::Signer;
 use muster_policy::enrol::{Caller, DeviceStatus, Setting, enrol};
 use muster_policy::identity::Serial;
 use muster_policy::profile::ProfileWritten;
+use muster_policy::revocation::RevocationReason;
 use muster_policy::time::UnixTime;
 
 const ROUNDS: u32 = 5_000;
@@ -60,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let start = Instant::now();
     let crl = CrlSettings { number: 1, this_update: NOW, next_update: settings.not_after };
-    let revoked = Revoked { serial, revoked_at: NOW, reason: CrlReason::KeyCompromise };
+    let revoked = Revoked { serial, revoked_at: NOW, reason: RevocationReason::KeyCompromise };
     let der = devices.sign_crl(&crl, core::iter::repeat_n(revoked, 1_000_000))?;
     println!("CRL of 1,000,000: {:?}, {} octets", start.elapsed(), der.len());
     Ok(())

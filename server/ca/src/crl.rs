@@ -8,6 +8,7 @@ use core::time::Duration;
 use der::Encode;
 use der::asn1::{GeneralizedTime, ObjectIdentifier, UtcTime};
 use muster_policy::identity::Serial;
+use muster_policy::revocation::RevocationReason;
 use muster_policy::time::UnixTime;
 
 use crate::issuer::Issuer;
@@ -26,59 +27,6 @@ const YEAR_2050: UnixTime = UnixTime::from_secs(2_524_608_000);
 /// A typical entry: 20 octets of serial, a time and a reason.
 const ENTRY_BYTES: usize = 53;
 
-/// Why a certificate was revoked (RFC 5280 §5.3.1); in the order of the standard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CrlReason {
-    /// No reason given; written by leaving the reason out.
-    #[default]
-    Unspecified,
-    /// The device's key is known to someone else.
-    KeyCompromise,
-    /// The CA's key is known to someone else.
-    CaCompromise,
-    /// The device is somebody else's now.
-    AffiliationChanged,
-    /// Another certificate took its place.
-    Superseded,
-    /// The device is out of use.
-    CessationOfOperation,
-    /// Suspended; the entry may vanish again.
-    CertificateHold,
-    /// The right to it was withdrawn.
-    PrivilegeWithdrawn,
-}
-
-impl CrlReason {
-    /// The reason of a CRLReason value; none for values that a full list of leaves never has.
-    pub const fn from_code(code: u8) -> Option<Self> {
-        match code {
-            0 => Some(Self::Unspecified),
-            1 => Some(Self::KeyCompromise),
-            2 => Some(Self::CaCompromise),
-            3 => Some(Self::AffiliationChanged),
-            4 => Some(Self::Superseded),
-            5 => Some(Self::CessationOfOperation),
-            6 => Some(Self::CertificateHold),
-            9 => Some(Self::PrivilegeWithdrawn),
-            _ => None,
-        }
-    }
-
-    /// The value of CRLReason.
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Unspecified => 0,
-            Self::KeyCompromise => 1,
-            Self::CaCompromise => 2,
-            Self::AffiliationChanged => 3,
-            Self::Superseded => 4,
-            Self::CessationOfOperation => 5,
-            Self::CertificateHold => 6,
-            Self::PrivilegeWithdrawn => 9,
-        }
-    }
-}
-
 /// One revoked certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revoked {
@@ -87,7 +35,7 @@ pub struct Revoked {
     /// When it was revoked.
     pub revoked_at: UnixTime,
     /// Why.
-    pub reason: CrlReason,
+    pub reason: RevocationReason,
 }
 
 /// Number and lifetime of a list.
@@ -173,7 +121,7 @@ fn entry(revoked: &Revoked) -> Vec<u8> {
     let serial = tlv::unsigned(revoked.serial.as_bytes());
     let at = time(revoked.revoked_at);
     // §5.3.1: "the reason code CRL entry extension SHOULD be absent instead of using unspecified (0)".
-    if revoked.reason == CrlReason::Unspecified {
+    if revoked.reason == RevocationReason::Unspecified {
         return tlv::element(tlv::SEQUENCE, &[&serial, &at]);
     }
     let reason = tlv::element(tlv::ENUMERATED, &[&[revoked.reason.code()]]);
@@ -216,8 +164,8 @@ mod tests {
     #[test]
     fn the_reason_is_left_out_when_there_is_none() {
         let revoked = |reason| Revoked { serial: serial(1), revoked_at: fixtures::NOW, reason };
-        assert_eq!(tlv::split(&entry(&revoked(CrlReason::Unspecified))).expect("members").len(), 2);
-        let with = entry(&revoked(CrlReason::KeyCompromise));
+        assert_eq!(tlv::split(&entry(&revoked(RevocationReason::Unspecified))).expect("members").len(), 2);
+        let with = entry(&revoked(RevocationReason::KeyCompromise));
         assert!(hex::encode(with).ends_with("300c300a0603551d1504030a0101"));
     }
 
@@ -239,7 +187,7 @@ mod tests {
         let entries = (0..20_000).map(|number| Revoked {
             serial: serial(number),
             revoked_at: fixtures::NOW,
-            reason: CrlReason::Superseded,
+            reason: RevocationReason::Superseded,
         });
         let crl = fixtures::devices().sign_crl(&SETTINGS, entries).expect("signs");
         let tbs = tlv::split(&crl).expect("a list")[0].to_vec();

@@ -10,6 +10,7 @@ use core::time::Duration;
 use der::asn1::{BitStringRef, ObjectIdentifier, UintRef};
 use der::{Decode, Encode, Tag};
 use muster_policy::identity::Serial;
+use muster_policy::revocation::RevocationReason;
 use muster_policy::time::UnixTime;
 use x509_cert::crl::{CertificateList, RevokedCert};
 use x509_cert::ext::Extension;
@@ -17,7 +18,7 @@ use x509_cert::ext::pkix::IssuingDistributionPoint;
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 
 use crate::certificate::{CaCertificate, unix_time};
-use crate::crl::{CrlReason, Revoked};
+use crate::crl::Revoked;
 use crate::pem_text;
 use crate::signature::{self, SignatureFault};
 use crate::tlv;
@@ -290,14 +291,14 @@ fn entries(list: &[RevokedCert]) -> Result<Vec<Revoked>, ForeignCrlError> {
 }
 
 /// Why; none for an entry that takes a revocation back.
-fn reason(extensions: &[Extension]) -> Result<Option<CrlReason>, ForeignCrlError> {
-    let mut reason = CrlReason::Unspecified;
+fn reason(extensions: &[Extension]) -> Result<Option<RevocationReason>, ForeignCrlError> {
+    let mut reason = RevocationReason::Unspecified;
     for extension in extensions {
         match extension.extn_id {
             REASON_CODE => match enumerated(extension.extn_value.as_bytes())? {
                 REMOVE_FROM_CRL => return Ok(None),
                 // A reason that is not known revokes all the same.
-                code => reason = CrlReason::from_code(code).unwrap_or_default(),
+                code => reason = RevocationReason::from_code(code).unwrap_or_default(),
             },
             CERTIFICATE_ISSUER => return Err(ForeignCrlError::Indirect),
             INVALIDITY_DATE => {}

@@ -18,6 +18,7 @@
 //! * [`mqtt`]: what MQTT clients ask, as rules see it.
 //! * [`network`]: addresses that begin alike, and those that nothing is sent to.
 //! * [`rehearsal`]: what would become of a visit, asked ahead.
+//! * [`revocation`]: why a certificate is revoked.
 //! * [`reason`]: the one enum of refusal reasons that feeds answer, log, metric and audit.
 
 pub mod access;
@@ -34,6 +35,7 @@ pub mod network;
 pub mod profile;
 pub mod reason;
 pub mod rehearsal;
+pub mod revocation;
 #[cfg(feature = "schema")]
 mod schema;
 pub mod time;

@@ -9,8 +9,9 @@ use muster_edge::{Event, Update};
 use muster_enroll::{Clock, Csr, Identified, KeySource, Order, Outcome, Registrar, decode_request};
 use muster_policy::host::{DefaultCas, HostMode, HostPattern, HostRule, MinTls, Protocol, WhenStale};
 use muster_policy::identity::{CaId, CertificateId, Fingerprint, Serial};
+use muster_policy::revocation::RevocationReason;
 use muster_store::act::{By, EditZone, ReinstateNamed, RevokeCertificate, RevokeNamed, SetDocument, SetHost};
-use muster_store::record::{Actor, Document, DocumentKind, ForeignName, OriginTls, RevocationReason};
+use muster_store::record::{Actor, Document, DocumentKind, ForeignName, OriginTls};
 
 use super::certificates::{Certificates, RETRY_AFTER};
 use super::feed::Feed;

@@ -13,9 +13,10 @@ use muster_enroll::{Csr, Identified, KeySource, Order, Outcome as Issue, decode_
 use muster_policy::enrol::SubjectAttribute;
 use muster_policy::identity::{AccountId, CaId, CertificateId, Fingerprint, Serial};
 use muster_policy::reason::{Reason, Refusal};
+use muster_policy::revocation::RevocationReason;
 use muster_policy::time::UnixTime;
 use muster_store::act::{ReactivateCertificate, RevokeCertificate};
-use muster_store::record::{self, Certificate, ChangeKind, ClientRequest, RevocationReason};
+use muster_store::record::{self, Certificate, ChangeKind, ClientRequest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -8,10 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use muster_enroll::{CRL_MAX_BYTES, ListOrigin};
 use muster_policy::host::WhenStale;
 use muster_policy::identity::{CaId, CertificateId, Fingerprint, Serial};
+use muster_policy::revocation::RevocationReason;
 use muster_policy::time::UnixTime;
 use muster_store::act::{ListTaken, Named, ReinstateNamed, RevokeNamed, SetListSettings};
 use muster_store::record::{
-    ForeignCa, ForeignName, ForeignRevoked, ListFetch, ListSettings, ListSource, Revocation, RevocationReason,
+    ForeignCa, ForeignName, ForeignRevoked, ListFetch, ListSettings, ListSource, Revocation,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

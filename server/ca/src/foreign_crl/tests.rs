@@ -5,6 +5,7 @@ use crate::crl::CrlSettings;
 use crate::fixtures::{self, NOW, serial};
 use crate::issuer::Issuer;
 use crate::tbs;
+use muster_policy::revocation::RevocationReason;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -13,7 +14,7 @@ fn settings(number: u64) -> CrlSettings {
 }
 
 fn revoked(number: u64) -> Revoked {
-    Revoked { serial: serial(number), revoked_at: NOW, reason: CrlReason::KeyCompromise }
+    Revoked { serial: serial(number), revoked_at: NOW, reason: RevocationReason::KeyCompromise }
 }
 
 fn ca() -> &'static Issuer {
@@ -86,9 +87,9 @@ fn an_entry_that_takes_back_revokes_nothing_and_unknown_reasons_revoke() {
         entry(&[2], &[]),
     ];
     let taken = take(&list(&entries.concat(), &[&numbered(&[5])])).expect("taken");
-    let said: Vec<(u8, CrlReason)> =
+    let said: Vec<(u8, RevocationReason)> =
         taken.revoked.iter().map(|one| (one.serial.as_bytes()[0], one.reason)).collect();
-    assert_eq!(said, [(2, CrlReason::CertificateHold), (3, CrlReason::Unspecified)]);
+    assert_eq!(said, [(2, RevocationReason::CertificateHold), (3, RevocationReason::Unspecified)]);
 }
 
 #[test]

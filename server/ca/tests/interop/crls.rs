@@ -2,9 +2,10 @@
 
 use core::time::Duration;
 
-use muster_ca::crl::{CrlReason, CrlSettings, Revoked};
+use muster_ca::crl::{CrlSettings, Revoked};
 use muster_ca::file_key::CaAlgorithm;
 use muster_policy::identity::Serial;
+use muster_policy::revocation::RevocationReason;
 
 use crate::account::{self, Account, NOW, serial};
 use crate::tools::Bench;
@@ -13,7 +14,7 @@ fn settings() -> CrlSettings {
     CrlSettings { number: 300, this_update: NOW, next_update: NOW.plus(Duration::from_secs(86_400)) }
 }
 
-fn revoked(serial: Serial, reason: CrlReason) -> Revoked {
+fn revoked(serial: Serial, reason: RevocationReason) -> Revoked {
     Revoked { serial, revoked_at: NOW, reason }
 }
 
@@ -21,7 +22,7 @@ fn revoked(serial: Serial, reason: CrlReason) -> Revoked {
 fn openssl_refuses_the_revoked_and_takes_the_others() {
     for algorithm in [CaAlgorithm::EcdsaP256, CaAlgorithm::EcdsaP384, CaAlgorithm::Rsa3072] {
         let (account, bench) = (Account::new(algorithm), Bench::new());
-        let entries = [revoked(serial(9), CrlReason::KeyCompromise)];
+        let entries = [revoked(serial(9), RevocationReason::KeyCompromise)];
         let crl = account.devices.sign_crl(&settings(), entries).expect("signs");
         bench.write("crl.pem", pem::encode(&pem::Pem::new("X509 CRL", crl)));
         bench.write_pem("root.pem", &[account.root.certificate().der()]);
@@ -42,14 +43,14 @@ fn openssl_refuses_the_revoked_and_takes_the_others() {
 fn openssl_reads_numbers_and_reasons_and_writes_the_same_bytes() {
     let (account, bench) = (Account::new(CaAlgorithm::EcdsaP256), Bench::new());
     let reasons = [
-        CrlReason::Unspecified,
-        CrlReason::KeyCompromise,
-        CrlReason::CaCompromise,
-        CrlReason::AffiliationChanged,
-        CrlReason::Superseded,
-        CrlReason::CessationOfOperation,
-        CrlReason::CertificateHold,
-        CrlReason::PrivilegeWithdrawn,
+        RevocationReason::Unspecified,
+        RevocationReason::KeyCompromise,
+        RevocationReason::CaCompromise,
+        RevocationReason::AffiliationChanged,
+        RevocationReason::Superseded,
+        RevocationReason::CessationOfOperation,
+        RevocationReason::CertificateHold,
+        RevocationReason::PrivilegeWithdrawn,
     ];
     let entries = reasons.iter().zip(1_u8..).map(|(reason, number)| revoked(serial(number), *reason));
     let crl = account.devices.sign_crl(&settings(), entries).expect("signs");
@@ -88,7 +89,7 @@ built = (builder.add_extension(x509.AuthorityKeyIdentifier(hashlib.sha256(point)
 assert built.tbs_certlist_bytes == crl.tbs_certlist_bytes, (built.tbs_certlist_bytes.hex(), crl.tbs_certlist_bytes.hex())
 "#;
     let (account, bench) = (Account::new(CaAlgorithm::EcdsaP256), Bench::new());
-    let entries = (1_u8..=100).map(|number| revoked(serial(number), CrlReason::Superseded));
+    let entries = (1_u8..=100).map(|number| revoked(serial(number), RevocationReason::Superseded));
     bench.write("crl.der", account.devices.sign_crl(&settings(), entries).expect("signs"));
     bench.write("devices.der", account.devices.certificate().der());
     bench.python(PROGRAM, &[]);

@@ -4,7 +4,7 @@ use muster_ca::certificate::CaCertificate;
 use muster_ca::foreign_crl::{self, ForeignCrl};
 use muster_policy::identity::CaId;
 use muster_store::act::{By, ListTaken, Rejected, TakeList};
-use muster_store::record::{ForeignList, ForeignListDer, ListSource, Revocation, RevocationReason};
+use muster_store::record::{ForeignList, ForeignListDer, ListSource, Revocation};
 
 use super::{Authority, AuthorityError};
 
@@ -62,10 +62,7 @@ impl Authority {
         let revoked: Vec<_> = crl
             .revoked
             .iter()
-            .map(|one| {
-                let reason = RevocationReason::from_code(one.reason.code()).unwrap_or_default();
-                (one.serial, Revocation { at: one.revoked_at, reason })
-            })
+            .map(|one| (one.serial, Revocation { at: one.revoked_at, reason: one.reason }))
             .collect();
         let list = ForeignList {
             number: crl.number.into(),

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use muster_ca::crl::{CrlReason, CrlSettings, Revoked};
+use muster_ca::crl::{CrlSettings, Revoked};
 use muster_policy::identity::CaId;
 use muster_store::act::{By, StoreCrl};
 use muster_store::record::{CrlState, ForeignName};
@@ -99,15 +99,14 @@ impl Authority {
                 revoked.push(Revoked {
                     serial: entry.serial,
                     revoked_at: entry.revocation.at,
-                    reason: CrlReason::from_code(entry.revocation.reason.code()).unwrap_or_default(),
+                    reason: entry.revocation.reason,
                 });
             }
         })?;
         // Those that it issued before its key came here have no end that is known.
         reader.for_each_foreign_revoked(ca, |entry| {
             if let (ForeignName::Serial(serial), Some(revocation)) = (entry.name, entry.revocation()) {
-                let reason = CrlReason::from_code(revocation.reason.code()).unwrap_or_default();
-                revoked.push(Revoked { serial, revoked_at: revocation.at, reason });
+                revoked.push(Revoked { serial, revoked_at: revocation.at, reason: revocation.reason });
             }
         })?;
         let number = reader.crl(ca)?.map_or(1, |crl| crl.number.saturating_add(1));

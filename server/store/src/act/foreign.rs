@@ -1,6 +1,7 @@
 //! Revoking certificates that a CA issued elsewhere: by the CA's own list, or by an operator.
 
 use muster_policy::identity::{AccountId, CaId, Serial};
+use muster_policy::revocation::RevocationReason;
 
 use crate::act::revoke::{crl_is_behind, reactivate, revoke};
 use crate::act::{By, Rejected, audit};
@@ -8,7 +9,7 @@ use crate::codec;
 use crate::keys;
 use crate::record::{
     Action, Ca, CaRole, Certificate, ChangeKind, Fetched, ForeignCa, ForeignList, ForeignListDer,
-    ForeignName, ForeignRevoked, ListFetch, ListSettings, ListSource, Revocation, RevocationReason, Subjects,
+    ForeignName, ForeignRevoked, ListFetch, ListSettings, ListSource, Revocation, Subjects,
 };
 use crate::tables::{TableName, Tables};
 use crate::transaction::{Failed, Fault, Transaction};

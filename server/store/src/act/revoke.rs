@@ -2,13 +2,12 @@
 
 use muster_policy::identity::{AccountId, CaId, CertificateId};
 use muster_policy::name::DeviceId;
+use muster_policy::revocation::RevocationReason;
 
 use crate::act::{By, Rejected, log};
 use crate::keys;
 use crate::mark;
-use crate::record::{
-    Action, Certificate, CertificateStatus, ChangeKind, Revocation, RevocationReason, RevokedEntry, Subjects,
-};
+use crate::record::{Action, Certificate, CertificateStatus, ChangeKind, Revocation, RevokedEntry, Subjects};
 use crate::tables::{TableName, Tables};
 use crate::transaction::{Failed, Fault, Transaction};
 

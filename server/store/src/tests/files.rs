@@ -1,5 +1,6 @@
 //! Files: making, opening, migrating, copying, and finding damage.
 
+use muster_policy::revocation::RevocationReason;
 use std::os::unix::fs::PermissionsExt;
 
 use redb::Database;
@@ -11,7 +12,7 @@ use crate::check::CheckError;
 use crate::ledger::OpenError;
 use crate::migration::{self, MIGRATIONS, Migration, MigrationError, SCHEMA_VERSION};
 use crate::reader::{CertificateFilter, DeviceFilter, Paging, Total};
-use crate::record::{CertificateStatus, RevocationReason};
+use crate::record::CertificateStatus;
 use crate::tables::{META_SCHEMA, TableName, Tables};
 
 #[test]

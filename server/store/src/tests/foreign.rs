@@ -2,6 +2,7 @@
 
 use muster_policy::host::WhenStale;
 use muster_policy::identity::{Fingerprint, Serial};
+use muster_policy::revocation::RevocationReason;
 use redb::Database;
 
 use super::*;
@@ -12,7 +13,7 @@ use crate::act::{
 use crate::reader::Paging;
 use crate::record::{
     ChangeKind, Fetched, ForeignCa, ForeignList, ForeignListDer, ForeignName, ForeignRevoked, ListFetch,
-    ListSettings, ListSource, Revocation, RevocationReason,
+    ListSettings, ListSource, Revocation,
 };
 use crate::tables::{META_SCHEMA, TableName, Tables};
 use crate::transaction::Transaction;

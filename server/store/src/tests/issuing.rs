@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use muster_policy::enrol::DeviceStatus;
 use muster_policy::reason::Reason;
+use muster_policy::revocation::RevocationReason;
 
 use super::*;
 use crate::act::{
@@ -13,7 +14,7 @@ use crate::act::{
     RevokeToken, SetCaState, SetDeviceStatus, Signed,
 };
 use crate::reader::Paging;
-use crate::record::{Action, RevocationReason};
+use crate::record::Action;
 
 fn policy<T: core::fmt::Debug>(result: Result<T, Error<IssueRefused>>) -> Reason {
     match result {

@@ -4,8 +4,9 @@ use super::*;
 use crate::act::RevokeCertificate;
 use crate::reader::page::{List, Order, Reach};
 use crate::reader::{AuditFilter, CertificateFilter, Cursor, DeviceFilter, Paging, TokenFilter, Total};
-use crate::record::{CertificateStatus, RevocationReason, TokenState};
+use crate::record::{CertificateStatus, TokenState};
 use crate::tables::TableName;
+use muster_policy::revocation::RevocationReason;
 
 const ALL: Paging = Paging::From { offset: 0, after: None, limit: 1_000 };
 

@@ -7,6 +7,7 @@ use muster_policy::host::{DefaultCas, HostMode, HostRule, MinTls, Protocol, When
 use muster_policy::identity::{CaId, ZoneId};
 use muster_policy::profile::ProfileWritten;
 use muster_policy::reason::Reason;
+use muster_policy::revocation::RevocationReason;
 
 use super::*;
 use crate::act::{
@@ -17,8 +18,7 @@ use crate::act::{
 };
 use crate::reader::{AuditFilter, Paging};
 use crate::record::{
-    Action, AdminRole, AdminToken, CertificateStatus, ChangeKind, CrlState, OriginTls, RevocationReason,
-    Subjects, Zone,
+    Action, AdminRole, AdminToken, CertificateStatus, ChangeKind, CrlState, OriginTls, Subjects, Zone,
 };
 use crate::transaction::Transaction;
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use muster_policy::enrol::DeviceStatus;
 use muster_policy::reason::Reason;
+use muster_policy::revocation::RevocationReason;
 use proptest::prelude::*;
 
 use super::*;
@@ -15,7 +16,6 @@ use crate::act::{
     AbandonIssue, INTENT_STALE_AFTER, ReactivateCertificate, Retention, RevokeCertificate, RevokeToken,
     SetDeviceStatus, Signed, Tidy,
 };
-use crate::record::RevocationReason;
 
 /// Uses of each of the two tokens.
 const USES: [u32; 2] = [1, 3];

@@ -2,6 +2,7 @@
 
 use muster_policy::host::{HostMode, HostPattern};
 use muster_policy::identity::{CaId, ZoneId};
+use muster_policy::revocation::RevocationReason;
 
 use super::*;
 use crate::act::{
@@ -9,9 +10,7 @@ use crate::act::{
     RevokeCertificate, SetAssociation, SetOriginPulls, Tidy,
 };
 use crate::reader::Paging;
-use crate::record::{
-    AssociationScope, ChangeKind, ClientRequest, OriginPull, OutboundLeaf, RevocationReason, ShownTo, Zone,
-};
+use crate::record::{AssociationScope, ChangeKind, ClientRequest, OriginPull, OutboundLeaf, ShownTo, Zone};
 
 const ZONE: ZoneId = ZoneId::from_bytes([1; 16]);
 const BROUGHT: CaId = CaId::from_bytes([8; 16]);

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use muster_policy::identity::{CaId, CertificateId};
 use muster_policy::name::DeviceId;
+use muster_policy::revocation::RevocationReason;
 use muster_policy::time::UnixTime;
 use muster_store::act::{REVOKE_MAX, RevokeCertificates, RevokeWhich, RevokedRow};
-use muster_store::record::{Certificate, RevocationReason};
+use muster_store::record::Certificate;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
