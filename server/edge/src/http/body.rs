@@ -181,17 +181,23 @@ pub(crate) struct Progress(Arc<AtomicU64>);
 const DONE: u64 = u64::MAX;
 /// The client did not go on with it.
 const PAUSED: u64 = u64::MAX - 1;
+/// The client broke it off, or its framing.
+const BROKEN: u64 = u64::MAX - 2;
 
 impl Progress {
     /// How many frames the origin has taken; none when it has the whole request.
     pub(crate) fn frames(&self) -> Option<u64> {
         let frames = self.0.load(Ordering::Relaxed);
-        (frames < PAUSED).then_some(frames)
+        (frames < BROKEN).then_some(frames)
     }
 
-    /// Whether the client was given up, as it did not go on.
-    pub(crate) fn is_paused(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == PAUSED
+    /// What the client did, if the request ends with it: no origin is to blame then.
+    pub(crate) fn fault_of_client(&self) -> Option<Reason> {
+        match self.0.load(Ordering::Relaxed) {
+            PAUSED => Some(Reason::BodyTimeout),
+            BROKEN => Some(Reason::RequestMalformed),
+            _ => None,
+        }
     }
 
     fn moved(&self) {
@@ -205,11 +211,15 @@ impl Progress {
     fn paused(&self) {
         self.0.store(PAUSED, Ordering::Relaxed);
     }
+
+    fn broken(&self) {
+        self.0.store(BROKEN, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        if !self.progress.is_paused() {
+        if self.progress.fault_of_client().is_none() {
             self.progress.done();
         }
     }
@@ -223,7 +233,9 @@ impl Watched {
             return Poll::Ready(Some(Err(BodyError::Paused)));
         };
         self.patience.stop();
-        if frame.is_none() || self.body.is_end_stream() {
+        if matches!(frame, Some(Err(_))) {
+            self.progress.broken();
+        } else if frame.is_none() || self.body.is_end_stream() {
             self.progress.done();
         } else {
             self.progress.moved();

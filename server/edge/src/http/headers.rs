@@ -43,7 +43,7 @@ const OWN_PREFIXES: [&str; 8] = [
     "x-tls-client-",
 ];
 
-/// RFC 9110 §7.6.1: these speak of one connection. `expect` is answered by the edge itself.
+/// RFC 9110 §7.6.1: these speak of one connection. hyper answers `expect`, of HTTP/1.1.
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -98,6 +98,10 @@ fn as_read(name: &HeaderName) -> Cow<'_, str> {
 
 /// Removes what speaks of one connection, with all that `Connection` names.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // RFC 9112 §6.3: a length beside it does not count, and whoever passes the message on takes it out.
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()

@@ -31,7 +31,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 
-use super::body::RequestBody;
+use super::body::{BodyError, RequestBody};
 use super::connector::Timed;
 use crate::hosts::Account;
 use crate::snapshot::OriginTls;
@@ -197,7 +197,11 @@ impl Origins {
                 Err(error) => error,
             };
             let reason = reason_of(&error);
-            tracing::warn!(origin = %endpoint.authority, error = %Chain(&error), %reason, "origin failed");
+            if is_of_client(&error) {
+                tracing::debug!(origin = %endpoint.authority, error = %Chain(&error), "a client broke off");
+            } else {
+                tracing::warn!(origin = %endpoint.authority, error = %Chain(&error), %reason, "origin failed");
+            }
             if error.is_connect() {
                 endpoint.avoid(Some(Instant::now() + AVOIDED_FOR));
                 if let (Some(copy), Some(next)) = (again, order.next()) {
@@ -312,6 +316,12 @@ fn reason_of(error: &Error) -> Reason {
         };
     }
     Reason::OriginUnreachable
+}
+
+/// Whether the client broke off its body, or did not go on with it.
+fn is_of_client(error: &Error) -> bool {
+    core::iter::successors(core::error::Error::source(error), |inner| inner.source())
+        .any(|inner| inner.is::<BodyError>())
 }
 
 /// Whether the connection ended before there was an answer. What could not be read as one does not count.

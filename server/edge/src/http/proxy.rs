@@ -194,8 +194,8 @@ impl Visit {
         let mut response = loop {
             tokio::select! {
                 answer = answer.as_mut() => match answer {
-                    Err(_) if progress.is_paused() => return Err(Reason::BodyTimeout),
-                    answer => break answer?,
+                    Ok(answer) => break answer,
+                    Err(reason) => return Err(progress.fault_of_client().unwrap_or(reason)),
                 },
                 () = tokio::time::sleep(silence_max) => {
                     // A long upload is no slow origin, as long as the origin takes something of it.

@@ -9,6 +9,7 @@
 #[path = "../rig/mod.rs"]
 mod rig;
 
+mod bodies;
 mod frames;
 mod h2;
 mod origins;
