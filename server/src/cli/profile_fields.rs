@@ -1,18 +1,21 @@
 //! `FIELD=VALUE` of `muster profile set`: values as in TOML, or bare words.
 
-use anyhow::Context as _;
 use serde_json::{Map, Value};
 
+/// A field and what is to be in it, for clap.
+pub(super) fn parse(field: &str) -> Result<(String, String), &'static str> {
+    let (name, text) = field.split_once('=').ok_or("it must be FIELD=VALUE")?;
+    Ok((name.trim().to_owned(), text.trim().to_owned()))
+}
+
 /// Sets fields in a profile as written; `field=` takes the default again.
-pub(super) fn apply(written: &mut Map<String, Value>, fields: &[String]) -> anyhow::Result<()> {
+pub(super) fn apply(written: &mut Map<String, Value>, fields: &[(String, String)]) -> anyhow::Result<()> {
     // The API shows fields that were not written as null.
     written.retain(|_, value| !value.is_null());
-    for field in fields {
-        let (name, text) = field.split_once('=').with_context(|| format!("`{field}` is not FIELD=VALUE"))?;
-        let (name, text) = (name.trim(), text.trim());
-        match text {
+    for (name, text) in fields {
+        match text.as_str() {
             "" => written.remove(name),
-            text => written.insert(name.to_owned(), value(name, text)?),
+            text => written.insert(name.clone(), value(name, text)?),
         };
     }
     Ok(())
@@ -42,7 +45,7 @@ mod tests {
 
     fn applied(written: Value, fields: &[&str]) -> anyhow::Result<Value> {
         let Value::Object(mut written) = written else { anyhow::bail!("an object") };
-        let fields: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
+        let fields: Vec<_> = fields.iter().map(|field| parse(field).expect("a field")).collect();
         apply(&mut written, &fields)?;
         Ok(Value::Object(written))
     }
@@ -73,6 +76,6 @@ mod tests {
     fn a_value_can_not_smuggle_in_another_field() {
         let smuggled = applied(json!({}), &["dns_suffix=1\ncrl_url = true"]).expect("a word");
         assert_eq!(smuggled, json!({"dns_suffix": "1\ncrl_url = true"}));
-        assert!(apply(&mut Map::new(), &["x".to_owned()]).is_err());
+        assert!(parse("x").is_err());
     }
 }

@@ -6,7 +6,6 @@ use std::path::Path;
 use anyhow::Context as _;
 use muster_ca::file_key::CaAlgorithm;
 use muster_enroll::Clock;
-use muster_policy::name::Hostname;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -31,24 +30,20 @@ pub(super) async fn init(args: InitArgs, default_dir: &Path, json: bool) -> anyh
     config.est.tls_key = args.est_key.map(absolute);
     let plan = InitPlan {
         dir: target.clone(),
-        account: args.account.parse().context("--account")?,
-        zones: names(&args.zones, "--zone")?,
-        trust_domain: args.trust_domain.map(|text| text.parse()).transpose().context("--trust-domain")?,
+        account: args.account,
+        zones: args.zones,
+        trust_domain: args.trust_domain,
         algorithm: match args.ca_algorithm {
             CaAlgorithmArg::EcdsaP256 => CaAlgorithm::EcdsaP256,
             CaAlgorithmArg::EcdsaP384 => CaAlgorithm::EcdsaP384,
             CaAlgorithmArg::Rsa3072 => CaAlgorithm::Rsa3072,
         },
-        permitted_dns: names(&args.permitted_dns, "--permit-dns")?,
+        permitted_dns: args.permitted_dns,
         passphrase,
         config,
     };
     let made = make(plan, &Clock::system()).await?;
     if json { print_json(&made) } else { print_text(&made, &target) }
-}
-
-fn names(texts: &[String], flag: &'static str) -> anyhow::Result<Vec<Hostname>> {
-    texts.iter().map(|text| text.parse().with_context(|| format!("{flag} {text}"))).collect()
 }
 
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {

@@ -307,6 +307,21 @@ fn what_is_made_is_where_the_command_line_says() {
     }
 }
 
+#[test]
+fn what_can_not_be_a_name_or_a_field_is_an_error_of_usage() {
+    for (wrong, named) in [
+        (&["init", "--zone", "Bad zone"][..], "--zone"),
+        (&["init", "--trust-domain", "a b"], "--trust-domain"),
+        (&["init", "--permit-dns", "-"], "--permit-dns"),
+        (&["init", "--account", ""], "--account"),
+        (&["profile", "set", "meters", "lifetime_s"], "FIELD=VALUE"),
+    ] {
+        let error = Cli::try_parse_from([&["muster"], wrong].concat()).expect_err("wrong");
+        assert_eq!(error.exit_code(), 2, "{wrong:?}");
+        assert!(error.to_string().contains(named), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn flashing_is_shown_before_it_is_done() {
     let rig = Rig::new().await;
