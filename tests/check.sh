@@ -5,7 +5,7 @@
 # and fails. Every part that ran is named at the end with its time; nothing is skipped in silence.
 #
 #   tests/check.sh            everything
-#   tests/check.sh PART ...   only these parts: packages format clippy docs build test interop browser power fuzz deny size firmware
+#   tests/check.sh PART ...   only these parts: packages format clippy docs build test interop browser power fuzz firmware size deny
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -16,7 +16,7 @@ clients=$CARGO_TARGET_DIR/check-clients
 firmware=no_std-agent/firmware/Cargo.toml
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(packages format clippy docs build test interop browser power fuzz deny size firmware)
+[ ${#parts[@]} -gt 0 ] || parts=(packages format clippy docs build test interop browser power fuzz firmware size deny)
 
 # Debian package, and a file that shows it is there.
 debian=(
@@ -166,9 +166,9 @@ build_ahead() {
     renice -n 19 -p "$BASHPID" >/dev/null
     for part in "${parts[@]}"; do
         case $part in
-            deny) install_deny ;;
-            size) tests/size/size.sh build ;;
             firmware) tests/firmware.sh build ;;
+            size) tests/size/size.sh build ;;
+            deny) install_deny ;;
         esac
     done
 }
@@ -180,7 +180,7 @@ for part in "${parts[@]}"; do
     declare -F "part_$part" >/dev/null || { echo "no such part: $part" >&2; exit 2; }
     echo "== $part"
     begin=$SECONDS
-    case $part in deny | size | firmware) [ -z "$ahead" ] || wait "$ahead" || true; ahead= ;; esac
+    case $part in firmware | size | deny) [ -z "$ahead" ] || wait "$ahead" || true; ahead= ;; esac
     # A function that is a condition goes on after a command of it failed; one in a shell of its own does not.
     set +e
     (set -e; "part_$part")
