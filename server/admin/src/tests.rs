@@ -3,6 +3,7 @@
 
 mod access;
 mod batch;
+mod browser;
 mod carry;
 mod cloudflare;
 mod connections;
@@ -14,6 +15,7 @@ mod idempotency;
 mod live;
 mod openapi;
 mod origin_pulls;
+mod pages;
 mod rig;
 mod rules_page;
 mod security;

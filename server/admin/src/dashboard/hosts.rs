@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::audit::sentence;
 use super::form::{Form, Sent};
-use super::inside::{Problem, segment};
+use super::inside::{Problem, State, segment};
 use super::layout::{At, button, choice, fact, page, pager, secret, time};
 use super::visit::Visit;
 
@@ -118,7 +118,7 @@ pub(super) async fn add(Sent(visit, form): Sent) -> Response {
 
 /// `GET /hosts/{id}`
 pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup, Problem> {
-    let host: Host = visit.get(&format!("/hosts/{}", segment(&id))).await?;
+    let (host, state) = visit.get_state::<Host>(&format!("/hosts/{}", segment(&id))).await?;
     let cas = visit.list::<Ca>("/cas", &[("per_page", CAS_SHOWN)]).await?;
     let content = html! {
         @if host.mode != "require" {
@@ -130,7 +130,7 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Markup,
         } @else if host.accepts_no_ca() {
             p.flash.note { "This hostname admits nobody: it accepts the certificates of no CA." }
         }
-        @if visit.may_change(Area::Certificates) { (edit_form(&visit, &host, &cas.items)) } @else { (facts(&host)) }
+        @if visit.may_change(Area::Certificates) { (edit_form(&visit, &host, &state, &cas.items)) } @else { (facts(&host)) }
         h2 { "Would it get in?" }
         form.filters method="get" action={(host.link()) "/test"} hx-get={(host.link()) "/test"}
             hx-target="#verdict" hx-select="#verdict" hx-swap="outerHTML" {
@@ -164,11 +164,12 @@ fn facts(host: &Host) -> Markup {
     }
 }
 
-fn edit_form(visit: &Visit, host: &Host, cas: &[Ca]) -> Markup {
+fn edit_form(visit: &Visit, host: &Host, state: &State, cas: &[Ca]) -> Markup {
     let accepting = cas.iter().filter(|ca| matches!(ca.role.as_str(), "devices" | "verify-only"));
     html! {
         form.card method="post" action=(host.link()) {
             (secret(visit))
+            (state.field())
             (choice("mode", "Client certificate", MODES, &host.mode))
             fieldset {
                 legend { "Protocols" }
@@ -213,7 +214,7 @@ fn wish(form: &Form) -> Value {
 /// `POST /hosts/{id}`
 pub(super) async fn set(Path(id): Path<String>, Sent(visit, form): Sent) -> Response {
     let path = format!("/hosts/{}", segment(&id));
-    let sent = visit.send(Method::PUT, &path, wish(&form)).await;
+    let sent = visit.send_from(&State::of(&form), Method::PUT, &path, wish(&form)).await;
     visit.finish(sent, "Saved; the change is in force.", &path)
 }
 

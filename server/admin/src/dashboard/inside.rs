@@ -2,14 +2,16 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
+use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
+use super::form::Form;
 use super::layout;
 use super::visit::Visit;
 
@@ -58,11 +60,34 @@ struct Envelope {
     errors: Vec<Said>,
     result: Value,
     result_info: Option<Info>,
+    /// Which state of the object this is.
+    #[serde(skip)]
+    tag: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Said {
     message: String,
+}
+
+/// Which state of an object a page shows: the ETag that the API gave with it. It goes with the page's form, and comes back
+/// with what is changed, so that nobody's change is undone by a page that was opened before it.
+#[derive(Clone, Debug)]
+pub(super) struct State(String);
+
+impl State {
+    /// The field that holds it.
+    const FIELD: &str = "state";
+
+    /// What a form sent back; one that sent none is of no state.
+    pub(super) fn of(form: &Form) -> Self {
+        Self(form.get(Self::FIELD).unwrap_or_default().to_owned())
+    }
+
+    /// The field of a form.
+    pub(super) fn field(&self) -> Markup {
+        html! { input type="hidden" name=(Self::FIELD) value=(self.0); }
+    }
 }
 
 /// Parameters of a query.
@@ -83,6 +108,33 @@ impl Visit {
     /// One of Muster's own objects.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
         read(self.own(Method::GET, path, &[], None).await?.result)
+    }
+
+    /// One of them, and which state of it this is.
+    pub(super) async fn get_state<T: DeserializeOwned>(&self, path: &str) -> Result<(T, State), Problem> {
+        let found = self.own(Method::GET, path, &[], None).await?;
+        Ok((read(found.result)?, State(found.tag.unwrap_or_default())))
+    }
+
+    /// Sends a change to an object that must be in a state still.
+    pub(super) async fn send_from(
+        &self,
+        state: &State,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> Result<Value, Problem> {
+        let uri = self.own_path(path);
+        let sent = self.call_from(Some(state), method, &uri, &[], Some(body)).await;
+        let sent = sent.map_err(|problem| match problem.status {
+            StatusCode::PRECONDITION_FAILED => {
+                let message =
+                    "Not saved, as somebody changed it after you opened the page. This is what holds now.";
+                Problem { message: message.to_owned(), ..problem }
+            }
+            _ => problem,
+        });
+        Ok(sent?.result)
     }
 
     /// A page of a list of them.
@@ -135,7 +187,11 @@ impl Visit {
         pairs: Pairs<'_>,
         body: Option<Value>,
     ) -> Result<Envelope, Problem> {
-        self.call(method, &format!("/accounts/{}/muster{path}", self.account()), pairs, body).await
+        self.call(method, &self.own_path(path), pairs, body).await
+    }
+
+    fn own_path(&self, path: &str) -> String {
+        format!("/accounts/{}/muster{path}", self.account())
     }
 
     async fn call(
@@ -145,16 +201,33 @@ impl Visit {
         pairs: Pairs<'_>,
         body: Option<Value>,
     ) -> Result<Envelope, Problem> {
+        self.call_from(None, method, path, pairs, body).await
+    }
+
+    async fn call_from(
+        &self,
+        state: Option<&State>,
+        method: Method,
+        path: &str,
+        pairs: Pairs<'_>,
+        body: Option<Value>,
+    ) -> Result<Envelope, Problem> {
         let uri = format!("/client/v4{path}?{}", query(pairs));
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-        let mut request = Request::builder().method(method).uri(uri).body(body).map_err(Problem::internal)?;
+        let mut request = Request::builder().method(method).uri(uri);
+        if let Some(State(tag)) = state {
+            request = request.header(header::IF_MATCH, tag);
+        }
+        let mut request = request.body(body).map_err(Problem::internal)?;
         request.extensions_mut().insert(self.caller.clone());
         let response = self.dashboard.inside.clone().oneshot(request).await;
         let response = response.unwrap_or_else(|never| match never {});
         let status = response.status();
+        let tag = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
         // Our own answer: as large as the API makes it, which bounds its pages.
         let octets = response.into_body().collect().await.map_err(Problem::internal)?.to_bytes();
         let envelope: Envelope = serde_json::from_slice(&octets).map_err(Problem::internal)?;
+        let envelope = Envelope { tag, ..envelope };
         if status.is_success() {
             return Ok(envelope);
         }

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::dashboard::Browser;
+use super::browser::Browser;
 use super::join_all;
 use super::rig::{Answer, MAKER, Rig};
 
@@ -27,7 +27,7 @@ async fn set(rig: &Rig, wish: Value) -> Answer {
 fn untouched(page: &str) -> String {
     let (_, form) = page.split_once("class=\"card\"").expect("the form");
     let (form, _) = form.split_once("</form>").expect("its end");
-    let value = |tag: &str| Some(tag.split_once("value=\"")?.1.split('"').next()?.to_owned());
+    let value = |tag: &str| Some(tag.split_once("value=\"")?.1.split('"').next()?.replace("&quot;", "\""));
     let name = |tag: &str| Some(tag.split_once("name=\"")?.1.split('"').next()?.to_owned());
     let (mut fields, mut select) = (Vec::new(), None);
     for tag in form.split('<') {

@@ -3,7 +3,7 @@
 use http_body_util::BodyExt as _;
 use serde_json::json;
 
-use super::dashboard::Browser;
+use super::browser::Browser;
 use super::events::Stream;
 use super::rig::Rig;
 

@@ -6,7 +6,7 @@ use muster_store::act::{By, SetDocument};
 use muster_store::record::{Document, DocumentKind};
 use serde_json::json;
 
-use super::dashboard::Browser;
+use super::browser::Browser;
 use super::join_all;
 use super::rig::Rig;
 
