@@ -74,7 +74,7 @@ fn subject(kind: &ChangeKind) -> Map<String, Value> {
         | ChangeKind::CertificateReactivated(certificate)
         | ChangeKind::CertificateRevoked(certificate) => json!({ "certificate": certificate }),
         ChangeKind::DeviceSet(device, status) => json!({ "device": device, "status": status }),
-        ChangeKind::DevicesImported(count) => json!({ "count": count }),
+        ChangeKind::DevicesImported(devices) => json!({ "count": devices.count }),
         ChangeKind::DocumentSet(kind, id) => json!({ "kind": kind, "id": id }),
         ChangeKind::ForeignListTaken(ca, _) => json!({ "ca": ca }),
         ChangeKind::ForeignRevocationSet(ca, name) => json!({ "ca": ca, "name": name.to_string() }),

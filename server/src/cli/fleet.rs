@@ -14,8 +14,8 @@ use super::manage::{read_bounded, segment};
 use super::print::{Column, Printer, cell};
 use super::revocation;
 
-/// Devices sent at once; the most that the ledger takes in one transaction.
-const IMPORT_CHUNK: usize = 10_000;
+/// Devices sent at once: as many as an edge is told one by one.
+const IMPORT_CHUNK: usize = 1_000;
 
 /// Devices whose status is set at once; the most that the API takes.
 const STATUS_CHUNK: usize = 1_000;

@@ -16,10 +16,11 @@ use muster_enroll::{Clock, Registrar};
 use muster_policy::gate::GateWritten;
 use muster_policy::host::{HostPattern, HostRule};
 use muster_policy::identity::{AccountId, CaId};
+use muster_policy::name::DeviceId;
 use muster_policy::time::UnixTime;
 use muster_store::record::{
-    Account, Ca, CaRole, CaState, Certificate, ChangeKind, Device, ForeignName, Host, OutboundLeaf, ShownTo,
-    Zone,
+    Account, Ca, CaRole, CaState, Certificate, ChangeKind, Device, ForeignName, Host, ImportedDevices,
+    OutboundLeaf, ShownTo, Zone,
 };
 use muster_store::{Fault, Ledger, Reader};
 
@@ -27,6 +28,9 @@ use super::certificates::Certificates;
 
 /// Changes read at a time.
 const CHANGES_MAX: usize = 1_000;
+/// Devices of imports told one by one, at a time; a snapshot of a large fleet takes the edge seconds, in which nothing else
+/// comes into force.
+const EVENTS_MAX: usize = 20_000;
 /// How far an edge's clock may be behind before it needs to hear that an ended certificate was revoked.
 const CLOCK_BEHIND_MAX: Duration = Duration::from_secs(86_400);
 
@@ -106,6 +110,13 @@ impl Feed {
         for entry in changes {
             change = entry.number;
             match entry.kind {
+                ChangeKind::DevicesImported(ImportedDevices { noted: Some(noted), .. })
+                    if events.len().saturating_add(noted.len()) <= EVENTS_MAX =>
+                {
+                    for id in noted {
+                        events.extend(self.device_event(&reader, &id)?);
+                    }
+                }
                 ChangeKind::DevicesImported(_) | ChangeKind::ForeignListTaken(_, None) => {
                     return Ok(Update::Snapshot(Box::new(self.snapshot()?)));
                 }
@@ -132,9 +143,7 @@ impl Feed {
                     events.extend(reader.certificate(self.account, id)?.map(|found| standing(&found)));
                 }
                 ChangeKind::DeviceSet(id, _) => {
-                    events.extend(
-                        reader.device(self.account, &id)?.map(|device| Event::Device(entry_of(device))),
-                    );
+                    events.extend(self.device_event(&reader, &id)?);
                 }
                 ChangeKind::HostSet(host) | ChangeKind::HostRemoved(host) => {
                     // It may have been set again since.
@@ -187,6 +196,10 @@ impl Feed {
     fn gone(&self, host: HostPattern) -> Event {
         self.certificates.forget(&host);
         Event::HostRemoved(host)
+    }
+
+    fn device_event(&self, reader: &Reader, id: &DeviceId) -> Result<Option<Event>, Fault> {
+        Ok(reader.device(self.account, id)?.map(|device| Event::Device(entry_of(device))))
     }
 
     fn host_event(&self, reader: &Reader, host: &HostPattern) -> Result<Option<Event>, Fault> {

@@ -1,5 +1,6 @@
 //! What the edge is told of an account, whose files and clock the test turns.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,10 @@ use muster_enroll::{Clock, Csr, Identified, KeySource, Order, Outcome, Registrar
 use muster_policy::host::{DefaultCas, HostMode, HostPattern, HostRule, MinTls, Protocol, WhenStale};
 use muster_policy::identity::{CaId, CertificateId, Fingerprint, Serial};
 use muster_policy::revocation::RevocationReason;
-use muster_store::act::{By, EditZone, ReinstateNamed, RevokeCertificate, RevokeNamed, SetDocument, SetHost};
+use muster_store::act::{
+    By, DeviceImport, EditZone, ImportDevices, OnExisting, ReinstateNamed, RevokeCertificate, RevokeNamed,
+    SetDocument, SetHost,
+};
 use muster_store::record::{Actor, Document, DocumentKind, ForeignName, OriginTls};
 
 use super::certificates::{Certificates, RETRY_AFTER};
@@ -280,6 +284,30 @@ async fn a_document_that_cant_be_read_holds_nothing_else_up_and_opens_nothing() 
     let snapshot = rig.feed().snapshot().expect("read");
     assert!(snapshot.accounts[0].gate.is_shut);
     assert_eq!(snapshot.revoked.len(), 1);
+}
+
+/// A snapshot of a large fleet takes the edge seconds, and whoever is revoked meanwhile is served as long.
+#[tokio::test]
+async fn an_import_is_told_by_the_devices_that_concern_an_edge() {
+    let rig = Rig::new().await;
+    let feed = rig.feed();
+    let at = feed.snapshot().expect("read").change;
+    let account = rig.registrar.account();
+    let import = |id: &str, groups: &[&str]| DeviceImport {
+        id: id.parse().expect("an id"),
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        labels: BTreeMap::new(),
+        manufacturer_serial: None,
+        note: None,
+    };
+    let by = By { actor: Actor::Local, at: rig.registrar.clock().now() };
+    let devices = vec![import("plain", &[]), import("grouped", &["north"])];
+    let import = ImportDevices { account, devices, on_existing: OnExisting::Refuse, by };
+    rig.registrar.ledger().transact(import).await.expect("imported");
+    let Ok(Update::Delta(delta)) = feed.since(at) else { panic!("a delta") };
+    let [Event::Device(told)] = &delta.events[..] else { panic!("{:?}", delta.events) };
+    assert_eq!(told.device.as_str(), "grouped");
+    assert_eq!(feed.snapshot().expect("read").devices, [told.clone()]);
 }
 
 #[tokio::test]

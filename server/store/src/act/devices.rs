@@ -9,12 +9,15 @@ use muster_policy::name::DeviceId;
 use crate::act::{By, Rejected, audit, log};
 use crate::codec;
 use crate::keys;
-use crate::record::{Action, ChangeKind, Counters, Device, Subjects};
+use crate::record::{Action, ChangeKind, Counters, Device, ImportedDevices, Subjects};
 use crate::tables::{TableName, Tables};
 use crate::transaction::{Failed, Fault, Transaction};
 
 /// Most devices in one import; larger files are imported in parts. It bounds how long others wait.
 pub const IMPORT_MAX: usize = 10_000;
+
+/// Most devices that the change of an import names: followers read many changes at a time.
+const NOTED_MAX: usize = 1_000;
 
 /// What is imported of one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,8 +155,17 @@ impl ImportDevices {
         let subjects = Subjects { account: Some(self.account), ..Subjects::default() };
         let Imported { created, updated, kept, .. } = *imported;
         let details = format!("created {created}, updated {updated}, kept {kept}");
-        let number = created.saturating_add(updated);
-        tables.change(self.by.at, Some(self.account), ChangeKind::DevicesImported(number))?;
+        let is_noted = |device: &Device| device.status != DeviceStatus::Active || !device.groups.is_empty();
+        let noted = planned
+            .into_iter()
+            .filter(|(before, after)| is_noted(after) || before.as_ref().is_some_and(is_noted))
+            .map(|(_, after)| after.id);
+        let noted: Vec<_> = noted.collect();
+        let devices = ImportedDevices {
+            count: created.saturating_add(updated),
+            noted: (noted.len() <= NOTED_MAX).then_some(noted),
+        };
+        tables.change(self.by.at, Some(self.account), ChangeKind::DevicesImported(devices))?;
         audit(tables, &self.by, Action::DevicesImported, subjects, Some(details))
     }
 }

@@ -46,8 +46,8 @@ pub enum ChangeKind {
     CrlStored(CaId),
     /// A device became known, or something of it was set, with the status it has now.
     DeviceSet(DeviceId, DeviceStatus),
-    /// So many devices were imported; followers read them anew.
-    DevicesImported(u64),
+    /// Devices were imported.
+    DevicesImported(ImportedDevices),
     /// The CA's own list, or how it becomes known, is another one. With it these certificates became revoked or
     /// good again; none when they are too many to name.
     ForeignListTaken(CaId, Option<Vec<ForeignName>>),
@@ -79,6 +79,56 @@ pub enum ChangeKind {
     ZoneSet(ZoneId),
 }
 
+/// The devices of an import.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "ImportedWritten")]
+pub struct ImportedDevices {
+    /// How many became known, or other than they were.
+    pub count: u64,
+    /// Those of them that are, or were, more than active and in no group. None when they are too many to name, or not
+    /// named, as before 1 Dec 2026: followers read all devices anew.
+    pub noted: Option<Vec<DeviceId>>,
+}
+
+/// As a number alone it was written before.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ImportedWritten {
+    Count(u64),
+    Noted { count: u64, noted: Option<Vec<DeviceId>> },
+}
+
+impl From<ImportedWritten> for ImportedDevices {
+    fn from(written: ImportedWritten) -> Self {
+        match written {
+            ImportedWritten::Count(count) => Self { count, noted: None },
+            ImportedWritten::Noted { count, noted } => Self { count, noted },
+        }
+    }
+}
+
 impl Record for Change {
     const TABLE: TableName = TableName::Changes;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+
+    #[test]
+    fn an_import_that_names_no_devices_is_read_as_it_was_written() {
+        #[derive(Serialize)]
+        #[serde(rename_all = "kebab-case")]
+        enum Before {
+            DevicesImported(u64),
+        }
+        let before = codec::encode(TableName::Changes, &Before::DevicesImported(7)).expect("encodes");
+        let read: ChangeKind = codec::decode(TableName::Changes, &before).expect("decodes");
+        assert_eq!(read, ChangeKind::DevicesImported(ImportedDevices { count: 7, noted: None }));
+        let noted = Some(vec!["meter-1".parse().expect("an id")]);
+        let now = ChangeKind::DevicesImported(ImportedDevices { count: 1, noted });
+        let bytes = codec::encode(TableName::Changes, &now).expect("encodes");
+        assert_eq!(codec::decode::<ChangeKind>(TableName::Changes, &bytes).expect("decodes"), now);
+    }
 }

@@ -26,7 +26,7 @@ pub use association::{Association, AssociationScope};
 pub use audit::{Action, Actor, AuditDraft, AuditEntry, Subjects};
 pub use ca::{Ca, CaKind, CaRole, CaState, CrlState, Upload, UploadKind};
 pub use certificate::{Certificate, CertificateStatus, ClientRequest, How, Revocation, RevokedEntry};
-pub use change::{Change, ChangeKind};
+pub use change::{Change, ChangeKind, ImportedDevices};
 pub use device::{DEVICE_GROUPS_MAX, DEVICE_LABELS_MAX, DEVICE_TEXT_MAX_BYTES, Device, DeviceTextError};
 pub use document::{Document, DocumentKind};
 pub use foreign::{
