@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use muster_ca::file_key::CaAlgorithm;
 use muster_enroll::Clock;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{CaAlgorithmArg, InitArgs, Role, ServeArgs};
@@ -80,26 +80,29 @@ pub(super) async fn serve(args: ServeArgs, default_dir: &Path) -> anyhow::Result
     let runs = |role| args.roles.contains(&role);
     let roles = Roles { admin: runs(Role::Admin), edge: runs(Role::Edge), enroll: runs(Role::Enroll) };
     let stop = CancellationToken::new();
+    // One that comes during the start is heard after it: unheard, it ends the process.
+    let reload = signal(SignalKind::hangup())?;
     if let Some(socket) = config.edge_follows.clone() {
         let edge = EdgeServer::start(&dir, config, socket, roles, &Clock::system())?;
         let ready = edge.ready().clone();
-        return until_told(edge.run(stop.clone(), move || print_json(&ready)), &stop, || {}).await;
+        let running = edge.run(stop.clone(), move || print_json(&ready));
+        return until_told(running, &stop, reload, || {}).await;
     }
     let server = Server::start(dir, config, roles, Clock::system()).await?;
     let ready = server.ready().clone();
     let upkeep_now = server.upkeep_now();
     let running = server.run(stop.clone(), move || print_json(&ready));
-    until_told(running, &stop, || upkeep_now.notify_one()).await
+    until_told(running, &stop, reload, || upkeep_now.notify_one()).await
 }
 
 /// Runs until a signal says to stop, and what then is under way has ended.
 async fn until_told(
     running: impl Future<Output = anyhow::Result<()>>,
     stop: &CancellationToken,
+    mut reload: Signal,
     reloads: impl Fn(),
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut reload = signal(SignalKind::hangup())?;
     tokio::pin!(running);
     loop {
         tokio::select! {
