@@ -85,7 +85,8 @@ pub enum Command {
     /// Webhooks: deliver events to HTTP endpoints.
     #[command(subcommand)]
     Webhook(WebhookCommand),
-    /// Write a consistent copy of everything to FILE, also while the server runs.
+    /// Write a consistent copy of the data directory to FILE, also while the server runs; without the broker's sessions and
+    /// retained messages, and files elsewhere that settings name.
     Backup {
         /// The file to write; must not exist.
         file: PathBuf,

@@ -13,6 +13,10 @@ pub enum CaCommand {
     /// List CAs.
     List(PageArgs),
     /// Create a new root with new issuing CAs under it; the old ones verify until their last certificate expires.
+    ///
+    /// Not for a fleet in use: this server's own certificate comes from the new root at once, and devices that trust the
+    /// old root alone refuse it, for enrollment, renewal and at hostnames, until the new root is brought to them by other
+    /// means. To replace only what signs, use `muster ca rotate`.
     Create {
         /// Algorithm of the keys.
         #[arg(long, value_enum, default_value_t = CaAlgorithmArg::EcdsaP256)]
