@@ -8,10 +8,11 @@
 # overflows, endless loops and unbounded memory, all of which libFuzzer and debug assertions see. So the
 # stable compiler is enough. An input that fails is left in tests/fuzz/artifacts.
 #
-# Only this workspace's packages tell libFuzzer how far an input came: all others are those of the tests, which took a
-# quarter of the whole check to build once more. A long campaign wants all of it, optimised:
+# Only this workspace's packages tell libFuzzer how far an input came: all others are those of the tests, as building them
+# once more was a large part of the whole check. A long campaign wants all of it, from the folder of the repository, and
+# writes what it finds to tests/fuzz/corpus/NAME:
 #
-#   cargo fuzz run --fuzz-dir tests/fuzz --features targets --sanitizer none NAME
+#   cargo fuzz run --dev --fuzz-dir tests/fuzz --features targets --sanitizer none --target-dir target/campaign NAME
 set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${1:-3}

@@ -342,7 +342,7 @@ pub enum DeviceCommand {
         ids: Vec<String>,
     },
     /// Import devices: a header line, then `id` and optionally `labels` (a=b;c=d), `groups` (x;y),
-    /// `manufacturer_serial`, `manufacturer` (CA id), `note`.
+    /// `manufacturer_serial`, `manufacturer` (CA id), `note`. A thousand devices at a time are imported, or none of them.
     Import {
         /// The CSV file.
         file: PathBuf,

@@ -14,7 +14,8 @@ use super::manage::{read_bounded, segment};
 use super::print::{Column, Printer, cell};
 use super::revocation;
 
-/// Devices sent at once: as many as an edge is told one by one.
+/// Devices sent at once: as many as an edge is told one by one. For more it reads all there are, and no revocation comes into
+/// force meanwhile.
 const IMPORT_CHUNK: usize = 1_000;
 
 /// Devices whose status is set at once; the most that the API takes.

@@ -300,14 +300,29 @@ async fn an_import_is_told_by_the_devices_that_concern_an_edge() {
         manufacturer_serial: None,
         note: None,
     };
-    let by = By { actor: Actor::Local, at: rig.registrar.clock().now() };
-    let devices = vec![import("plain", &[]), import("grouped", &["north"])];
-    let import = ImportDevices { account, devices, on_existing: OnExisting::Refuse, by };
-    rig.registrar.ledger().transact(import).await.expect("imported");
+    let take = async |devices: Vec<DeviceImport>| {
+        let by = By { actor: Actor::Local, at: rig.registrar.clock().now() };
+        let import = ImportDevices { account, devices, on_existing: OnExisting::Refuse, by };
+        rig.registrar.ledger().transact(import).await.expect("imported");
+    };
+    take(vec![import("plain", &[]), import("grouped", &["north"])]).await;
     let Ok(Update::Delta(delta)) = feed.since(at) else { panic!("a delta") };
     let [Event::Device(told)] = &delta.events[..] else { panic!("{:?}", delta.events) };
     assert_eq!(told.device.as_str(), "grouped");
     assert_eq!(feed.snapshot().expect("read").devices, core::slice::from_ref(told));
+
+    // As many as are named at once, and then more than are told one by one.
+    let part = |name: &str, of: usize| -> Vec<_> {
+        (0..of).map(|number| import(&format!("{name}-{number}"), &["north"])).collect()
+    };
+    for name in 0..20 {
+        take(part(&name.to_string(), 1_000)).await;
+    }
+    let Ok(Update::Delta(all)) = feed.since(delta.change) else { panic!("a delta") };
+    assert_eq!(all.events.len(), 20_000);
+    assert!(matches!(feed.since(at), Ok(Update::Snapshot(_))), "one more than that");
+    take(part("many", 1_001)).await;
+    assert!(matches!(feed.since(all.change), Ok(Update::Snapshot(_))), "too many to name");
 }
 
 #[tokio::test]

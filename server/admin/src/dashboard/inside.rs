@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -79,9 +79,10 @@ impl State {
     /// The field that holds it.
     const FIELD: &str = "state";
 
-    /// What a form sent back; one that sent none is of no state.
+    /// What a form sent back; one that sent none, or what can't be any, is of no state.
     pub(super) fn of(form: &Form) -> Self {
-        Self(form.get(Self::FIELD).unwrap_or_default().to_owned())
+        let sent = form.get(Self::FIELD).filter(|tag| HeaderValue::from_str(tag).is_ok());
+        Self(sent.unwrap_or_default().to_owned())
     }
 
     /// The field of a form.

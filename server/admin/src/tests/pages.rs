@@ -276,7 +276,7 @@ async fn a_page_that_was_opened_before_a_change_does_not_undo_it() {
     let opened = state(&browser.get(path).await.text);
     world.rig.send("PUT", &world.rig.own(path), r#"{"mode":"require","protocols":["mqtt"]}"#).await;
     let changed = world.rig.get(path).await;
-    for state in [opened.as_str(), "state=", ""] {
+    for state in [opened.as_str(), "state=", "", "state=a%00b%0A%22"] {
         let seen = browser.post(path, &format!("{state}&mode=off&protocols=https")).await;
         assert!(seen.text.contains("Not saved, as somebody changed it"), "{}", seen.text);
         assert_eq!(world.rig.get(path).await, changed);

@@ -155,12 +155,10 @@ impl ImportDevices {
         let subjects = Subjects { account: Some(self.account), ..Subjects::default() };
         let Imported { created, updated, kept, .. } = *imported;
         let details = format!("created {created}, updated {updated}, kept {kept}");
+        // An import takes nothing away, so a device that was noted still is.
         let is_noted = |device: &Device| device.status != DeviceStatus::Active || !device.groups.is_empty();
-        let noted = planned
-            .into_iter()
-            .filter(|(before, after)| is_noted(after) || before.as_ref().is_some_and(is_noted))
-            .map(|(_, after)| after.id);
-        let noted: Vec<_> = noted.collect();
+        let after = planned.into_iter().map(|(_, after)| after);
+        let noted: Vec<_> = after.filter(is_noted).map(|device| device.id).collect();
         let devices = ImportedDevices {
             count: created.saturating_add(updated),
             noted: (noted.len() <= NOTED_MAX).then_some(noted),

@@ -85,8 +85,8 @@ pub enum ChangeKind {
 pub struct ImportedDevices {
     /// How many became known, or other than they were.
     pub count: u64,
-    /// Those of them that are, or were, more than active and in no group. None when they are too many to name, or not
-    /// named, as before 1 Dec 2026: followers read all devices anew.
+    /// Those of them that are more than active and in no group. None when they are too many to name, or not named, as
+    /// before 1 Dec 2026: followers read all devices anew.
     pub noted: Option<Vec<DeviceId>>,
 }
 
