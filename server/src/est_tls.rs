@@ -1,7 +1,7 @@
 //! The TLS certificate of the EST listener: from files, or made by the services CA.
 //!
 //! The one made here is kept in the data directory and made anew when a third of its life is left,
-//! when its names no longer fit (a zone was added), or when the services CA was replaced. Files are
+//! when its names no longer fit (a zone was added), or when the services CA or its root was replaced. Files are
 //! read again when they change. Either way the listener takes the new one without a restart; when
 //! the new one is bad it keeps the old one and says so.
 
@@ -18,7 +18,7 @@ use muster_policy::time::UnixTime;
 use rustls::sign::CertifiedKey;
 
 use crate::datadir::DataDir;
-use crate::server_tls::{Made, Served, ServerTlsError, certified_key, chain_and_key, services_certificate};
+use crate::server_tls::{Made, Served, ServerTlsError, certified_key, chain_and_key};
 
 /// Keeps the TLS certificate of the EST listener current.
 pub struct EstTls {
@@ -35,7 +35,7 @@ pub struct EstTls {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Loaded {
     Files { changed_at: [Option<SystemTime>; 2] },
-    Made { names: Vec<Hostname>, served: Served, issuer: Vec<u8> },
+    Made { names: Vec<Hostname>, served: Served, above: Vec<Vec<u8>> },
 }
 
 impl EstTls {
@@ -89,10 +89,10 @@ impl EstTls {
     fn is_current(&self, loaded: &Loaded, zones: &[Hostname]) -> bool {
         match (loaded, &self.files) {
             (Loaded::Files { changed_at }, Some((chain, key))) => *changed_at == changes(chain, key),
-            (Loaded::Made { names, served, issuer }, None) => {
+            (Loaded::Made { names, served, above }, None) => {
                 *names == all_names(&self.names, zones)
                     && served.has(self.clock.now())
-                    && services_certificate(&self.authority).is_some_and(|current| current == *issuer)
+                    && self.authority.trust().above_servers() == *above
             }
             _ => false,
         }
@@ -147,7 +147,7 @@ fn made(
     let patterns: Vec<HostPattern> = names.iter().cloned().map(HostPattern::from).collect();
     let path = dir.est_tls();
     let made = Made::kept_or_new(&path, authority, clock, &patterns, &addresses)?;
-    let loaded = Loaded::Made { names, served: made.served, issuer: made.issuer.clone() };
+    let loaded = Loaded::Made { names, served: made.served, above: made.above.clone() };
     Ok((made.certified(&path)?, loaded))
 }
 

@@ -1,7 +1,7 @@
 //! Server certificates that the services CA made, kept in the data directory until they have to change.
 //!
 //! One file holds chain and key. It is made anew when a third of its life is left, when its names no
-//! longer fit, when the services CA was replaced, or when the clock was ahead as it was made: nobody takes it before it begins.
+//! longer fit, when the services CA or its root was replaced, or when the clock was ahead as it was made: nobody takes it before it begins.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -74,14 +74,14 @@ impl Served {
 /// A server's chain and key, and until when they stay.
 #[derive(Debug)]
 pub struct Made {
-    /// The leaf, then its issuer.
+    /// The leaf, then those above it.
     pub chain: Vec<CertificateDer<'static>>,
     /// The key.
     pub key: PrivateKeyDer<'static>,
     /// When it is served.
     pub served: Served,
-    /// The services CA that signed it, DER.
-    pub issuer: Vec<u8>,
+    /// The services CA that signed it and what is sent above that, DER.
+    pub above: Vec<Vec<u8>>,
 }
 
 impl Made {
@@ -96,8 +96,8 @@ impl Made {
         names: &[HostPattern],
         addresses: &[IpAddr],
     ) -> Result<Self, ServerTlsError> {
-        let issuer = services_certificate(authority).unwrap_or_default();
-        if let Some(kept) = Self::kept(path, clock, names, &issuer) {
+        let above = authority.trust().above_servers();
+        if let Some(kept) = Self::kept(path, clock, names, &above) {
             return Ok(kept);
         }
         let made = authority
@@ -111,30 +111,31 @@ impl Made {
         write_file(path, text.as_bytes(), Readers::Owner)
             .map_err(|error| ServerTlsError::File { path: path.display().to_string(), error })?;
         let (chain, key) = chain_and_key(text.as_bytes(), text.as_bytes(), path)?;
-        Self::of(chain, key, issuer).ok_or_else(|| ServerTlsError::Content {
+        Self::of(chain, key).ok_or_else(|| ServerTlsError::Content {
             path: path.display().to_string(),
             what: "the certificate that was just made can't be read".to_owned(),
         })
     }
 
     /// The kept certificate, if it still fits.
-    fn kept(path: &Path, clock: &Clock, names: &[HostPattern], issuer: &[u8]) -> Option<Self> {
+    fn kept(path: &Path, clock: &Clock, names: &[HostPattern], above: &[Vec<u8>]) -> Option<Self> {
         let text = std::fs::read(path).ok()?;
         let (chain, key) = chain_and_key(&text, &text, path).ok()?;
-        let [leaf, signed_by, ..] = chain.as_slice() else { return None };
-        let facts = LeafFacts::parse(leaf).ok()?;
+        let facts = LeafFacts::parse(chain.first()?).ok()?;
         let dns = |san: &San| if let San::Dns(name) = san { Some(name.clone()) } else { None };
         let mut found: Vec<String> = facts.sans.iter().filter_map(dns).collect();
         let mut wanted: Vec<String> = names.iter().map(ToString::to_string).collect();
         found.sort_unstable();
         wanted.sort_unstable();
-        let fits = found == wanted && signed_by.as_ref() == issuer && Served::of(&facts).has(clock.now());
-        if fits { Self::of(chain, key, issuer.to_vec()) } else { None }
+        let kept = Self::of(chain, key)?;
+        (found == wanted && kept.above == above && kept.served.has(clock.now())).then_some(kept)
     }
 
-    fn of(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>, issuer: Vec<u8>) -> Option<Self> {
-        let served = Served::of(&LeafFacts::parse(chain.first()?).ok()?);
-        Some(Self { chain, key, served, issuer })
+    fn of(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Option<Self> {
+        let (leaf, above) = chain.split_first()?;
+        let served = Served::of(&LeafFacts::parse(leaf).ok()?);
+        let above = above.iter().map(|der| der.to_vec()).collect();
+        Some(Self { chain, key, served, above })
     }
 
     /// The form that rustls serves; key and certificate are compared.
@@ -144,11 +145,6 @@ impl Made {
     pub fn certified(self, path: &Path) -> Result<Arc<CertifiedKey>, ServerTlsError> {
         certified_key(self.chain, &self.key, path)
     }
-}
-
-/// The certificate of the CA that signs server certificates now.
-pub(crate) fn services_certificate(authority: &Authority) -> Option<Vec<u8>> {
-    authority.trust().services.as_ref().map(|ca| ca.issuer.certificate().der().to_vec())
 }
 
 /// Reads a chain and its key from PEM texts.

@@ -58,6 +58,43 @@ fn enrolls_renews_and_follows_the_chain() {
 }
 
 #[test]
+fn a_change_of_root_is_followed_by_who_trusts_either_root_alone() {
+    let (server, est) = server();
+    make_request(&server, "meter-1");
+    let token = server.token("meter-1");
+    let post = "-H 'Content-Type: application/pkcs10' --data-binary @meter-1.csr";
+    shell(&server, &format!("{CURL} -u meter-1:{token} {post} {est}/simpleenroll | {UNWRAP} > before.pem"));
+    server.muster(&["ca", "create"]);
+    std::fs::write(server.scratch().join("roots.pem"), server.muster(&["ca", "export"])).expect("written");
+    shell(&server, "openssl x509 -in roots.pem -out new.pem && ! cmp -s new.pem ca.pem");
+    let renew = format!("--cert before.pem --key meter-1.key {post} {est}/simplereenroll");
+    for (root, version) in [("ca.pem", "1.2"), ("ca.pem", "1.3"), ("new.pem", "1.2"), ("new.pem", "1.3")] {
+        let curl = format!("curl -sS --fail-with-body --cacert {root} --tls-max {version}");
+        shell(
+            &server,
+            &format!("{curl} {renew} | {UNWRAP} > after.pem && {curl} {est}/cacerts | {UNWRAP} > chain.pem"),
+        );
+        // openssl goes no further from a root that it meets among untrusted certificates: those are left out.
+        shell(
+            &server,
+            "rm -f each.*; csplit -sz -f each. chain.pem '/^subject/' '{*}'
+             for file in each.*; do
+                 names=$(openssl x509 -in $file -noout -subject -issuer | sed 's/^[a-z]*=//' | sort -u | wc -l)
+                 [ $names = 2 ] || rm $file
+             done
+             cat each.* > chain.pem",
+        );
+        let verify = "openssl verify -x509_strict -purpose sslclient -untrusted chain.pem";
+        for leaf in ["before.pem", "after.pem"] {
+            assert!(
+                shell(&server, &format!("{verify} -CAfile {root} {leaf}")).contains("OK"),
+                "{root} {leaf}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_bearer_token_and_a_key_made_here() {
     let (server, est) = server();
     make_request(&server, "meter-2");

@@ -41,6 +41,25 @@ fn enrolls_and_renews() {
     assert_eq!(serials.trim(), "2");
 }
 
+#[test]
+fn renews_through_a_change_of_root() {
+    let server = Server::start();
+    let url = format!("https://localhost:{}", server.est_address().port());
+    std::fs::copy(server.ca_file(), server.scratch().join("old.pem")).expect("copied");
+    shell(&server, "pki --gen --type ecdsa --size 256 > key.der");
+    shell(&server, "pki --req --type ecdsa --in key.der --dn CN=meter-1 > request.der");
+    let token = server.token("meter-1");
+    let estca = format!("pki --estca --url {url} --cacert old.pem --caout ca --force");
+    let est = format!(
+        "pki --est --url {url} --in request.der --cacert old.pem $(for file in ca*; do echo --cacert $file; done)"
+    );
+    shell(&server, &format!("{estca} && {est} --userpass meter-1:{token} > first.der"));
+    server.muster(&["ca", "create"]);
+    shell(&server, &format!("rm ca*; {estca} && {est} --cert first.der --key key.der > renewed.der"));
+    let issuers = "for file in first.der renewed.der; do openssl x509 -inform DER -in $file -noout -issuer; done | sort -u | wc -l";
+    assert_eq!(shell(&server, issuers).trim(), "2");
+}
+
 /// A request that waits: strongSwan repeats it by itself until a person has agreed.
 #[test]
 fn polls_until_a_person_agrees() {

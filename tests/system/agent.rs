@@ -413,6 +413,21 @@ fn renewals_happen_unattended_generation_after_generation() {
 }
 
 #[test]
+fn an_agent_that_trusts_the_old_root_alone_renews_through_a_change_of_root() {
+    let server = Server::start();
+    let mut agent = Agent::enrolled(&server, "meter-1", &[]);
+    agent.run();
+    agent.wait_for("a running agent", |status| status["running"] == true);
+    for change in ["rotate", "create", "rotate", "create"] {
+        server.muster(&["ca", change]);
+        done(&agent.command(&["renew", "--json"]));
+    }
+    assert_eq!(agent.status()["generation"], 4);
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), Some(0));
+}
+
+#[test]
 fn a_running_agent_renews_when_asked_reads_its_configuration_again_and_stops() {
     let server = Server::start();
     let mut agent = Agent::enrolled(&server, "meter-1", &[]);

@@ -107,6 +107,24 @@ fn one_certificate_opens_the_hostnames_of_all_zones_of_its_account_and_no_other_
 }
 
 #[test]
+fn a_change_of_root_shuts_no_door_on_who_trusts_the_old_one_alone() {
+    let server = Server::start();
+    set(&server, "api.example.test", &["--origin", &format!("http://{}", origin())]);
+    let before = enrolled(&server, "meter-1");
+    let (door, est) = (|| server.door("api.example.test"), server.est());
+    let old_trust = door();
+    assert_eq!(before.at(door()).visit("/").expect("an answer").status, 200);
+    server.muster(&["ca", "create"]);
+    let answer = before.at(old_trust).visit("/").expect("the door's certificate is trusted");
+    assert_eq!(answer.status, 200);
+    // What the new root's CA issues opens it, too.
+    let (key, der) = request("meter-2");
+    let leaf = est.enroll("meter-2", &server.token("meter-2"), &der).certificate();
+    let after = Holder { chain: vec![leaf], key: key.serialize_der() };
+    assert_eq!(after.visits(&server, "api.example.test"), Some(200));
+}
+
+#[test]
 fn what_an_operator_changes_is_in_force_when_the_command_returns() {
     let server = Server::start();
     let to = format!("http://{}", origin());

@@ -9,6 +9,7 @@ use muster_tests::est::{basic, certificates_of, post, read_head, read_reply};
 use muster_tests::request::{request, request_by};
 use muster_tests::{Est, Identity, Server};
 use rcgen::KeyPair;
+use serde_json::Value;
 
 /// Far less than twenty keys of RSA-4096 take.
 const WITHOUT_A_KEY: Duration = Duration::from_secs(10);
@@ -268,28 +269,44 @@ fn tls_1_2_clients_enroll_too() {
 
 #[test]
 fn an_issuing_ca_and_a_root_are_replaced_without_losing_a_device() {
-    let server = Server::start();
+    let mut server = Server::start();
     let (holder, key) = enrolled(&server, "meter-1");
     let before = certificates_of(&server.est().get("cacerts").decoded()).len();
     server.muster(&["ca", "rotate"]);
     let after = certificates_of(&server.est().get("cacerts").decoded()).len();
-    assert_eq!(after, before + 1);
+    assert_eq!(after, before + 1, "the one that issued before is there, too");
     let old_trust = server.est();
     let renewed = holder.post("simplereenroll", None, &request_by(&key, "meter-1")).certificate();
     let again = KeyPair::try_from(key.serialize_der()).expect("a key");
     let holder = server.est().with(Identity { chain: vec![renewed], key: again });
     server.muster(&["ca", "create"]);
-    // Old and new root, their issuing CAs, and the two certificates that tie the roots.
-    assert!(certificates_of(&server.est().get("cacerts").decoded()).len() >= after + 4);
-    assert!(old_trust.connect().is_err(), "the server's certificate now is below the new root");
-    let fresh = Est::new(server.est_address(), &server.ca_file());
-    assert_eq!(fresh.get("cacerts").status, 200);
-    drop(holder);
-    let chain = {
-        let (_, der) = request("meter-2");
-        fresh.enroll("meter-2", &server.token("meter-2"), &der).certificate()
-    };
-    assert!(!chain.is_empty());
+    // The issuing CA, old and new root, the two certificates that tie the roots, and one more is what devices have room for.
+    assert_eq!(certificates_of(&old_trust.get("cacerts").decoded()).len(), 6);
+    // Who trusts the old root alone goes on, and so does who was told of both, or of the new one alone.
+    holder.post("simplereenroll", None, &request_by(&key, "meter-1")).certificate();
+    let roots = muster_agent::settings::certificates(&server.ca_file()).expect("roots");
+    assert_eq!(roots.len(), 2, "the new one is first");
+    let new_alone = server.scratch().join("new.pem");
+    let pem = pem::Pem::new("CERTIFICATE", roots[0].to_vec());
+    std::fs::write(&new_alone, pem::encode(&pem)).expect("written");
+    for (device, trusted) in [("meter-2", &server.ca_file()), ("meter-3", &new_alone)] {
+        let (_, der) = request(device);
+        let fresh = Est::new(server.est_address(), trusted);
+        fresh.enroll(device, &server.token(device), &der).certificate();
+    }
+    // It lasts through a restart, and through the next change.
+    assert_eq!(server.terminate(), Some(0));
+    server.serve_again();
+    server.muster(&["ca", "create"]);
+    assert_eq!(Est::new(server.est_address(), &new_alone).get("cacerts").status, 200);
+    assert_eq!(old_trust.get("cacerts").status, 200);
+    let oldest = server.muster_json(&["ca", "list"]);
+    let is_oldest = |ca: &&Value| ca["role"] == "root" && ca["state"] == "retiring";
+    let of_roots = oldest.as_array().expect("a list").iter().filter(is_oldest).map(|ca| &ca["id"]);
+    let oldest = of_roots.min_by_key(|id| id.to_string()).and_then(Value::as_str).expect("ids by time");
+    server.muster(&["ca", "retire", oldest]);
+    assert!(old_trust.connect().is_err(), "it was withdrawn");
+    assert_eq!(Est::new(server.est_address(), &new_alone).get("cacerts").status, 200);
 }
 
 #[test]

@@ -417,13 +417,13 @@ fn a_manufacturer_s_certificate_enrolls_a_device_alone_or_with_a_token() {
 #[test]
 fn a_device_with_room_for_records_of_2_kib_gets_no_longer_ones() {
     let server = Server::start();
-    // Issuing CAs that took over from one another make a long answer.
-    server.muster(&["ca", "rotate"]);
-    server.muster(&["ca", "rotate"]);
+    let trust = anchors(root(&server));
+    // Two roots and what ties them make a long answer.
+    server.muster(&["ca", "create"]);
     let cacerts = server.est().get("cacerts").body.len();
     assert!(cacerts > 2304, "{cacerts} bytes would fit one record, and the test would show nothing");
     let made = Made {
-        trust: anchors(root(&server)),
+        trust,
         credential: token(&server),
         manufacturer: None,
         label: None,
@@ -434,6 +434,26 @@ fn a_device_with_room_for_records_of_2_kib_gets_no_longer_ones() {
     let events = work(&mut device);
     assert!(events.contains(&Event::Adopted(Slot::A)), "{events:?}");
     assert_eq!(use_identity(&mut device, &server, Slot::A), "HTTP/1.1 200");
+}
+
+#[test]
+fn a_change_of_root_and_of_issuing_cas_loses_no_device_and_needs_no_new_trust() {
+    for is_pinned in [false, true] {
+        let server = Server::start();
+        let fingerprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &root(&server));
+        let pinned = Trust::Fingerprint(fingerprint.as_ref().try_into().expect("32 bytes"));
+        let trust = if is_pinned { pinned } else { anchors(root(&server)) };
+        let flash = Flash::new();
+        let mut device = start(&server, &flash, trust, token(&server), true);
+        work(&mut device);
+        for change in ["rotate", "rotate", "create", "rotate"] {
+            server.muster(&["ca", change]);
+            assert!(renew(&mut device, &server), "after {change}");
+        }
+        let mut device = start(&server, &flash, trust, None, true);
+        let slot = device.identity().expect("kept");
+        assert_eq!(use_identity(&mut device, &server, slot), "HTTP/1.1 200");
+    }
 }
 
 #[test]

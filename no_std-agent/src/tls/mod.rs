@@ -42,7 +42,7 @@ pub struct TlsMemory<'b> {
 impl TlsMemory<'_> {
     /// Suits a server that puts a whole EST answer of `Memory::INBOX_BYTES` into one record, as the largest do. For
     /// servers that keep to records of 2 KiB, 2,304 is enough.
-    pub const RECEIVE_BYTES: usize = 4608;
+    pub const RECEIVE_BYTES: usize = 5120;
     /// Suits a certificate of 900 bytes.
     pub const SEND_BYTES: usize = 1024;
 }

@@ -254,7 +254,9 @@ impl From<AuthorityError> for ApiError {
                 Self::new(StatusCode::BAD_REQUEST, CODE_ARGUMENT, format!("crl: {refused}")).at("/crl")
             }
             AuthorityError::Rejected(rejected) => rejected.into(),
-            AuthorityError::NoActiveCa(_) => Self::conflict(error.to_string()),
+            AuthorityError::NoActiveCa(_)
+            | AuthorityError::NoRoomForRollover
+            | AuthorityError::NotReplaced => Self::conflict(error.to_string()),
             AuthorityError::Ledger(what) => Self::unavailable("the ledger can't be used now", what),
             other => Self::internal(other),
         }

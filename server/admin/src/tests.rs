@@ -126,6 +126,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("POST", "{own}/cas/import"),
     ("POST", "{own}/cas/rotate"),
     ("GET", "{own}/cas/{uuid}"),
+    ("POST", "{own}/cas/{uuid}/retire"),
     ("GET", "{own}/cas/{uuid}/crl"),
     ("PUT", "{own}/cas/{uuid}/crl"),
     ("POST", "{own}/cas/{uuid}/crl/fetch"),
@@ -609,6 +610,18 @@ async fn cas_are_made_rotated_and_shown_without_keys() {
     let roots = rig.get("/roots").await;
     assert_eq!(roots["pem"].as_str().expect("PEM").matches("BEGIN CERTIFICATE").count(), 2);
     assert!(rig.zones_changed() == 2);
+    let retire = async |root: &Value| {
+        let path = rig.own(&format!("/cas/{}/retire", root["id"].as_str().expect("an id")));
+        rig.send("POST", &path, "").await.status
+    };
+    let [new_root, old_root] = ["active", "retiring"].map(|state| format!("/cas?role=root&state={state}"));
+    let (new_root, old_root) = (rig.get(&new_root).await, rig.get(&old_root).await);
+    assert_eq!(retire(&new_root[0]).await, StatusCode::CONFLICT, "none has replaced it");
+    assert_eq!(retire(&rig.get("/cas?role=devices&state=retiring").await[0]).await, StatusCode::CONFLICT);
+    assert_eq!(retire(&old_root[0]).await, StatusCode::OK);
+    assert_eq!(rig.get("/cas?role=root&state=retired").await[0]["id"], old_root[0]["id"]);
+    let roots = rig.get("/roots").await;
+    assert_eq!(roots["pem"].as_str().expect("PEM").matches("BEGIN CERTIFICATE").count(), 1);
     for (path, wrong) in [
         ("/cas/rotate", json!({ "role": "root" })),
         ("/cas", json!({ "algorithm": "rsa1024" })),

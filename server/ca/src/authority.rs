@@ -1,9 +1,12 @@
 //! The managed CA of an account: one root, issuing CAs under it, and the certificates of a change of root.
 //!
-//! A root may have issuing CAs below it and no more (pathLen 1 by default), an issuing CA only
-//! leaves (pathLen 0) of one purpose. When a root is replaced, holders of either root must be able
-//! to verify the other's leaves: [`roll_over`] makes the two certificates that RFC 7030 §4.1.3 and
-//! RFC 4210 §4.4 put beside the roots.
+//! An issuing CA may have only leaves (pathLen 0) of one purpose. When a root is replaced, holders of
+//! either root must be able to verify the other's leaves: [`roll_over`] makes the two certificates that
+//! RFC 7030 §4.1.3 and RFC 4210 §4.4 put beside the roots. So a root has room for two CAs in a path:
+//! its successor, and the successor's issuing CA.
+//!
+//! * **1 Dec 2026, a root's path length is 2 and not 1.** With 1, no path led from an old root to a leaf of its
+//!   successor, and a change of root cut off every device that trusted the old one alone.
 
 use std::sync::Arc;
 
@@ -23,8 +26,8 @@ use crate::signer::{SignError, Signer};
 use crate::subject_key::SubjectKey;
 use crate::tbs::{self, BuildError, Draft, IssuerView};
 
-/// Path length of a root unless set: issuing CAs, and no CAs below those.
-pub const ROOT_PATH_LENGTH: u8 = 1;
+/// Path length of a root: its successor, which it certifies in a change of root, and an issuing CA below that.
+pub const ROOT_PATH_LENGTH: u8 = 2;
 
 /// What an issuing CA is for. Its certificates are of no use for anything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -120,8 +120,8 @@ pub(super) async fn ca(client: &Client, command: CaCommand, out: &mut Printer<'_
     let cas = client.own("/cas");
     match command {
         CaCommand::List(page) => out.list(&client.list(&cas, "", page).await?, CAS),
-        CaCommand::Create { algorithm } => {
-            let wanted = json!({ "algorithm": algorithm_name(algorithm) });
+        CaCommand::Create { algorithm, cut_off } => {
+            let wanted = json!({ "algorithm": algorithm_name(algorithm), "cut_off": cut_off });
             let made = client.call(Method::POST, &cas, Some(&wanted)).await?;
             out.done(&made, &new_ca("Created the root", &made))
         }
@@ -144,6 +144,10 @@ pub(super) async fn ca(client: &Client, command: CaCommand, out: &mut Printer<'_
             let made =
                 client.call(Method::POST, &format!("{cas}/rotate"), Some(&json!({ "role": role }))).await?;
             out.done(&made, &new_ca(&format!("Now issuing for {role}:"), &made))
+        }
+        CaCommand::Retire { id } => {
+            let retired = client.call(Method::POST, &format!("{cas}/{}/retire", segment(&id)), None).await?;
+            out.done(&retired, &format!("Retired {} ({id})", cell(retired.get("title"))))
         }
         CaCommand::Export { id: Some(id) } => {
             out.field(&client.get(&format!("{cas}/{}", segment(&id))).await?, "pem")

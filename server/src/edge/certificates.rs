@@ -23,7 +23,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_bytes::ByteBuf;
 
 use crate::datadir::DataDir;
-use crate::server_tls::{Made, Served, ServerTlsError, certified_key, chain_and_key, services_certificate};
+use crate::server_tls::{Made, Served, ServerTlsError, certified_key, chain_and_key};
 
 /// How long the services CA is left alone after it could not make one: its disk may be full.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -60,8 +60,8 @@ struct Used {
 enum Due {
     /// When its files are no longer these.
     Changed([Option<Stamp>; 2]),
-    /// Outside of its time, when another services CA signs, or when there are files.
-    Outside { served: Served, issuer: Vec<u8> },
+    /// Outside of its time, when something else is above it, or when there are files.
+    Outside { served: Served, above: Vec<Vec<u8>> },
 }
 
 /// What tells a file from the one that was there before.
@@ -140,15 +140,13 @@ impl Certificates {
         match Made::kept_or_new(&path, &self.authority, &self.clock, std::slice::from_ref(host), &[]) {
             Ok(made) => {
                 let found = identity(&made.chain, &made.key, &path);
-                (Due::Outside { served: made.served, issuer: made.issuer }, found)
+                (Due::Outside { served: made.served, above: made.above }, found)
             }
             Err(error) => {
-                let issuer = services_certificate(&self.authority).unwrap_or_default();
+                let above = self.authority.trust().above_servers();
                 let now = self.clock.now();
-                (
-                    Due::Outside { served: Served::nothing_until(now, now.plus(RETRY_AFTER)), issuer },
-                    Err(error),
-                )
+                let served = Served::nothing_until(now, now.plus(RETRY_AFTER));
+                (Due::Outside { served, above }, Err(error))
             }
         }
     }
@@ -212,14 +210,14 @@ impl Certificates {
 
     /// The hostnames whose certificate has to change.
     pub(super) fn due(&self) -> Vec<HostPattern> {
-        let issuer = services_certificate(&self.authority).unwrap_or_default();
+        let above = self.authority.trust().above_servers();
         let now = self.clock.now();
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = |host: &HostPattern, used: &Used| {
             let [chain, key] = self.files(host);
             match &used.due {
                 Due::Changed(before) => *before != stamps(&chain, &key),
-                Due::Outside { served, issuer: by } => !served.has(now) || *by != issuer || chain.exists(),
+                Due::Outside { served, above: by } => !served.has(now) || *by != above || chain.exists(),
             }
         };
         used.iter().filter(|(host, used)| is_due(host, used)).map(|(host, _)| host.clone()).collect()

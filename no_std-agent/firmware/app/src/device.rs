@@ -334,8 +334,8 @@ fn told<T>(
     connected.inspect_err(|error| platform.log(format_args!("{service}: {error}")))
 }
 
-/// Longest answer of the EST server: a leaf and two CAs on P-256 in base64.
-const ANSWER_BYTES: usize = 2560;
+/// Longest answer of the EST server: six CA certificates on P-256 in base64, as after a change of root.
+const ANSWER_BYTES: usize = 4608;
 /// The longest item of which two fit one page: a leaf and one intermediate, with the key.
 const ITEM_BYTES: usize = 1984;
 /// A session that held for so long was one.

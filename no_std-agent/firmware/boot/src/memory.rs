@@ -7,7 +7,7 @@ use muster_proto::enrollment::Memory;
 /// All of it, in one place that outlives the device.
 #[derive(Debug)]
 pub struct Pool {
-    authorities: [u8; 1536],
+    authorities: [u8; 2048],
     request: [u8; 512],
     current: [u8; LEAF_BYTES],
     candidate: [u8; LEAF_BYTES],

@@ -94,7 +94,7 @@ impl<V: Verify> Enrollment<'_, V> {
             return Err((Failure::AuthorityMissing, Setback::Lasting));
         }
         self.authorities
-            .replace(bundle.as_bytes())
+            .replace(bundle, &anchors)
             .map_err(|_| (Failure::Memory(Place::Authorities), Setback::Lasting))?;
         if !bootstrap && goal == Goal::Clock && !self.clock.is_set() {
             return Err((Failure::Clock, Setback::Lasting));

@@ -135,11 +135,11 @@ pub struct Memory<'a> {
 }
 
 impl Memory<'_> {
-    /// Of the inbox, which is lent from time to time. Suits an answer with three P-256 certificates in base64, or an RSA
-    /// chain of two.
-    pub const INBOX_BYTES: usize = 4096;
-    /// Suits three CA certificates.
-    pub const AUTHORITIES_BYTES: usize = 2560;
+    /// Of the inbox, which is lent from time to time. Suits an answer with six P-256 certificates in base64, as after a
+    /// change of root, or an RSA chain of two.
+    pub const INBOX_BYTES: usize = 4608;
+    /// Suits four CA certificates of those that may lead to the configured trust.
+    pub const AUTHORITIES_BYTES: usize = 2048;
     /// Suits a request that repeats a subject and a name of some length.
     pub const REQUEST_BYTES: usize = 768;
     /// Suits a leaf and two intermediates; for [`Presents::Leaf`] the longest leaf is enough.

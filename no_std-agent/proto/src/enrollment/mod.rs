@@ -447,9 +447,10 @@ impl<'a, V: Verify> Enrollment<'a, V> {
             return false;
         }
         self.clock.raise_floor(pair.saved_at);
-        if anchors(&self.config.trust).pins(pair.anchor) {
+        let anchors = anchors(&self.config.trust);
+        if anchors.pins(pair.anchor) {
             // It fits: the same memory held it when it was stored. If not, it is fetched again.
-            let _ = self.authorities.replace(pair.anchor);
+            let _ = self.authorities.replace(Bundle::new(pair.anchor), &anchors);
         }
         true
     }

@@ -202,6 +202,9 @@ impl From<Algorithm> for CaAlgorithm {
 pub(crate) struct NewRoot {
     #[serde(default)]
     algorithm: Algorithm,
+    /// Though devices that trust the root in force alone can't follow.
+    #[serde(default)]
+    cut_off: bool,
 }
 
 /// `POST …/cas`: a new root with new issuing CAs; the old ones keep verifying.
@@ -209,12 +212,24 @@ pub(crate) async fn create(
     State(api): State<Arc<Api>>,
     _: Account,
     caller: Caller,
-    Json(NewRoot { algorithm }): Json<NewRoot>,
+    Json(NewRoot { algorithm, cut_off }): Json<NewRoot>,
 ) -> Outcome {
     let by = caller.by(api.now());
-    let ca = api.registrar().authority().replace_root(algorithm.into(), by).await?;
+    let ca = api.registrar().authority().replace_root(algorithm.into(), cut_off, by).await?;
     follow_up(&api).await?;
     Answer::one(&CaView::with_pem(&ca))
+}
+
+/// `POST …/cas/{id}/retire`: clients are no longer told to trust a root that was replaced.
+pub(crate) async fn retire(
+    State(api): State<Arc<Api>>,
+    _: Account,
+    caller: Caller,
+    Id(id): Id<CaId>,
+) -> Outcome {
+    let ca = api.registrar().authority().retire_root(id, caller.by(api.now())).await?;
+    follow_up(&api).await?;
+    Answer::one(&CaView::from(&ca))
 }
 
 /// Which issuing CA.

@@ -120,6 +120,10 @@ fn authorities() -> Routes {
         )
         .at("/cas/{id}", [get("Get a CA", cas::get).answers::<cas::CaView>()])
         .at(
+            "/cas/{id}/retire",
+            [post("Retire a root CA that was replaced", cas::retire).answers::<cas::CaView>()],
+        )
+        .at(
             "/cas/{id}/crl",
             [
                 get("Get the newest CRL of a CA", cas::crl).answers::<cas::CrlView>(),

@@ -1,7 +1,9 @@
 //! Making managed CAs: the first set, a new issuing CA, a new root.
 //!
 //! A rotation never breaks what is in the field: the old CA keeps verifying until its own end, which
-//! no leaf outlives, and a new root comes with the RFC 7030 §4.1.3 rollover certificates.
+//! no leaf outlives, and a new root comes with the RFC 7030 §4.1.3 rollover certificates. By them a
+//! device that trusts an old root alone verifies what the new one stands over: its own next
+//! certificate, and the server's, which is sent with them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use muster_policy::key::{KeyKind, WishedKey};
 use muster_policy::name::{Hostname, Title};
 use muster_policy::time::UnixTime;
 use muster_store::Ledger;
-use muster_store::act::{AddCa, By, SetCaState};
+use muster_store::act::{AddCa, By, Rejected, SetCaState};
 use muster_store::record::{Ca, CaKind, CaRole, CaState};
 
 use super::keys::KeyFolder;
@@ -102,17 +104,29 @@ impl Authority {
     /// Makes a new root with new issuing CAs; the old ones keep verifying, tied by rollover certificates.
     ///
     /// # Errors
-    /// When there is no managed root with its key to tie the new one to.
-    pub async fn replace_root(&self, algorithm: CaAlgorithm, by: By) -> Result<Ca, AuthorityError> {
+    /// When there is no managed root with its key to tie the new one to; and, without `cut_off`, when the path length of
+    /// the one in force keeps who trusts it alone from following.
+    pub async fn replace_root(
+        &self,
+        algorithm: CaAlgorithm,
+        cut_off: bool,
+        by: By,
+    ) -> Result<Ca, AuthorityError> {
         let cas = self.ledger.reader()?.cas(self.account)?;
-        let old = self.active_root(&cas)?;
+        let active = self.active_root(&cas)?.issuer;
+        let is_short = active.certificate().path_length().is_some_and(|length| length < ROOT_PATH_LENGTH);
+        if is_short && !cut_off {
+            return Err(AuthorityError::NoRoomForRollover);
+        }
         let name = self.account_name()?;
         let maker = self.maker(&name, algorithm);
         let mut root = maker.root()?;
-        let tie =
-            roll_over(&old.issuer, &root.issuer, [serial(self.clock.now())?, serial(self.clock.now())?])?;
-        root.record.rollover =
-            [tie.old_with_new, tie.new_with_old].iter().map(|tie| tie.der().to_vec().into()).collect();
+        for old in self.keyed_roots(&cas) {
+            let serials = [serial(self.clock.now())?, serial(self.clock.now())?];
+            let tie = roll_over(&old.issuer, &root.issuer, serials)?;
+            let both = [tie.old_with_new, tie.new_with_old];
+            root.record.rollover.extend(both.iter().map(|tie| tie.der().to_vec().into()));
+        }
         let devices = maker.issuing(&root, Purpose::Devices, &[])?;
         let services = maker.issuing(&root, Purpose::Services, &self.permitted_dns(&cas)?)?;
         let record = root.record.clone();
@@ -122,6 +136,23 @@ impl Authority {
         self.retire_older(&cas, &[CaRole::Root, CaRole::Devices, CaRole::Services], by).await?;
         self.reload()?;
         Ok(record)
+    }
+
+    /// Withdraws a root that was replaced: clients are no longer told to trust it, and nothing ties it to the one in force.
+    ///
+    /// # Errors
+    /// When it is no root of the account, or was not replaced.
+    pub async fn retire_root(&self, root: CaId, by: By) -> Result<Ca, AuthorityError> {
+        let cas = self.ledger.reader()?.cas(self.account)?;
+        let found =
+            cas.iter().find(|ca| ca.id == root).ok_or(AuthorityError::Rejected(Rejected::CaUnknown))?;
+        if found.role != CaRole::Root || found.state == CaState::Active {
+            return Err(AuthorityError::NotReplaced);
+        }
+        let retire = SetCaState { ca: root, state: CaState::Retired, rollover: None, by };
+        let retired = self.ledger.transact(retire).await?;
+        self.reload()?;
+        Ok(retired)
     }
 
     /// The active CAs of these roles among `cas` verify from now on, and no longer issue.
@@ -140,16 +171,23 @@ impl Authority {
     }
 
     fn active_root(&self, cas: &[Ca]) -> Result<Made, AuthorityError> {
-        let mut roots: Vec<&Ca> =
-            cas.iter().filter(|ca| ca.role == CaRole::Root && ca.state == CaState::Active).collect();
-        roots.sort_by_key(|ca| core::cmp::Reverse(ca.id));
+        let mut roots = self.keyed_roots(cas).into_iter();
+        roots
+            .find(|root| root.record.state == CaState::Active)
+            .ok_or(AuthorityError::NoActiveCa("signing other CAs"))
+    }
+
+    /// The managed roots that clients are told to trust and whose keys are here, newest first.
+    fn keyed_roots(&self, cas: &[Ca]) -> Vec<Made> {
         let trust = self.trust();
-        for ca in roots {
-            if let Some(keyed) = trust.keyed.iter().find(|keyed| keyed.id == ca.id) {
-                return Ok(Made { record: ca.clone(), issuer: Issuer::clone(&keyed.issuer) });
-            }
-        }
-        Err(AuthorityError::NoActiveCa("signing other CAs"))
+        let roots = cas.iter().filter(|ca| ca.role == CaRole::Root && ca.state != CaState::Retired);
+        let made = |ca: &Ca| {
+            let keyed = trust.keyed.iter().find(|keyed| keyed.id == ca.id)?;
+            Some(Made { record: ca.clone(), issuer: Issuer::clone(&keyed.issuer) })
+        };
+        let mut keyed: Vec<Made> = roots.filter_map(made).collect();
+        keyed.sort_by_key(|root| core::cmp::Reverse(root.record.id));
+        keyed
     }
 
     /// The limits of the services CA in force go over to the next one.

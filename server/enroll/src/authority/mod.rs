@@ -11,7 +11,7 @@ mod keys;
 mod revocation;
 mod server_certificate;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,6 +23,7 @@ use muster_ca::file_key::secret::Secret;
 use muster_ca::issuer::{Issuer, IssuerError};
 use muster_policy::identity::{AccountId, CaId};
 use muster_policy::name::TrustDomain;
+use muster_policy::time::UnixTime;
 use muster_store::act::Rejected;
 use muster_store::record::{Ca, CaRole, CaState};
 use muster_store::{Error as LedgerError, Fault, Ledger};
@@ -34,6 +35,9 @@ pub use self::keys::KeyFolder;
 pub use self::revocation::RevocationError;
 pub use self::server_certificate::ServerCertificate;
 use crate::clock::Clock;
+
+/// So many CA certificates a small device reads at once (`muster_proto::enrollment::Memory::INBOX_BYTES`).
+const SMALL_ANSWER: usize = 6;
 
 /// A CA whose certificates may authenticate.
 #[derive(Clone, Debug)]
@@ -73,12 +77,22 @@ pub struct Trust {
     pub issuing: Option<IssuingCa>,
     /// The CA that signs server certificates now.
     pub services: Option<IssuingCa>,
+    /// That CA's root, certified by each older root that clients may trust alone, DER, the newest first.
+    pub ties: Vec<Vec<u8>>,
     /// Every CA that has a key and is not retired: each keeps a CRL.
     pub keyed: Vec<IssuingCa>,
     /// The answer to cacerts: certs-only CMS.
     pub ca_certificates: Vec<u8>,
     /// The roots that clients should trust, DER, the newest first.
     pub roots: Vec<Vec<u8>>,
+}
+
+impl Trust {
+    /// What a server sends after its leaf, DER: the services CA, and what leads from its root to older ones.
+    pub fn above_servers(&self) -> Vec<Vec<u8>> {
+        let services = self.services.iter().map(|ca| ca.issuer.certificate().der().to_vec());
+        services.chain(self.ties.iter().cloned()).collect()
+    }
 }
 
 /// Why a CA could not be loaded, made or changed.
@@ -116,6 +130,17 @@ pub enum AuthorityError {
     /// There is no active CA of this role.
     #[error("the account has no active CA for {0}")]
     NoActiveCa(&'static str),
+    /// A change of root would cut off who trusts the old one alone.
+    #[error(
+        "the root in force has a path length below 2, as those made before 1 Dec 2026: devices that trust it alone could \
+         not follow to a new one, and would be cut off. To replace only what signs, rotate the issuing CA"
+    )]
+    NoRoomForRollover,
+    /// Only a root that another has replaced can be withdrawn.
+    #[error(
+        "only a root that was replaced can be retired: it must be a root, and another one must be in force"
+    )]
+    NotReplaced,
     /// No random numbers.
     #[error("the system's random number generator failed")]
     NoRandom,
@@ -182,7 +207,7 @@ impl Authority {
         clock: Clock,
         crl_url_base: Option<String>,
     ) -> Result<Self, AuthorityError> {
-        let trust = load(&ledger, account, &keys, 0)?;
+        let trust = load(&ledger, account, &keys, clock.now(), 0)?;
         Ok(Self {
             account,
             ledger,
@@ -218,7 +243,8 @@ impl Authority {
     /// Assembles trust anew from the ledger.
     fn reload(&self) -> Result<(), AuthorityError> {
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        self.trust.store(Arc::new(load(&self.ledger, self.account, &self.keys, generation)?));
+        let trust = load(&self.ledger, self.account, &self.keys, self.clock.now(), generation)?;
+        self.trust.store(Arc::new(trust));
         Ok(())
     }
 }
@@ -227,6 +253,7 @@ fn load(
     ledger: &Ledger,
     account: AccountId,
     keys: &KeyFolder,
+    now: UnixTime,
     generation: u64,
 ) -> Result<Trust, AuthorityError> {
     let reader = ledger.reader()?;
@@ -243,6 +270,7 @@ fn load(
         manufacturers: Vec::new(),
         issuing: None,
         services: None,
+        ties: Vec::new(),
         keyed: Vec::new(),
         ca_certificates: ca_certificates(&cas),
         roots: roots(&cas),
@@ -259,6 +287,7 @@ fn load(
             (CaRole::Manufacturer, CaState::Active) => trust.manufacturers.push(trusted(ca)?),
             (CaRole::Services, CaState::Active) if trust.services.is_none() => {
                 trust.services.clone_from(&issuing);
+                trust.ties = ties(&cas, ca, now)?;
             }
             _ => {}
         }
@@ -286,16 +315,49 @@ fn trusted(ca: &Ca) -> Result<TrustedCa, AuthorityError> {
     })
 }
 
-/// Everything a device may need to build a path, and to follow a change of root (RFC 7030 §4.1.3).
-fn ca_certificates(cas: &[Ca]) -> Vec<u8> {
-    let mut certificates: Vec<&[u8]> = Vec::new();
-    for ca in cas.iter().filter(|ca| matches!(ca.role, CaRole::Devices | CaRole::Root)) {
-        let own = core::iter::once(&ca.certificate_der);
-        certificates.extend(own.chain(&ca.chain).chain(&ca.rollover).map(|der| der.as_slice()));
+/// The certificates by which older roots vouch for the root of `services`.
+fn ties(cas: &[Ca], services: &Ca, now: UnixTime) -> Result<Vec<Vec<u8>>, AuthorityError> {
+    let parse = |ca: &Ca, der: &[u8]| {
+        CaCertificate::parse(der).map_err(|error| AuthorityError::Issuer { ca: ca.id, error: error.into() })
+    };
+    let Some(root) = cas.iter().find(|ca| Some(ca.id) == services.issuer) else { return Ok(Vec::new()) };
+    let name = parse(root, &root.certificate_der)?;
+    let mut ties = Vec::new();
+    for der in &root.rollover {
+        let tie = parse(root, der)?;
+        let is_trusted = cas.iter().any(|ca| ca.role == CaRole::Root && ca.subject == tie.issuer());
+        if tie.subject_der() == name.subject_der() && is_trusted && now < tie.not_after() {
+            ties.push(der.to_vec());
+        }
     }
-    certificates.sort_unstable();
-    certificates.dedup();
+    Ok(ties)
+}
+
+/// Everything a device may need to build a path, and to follow a change of root (RFC 7030 §4.1.3).
+///
+/// That is what issues and what leads from it to each root. CAs that no longer issue follow, the newest first, for those who
+/// verify others' certificates, as far as a small device has room for all of it.
+fn ca_certificates(cas: &[Ca]) -> Vec<u8> {
+    let (current, older): (Vec<&Ca>, Vec<&Ca>) = cas
+        .iter()
+        .filter(|ca| matches!(ca.role, CaRole::Devices | CaRole::Root))
+        .partition(|ca| ca.role == CaRole::Root || ca.state == CaState::Active);
+    let mut certificates: BTreeSet<&[u8]> = current.into_iter().flat_map(with_path).collect();
+    for ca in older {
+        let more: BTreeSet<&[u8]> = certificates.iter().copied().chain(with_path(ca)).collect();
+        if more.len() <= SMALL_ANSWER {
+            certificates = more;
+        }
+    }
+    let certificates: Vec<&[u8]> = certificates.into_iter().collect();
     certs_only(&certificates)
+}
+
+/// A CA, those above it, and what ties it to others. The root in force is tied to each one before it, so that what tied
+/// those to one another is not needed.
+fn with_path(ca: &Ca) -> impl Iterator<Item = &[u8]> {
+    let ties = ca.rollover.iter().filter(|_| ca.state == CaState::Active);
+    core::iter::once(&ca.certificate_der).chain(&ca.chain).chain(ties).map(|der| der.as_slice())
 }
 
 /// What clients should trust: managed roots, and the top of each chain that was brought along.
@@ -304,8 +366,9 @@ fn roots(cas: &[Ca]) -> Vec<Vec<u8>> {
     for ca in cas {
         let top = match ca.role {
             CaRole::Root => &ca.certificate_der,
-            CaRole::Devices => ca.chain.last().unwrap_or(&ca.certificate_der),
-            CaRole::Manufacturer | CaRole::Services | CaRole::VerifyOnly => continue,
+            CaRole::Devices if ca.issuer.is_none() => ca.chain.last().unwrap_or(&ca.certificate_der),
+            // One of ours is below a root of ours.
+            CaRole::Devices | CaRole::Manufacturer | CaRole::Services | CaRole::VerifyOnly => continue,
         };
         if !roots.iter().any(|root| root.as_slice() == top.as_slice()) {
             roots.push(top.to_vec());

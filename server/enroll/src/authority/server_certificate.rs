@@ -20,7 +20,7 @@ const BACKDATE: Duration = Duration::from_secs(300);
 
 /// A server's certificate and key.
 pub struct ServerCertificate {
-    /// The certificate, then the CAs up to, and without, the root.
+    /// The certificate, then [`Trust::above_servers`](super::Trust::above_servers).
     pub chain: Vec<Vec<u8>>,
     /// The key, PKCS#8.
     pub key: Zeroizing<Vec<u8>>,
@@ -48,7 +48,8 @@ impl Authority {
             .issuer
             .prepare_server(&names, now.minus(BACKDATE), end, key.subject_key(), serial)?
             .sign()?;
-        let chain = vec![issued.der, services.issuer.certificate().der().to_vec()];
+        let mut chain = vec![issued.der];
+        chain.extend(trust.above_servers());
         Ok(ServerCertificate { chain, key: key.pkcs8_der()? })
     }
 }

@@ -14,13 +14,17 @@ pub enum CaCommand {
     List(PageArgs),
     /// Create a new root with new issuing CAs under it; the old ones verify until their last certificate expires.
     ///
-    /// Not for a fleet in use: this server's own certificate comes from the new root at once, and devices that trust the
-    /// old root alone refuse it, for enrollment, renewal and at hostnames, until the new root is brought to them by other
-    /// means. To replace only what signs, use `muster ca rotate`.
+    /// Devices that trust the old root alone follow by certificates that tie the two, until the old root ends; give new
+    /// devices what `muster ca export` prints. Small devices have memory for two roots: before a third, `muster ca retire` the
+    /// first. To replace only what signs, use `muster ca rotate`.
     Create {
         /// Algorithm of the keys.
         #[arg(long, value_enum, default_value_t = CaAlgorithmArg::EcdsaP256)]
         algorithm: CaAlgorithmArg,
+        /// Do it though the old root was made before 1 Dec 2026: devices that trust it alone can't enroll, renew or connect
+        /// to hostnames any more until the new root is brought to them by other means.
+        #[arg(long)]
+        cut_off: bool,
     },
     /// Import a CA from a PEM bundle. With its key it issues from now on; without, it only verifies.
     Import {
@@ -44,6 +48,14 @@ pub enum CaCommand {
         /// Which one.
         #[arg(long, value_enum, default_value_t = RotateRole::Devices)]
         role: RotateRole,
+    },
+    /// Retire a root that `muster ca create` has replaced: clients are no longer told to trust it.
+    ///
+    /// Devices that trust it alone can't enroll, renew or connect to hostnames any more: bring them the new root before.
+    /// What its issuing CAs signed keeps verifying here.
+    Retire {
+        /// The root's id, from `muster ca list`.
+        id: String,
     },
     /// Print certificates as PEM: of one CA with its chain, or what clients should trust.
     Export {
