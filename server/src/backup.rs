@@ -7,9 +7,9 @@
 //! they are of the moment.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read, Seek as _, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,52 +66,61 @@ struct Manifest {
     sha256: BTreeMap<String, String>,
 }
 
-/// How the admin API makes a backup: into a file in a folder that it may use.
+/// How the admin API makes backups: one after the other, as each copies the whole ledger into the same folder. Whoever
+/// hangs up leaves the line, or lets what began come to its end.
 pub(crate) fn hook(dir: &DataDir, registrar: &Arc<Registrar>) -> muster_admin::Backup {
     let (dir, registrar) = (dir.clone(), Arc::clone(registrar));
+    let turns = Arc::new(tokio::sync::Mutex::new(()));
     Arc::new(move || {
-        write_temporary(&dir, registrar.ledger()).map_err(|error| {
-            let kind =
-                if error.is::<UnfitName>() { io::ErrorKind::InvalidInput } else { io::ErrorKind::Other };
-            io::Error::new(kind, format!("{error:#}"))
+        let (dir, registrar, turns) = (dir.clone(), Arc::clone(&registrar), Arc::clone(&turns));
+        Box::pin(async move {
+            let turn = turns.lock_owned().await;
+            let made = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                make(&dir, registrar.ledger())
+            });
+            made.await.map_err(io::Error::other)?.map_err(|error| {
+                let kind =
+                    if error.is::<UnfitName>() { io::ErrorKind::InvalidInput } else { io::ErrorKind::Other };
+                io::Error::new(kind, format!("{error:#}"))
+            })
         })
     })
 }
 
-/// Writes a backup into the data directory under a temporary name, and opens it; it has no name any
-/// more when this returns, so it is gone when the file is closed.
-fn write_temporary(dir: &DataDir, ledger: &Ledger) -> anyhow::Result<File> {
-    let path = dir.path().join(format!(".backup-{}", std::process::id()));
-    let _ = std::fs::remove_file(&path);
-    let written = write(dir, ledger, &path);
-    let opened = written.and_then(|()| Ok(File::open(&path)?));
-    let _ = std::fs::remove_file(&path);
-    opened
+/// Makes a backup, and hands out the file that was written, from its beginning; it has no name any more, so it is
+/// gone when it is closed. No other may be made in the same data directory at the same time.
+fn make(dir: &DataDir, ledger: &Ledger) -> anyhow::Result<File> {
+    let folder = Making::new(dir)?;
+    let (snapshot, target) = (folder.0.join(LEDGER), folder.0.join("archive"));
+    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&target);
+    let mut file = file.with_context(|| format!("can't create {}", target.display()))?;
+    ledger.backup_to(&snapshot)?;
+    pack(dir, &snapshot, &file)?;
+    file.rewind()?;
+    Ok(file)
 }
 
-/// Writes a backup to a new file, readable by its owner alone.
-///
-/// # Errors
-/// When something can't be read or written; the file is removed then.
-pub fn write(dir: &DataDir, ledger: &Ledger, target: &Path) -> anyhow::Result<()> {
-    let file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(target)
-        .with_context(|| format!("can't create {}", target.display()))?;
-    let snapshot = target.with_extension("snapshot");
-    let _ = std::fs::remove_file(&snapshot);
-    let written =
-        ledger.backup_to(&snapshot).map_err(anyhow::Error::from).and_then(|()| pack(dir, &snapshot, file));
-    let _ = std::fs::remove_file(&snapshot);
-    if written.is_err() {
-        let _ = std::fs::remove_file(target);
+/// The folder that a backup is made in; gone when it is made. What a process left that was killed goes first.
+struct Making(PathBuf);
+
+impl Making {
+    fn new(dir: &DataDir) -> anyhow::Result<Self> {
+        let path = dir.path().join(".backup");
+        let _ = std::fs::remove_dir_all(&path);
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        made.with_context(|| format!("can't create {}", path.display()))?;
+        Ok(Self(path))
     }
-    written
 }
 
-fn pack(dir: &DataDir, snapshot: &Path, file: File) -> anyhow::Result<()> {
+impl Drop for Making {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn pack(dir: &DataDir, snapshot: &Path, file: &File) -> anyhow::Result<()> {
     let mut members = vec![(LEDGER.to_owned(), snapshot.to_owned())];
     if dir.config().exists() {
         members.push(("muster.toml".to_owned(), dir.config()));
@@ -252,6 +261,23 @@ impl Drop for Staging {
 /// # Errors
 /// When it is broken in any way; then members that came before the fault may lie there.
 pub fn unpack(backup: impl Read, target: &Path) -> anyhow::Result<()> {
+    let new_file =
+        |name: &str| File::options().write(true).create_new(true).mode(0o600).open(target.join(name));
+    read_members(backup, new_file).map(drop)
+}
+
+/// Whether a backup came whole: what [`unpack`] checks, and its end.
+pub(crate) fn check(backup: impl Read) -> anyhow::Result<()> {
+    let mut rest = read_members(backup, |_| Ok(io::sink()))?;
+    io::copy(&mut rest, &mut io::sink()).context("its end is missing")?;
+    Ok(())
+}
+
+/// Hands each member that is what the manifest says to what `open` makes for its name; returns what comes after them.
+fn read_members<R: Read, W: Write>(
+    backup: R,
+    open: impl Fn(&str) -> io::Result<W>,
+) -> anyhow::Result<GzDecoder<R>> {
     let mut archive = tar::Archive::new(GzDecoder::new(backup));
     let mut entries = archive.entries()?;
     let first = entries.next().context("it is empty")??;
@@ -260,18 +286,18 @@ pub fn unpack(backup: impl Read, target: &Path) -> anyhow::Result<()> {
     first.take(MANIFEST_MAX_BYTES).read_to_end(&mut text)?;
     let mut manifest: Manifest = serde_json::from_slice(&text).context("its manifest can't be read")?;
     anyhow::ensure!(manifest.format == FORMAT, "its format {} is not supported", manifest.format);
+    anyhow::ensure!(manifest.sha256.contains_key(LEDGER), "it has no ledger");
     for entry in entries {
         let entry = entry?;
         let name = entry.path()?.to_string_lossy().into_owned();
         let expected =
             manifest.sha256.remove(&name).with_context(|| format!("{name} is not in its manifest"))?;
         anyhow::ensure!(is_member_name(&name), "{name} is not a valid member name");
-        let found = write_member(entry, &target.join(&name))?;
+        let found = copy_member(entry, open(&name)?)?;
         anyhow::ensure!(found == expected, "{name} does not have the SHA-256 of the manifest");
     }
     anyhow::ensure!(manifest.sha256.is_empty(), "members are missing: {:?}", manifest.sha256.keys());
-    anyhow::ensure!(target.join(LEDGER).exists(), "it has no ledger");
-    Ok(())
+    Ok(archive.into_inner())
 }
 
 /// Only these names are ever written: no path leads out of the folder.
@@ -289,9 +315,8 @@ fn is_member_name(name: &str) -> bool {
     }
 }
 
-fn write_member(entry: impl Read, path: &Path) -> anyhow::Result<String> {
+fn copy_member(entry: impl Read, mut target: impl Write) -> anyhow::Result<String> {
     let mut hash = Sha256Writer::default();
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
     let mut entry = entry.take(MEMBER_MAX_BYTES);
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -301,7 +326,7 @@ fn write_member(entry: impl Read, path: &Path) -> anyhow::Result<String> {
             return Ok(hash.finish_hex());
         }
         hash.write_all(piece)?;
-        file.write_all(piece)?;
+        target.write_all(piece)?;
     }
 }
 

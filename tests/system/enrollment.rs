@@ -14,6 +14,9 @@ use serde_json::Value;
 /// Far less than twenty keys of RSA-4096 take.
 const WITHOUT_A_KEY: Duration = Duration::from_secs(10);
 
+/// The DER of challengePassword's object identifier (RFC 2985 §5.4.1), without its head.
+const CHALLENGE_PASSWORD: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x07];
+
 /// Enrolls a device; a client that holds its certificate.
 fn enrolled(server: &Server, device: &str) -> (Est, KeyPair) {
     let (key, der) = request(device);
@@ -157,6 +160,29 @@ fn a_certificate_renews_under_its_own_profile_where_the_path_names_none() {
     assert_eq!(listed.len(), 2);
     assert!(listed.iter().all(|certificate| certificate["profile"] == "first"), "{listed:?}");
     assert_eq!(holder.post("strict/simplereenroll", None, &renewal).reason(), "profile_forbidden");
+}
+
+#[test]
+fn attributes_are_those_of_the_profile_that_a_certificate_renews_under() {
+    let server = Server::with_config("[est]\ndefault_profile = \"plain\"\n");
+    server.muster(&["profile", "set", "plain", "channel_binding=verify"]);
+    // This is what a client that waits to be asked for the channel binding looks for.
+    let asks_binding = |est: &Est, path: &str| {
+        let told = est.get(path).decoded();
+        told.windows(CHALLENGE_PASSWORD.len()).any(|octets| octets == CHALLENGE_PASSWORD)
+    };
+    server.muster(&["profile", "set", "first", "channel_binding=verify"]);
+    let (key, der) = request("meter-1");
+    let authorization = basic("meter-1", &server.token("meter-1"));
+    let certificate = server.est().post("first/simpleenroll", Some(&authorization), &der).certificate();
+    server.muster(&["profile", "set", "first", "channel_binding=required"]);
+    let holder = server.est().with(Identity { chain: vec![certificate], key });
+    assert!(asks_binding(&holder, "csrattrs"), "its own profile asks for it");
+    assert!(!asks_binding(&holder, "plain/csrattrs"), "a label is what it says");
+    assert!(!asks_binding(&server.est(), "csrattrs"), "the default profile does not");
+    assert!(asks_binding(&server.est(), "first/csrattrs"));
+    server.muster(&["cert", "revoke", "--device", "meter-1"]);
+    assert!(!asks_binding(&holder, "csrattrs"), "it renews no more");
 }
 
 #[test]

@@ -35,9 +35,9 @@ use crate::webhooks::{WebhookSettings, Webhooks};
 /// How long an answer waits for the edge.
 const IN_FORCE_WAIT: Duration = Duration::from_secs(5);
 
-/// Makes a backup and hands out the file to read it from; blocks the thread. An error of the kind
-/// `InvalidInput` is told to the caller, who can mend it.
-pub type Backup = Arc<dyn Fn() -> io::Result<File> + Send + Sync>;
+/// Makes a backup and hands out the file to read it from. An error of the kind `InvalidInput` is told to
+/// the caller, who can mend it.
+pub type Backup = Arc<dyn Fn() -> BoxFuture<'static, io::Result<File>> + Send + Sync>;
 /// Told after a zone was added or the services CA replaced, so that the server's own TLS names follow.
 pub type ZonesChanged = Arc<dyn Fn() + Send + Sync>;
 

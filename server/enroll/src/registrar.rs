@@ -4,8 +4,8 @@
 //! Csr -> Grant | Refusal [-> key made here, when nothing else is in the way] -> Prepared (linted) -> intent stored -> signed (moved: once)
 //!    -> one transaction: certificate + credential use + indexes + change + audit, fsynced -> answer
 //! ```
-//! Once an intent is stored the rest runs in a task of its own: a client that hangs up can't leave
-//! a reserved token behind. Two equal requests at once are one: the second waits for the first.
+//! All of it runs in a task of its own: a client that hangs up can't leave a reserved token behind, nor a key half
+//! made whose turn the next one takes. Two equal requests at once are one: the second waits for the first.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -167,19 +167,17 @@ impl Registrar {
     /// can't; nothing was used up then.
     pub async fn issue(self: &Arc<Self>, order: Order) -> Result<Outcome, Refusal> {
         let issuing = self.authority.trust().issuing.clone().ok_or_else(ca_unavailable)?;
-        let material = match order.key {
-            KeySource::Device => Material::of_request(&order),
-            KeySource::Server => match self.make_key(&order, &issuing).await? {
-                Some(material) => material,
+        let turn = match order.key {
+            KeySource::Device => None,
+            // Who hangs up while waiting leaves the line.
+            KeySource::Server => match self.turn_to_make_key(&order, &issuing).await? {
+                Some(turn) => Some(turn),
                 None => return Ok(Outcome::Waiting),
             },
         };
-        let grant = self.grant(&order, &material.wish, &issuing)?;
-        let prepared = self.prepare(&grant, &material.key, &issuing)?;
-        let draft = Draft { order, grant, issuing, prepared, made: material.made };
         let registrar = Arc::clone(self);
         // A task of its own: what began must end, also when the client hangs up.
-        let work = self.tasks.spawn(async move { registrar.carry_out(draft).await });
+        let work = self.tasks.spawn(async move { registrar.carry_out(order, issuing, turn).await });
         work.await.unwrap_or_else(|panicked| {
             tracing::error!(%panicked, "an issuance ended in a panic");
             Err(Refusal::new(Reason::LedgerUnavailable, "/"))
@@ -203,16 +201,32 @@ impl Registrar {
         self.tasks.wait().await;
     }
 
-    /// Makes the key of an order; none for one that waits for a person.
+    /// Stands in line to make a key; none for an order that waits for a person.
     ///
     /// A key is dear, so none is made for what is refused or has to wait. That is asked before the order stands in
     /// line, and again when its turn comes: by then the one before may have used the token up.
-    async fn make_key(&self, order: &Order, issuing: &IssuingCa) -> Result<Option<Material>, Refusal> {
+    async fn turn_to_make_key(
+        &self,
+        order: &Order,
+        issuing: &IssuingCa,
+    ) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
         if self.waits_without_key(order, issuing).await? {
             return Ok(None);
         }
         let turn = tokio::time::timeout(KEYGEN_WAIT, Arc::clone(&self.keygen).acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else { return Err(Refusal::new(Reason::Overloaded, "/")) };
+        turn.ok().and_then(Result::ok).map(Some).ok_or_else(|| Refusal::new(Reason::Overloaded, "/"))
+    }
+
+    /// Makes the key of an order whose turn it is; none for one that waits for a person.
+    ///
+    /// The turn lasts until the intent is stored. It must not be a client's to end: whoever hung up would have the
+    /// next key made while this one still is, and its token unused.
+    async fn make_key(
+        &self,
+        order: &Order,
+        issuing: &IssuingCa,
+        turn: OwnedSemaphorePermit,
+    ) -> Result<Option<Material>, Refusal> {
         if self.waits_without_key(order, issuing).await? {
             return Ok(None);
         }
@@ -265,7 +279,26 @@ impl Registrar {
         })
     }
 
-    async fn carry_out(&self, draft: Draft) -> Result<Outcome, Refusal> {
+    async fn carry_out(
+        &self,
+        order: Order,
+        issuing: IssuingCa,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Outcome, Refusal> {
+        let material = match turn {
+            None => Material::of_request(&order),
+            Some(turn) => match self.make_key(&order, &issuing, turn).await? {
+                Some(material) => material,
+                None => return Ok(Outcome::Waiting),
+            },
+        };
+        let grant = self.grant(&order, &material.wish, &issuing)?;
+        let prepared = self.prepare(&grant, &material.key, &issuing)?;
+        self.record(Draft { order, grant, issuing, prepared, made: material.made }).await
+    }
+
+    /// Stores the intent, signs, and stores the certificate.
+    async fn record(&self, draft: Draft) -> Result<Outcome, Refusal> {
         let (serial, key) = (draft.prepared.serial(), draft.grant.key_fingerprint());
         let begin = self.intent(&draft.order, draft.issuing.id, serial, key, KeyState::Made)?;
         let (request, id) = (begin.request, begin.certificate);
@@ -563,3 +596,6 @@ fn unreadable(fault: Fault) -> Refusal {
     tracing::error!(%fault, "the ledger can't be read");
     Refusal::new(Reason::LedgerUnavailable, "/")
 }
+
+#[cfg(test)]
+mod tests;

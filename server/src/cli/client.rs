@@ -4,6 +4,7 @@
 //! A note whose server is gone is passed over. Both ways use the same routes, so a command does the
 //! same whether the server runs or not.
 
+use core::pin::pin;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use muster_admin::{Api, Hooks};
 use muster_enroll::{Clock, new_secret};
 use serde_json::Value;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 use zeroize::Zeroizing;
@@ -44,6 +45,8 @@ const PER_PAGE_DEFAULT: u32 = 20;
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
 /// How long until an answer begins: longer than any key takes that is made, or list that is taken in.
 const ANSWER: Duration = Duration::from_secs(120);
+/// How long a download may stand still.
+const DOWNLOAD_IDLE: Duration = Duration::from_secs(120);
 /// Far more than a page of 1,000 entries of any list.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
 
@@ -73,6 +76,16 @@ enum Transport {
     InProcess(axum::Router),
 }
 
+/// How long an answer may be in coming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// [`ANSWER`].
+    Bounded,
+    /// As long as the server answers others meanwhile: it reads the whole ledger, which takes the longer the more it
+    /// holds.
+    WhileItLives,
+}
+
 impl Client {
     /// Finds the running server, or opens the ledger when nobody else has it.
     pub(super) async fn connect(dir: &DataDir) -> anyhow::Result<Self> {
@@ -98,11 +111,16 @@ impl Client {
 
     async fn new(transport: Transport, secret: Zeroizing<String>) -> anyhow::Result<Self> {
         let mut client = Self { transport, secret, account: String::new() };
-        let accounts = tokio::time::timeout(FIRST_ANSWER, client.send(Method::GET, "/accounts", None));
-        let accounts = accounts.await.unwrap_or_else(|_| Err(client.silent(FIRST_ANSWER)))?;
+        let accounts = client.accounts().await?;
         let id = accounts.pointer("/result/0/id").and_then(Value::as_str);
         client.account = id.context("the ledger has no account; create one with `muster init`")?.to_owned();
         Ok(client)
+    }
+
+    /// What a server answers at once that lives.
+    async fn accounts(&self) -> anyhow::Result<Value> {
+        let accounts = self.send(Method::GET, "/accounts", None, Patience::Bounded);
+        tokio::time::timeout(FIRST_ANSWER, accounts).await.unwrap_or_else(|_| Err(self.silent(FIRST_ANSWER)))
     }
 
     /// The address of the running server; none when the ledger was opened instead.
@@ -123,6 +141,11 @@ impl Client {
         self.call(Method::GET, path, None).await
     }
 
+    /// Reads one object that is made from the whole ledger, however long that takes.
+    pub(super) async fn get_patiently(&self, path: &str) -> anyhow::Result<Value> {
+        Ok(result_of(self.send(Method::GET, path, None, Patience::WhileItLives).await?))
+    }
+
     /// Calls the API; hands out the `result`.
     pub(super) async fn call(
         &self,
@@ -130,8 +153,7 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Value> {
-        let mut answer = self.send(method, path, body).await?;
-        Ok(answer.get_mut("result").map(Value::take).unwrap_or_default())
+        Ok(result_of(self.send(method, path, body, Patience::Bounded).await?))
     }
 
     /// Reads a list: the page that is named, else all of it.
@@ -145,7 +167,7 @@ impl Client {
         let mut items = Vec::new();
         loop {
             let target = format!("{path}?{query}&per_page={per_page}&{place}");
-            let mut answer = self.send(Method::GET, &target, None).await?;
+            let mut answer = self.send(Method::GET, &target, None, Patience::Bounded).await?;
             if let Some(Value::Array(found)) = answer.get_mut("result") {
                 items.append(found);
             }
@@ -165,33 +187,47 @@ impl Client {
         }
     }
 
-    /// Streams an answer that is no JSON into a new file, readable by its owner alone.
-    pub(super) async fn download(&self, path: &str, target: &Path) -> anyhow::Result<u64> {
-        let file = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(target).await;
-        let mut file = file.with_context(|| format!("can't create {}", target.display()))?;
-        let request = self.request(Method::GET, path, None)?;
-        let written = self.exchange(request, async |response| {
+    /// Downloads a backup into a new file, readable by its owner alone. It has its name once it is whole, and sound as
+    /// far as can be told without opening the ledger in it.
+    pub(super) async fn download_backup(&self, target: &Path) -> anyhow::Result<u64> {
+        let refused = || format!("can't create {}", target.display());
+        anyhow::ensure!(!target.exists(), "{}: there is a file of this name", refused());
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| Path::new("."));
+        let partial =
+            tempfile::Builder::new().prefix(".muster-backup-").suffix(".partial").tempfile_in(folder);
+        let partial = partial.with_context(refused)?;
+        let mut file = tokio::fs::File::from_std(partial.as_file().try_clone()?);
+        let request = self.request(Method::GET, &self.own("/backup"), None)?;
+        let written = self.exchange(request, Patience::WhileItLives, async |response| {
             if response.status() != StatusCode::OK {
                 return Err(read_envelope(response)
                     .await
                     .map_or_else(|error| error, |_| anyhow::anyhow!("no file")));
             }
-            let mut body = response.into_body();
-            let mut written = 0_u64;
-            while let Some(frame) = body.frame().await {
-                if let Ok(data) = frame.context("the answer broke off")?.into_data() {
-                    file.write_all(&data).await?;
-                    written += data.len() as u64;
-                }
-            }
-            file.sync_all().await?;
-            Ok(written)
+            self.write_body(response.into_body(), &mut file).await
         });
-        let written = written.await;
-        if written.is_err() {
-            let _ = tokio::fs::remove_file(target).await;
+        let written = written.await?;
+        file.sync_all().await?;
+        file.rewind().await?;
+        let file = file.into_std().await;
+        let checked = tokio::task::spawn_blocking(move || backup::check(file)).await?;
+        checked.context("the backup did not come whole, and is not kept")?;
+        partial.persist_noclobber(target).map_err(|error| error.error).with_context(refused)?;
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(refused)?;
+        Ok(written)
+    }
+
+    async fn write_body(&self, mut body: Body, file: &mut tokio::fs::File) -> anyhow::Result<u64> {
+        let mut written = 0_u64;
+        loop {
+            let frame = tokio::time::timeout(DOWNLOAD_IDLE, body.frame()).await;
+            let Some(frame) = frame.map_err(|_| self.silent(DOWNLOAD_IDLE))? else { return Ok(written) };
+            if let Ok(data) = frame.context("the answer broke off")?.into_data() {
+                file.write_all(&data).await?;
+                written += data.len() as u64;
+            }
         }
-        written
     }
 
     /// Follows a stream of server-sent events: hands out the data of each, until told not to go on.
@@ -204,7 +240,7 @@ impl Client {
         mut take: impl FnMut(&Value) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
         let request = self.request(Method::GET, path, None)?;
-        self.exchange(request, async |response| {
+        self.exchange(request, Patience::Bounded, async |response| {
             if response.status() != StatusCode::OK {
                 return read_envelope(response).await.map(drop);
             }
@@ -232,9 +268,15 @@ impl Client {
         .await
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        patience: Patience,
+    ) -> anyhow::Result<Value> {
         let request = self.request(method, path, body)?;
-        self.exchange(request, read_envelope).await
+        self.exchange(request, patience, read_envelope).await
     }
 
     fn request(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Request<Body>> {
@@ -255,6 +297,7 @@ impl Client {
     async fn exchange<T>(
         &self,
         request: Request<Body>,
+        patience: Patience,
         read: impl AsyncFnOnce(Response<Body>) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         match &self.transport {
@@ -268,13 +311,26 @@ impl Client {
                 let io = TokioIo::new(stream);
                 let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
                 let exchange = async move {
-                    let response = tokio::time::timeout(ANSWER, sender.send_request(request)).await;
-                    let response = response.map_err(|_| self.silent(ANSWER))?.with_context(lost)?;
+                    let response =
+                        self.wait(sender.send_request(request), patience).await?.with_context(lost)?;
                     read(response.map(Body::new)).await
                 };
                 // The connection ends when the exchange drops its sender.
                 let (answer, _) = tokio::join!(exchange, connection);
                 answer
+            }
+        }
+    }
+
+    /// Waits for an answer to begin.
+    async fn wait<T>(&self, answer: impl Future<Output = T>, patience: Patience) -> anyhow::Result<T> {
+        let mut answer = pin!(answer);
+        loop {
+            match tokio::time::timeout(ANSWER, answer.as_mut()).await {
+                Ok(answer) => return Ok(answer),
+                // On the heap, as this waits for an answer too.
+                Err(_) if patience == Patience::WhileItLives => drop(Box::pin(self.accounts()).await?),
+                Err(_) => return Err(self.silent(ANSWER)),
             }
         }
     }
@@ -340,6 +396,10 @@ fn in_use(dir: &DataDir) -> anyhow::Error {
          stops or runs without the role `admin`; try again, or stop it first",
         dir.path().display()
     )
+}
+
+fn result_of(mut envelope: Value) -> Value {
+    envelope.get_mut("result").map(Value::take).unwrap_or_default()
 }
 
 /// Reads the envelope; a refusal becomes an error.

@@ -266,7 +266,7 @@ pub(super) async fn audit(
     match command {
         AuditCommand::List(page) => out.list(&client.list(&client.own("/audit"), "", page).await?, AUDIT),
         AuditCommand::Verify => {
-            let found = client.get(&client.own("/audit/verify")).await?;
+            let found = client.get_patiently(&client.own("/audit/verify")).await?;
             let sound = found.get("sound") == Some(&Value::Bool(true));
             let entries = cell(found.get("count"));
             let text = format!("The audit is intact: {entries} entries, head {}", cell(found.get("head")));

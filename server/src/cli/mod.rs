@@ -95,7 +95,7 @@ async fn act(client: &Client, command: Command, out: &mut Printer<'_>) -> anyhow
         Command::Webhook(command) => watch::webhook(client, command, out).await,
         Command::Zone(command) => manage::zone(client, command, out).await,
         Command::Backup { file } => {
-            let bytes = client.download(&client.own("/backup"), &file).await?;
+            let bytes = client.download_backup(&file).await?;
             let done = serde_json::json!({ "file": file, "bytes": bytes });
             out.done(&done, &format!("Wrote {bytes} bytes to {}; it holds the CA keys", file.display()))
         }

@@ -21,6 +21,7 @@ use super::args::{Cli, Command};
 use super::client::Client;
 use super::print::Printer;
 use super::{act, doctor, firmware, run, server};
+use crate::backup;
 use crate::config::ConfigWritten;
 use crate::datadir::{DataDir, Readers, write_file};
 use crate::init::{InitPlan, Initialised, init};
@@ -533,6 +534,20 @@ async fn a_backup_is_a_new_file_of_its_owner() {
     rig.ok(&["backup", name]).await;
     assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
     assert!(rig.refused(&["backup", name]).await.contains("can't create"));
+    assert!(backup::check(std::fs::File::open(&path).expect("there")).is_ok(), "it stays as it is");
+}
+
+#[tokio::test]
+async fn backups_made_at_once_are_all_whole() {
+    let rig = Rig::new().await;
+    let paths = ["a", "b", "c"].map(|name| rig.temp.path().join(name));
+    let [a, b, c] = paths.each_ref().map(|path| ["backup", path.to_str().expect("plain")]);
+    tokio::join!(rig.ok(&a), rig.ok(&b), rig.ok(&c));
+    for path in paths {
+        let file = std::fs::File::open(&path).expect("there");
+        backup::check(file).unwrap_or_else(|error| panic!("{}: {error:#}", path.display()));
+    }
+    assert!(!rig.temp.path().join("data/.backup").exists());
 }
 
 #[tokio::test]

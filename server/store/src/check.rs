@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::act::devices::inactive_octet;
 use crate::act::keyed::size_of;
 use crate::act::recount::Recount;
+use crate::act::requests::by_token;
 use crate::audit::{AuditBreak, AuditVerified};
 use crate::codec;
 use crate::keys;
@@ -310,7 +311,7 @@ impl Reader {
     }
 
     fn check_requests(&self) -> Result<(), CheckError> {
-        let (mut waiting, mut other) = (0_u64, 0_u64);
+        let (mut waiting, mut of_tokens, mut other) = (0_u64, 0_u64, 0_u64);
         for row in self.table(TableName::Requests)?.range::<&[u8]>(..)? {
             let (key, value) = row?;
             let request: Request = codec::decode(TableName::Requests, value.value())?;
@@ -320,12 +321,17 @@ impl Reader {
                 holds(TableName::Requests, request.key == key, KEY_DIFFERS)?;
                 let index = keys::waiting(request.account, request.since, key);
                 self.names(TableName::Waiting, &index, &[])?;
+                if let Some(index) = by_token(request) {
+                    of_tokens = of_tokens.saturating_add(1);
+                    self.names(TableName::TokenWaiting, &index, &[])?;
+                }
             } else {
                 other = other.saturating_add(1);
                 self.names(TableName::RequestAges, &keys::request_age(request.at(), key), &[])?;
             }
         }
         self.has_length(TableName::Waiting, waiting)?;
+        self.has_length(TableName::TokenWaiting, of_tokens)?;
         self.has_length(TableName::RequestAges, other)?;
         self.each(|key, intent: &Intent| {
             holds(TableName::Intents, key == keys::request(intent.request), KEY_DIFFERS)

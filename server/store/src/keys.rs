@@ -168,6 +168,11 @@ pub(crate) fn waiting(account: AccountId, since: UnixTime, key: RequestKey) -> V
     join(&[account.as_bytes(), &time(since), key.as_bytes()])
 }
 
+/// A request that waits, by the token that carries it; [`token`] starts the keys of all of a token's.
+pub(crate) fn token_waiting(account: AccountId, token: TokenId, since: UnixTime, key: RequestKey) -> Vec<u8> {
+    join(&[account.as_bytes(), token.as_bytes(), &time(since), key.as_bytes()])
+}
+
 pub(crate) const fn number(number: u64) -> [u8; 8] {
     number.to_be_bytes()
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use redb::{Database, WriteTransaction};
 
-use crate::act::{devices, recount};
+use crate::act::{devices, recount, requests};
 use crate::ledger::{OpenError, broken};
 use crate::mark;
 use crate::tables::{META_SCHEMA, TableName, Tables};
@@ -19,8 +19,8 @@ use crate::transaction::Fault;
 /// 1: records and indexes. 2: counters per account. 3: hostnames. 4: associations, client certificates
 /// of zones, uploaded leaves, documents. 5: requests with idempotency keys, webhooks. 6: marks of certificates,
 /// devices that are not active. 7: what origins of hostnames are shown. 8: what is revoked of certificates
-/// that were issued elsewhere.
-pub const SCHEMA_VERSION: u32 = 8;
+/// that were issued elsewhere. 9: requests that wait, by token.
+pub const SCHEMA_VERSION: u32 = 9;
 
 /// One step: it turns a file of version `from` into one of version `from + 1`.
 #[derive(Clone, Copy)]
@@ -39,6 +39,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { from: 5, apply: index_lists },
     Migration { from: 6, apply: |_| Ok(()) },
     Migration { from: 7, apply: |_| Ok(()) },
+    Migration { from: 8, apply: requests::build_by_token },
 ];
 
 /// Makes what lists with a filter walk.

@@ -115,6 +115,8 @@ tables! {
     TokenExpiry, "token-expiry";
     /// secret hash -> account, token
     TokenHashes, "token-hashes";
+    /// account, token, since, request -> nothing
+    TokenWaiting, "token-waiting";
     /// account, token -> `Token`
     Tokens, "tokens";
     /// account, since, request -> nothing

@@ -21,9 +21,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub(crate) async fn download(State(api): State<Arc<Api>>, _: Account, caller: Caller) -> RawOutcome {
     caller.require_admin()?;
     tracing::info!("a backup is made");
-    let make = Arc::clone(&api.hooks().backup);
-    let made = tokio::task::spawn_blocking(move || make()).await;
-    let file = made.map_err(ApiError::internal)?.map_err(|error| match error.kind() {
+    let made = (api.hooks().backup)().await;
+    let file = made.map_err(|error| match error.kind() {
         // The operator's to mend; it names one of the operator's own files.
         std::io::ErrorKind::InvalidInput => ApiError::conflict(error.to_string()),
         _ => ApiError::internal(error),

@@ -147,12 +147,7 @@ impl Rig {
             webhooks: webhook_settings(),
             rehearse: Some(rehearse(Arc::clone(&registrar))),
             est_url: Some("https://est.example.com:8443".to_owned()),
-            backup: Arc::new(|| {
-                let mut file = tempfile::tempfile()?;
-                file.write_all(BACKUP.as_bytes())?;
-                std::io::Seek::rewind(&mut file)?;
-                Ok(file)
-            }),
+            backup: Arc::new(|| ready(backup()).boxed()),
             zones_changed: Arc::new(move || {
                 count.fetch_add(1, Ordering::Relaxed);
             }),
@@ -396,6 +391,13 @@ impl Rig {
         ledger.transact(CreateToken { token, by }).await.expect("a token");
         Other { account, zone, ca: ca_id, token: id }
     }
+}
+
+fn backup() -> std::io::Result<std::fs::File> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(BACKUP.as_bytes())?;
+    std::io::Seek::rewind(&mut file)?;
+    Ok(file)
 }
 
 fn outbound_settings() -> OutboundSettings {

@@ -16,6 +16,7 @@ use muster_policy::name::{DeviceId, Label};
 use muster_policy::profile::{ChannelBinding, Profile};
 use muster_policy::reason::{Fault, Reason, Refusal};
 use muster_store::Reader;
+use muster_store::record::Certificate;
 use subtle::ConstantTimeEq;
 use tracing::Instrument as _;
 
@@ -28,7 +29,7 @@ use crate::admission::TooOften;
 use crate::caller::{Proof, prove_first, prove_renewal};
 use crate::encoding::{Lines, decode_request};
 
-use crate::presentation::judge;
+use crate::presentation::{Presentation, judge};
 use crate::registrar::{KeySource, Order, Outcome, Registrar};
 use crate::secret::random;
 
@@ -108,6 +109,11 @@ impl EstService {
                 Ok(bodiless(request.method(), answer::ca_certificates(&trust.ca_certificates, lines)))
             }
             Operation::CsrAttrs => {
+                let profile = match &path.label {
+                    Some(_) => profile,
+                    None => self.shown_profile(&reader, connection)?.unwrap_or(profile),
+                };
+                let lines = lines_for(request.headers(), &profile);
                 let der = muster_ca::csr_attributes::csr_attributes(&profile);
                 Ok(bodiless(request.method(), answer::csr_attributes(der.as_deref(), lines)))
             }
@@ -116,7 +122,7 @@ impl EstService {
                 let proof = self.prove(&reader, path.operation, request.headers(), connection)?;
                 let profile = match &path.label {
                     Some(_) => profile,
-                    None => self.own_profile(&reader, &proof)?.unwrap_or(profile),
+                    None => self.proven_profile(&reader, &proof)?.unwrap_or(profile),
                 };
                 if path.operation == Operation::ServerKeygen && !profile.server_keygen {
                     return Err(Refusal::new(Reason::ServerKeygenOff, "/").into());
@@ -135,13 +141,31 @@ impl EstService {
         profile.ok_or_else(|| Refusal::new(Reason::ProfileUnknown, "/path/label").with_detail(label).into())
     }
 
-    /// The profile that a certificate renews under where the path names none: its own, while that exists. What the
-    /// default profile asks is asked of first enrollments, and must not end the renewals of a fleet.
-    fn own_profile(&self, reader: &Reader, proof: &Proof) -> Result<Option<Profile>, Refused> {
+    fn proven_profile(&self, reader: &Reader, proof: &Proof) -> Result<Option<Profile>, Refused> {
         match proof {
-            Proof::Holder(certificate) => Ok(self.registrar.profile_in(reader, &certificate.profile)?),
+            Proof::Holder(certificate) => self.own_profile(reader, certificate),
             Proof::Manufacturer { .. } | Proof::Token(_) => Ok(None),
         }
+    }
+
+    /// The profile by which the certificate of the connection renews. Clients make the request as csrattrs tells them,
+    /// so what is told has to be what the request is judged by.
+    fn shown_profile(&self, reader: &Reader, connection: &Connection) -> Result<Option<Profile>, Refused> {
+        match self.judge(reader, connection)? {
+            Presentation::Device(certificate) => self.own_profile(reader, &certificate),
+            Presentation::Manufacturer { .. } | Presentation::Nothing | Presentation::Refused(_) => Ok(None),
+        }
+    }
+
+    /// The profile that a certificate renews under where the path names none: its own, while that exists. What the
+    /// default profile asks is asked of first enrollments, and must not end the renewals of a fleet.
+    fn own_profile(&self, reader: &Reader, certificate: &Certificate) -> Result<Option<Profile>, Refused> {
+        Ok(self.registrar.profile_in(reader, &certificate.profile)?)
+    }
+
+    fn judge(&self, reader: &Reader, connection: &Connection) -> Result<Presentation, Refused> {
+        let trust = self.registrar.authority().trust();
+        Ok(judge(&connection.tls, &connection.path, &trust, reader, self.registrar.now())?)
     }
 
     async fn enroll(
@@ -213,11 +237,11 @@ impl EstService {
         headers: &HeaderMap,
         connection: &Connection,
     ) -> Result<Proof, Refused> {
-        let trust = self.registrar.authority().trust();
-        let presentation = judge(&connection.tls, &connection.path, &trust, reader, self.registrar.now())?;
+        let presentation = self.judge(reader, connection)?;
+        let account = self.registrar.account();
         let proof = match operation {
             Operation::SimpleReenroll => prove_renewal(presentation),
-            _ => prove_first(Presented::from_headers(headers), presentation, trust.account, reader)?,
+            _ => prove_first(Presented::from_headers(headers), presentation, account, reader)?,
         };
         if let Err(refusal) = &proof
             && refusal.reason.fault() == Fault::Authentication

@@ -324,20 +324,10 @@ impl BeginIssue {
         tables: &mut Tables<'_>,
         token: &Token,
     ) -> Result<Option<Box<WaitingRequest>>, Fault> {
-        if token.device.is_none() {
-            return Ok(None);
+        match token.device {
+            Some(_) => requests::oldest_of_token(tables, self.account, token.id),
+            None => Ok(None),
         }
-        let (account, limit) =
-            (self.account.as_bytes(), usize::try_from(self.waiting_max).unwrap_or(usize::MAX));
-        for (index, _) in tables.rows(TableName::Waiting, account, keys::after(account).as_deref(), limit)? {
-            if let Some(key) = keys::request_of(&index)
-                && let Some(Request::Waiting(waiting)) = tables.get(&keys::request(key))?
-                && waiting.caller.enrollment_token() == Some(token.id)
-            {
-                return Ok(Some(waiting));
-            }
-        }
-        Ok(None)
     }
 
     fn proceed(&self, tables: &mut Tables<'_>, device_is_new: bool, uses: Uses) -> Result<(), Fault> {

@@ -22,7 +22,7 @@ mod profiles;
 pub(crate) mod recount;
 pub(crate) mod recover;
 mod refusals;
-mod requests;
+pub(crate) mod requests;
 mod revoke;
 mod tidy;
 mod tokens;

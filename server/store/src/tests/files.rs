@@ -3,8 +3,6 @@
 use muster_policy::revocation::RevocationReason;
 use std::os::unix::fs::PermissionsExt;
 
-use redb::Database;
-
 use super::*;
 use crate::act::{DecideRequest, Decision, RevokeCertificate};
 use crate::backup::BackupError;
@@ -13,7 +11,7 @@ use crate::ledger::OpenError;
 use crate::migration::{self, MIGRATIONS, Migration, MigrationError, SCHEMA_VERSION};
 use crate::reader::{CertificateFilter, DeviceFilter, Paging, Total};
 use crate::record::CertificateStatus;
-use crate::tables::{META_SCHEMA, TableName, Tables};
+use crate::tables::META_SCHEMA;
 
 #[test]
 fn a_ledger_is_made_once_for_its_owner_only() {
@@ -43,16 +41,6 @@ fn opening_says_in_words_what_is_wrong() {
 
 fn set_schema(rig: &Rig, version: u32) {
     edit(rig, |tables| tables.put_meta(META_SCHEMA, &version).expect("writes"));
-}
-
-/// Writes into a closed ledger behind its back.
-fn edit(rig: &Rig, change: impl FnOnce(&mut Tables<'_>)) {
-    let database = Database::open(rig.path()).expect("opens");
-    let transaction = database.begin_write().expect("begins");
-    let mut tables = Tables::new(&transaction);
-    change(&mut tables);
-    tables.finish().expect("writes");
-    transaction.commit().expect("commits");
 }
 
 #[test]
@@ -108,6 +96,38 @@ fn a_file_of_version_5_gets_what_lists_walk_when_opened() {
     let suspended = DeviceFilter { status: Some(DeviceStatus::Suspended), ..Default::default() };
     let suspended = reader.devices(ACCOUNT, &suspended, &page).expect("reads").items;
     assert_eq!(suspended.into_iter().map(|found| found.id).collect::<Vec<_>>(), [device("d-7")]);
+    drop(reader);
+    rig.check();
+}
+
+#[test]
+fn a_file_of_version_8_lists_by_token_what_waits_when_opened() {
+    let mut rig = Rig::new();
+    let token = Token { device: Some(device("a")), ..token(1, rig.now) };
+    rig.ledger().transact_blocking(CreateToken { token: token.clone(), by: rig.by() }).expect("made");
+    let now = rig.now;
+    let stranger = BeginIssue { approval: Approval::Manual, ..begin(1, "b", now) };
+    let manual = |number| BeginIssue {
+        approval: Approval::Manual,
+        token: Some(token.id),
+        by: By { actor: Actor::Token(device("a"), token.id), at: now },
+        ..begin(number, "a", now)
+    };
+    rig.begin(stranger.clone()).expect("waits");
+    rig.begin(manual(2)).expect("waits");
+    rig.close();
+    edit(&rig, |tables| {
+        for (key, _) in tables.rows(TableName::TokenWaiting, &[], None, usize::MAX).expect("reads") {
+            tables.remove(TableName::TokenWaiting, &key).expect("removes");
+        }
+        tables.put_meta(META_SCHEMA, &8_u32).expect("writes");
+    });
+    rig.open();
+    rig.check();
+    assert!(matches!(rig.begin(manual(3)), Ok(Begun::Waiting { .. })), "it takes its own one's place");
+    let reader = rig.ledger().reader().expect("open");
+    assert!(reader.request(manual(2).request).expect("reads").is_none());
+    assert!(reader.request(stranger.request).expect("reads").is_some());
     drop(reader);
     rig.check();
 }
@@ -247,9 +267,9 @@ fn every_index_and_counter_that_disagrees_is_found() {
     let mut rig = Rig::new();
     rig.issue(1, "a");
     rig.suspend("a");
-    rig.token(1, 1);
+    let by = By { actor: Actor::Token(device("b"), rig.token(1, 1)), at: rig.now };
     for number in [2, 3] {
-        let waits = BeginIssue { approval: Approval::Manual, ..begin(number, "b", rig.now) };
+        let waits = BeginIssue { approval: Approval::Manual, by: by.clone(), ..begin(number, "b", rig.now) };
         rig.begin(waits).expect("waits");
     }
     let request = begin(3, "b", rig.now).request;
@@ -265,6 +285,7 @@ fn every_index_and_counter_that_disagrees_is_found() {
         TableName::Expiry,
         TableName::TokenHashes,
         TableName::TokenExpiry,
+        TableName::TokenWaiting,
         TableName::RequestAges,
         TableName::Waiting,
         TableName::Counters,

@@ -556,3 +556,39 @@ fn a_device_that_lost_its_key_asks_with_another_and_the_newest_request_waits() {
     keys.sort_unstable();
     assert_eq!(keys, [manual(2).request, stranger.request]);
 }
+
+#[test]
+fn a_request_that_takes_its_tokens_place_reads_nobody_elses() {
+    let mut rig = Rig::new();
+    let token = Token { device: Some(device("a")), ..token(1, rig.now) };
+    rig.ledger().transact_blocking(CreateToken { token: token.clone(), by: rig.by() }).expect("made");
+    let manual = |rig: &Rig, number, id: &str| BeginIssue {
+        approval: Approval::Manual,
+        waiting_max: 10_000,
+        ..begin(number, id, rig.now)
+    };
+    let own = |rig: &Rig, number| BeginIssue {
+        token: Some(token.id),
+        by: By { actor: Actor::Token(device("a"), token.id), at: rig.now },
+        ..manual(rig, number, "a")
+    };
+    let others: Vec<_> = (100..1_100).map(|number| manual(&rig, number, "b")).collect();
+    for other in &others {
+        rig.begin(other.clone()).expect("waits");
+    }
+    rig.pass(Duration::from_secs(1));
+    rig.begin(own(&rig, 1)).expect("waits");
+    rig.close();
+    // Whoever reads a request that is not the token's own fails on it, however many there are.
+    edit(&rig, |tables| {
+        for other in &others {
+            tables.put_raw(TableName::Requests, other.request.as_bytes(), b"not a request").expect("writes");
+        }
+    });
+    rig.open();
+    assert!(matches!(rig.begin(own(&rig, 2)), Ok(Begun::Waiting { .. })));
+    assert!(matches!(rig.begin(own(&rig, 3)), Ok(Begun::Waiting { .. })));
+    let reader = rig.ledger().reader().expect("open");
+    assert!(reader.request(own(&rig, 2).request).expect("reads").is_none(), "the third has its place");
+    assert!(reader.request(own(&rig, 3).request).expect("reads").is_some());
+}

@@ -21,6 +21,7 @@ use muster_policy::identity::{
 use muster_policy::name::DeviceId;
 use muster_policy::profile::Approval;
 use muster_policy::time::UnixTime;
+use redb::Database;
 use serde_bytes::ByteBuf;
 use tempfile::TempDir;
 
@@ -29,6 +30,7 @@ use crate::act::{
     KeyState, SetDeviceStatus,
 };
 use crate::record::{Account, Actor, Ca, CaKind, CaRole, CaState, Certificate, How, Token};
+use crate::tables::{TableName, Tables};
 use crate::{Error, Ledger, Options};
 
 const ACCOUNT: AccountId = AccountId::from_bytes([1; 16]);
@@ -125,6 +127,16 @@ impl Rig {
         self.complete(&begin).expect("completes");
         begin.certificate
     }
+}
+
+/// Writes into a closed ledger behind its back.
+fn edit(rig: &Rig, change: impl FnOnce(&mut Tables<'_>)) {
+    let database = Database::open(rig.path()).expect("opens");
+    let transaction = database.begin_write().expect("begins");
+    let mut tables = Tables::new(&transaction);
+    change(&mut tables);
+    tables.finish().expect("writes");
+    transaction.commit().expect("commits");
 }
 
 const fn small() -> Options {
