@@ -1,11 +1,15 @@
 //! `muster init`: an account from nothing.
 //!
-//! Everything lies under one directory, which may hold other things but nothing of those that are made. A run that
-//! fails removes what it made, so it can be repeated. Of several at once, that which makes the ledger makes the rest.
+//! Everything lies under one directory, which may hold other things but nothing of those that are made. It is made in
+//! a folder within, and moved to its place when all of it is there, the ledger last: without a ledger there is no
+//! account, and a run that fails or is killed leaves nothing that keeps it from being repeated. Of several at once,
+//! that which makes the ledger makes the rest.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use muster_ca::file_key::{CaAlgorithm, Passphrase};
 use muster_enroll::{Authority, Clock, FoundingPlan, KeyFolder, hash_secret, new_secret};
 use muster_policy::identity::{AccountId, TokenId, ZoneId};
@@ -94,31 +98,128 @@ pub struct InitialisedZone {
 /// When the directory is in use, or can't be written.
 pub async fn init(plan: InitPlan, clock: &Clock) -> anyhow::Result<Initialised> {
     let dir = DataDir::new(&plan.dir);
-    refuse_what_is_there(&dir)?;
+    refuse_account(&dir)?;
     refuse_twice(&plan.zones)?;
     let config = plan.config.clone().check(dir.path())?;
-    dir.create().map_err(|error| anyhow::anyhow!("can't create {}: {error}", plan.dir.display()))?;
-    let ledger = Ledger::create(&dir.ledger(), Options { cache_bytes: config.ledger_cache_bytes });
-    let ledger = ledger.inspect_err(|error| {
-        // Another run's, if it is there by now.
-        if !matches!(error, OpenError::Exists { .. }) {
-            undo(&dir);
-        }
-    })?;
-    let made = make(plan, config, ledger, &dir, clock).await;
-    if made.is_err() {
-        undo(&dir);
+    let new_folder = !dir.path().exists();
+    let made = make_and_publish(plan, config, &dir, clock).await;
+    if made.is_err() && new_folder {
+        // With another run's things in it, it stays.
+        let _ = std::fs::remove_dir(dir.path());
     }
     made
 }
 
-/// Nobody's keys or settings are replaced, or removed when something fails.
-fn refuse_what_is_there(dir: &DataDir) -> anyhow::Result<()> {
+async fn make_and_publish(
+    plan: InitPlan,
+    config: Config,
+    dir: &DataDir,
+    clock: &Clock,
+) -> anyhow::Result<Initialised> {
+    let (making, ledger) = Making::begin(dir, Options { cache_bytes: config.ledger_cache_bytes }, clock)?;
+    // Only now, as it may be what a killed run had moved already.
+    refuse_what_is_there(dir)?;
+    let made = make(plan, config, ledger, &making.0, clock).await?;
+    making.publish(dir)?;
+    Ok(Initialised { ca_file: absolute(&dir.ca_file()), ..made })
+}
+
+/// The folder in which an account is made; removed when dropped.
+struct Making(DataDir);
+
+impl Making {
+    /// The folder in a data directory.
+    const NAME: &str = ".init";
+    /// Names the files that are moved, one in a line, from before the first of them is.
+    const MOVING: &str = "moving";
+
+    /// An empty one with a new ledger, in the place of what a killed run left.
+    fn begin(dir: &DataDir, options: Options, clock: &Clock) -> anyhow::Result<(Self, Ledger)> {
+        let made = DataDir::new(dir.path().join(Self::NAME));
+        if made.ledger().exists() {
+            match Ledger::open(&made.ledger(), options, clock.now()) {
+                Err(OpenError::AlreadyOpen { .. }) => return Err(another(dir)),
+                // Whatever it is, nobody works on it.
+                Ok(_) | Err(_) => Self::clear(dir, &made).with_context(|| {
+                    format!("can't remove what an earlier run left in {}", dir.path().display())
+                })?,
+            }
+        }
+        made.create().with_context(|| format!("can't create {}", made.path().display()))?;
+        match Ledger::create(&made.ledger(), options) {
+            Ok(ledger) => Ok((Self(made), ledger)),
+            Err(OpenError::Exists { .. }) => Err(another(dir)),
+            Err(error) => {
+                drop(Self(made));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Removes what a killed run made, and what of it was in its place already.
+    fn clear(dir: &DataDir, made: &DataDir) -> io::Result<()> {
+        let moving = std::fs::read_to_string(made.path().join(Self::MOVING)).unwrap_or_default();
+        for file in moving.lines().filter(|file| !made.path().join(file).exists()) {
+            match std::fs::remove_file(dir.path().join(file)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        std::fs::remove_dir_all(made.path())
+    }
+
+    /// Moves everything to its place, the ledger last.
+    fn publish(&self, dir: &DataDir) -> anyhow::Result<()> {
+        let failed = || format!("can't put what was made into {}", dir.path().display());
+        self.move_all(dir).inspect_err(|_| drop(Self::clear(dir, &self.0))).with_context(failed)
+    }
+
+    fn move_all(&self, dir: &DataDir) -> io::Result<()> {
+        let made = self.0.path();
+        let mut files = Vec::new();
+        for key in std::fs::read_dir(self.0.keys())? {
+            files.push(self.0.keys().join(key?.file_name()));
+        }
+        files.extend([self.0.ca_file(), self.0.config(), self.0.est_tls()]);
+        files.retain(|file| file.exists());
+        files.push(self.0.ledger());
+        let names: Vec<&Path> = files.iter().filter_map(|file| file.strip_prefix(made).ok()).collect();
+        let listed: String = names.iter().map(|name| format!("{}\n", name.display())).collect();
+        write_file(&made.join(Self::MOVING), listed.as_bytes(), Readers::Owner)?;
+        dir.create()?;
+        for name in names {
+            let place = dir.path().join(name);
+            std::fs::rename(made.join(name), &place)?;
+            // One after the other also on the disk.
+            let folder = place.parent().unwrap_or(dir.path());
+            std::fs::File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.0.path());
+    }
+}
+
+fn another(dir: &DataDir) -> anyhow::Error {
+    anyhow::anyhow!("another `muster init` of {} runs", dir.path().display())
+}
+
+fn refuse_account(dir: &DataDir) -> anyhow::Result<()> {
     anyhow::ensure!(
         !dir.ledger().exists(),
         "{} holds an account already; use another directory, or `muster serve {0}`",
         dir.path().display()
     );
+    Ok(())
+}
+
+/// Nobody's keys or settings are replaced, or removed when something fails.
+fn refuse_what_is_there(dir: &DataDir) -> anyhow::Result<()> {
+    refuse_account(dir)?;
     let has_keys = std::fs::read_dir(dir.keys()).is_ok_and(|mut entries| entries.next().is_some());
     let file = [dir.config(), dir.ca_file(), dir.est_tls()].into_iter().find(|file| file.exists());
     match file.or_else(|| has_keys.then(|| dir.keys())) {
@@ -243,17 +344,6 @@ fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
     muster_enroll::random().ok_or_else(|| anyhow::anyhow!("the system's random number generator failed"))
 }
 
-/// Removes what an init that failed has made; what it did not make stays.
-fn undo(dir: &DataDir) {
-    for file in [dir.ledger(), dir.ca_file(), dir.config(), dir.est_tls()] {
-        let _ = std::fs::remove_file(file);
-    }
-    let _ = std::fs::remove_dir_all(dir.keys());
-    let _ = std::fs::remove_dir(dir.host_tls());
-    let _ = std::fs::remove_dir(dir.tls());
-    let _ = std::fs::remove_dir(dir.path());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,6 +389,63 @@ mod tests {
             std::fs::read_dir(temp.path()).expect("read").map(|entry| entry.expect("read").file_name());
         assert_eq!(left.collect::<Vec<_>>(), ["notes"]);
         init(plan(temp.path(), &["a.example"]), &Clock::system()).await.expect("it can be repeated");
+    }
+
+    #[tokio::test]
+    async fn an_empty_folder_that_was_there_stays_when_it_fails() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let mut bad = plan(temp.path(), &["a.example"]);
+        bad.config.est.tls_certificate = Some("missing.pem".into());
+        bad.config.est.tls_key = Some("missing.key".into());
+        refusal(bad).await;
+        assert_eq!(std::fs::read_dir(temp.path()).expect("it is there").count(), 0);
+        let new = temp.path().join("new");
+        let mut bad = plan(&new, &["a.example"]);
+        bad.config.est.tls_certificate = Some("missing.pem".into());
+        bad.config.est.tls_key = Some("missing.key".into());
+        refusal(bad).await;
+        assert!(!new.exists());
+    }
+
+    /// Puts a whole account back to what it was when these files of it were not in their places.
+    fn unpublish(dir: &DataDir, unmoved: &[&str]) {
+        let made = DataDir::new(dir.path().join(Making::NAME));
+        made.create().expect("made");
+        let keys = std::fs::read_dir(dir.keys()).expect("read");
+        let mut listed: Vec<String> =
+            keys.map(|key| format!("keys/{}", key.expect("read").file_name().display())).collect();
+        listed.extend(["ca.pem", "muster.toml", "tls/est.pem", "ledger.redb"].map(str::to_owned));
+        std::fs::write(made.path().join(Making::MOVING), listed.join("\n")).expect("written");
+        for file in unmoved {
+            std::fs::rename(dir.path().join(file), made.path().join(file)).expect("moved back");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_was_killed_can_be_repeated() {
+        for unmoved in [&["ledger.redb"][..], &["ledger.redb", "tls/est.pem", "muster.toml"]] {
+            let temp = tempfile::tempdir().expect("a folder");
+            let dir = DataDir::new(temp.path());
+            std::fs::write(temp.path().join("notes"), "mine").expect("written");
+            let first = init(plan(temp.path(), &["a.example"]), &Clock::system()).await.expect("made");
+            unpublish(&dir, unmoved);
+            let second = init(plan(temp.path(), &["a.example"]), &Clock::system()).await.expect("repeated");
+            assert_ne!(first.account_id, second.account_id);
+            assert_eq!(std::fs::read_dir(dir.keys()).expect("read").count(), 3, "none of the first run's");
+            assert!(dir.path().join("notes").exists() && !dir.path().join(Making::NAME).exists());
+            assert!(refusal(plan(temp.path(), &[])).await.contains("holds an account already"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_was_killed_before_it_had_all_can_be_repeated() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let made = DataDir::new(temp.path().join(Making::NAME));
+        made.create().expect("made");
+        std::fs::write(made.ledger(), "cut off").expect("written");
+        std::fs::write(made.keys().join("x.key"), "cut off").expect("written");
+        init(plan(temp.path(), &["a.example"]), &Clock::system()).await.expect("repeated");
+        assert_eq!(std::fs::read_dir(DataDir::new(temp.path()).keys()).expect("read").count(), 3);
     }
 
     #[tokio::test]
