@@ -149,7 +149,7 @@ part_browser() {
     find_node
     build_programs
     MUSTER=$MUSTER_TEST_PROGRAMS/muster MUSTER_SIM=$MUSTER_TEST_PROGRAMS/muster-sim MUSTER_BROWSER_OUT=$CARGO_TARGET_DIR/browser \
-        node --test --test-reporter spec tests/browser/*.test.js
+        node --test --test-concurrency=2 --test-reporter spec tests/browser/*.test.js
 }
 part_power() { tests/power_cut.sh; }
 part_fuzz() { tests/fuzz/smoke.sh; }
