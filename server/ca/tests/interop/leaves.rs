@@ -136,7 +136,7 @@ def build(found, title, issuer_title, issuer_key, years, length, purpose):
     assert built.tbs_certificate_bytes == found.tbs_certificate_bytes, (built.tbs_certificate_bytes.hex(), found.tbs_certificate_bytes.hex())
 load = lambda file: x509.load_der_x509_certificate(open(file, "rb").read())
 root, devices = load("root.der"), load("devices.der")
-build(root, "Account root", "Account root", root.public_key(), 20, 1, None)
+build(root, "Account root", "Account root", root.public_key(), 20, 2, None)
 build(devices, "Devices", "Account root", root.public_key(), 5, 0, ExtendedKeyUsageOID.CLIENT_AUTH)
 "#;
     let (account, bench) = (Account::new(CaAlgorithm::EcdsaP256), Bench::new());
