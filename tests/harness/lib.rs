@@ -19,6 +19,7 @@ pub mod mqtt;
 pub mod program;
 pub mod request;
 pub mod server;
+pub mod systemd;
 pub mod turned;
 
 pub use agent::Agent;

@@ -2,7 +2,6 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use muster_agent::store::{Kept, Store};
 use muster_proto::enrollment::{Slot, Window};
 use muster_proto::time::UnixTime;
 use muster_tests::agent::url;
+use muster_tests::systemd::Systemd;
 use muster_tests::{Agent, Maker, Server};
 use serde_json::Value;
 
@@ -604,32 +604,10 @@ async fn a_candidate_is_used_only_once_a_peer_took_it() {
 fn systemd_is_told_about_readiness_reload_and_stop() {
     let server = Server::start();
     let agent = Agent::enrolled(&server, "meter-1", &[]);
-    let path = server.scratch().join("notify");
-    let socket = UnixDatagram::bind(&path).expect("a socket");
-    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+    let systemd = Systemd::listen(server.scratch());
     let mut command = Command::new(muster_tests::agent::program());
     command.args(["run", "--config", &text(&agent.config())]).stderr(Stdio::null());
-    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
-    let mut child = command.spawn().expect("muster-agent runs");
-    let pid = child.id().to_string();
-    let signal = |name: &str| {
-        assert!(Command::new("kill").args([name, &pid]).status().expect("kill runs").success());
-    };
-    let wait_for = |state: &str| loop {
-        let mut buffer = [0; 256];
-        let len = socket.recv(&mut buffer).expect("a message in time");
-        if String::from_utf8_lossy(&buffer[..len]).contains(state) {
-            break;
-        }
-    };
-    wait_for("READY=1");
-    wait_for("WATCHDOG=1");
-    signal("-HUP");
-    wait_for("RELOADING=1\nMONOTONIC_USEC=");
-    wait_for("READY=1");
-    signal("-TERM");
-    wait_for("STOPPING=1");
-    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    systemd.hears_a_life(systemd.start(&mut command));
 }
 
 #[test]

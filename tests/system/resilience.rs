@@ -4,6 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -12,6 +13,7 @@ use muster_policy::reason::Reason;
 use muster_store::Ledger;
 use muster_tests::est::{basic, certificates_of, post, read_reply};
 use muster_tests::request::{request, request_with};
+use muster_tests::systemd::Systemd;
 use muster_tests::{Est, Maker, Reply, Server};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
@@ -239,6 +241,19 @@ fn sent_slowly(mut stream: impl std::io::Read + std::io::Write, path: &str) -> R
         stream.write_all(&piece).expect("the other side still reads");
     }
     read_reply(&mut stream).expect("an answer")
+}
+
+#[test]
+fn systemd_is_told_about_readiness_reload_and_stop() {
+    let mut server = Server::start();
+    assert_eq!(server.terminate(), Some(0));
+    let systemd = Systemd::listen(server.scratch());
+    let mut command = Command::new(muster_tests::server::program());
+    command.arg("serve").arg(server.dir()).stdout(Stdio::null()).stderr(Stdio::null());
+    for listener in ["admin", "est", "https", "mqtt"] {
+        command.args([&format!("--listen-{listener}"), "127.0.0.1:0"]);
+    }
+    systemd.hears_a_life(systemd.start(&mut command));
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::path::Path;
 use anyhow::Context as _;
 use muster_ca::file_key::CaAlgorithm;
 use muster_enroll::Clock;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{CaAlgorithmArg, InitArgs, Role, ServeArgs};
@@ -85,14 +87,28 @@ pub(super) async fn serve(args: ServeArgs, default_dir: &Path) -> anyhow::Result
     if let Some(socket) = config.edge_follows.clone() {
         let edge = EdgeServer::start(&dir, config, socket, roles, &Clock::system())?;
         let ready = edge.ready().clone();
-        let running = edge.run(stop.clone(), move || print_json(&ready));
+        let running = edge.run(stop.clone(), move || is_ready(&ready));
         return until_told(running, &stop, reload, || {}).await;
     }
     let server = Server::start(dir, config, roles, Clock::system()).await?;
     let ready = server.ready().clone();
     let upkeep_now = server.upkeep_now();
-    let running = server.run(stop.clone(), move || print_json(&ready));
+    let running = server.run(stop.clone(), move || is_ready(&ready));
     until_told(running, &stop, reload, || upkeep_now.notify_one()).await
+}
+
+/// Says that every listener accepts, and where.
+fn is_ready(ready: &impl serde::Serialize) -> anyhow::Result<()> {
+    print_json(ready)?;
+    tell_systemd(&[NotifyState::Ready]);
+    Ok(())
+}
+
+/// Without systemd this does nothing.
+fn tell_systemd(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "systemd can't be told");
+    }
 }
 
 /// Runs until a signal says to stop, and what then is under way has ended.
@@ -103,14 +119,37 @@ async fn until_told(
     reloads: impl Fn(),
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut watchdog = sd_notify::watchdog_enabled().map(|limit| tokio::time::interval(limit / 2));
     tokio::pin!(running);
     loop {
         tokio::select! {
             ended = &mut running => return ended,
-            _ = terminate.recv() => stop.cancel(),
-            _ = tokio::signal::ctrl_c() => stop.cancel(),
-            _ = reload.recv() => reloads(),
+            _ = terminate.recv() => end(stop),
+            _ = tokio::signal::ctrl_c() => end(stop),
+            _ = reload.recv() => {
+                // systemd wants the time beside it (sd_notify(3)).
+                let states = [NotifyState::Reloading].into_iter().chain(NotifyState::monotonic_usec_now().ok());
+                tell_systemd(&states.collect::<Vec<_>>());
+                reloads();
+                tell_systemd(&[NotifyState::Ready]);
+            }
+            () = due(&mut watchdog) => tell_systemd(&[NotifyState::Watchdog]),
         }
+    }
+}
+
+fn end(stop: &CancellationToken) {
+    tell_systemd(&[NotifyState::Stopping]);
+    stop.cancel();
+}
+
+/// Ready when a sign of life is due; never, without a watchdog.
+async fn due(watchdog: &mut Option<Interval>) {
+    match watchdog {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
     }
 }
 
