@@ -164,6 +164,8 @@ impl Hub {
 
     /// Delivers it to the rest of them. Between slices it lets others run, and the disk come after.
     pub(crate) async fn finish(&self, mut fan_out: FanOut) -> Published {
+        // It may have waited for a turn since it was begun.
+        fan_out.is_late = true;
         while !fan_out.advance(self) {
             tokio::task::yield_now().await;
             self.store.room().await;

@@ -221,3 +221,27 @@ async fn nothing_comes_behind_an_unsuback() {
     assert_eq!(sender.receive().await, (PUBACK, vec![0, 1]));
     reader.receive_nothing().await;
 }
+
+/// One that waits for its session's turn is late, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_will_comes_behind_an_unsuback() {
+    let rig = Rig::start().await;
+    let mut reader = connected(&rig.broker, connect(4, "reader")).await;
+    reader.subscribe(4, "a", 0).await;
+    reader.subscribe(4, "w", 0).await;
+    let mut sender = connected(&rig.broker, connect(4, "sender").unclean().will("w", b"gone", 0, &[])).await;
+    let _writer = rig.stall().await;
+    let before = rig.broker.metrics().published;
+    sender.send(&publish(4, 2, "a", 1, &[], b"late")).await;
+    rig.published(before + 1).await;
+    let mut back = dial(&rig.broker, None);
+    back.send(&connect(4, "sender").unclean().octets()).await;
+    rig.until(|broker| broker.metrics().wills == 1).await;
+    reader.send(&unsubscribe(4, 3, &["w"])).await;
+    assert_eq!(reader.receive().await, (0xb0, vec![0, 3]));
+    rig.disk.now(Health::Works);
+    // Its CONNACK follows the will.
+    assert_eq!(back.receive().await.0, 0x20);
+    assert!(reader.receive().await.1.ends_with(b"late"));
+    reader.receive_nothing().await;
+}
