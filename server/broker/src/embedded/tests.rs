@@ -9,7 +9,7 @@ use tokio::time::Duration;
 use crate::Broker;
 use crate::rig::{
     Client, GOODBYE, OPEN, PING, PUBACK, PUBCOMP, PUBREC, PUBREL, ack, config_of, connect, connected, dial,
-    publish, unsubscribe,
+    publish, subscribe, unsubscribe,
 };
 use crate::store::Store;
 use crate::store::faulty::{Disk, Health};
@@ -244,4 +244,66 @@ async fn no_will_comes_behind_an_unsuback() {
     assert_eq!(back.receive().await.0, 0x20);
     assert!(reader.receive().await.1.ends_with(b"late"));
     reader.receive_nothing().await;
+}
+
+/// Who left it has another subscription still, and who is in it by now was not there before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_late_for_a_share_is_for_those_who_are_in_it_by_then() {
+    let rig = Rig::start().await;
+    let mut left = connected(&rig.broker, connect(4, "left")).await;
+    left.subscribe(4, "a", 0).await;
+    left.subscribe(4, "$share/g/a", 0).await;
+    let mut sender = connected(&rig.broker, connect(4, "sender")).await;
+    let _writer = rig.stall().await;
+    let before = rig.broker.metrics().published;
+    sender.send(&publish(4, 2, "a", 1, &[], b"late")).await;
+    rig.published(before + 1).await;
+    left.send(&unsubscribe(4, 3, &["$share/g/a"])).await;
+    assert_eq!(left.receive().await, (0xb0, vec![0, 3]));
+    let mut joined = connected(&rig.broker, connect(4, "joined")).await;
+    joined.subscribe(4, "$share/g/a", 0).await;
+    rig.disk.now(Health::Works);
+    assert_eq!(sender.receive().await, (PUBACK, vec![0, 1]));
+    for client in [&mut left, &mut joined] {
+        assert!(client.receive().await.1.ends_with(b"late"));
+        client.receive_nothing().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_late_for_a_session_is_its_successors_only_while_that_subscribes() {
+    /// Without what is retained, which would wait for the disk.
+    const OPTIONS: u8 = 0x20;
+    let rig = Rig::start().await;
+    let clients = [("follows", "a"), ("leaves", "a"), ("shares", "$share/g/a")];
+    let mut before = Vec::new();
+    for (id, filter) in clients {
+        let mut client = connected(&rig.broker, connect(5, id)).await;
+        client.subscribe(5, filter, OPTIONS).await;
+        before.push(client);
+    }
+    let mut sender = connected(&rig.broker, connect(4, "sender")).await;
+    let _writer = rig.stall().await;
+    let published = rig.broker.metrics().published;
+    sender.send(&publish(4, 2, "a", 1, &[], b"late")).await;
+    rig.published(published + 1).await;
+    let mut after = Vec::new();
+    for (id, filter) in clients {
+        let mut client = dial(&rig.broker, None);
+        let mut octets = connect(5, id).octets();
+        octets.extend(subscribe(5, 10, filter, OPTIONS));
+        client.send(&octets).await;
+        assert_eq!((client.receive().await.0, client.receive().await.0), (0x20, 0x90));
+        after.push(client);
+    }
+    let [follows, leaves, shares] = &mut after[..] else { panic!("three") };
+    leaves.send(&unsubscribe(5, 3, &["a"])).await;
+    assert_eq!(leaves.receive().await.0, 0xb0);
+    rig.disk.now(Health::Works);
+    assert_eq!(sender.receive().await, (PUBACK, vec![0, 1]));
+    for client in [follows, shares] {
+        assert!(client.receive().await.1.ends_with(b"late"));
+        client.receive_nothing().await;
+    }
+    leaves.receive_nothing().await;
 }
