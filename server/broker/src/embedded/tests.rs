@@ -27,10 +27,15 @@ struct Rig {
 
 impl Rig {
     async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// Starts it with more in the configuration.
+    async fn start_with(more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("broker.redb");
         let disk = Disk::default();
-        let config = config_of(&format!("file = '{}'\n{OPEN}", path.display()));
+        let config = config_of(&format!("file = '{}'\n{OPEN}{more}", path.display()));
         let now = UnixTime::from_secs(1_800_000_000);
         let broker =
             Broker::start_with(&config, now, |path, metrics| Store::open_with(disk.opener(path), metrics));
@@ -159,6 +164,29 @@ async fn nobody_is_silent_while_the_disk_takes_nothing() {
     speaker.send(&PING).await;
     rig.disk.now(Health::Works);
     assert_eq!(speaker.receive().await, PONG);
+}
+
+/// Little waits for the disk, and with it more answers than a client may have open.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_silent_who_is_not_read_for_the_answers_that_wait() {
+    let rig = Rig::start_with("[quotas]\ninflight = 2\n").await;
+    let mut connect = connect(4, "speaker").will("w", b"gone", 0, &[]);
+    connect.keep_alive = 1;
+    let mut speaker = connected(&rig.broker, connect).await;
+    rig.disk.now(Health::Stalls);
+    for id in 1..=3 {
+        speaker.send(&publish(4, 3, "a", id, &[], b"x")).await;
+    }
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        speaker.send(&PING).await;
+    }
+    rig.disk.now(Health::Works);
+    for id in 1..=3 {
+        assert_eq!(speaker.receive().await, (PUBACK, vec![0, id]));
+    }
+    assert_eq!(speaker.receive().await, PONG);
+    assert_eq!(rig.broker.metrics().wills, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
