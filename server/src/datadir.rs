@@ -9,8 +9,8 @@
 //! DIR/tls/est.pem      chain and key of the EST server certificate that the services CA made, 0600
 //! DIR/tls/hosts/NAME.pem   likewise of each hostname of the edge; NAME.crt and NAME.key go before it
 //! DIR/tls/outbound.crt, outbound.key   what origins are shown that ask for a client certificate, from an operator
-//! DIR/edge/            the edge's last known good snapshot; with broker.redb all that an edge of its own has
-//! DIR/broker.redb      retained messages and persistent sessions of the MQTT broker
+//! DIR/edge/            the edge's last known good snapshot, 0700; with broker.redb all that an edge of its own has
+//! DIR/broker.redb      retained messages and persistent sessions of the MQTT broker, 0600
 //! DIR/.init/           what `muster init` makes, until it is all there
 //! DIR/serving.json     while a server runs: its admin address and a token for local commands, 0600
 //! ```

@@ -259,7 +259,8 @@ pub struct Quotas {
     pub sessions: usize,
     /// Sessions of one device, under as many client ids.
     pub sessions_per_device: usize,
-    /// Retained messages. With zero there are none: clients are told so, and one that sends one goes.
+    /// Retained messages. With zero there are none: clients are told so, and one that sends one goes. A start with
+    /// less keeps what was stored before; with zero, without giving it out.
     pub retained: usize,
     /// Octets of topics and payloads of retained messages.
     pub retained_bytes: usize,

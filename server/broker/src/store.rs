@@ -16,11 +16,14 @@
 pub(crate) mod faulty;
 
 use std::collections::HashMap;
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -124,6 +127,8 @@ pub(crate) struct Loaded {
 pub(crate) const PENDING_HIGH_BYTES: usize = 16 * 1024 * 1024;
 /// What redb keeps of the file in memory. After the start only the pages between a change and the root are read.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Who may read the file.
+const FILE_MODE: u32 = 0o600;
 /// What a change counts beside its value.
 const CHANGE_BYTES: usize = 64;
 /// How long the thread waits after a failed commit.
@@ -317,9 +322,21 @@ fn opener(path: &Path) -> OpenDatabase {
         builder.set_cache_size(CACHE_BYTES);
         Ok(match opening {
             Opening::Again => builder.open(&path)?,
-            Opening::First => builder.create(&path)?,
+            Opening::First => builder.create_with_backend(FileBackend::new(own_file(&path)?)?)?,
         })
     })
+}
+
+/// Opens or makes the file for its owner alone: messages are in it as they were sent.
+fn own_file(path: &Path) -> Result<std::fs::File, StoreError> {
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path);
+    // One that was there before may be open to others.
+    let restricted = opened.and_then(|file| {
+        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+        Ok(file)
+    });
+    restricted.map_err(|error| StoreError(redb::Error::Io(error)))
 }
 
 impl Drop for Store {
@@ -510,6 +527,18 @@ mod tests {
         closing.await.expect("no panic");
         let (_store, loaded) = Store::open(&path, &metrics).expect("opens again");
         assert_eq!(loaded.retained.len(), 2);
+    }
+
+    #[test]
+    fn the_file_is_its_owners_alone_and_becomes_so_if_it_was_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, metrics) = (folder.path().join("broker.redb"), Arc::new(Metrics::default()));
+        let mode = || std::fs::metadata(&path).expect("there").permissions().mode() & 0o777;
+        drop(Store::open(&path, &metrics).expect("opens"));
+        assert_eq!(mode(), 0o600);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("set");
+        drop(Store::open(&path, &metrics).expect("opens again"));
+        assert_eq!(mode(), 0o600);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(crate) struct Packets<S> {
     moved_at: Instant,
     /// What it took since.
     moved: usize,
-    /// When the peer last sent [`PROGRESS_BYTES`] octets.
+    /// When the peer last sent [`PROGRESS_BYTES`] octets, or took as many while it was not read.
     heard_at: Instant,
     /// What it sent since.
     heard: usize,
@@ -180,7 +180,8 @@ impl<S: Stream> Packets<S> {
         (self.waiting_bytes() > 0 || self.needs_flush).then(|| self.moved_at + STALL_TIMEOUT)
     }
 
-    /// When the peer last sent a part of a packet that is worth the name: a large one takes its time on a slow link.
+    /// When the peer last sent a part of a packet that is worth the name, or took one while much waited for it: a large
+    /// one takes its time on a slow link.
     pub(crate) const fn heard_at(&self) -> Instant {
         self.heard_at
     }
@@ -221,6 +222,10 @@ impl<S: Stream> Packets<S> {
             if self.moved >= PROGRESS_BYTES {
                 self.moved_at = Instant::now();
                 self.moved = 0;
+                if self.waiting_bytes() > OUTPUT_HIGH_BYTES {
+                    // It is not read meanwhile: what it takes is all the life that it can show.
+                    self.heard_at = self.moved_at;
+                }
             }
             self.needs_flush = true;
         }

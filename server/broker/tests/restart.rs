@@ -118,6 +118,40 @@ async fn retained_messages_and_sessions_come_back() {
     assert!(reader.receive().await.1.ends_with(b"live"));
 }
 
+/// A start under a smaller quota takes up all the same, or what becomes of the topics would not reach the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_retained_under_a_larger_quota_is_replaced_and_cleared_for_good() {
+    let kept = Kept::new();
+    let topics = ["r/1", "r/2", "r/3"];
+    let broker = kept.start_at(0);
+    let mut writer = connected(&broker, connect(4, "writer")).await;
+    for topic in topics {
+        writer.send(&publish(4, 3, topic, 9, &[], b"old")).await;
+        writer.receive().await;
+    }
+    crash(broker, vec![writer]).await;
+    let broker = kept.start_with(0, "[quotas]\nretained = 1\n");
+    assert_eq!(broker.metrics().retained, 3);
+    let mut writer = connected(&broker, connect(4, "writer")).await;
+    for (topic, payload) in [("r/2", "new"), ("r/3", ""), ("r/4", "beyond")] {
+        writer.send(&publish(4, 3, topic, 9, &[], payload.as_bytes())).await;
+        writer.receive().await;
+    }
+    assert_eq!(broker.metrics().retained, 2, "the quota holds for what is new");
+    crash(broker, vec![writer]).await;
+    let broker = kept.start_with(0, "[quotas]\nretained = 0\n");
+    let mut reader = connected(&broker, connect(4, "reader")).await;
+    reader.subscribe(4, "r/#", 0).await;
+    reader.receive_nothing().await;
+    crash(broker, vec![reader]).await;
+    let broker = kept.start_at(0);
+    let mut reader = connected(&broker, connect(4, "reader")).await;
+    reader.subscribe(4, "r/#", 0).await;
+    assert!(reader.receive().await.1.ends_with(b"r/1old"));
+    assert!(reader.receive().await.1.ends_with(b"r/2new"));
+    reader.receive_nothing().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_in_flight_keeps_its_packet_id_and_its_stage() {
     let kept = Kept::new();

@@ -302,6 +302,26 @@ async fn a_packet_that_takes_longer_than_the_keep_alive_is_no_silence_unless_it_
     }
 }
 
+/// While much waits for it a client is not read, so that its pings are not either.
+#[tokio::test(start_paused = true)]
+async fn who_takes_longer_than_the_keep_alive_for_a_message_is_not_silent_unless_it_stops() {
+    let broker = broker(OPEN);
+    let mut slow = connected(&broker, Connect { keep_alive: 10, ..connect(4, "slow") }).await;
+    slow.subscribe(4, "t", 0).await;
+    let mut writer = connected(&broker, connect(4, "writer")).await;
+    writer.send(&publish(4, 2, "t", 1, &[], &[b'x'; 200_000])).await;
+    assert_eq!(writer.receive().await.0, PUBACK);
+    let mut octets = [0; 8192];
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        slow.send(&PING).await;
+        slow.stream.read_exact(&mut octets).await.expect("more of the message");
+    }
+    let began = tokio::time::Instant::now();
+    assert_eq!(slow.served.await.expect("no panic"), Ended::Ours(Code::KEEP_ALIVE_TIMEOUT));
+    assert_eq!(began.elapsed().as_secs(), 15);
+}
+
 #[tokio::test]
 async fn a_longest_keep_alive_is_announced() {
     let broker = broker(&format!("{OPEN}[quotas]\nkeep_alive_s = 60"));

@@ -8,7 +8,9 @@
 //!
 //! What such a late one finds is kept. A resolver whose first server is dead takes longer for each name than anybody
 //! waits, and always the same time: nothing that has a name would ever be reached, if all began anew. So an answer is
-//! taken for fresh for some seconds, and after that serves whoever would otherwise go without (RFC 8767).
+//! taken for fresh for some seconds, and after that serves whoever would otherwise go without (RFC 8767): also where
+//! the look-up fails at once, as without a network. The standard library's error does not tell that from a name that is
+//! no more, which is then reached for a while yet.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -59,7 +61,7 @@ impl LookUps {
     /// The addresses of a name, all with port 0.
     ///
     /// # Errors
-    /// What the resolver says, or that it did not say anything in time, today either.
+    /// What the resolver says, or that it did not say anything in time, if it gave no answer today either.
     pub(crate) async fn addresses_of(&'static self, name: &str) -> Found {
         self.find(name, |name| (name, 0).to_socket_addrs().map(Iterator::collect)).await
     }
@@ -84,7 +86,8 @@ impl LookUps {
             found.clone().unwrap_or_else(|| Ok(Vec::new()))
         };
         let late = || io::Error::new(ErrorKind::TimedOut, "the name was not looked up in time").into();
-        tokio::time::timeout(patience, found).await.unwrap_or_else(|_| stale.ok_or_else(late))
+        let found = tokio::time::timeout(patience, found).await.unwrap_or_else(|_| Err(late()));
+        found.or_else(|error| stale.ok_or(error))
     }
 
     fn begun(&self, name: &str) -> Option<Answer> {
@@ -197,20 +200,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stale_answer_is_better_than_none_and_worse_than_what_the_resolver_says() {
+    async fn a_stale_answer_is_better_than_none_and_worse_than_a_newer_one() {
         let all = look_ups(9, Duration::from_millis(50));
         let keep = |age| {
-            let at = Instant::now().checked_sub(age).expect("the machine runs for longer");
+            let at = Instant::now().checked_sub(age).expect("a time before");
             all.kept.insert("a.example".to_owned(), (at, quick("").expect("found")));
         };
         keep(FRESH);
-        let gone = all.find("a.example", |_: &str| Err(io::Error::from(ErrorKind::NotFound))).await;
-        assert_eq!(gone.expect_err("the resolver knows better").kind(), ErrorKind::NotFound);
+        let (held, until) = sync_channel(0);
+        assert_eq!(all.find("a.example", silent(until)).await.expect("stale").len(), 1);
+        drop(held);
         while !all.running().is_empty() {
             tokio::task::yield_now().await;
         }
-        let (_held, until) = sync_channel(0);
-        assert_eq!(all.find("a.example", silent(until)).await.expect("stale").len(), 1);
+        keep(FRESH);
+        let newer = all.find("a.example", |_: &str| Ok(Vec::new())).await;
+        assert!(newer.expect("the resolver knows better").is_empty());
+    }
+
+    /// As with a resolver that can't be reached at all.
+    #[tokio::test]
+    async fn a_look_up_that_fails_at_once_is_made_up_for_by_a_stale_answer_within_its_bound() {
+        let all = look_ups(9, LONG);
+        let fails = |_: &str| Err(io::Error::other("Temporary failure in name resolution"));
+        for (name, age) in [("a.example", FRESH), ("b.example", STALE)] {
+            let at = Instant::now().checked_sub(age).expect("a time before");
+            all.kept.insert(name.to_owned(), (at, quick("").expect("found")));
+        }
+        assert_eq!(all.find("a.example", fails).await.expect("stale").len(), 1);
+        assert_eq!(all.find("b.example", fails).await.expect_err("too old").kind(), ErrorKind::Other);
+        all.find("c.example", fails).await.expect_err("none was kept");
     }
 
     /// They hold threads however long nobody has waited for them.

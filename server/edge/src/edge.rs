@@ -316,7 +316,7 @@ impl Edge {
 async fn watch_time(edge: Weak<Shared>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(WATCH_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut stale_looks, mut closed) = (0, 0);
+    let (mut stale_looks, mut has_news, mut closed) = (0, false, 0);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -332,11 +332,19 @@ async fn watch_time(edge: Weak<Shared>, stop: CancellationToken) {
             tracing::error!(cas = closed_now, cut, "the own revocation lists of CAs are past their end");
         }
         closed = closed_now;
+        let age = shared.state.age();
+        // The first may be too old when it comes: that is another thing to say.
+        if age.is_some() && !has_news {
+            (stale_looks, has_news) = (0, true);
+        }
         stale_looks = if shared.state.is_stale() { STALE_LOOKS.min(stale_looks) + 1 } else { 0 };
         // Once: who comes later is asked at the door.
         if stale_looks == STALE_LOOKS {
             let cut = shared.cut_denied(&shared.live.all());
-            tracing::error!(age = ?shared.state.age(), cut, "the news of revocations is too old");
+            match age {
+                Some(age) => tracing::error!(?age, cut, "the news of revocations is too old"),
+                None => tracing::warn!("no news of revocations has come yet"),
+            }
         }
     }
 }
@@ -406,7 +414,9 @@ mod tests {
         let edge = Edge::start(config, Arc::new(NoBroker), &mut Registry::default()).expect("an edge");
         let kept = edge.last_known_good.clone().expect("kept");
         let kept_change = || kept.load().expect("read").map(|snapshot| snapshot.change);
+        assert_eq!(edge.counters().news_age, None, "none has come");
         edge.apply(&snapshot(1)).expect("taken");
+        assert_eq!(edge.counters().news_age, Some(Duration::ZERO));
         // As after a write that failed.
         kept.keep(&snapshot(9)).expect("kept");
         edge.apply(&delta(1, 2)).expect("in force all the same");

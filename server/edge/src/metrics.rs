@@ -223,8 +223,8 @@ pub struct Counters {
     pub hosts: usize,
     /// How many certificates are known to be revoked.
     pub revoked: usize,
-    /// How long ago the control plane last vouched for what is in force.
-    pub news_age: Duration,
+    /// How long ago the control plane last vouched for what is in force; none before it did.
+    pub news_age: Option<Duration>,
     /// HTTPS connections open.
     pub connections_https: usize,
     /// MQTT connections open.

@@ -23,7 +23,7 @@ use crate::standing::{Standing, judged};
 pub(crate) struct State {
     doors: ArcSwap<Doors>,
     standing: Arc<ArcSwap<Standing>>,
-    /// When the control plane last vouched for it, in seconds since the epoch.
+    /// When the control plane last vouched for it, in seconds since the epoch; [`NEVER`] before it did.
     made_at: AtomicI64,
     change: AtomicU64,
     staleness_allowed_for: Duration,
@@ -42,7 +42,7 @@ impl State {
         Self {
             doors: ArcSwap::from_pointee(Doors::default()),
             standing,
-            made_at: AtomicI64::new(0),
+            made_at: AtomicI64::new(NEVER),
             change: AtomicU64::new(0),
             staleness_allowed_for,
             maker,
@@ -100,14 +100,15 @@ impl State {
         self.change.load(Ordering::Acquire)
     }
 
-    /// How old the knowledge is.
-    pub(crate) fn age(&self) -> Duration {
-        self.clock.now().since(UnixTime::from_secs(self.made_at.load(Ordering::Acquire)))
+    /// How old the knowledge is; none when there is none yet.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        let made_at = self.made_at.load(Ordering::Acquire);
+        (made_at != NEVER).then(|| self.clock.now().since(UnixTime::from_secs(made_at)))
     }
 
-    /// Whether it is older than allowed.
+    /// Whether it is older than allowed, or there is none.
     pub(crate) fn is_stale(&self) -> bool {
-        self.age() > self.staleness_allowed_for
+        self.age().is_none_or(|age| age > self.staleness_allowed_for)
     }
 
     pub(crate) fn now(&self) -> UnixTime {
@@ -168,6 +169,9 @@ impl State {
         self.change.store(change, Ordering::Release);
     }
 }
+
+/// No time: none is before the epoch.
+const NEVER: i64 = -1;
 
 /// Whether an event makes any door another one.
 pub(crate) const fn concerns_doors(event: &Event) -> bool {

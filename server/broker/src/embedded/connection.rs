@@ -302,22 +302,24 @@ impl<S: Stream> Connection<'_, S> {
     }
 
     fn reading(&self) -> Reading {
-        let quotas = &self.hub.settings.quotas;
-        let is_full = self.held.len() > usize::from(quotas.inflight)
-            || self.replays.len() > quotas.filters
-            || self.resumes_at.is_some()
-            || self.brake.is_some();
+        let is_full = self.waits_for_the_disk()
+            || self.replays.len() > self.hub.settings.quotas.filters
+            || self.resumes_at.is_some();
         if is_full { Reading::Paused } else { Reading::Wanted }
+    }
+
+    /// Whether the client is not read, as the disk must come after first.
+    fn waits_for_the_disk(&self) -> bool {
+        self.brake.is_some() || self.held.len() > usize::from(self.hub.settings.quotas.inflight)
     }
 
     fn deadline(&self) -> Option<Instant> {
         [self.silent_at(), self.packets.stalled_at(), self.resumes_at].into_iter().flatten().min()
     }
 
-    /// When the client has been silent for too long. One that is not read, as the disk must come after first, is not
-    /// silent.
+    /// When the client has been silent for too long. One that is not read for the disk is not silent.
     fn silent_at(&self) -> Option<Instant> {
-        if self.brake.is_some() {
+        if self.waits_for_the_disk() {
             return None;
         }
         self.terms.silence.map(|silence| self.heard_at.max(self.packets.heard_at()) + silence)
@@ -440,11 +442,11 @@ impl<S: Stream> Connection<'_, S> {
 
     /// Writes the answers whose promises are kept.
     fn release(&mut self) {
-        if self.brake.is_some_and(|ticket| self.hub.store.is_durable(ticket)) {
-            self.brake = None;
+        if self.waits_for_the_disk() {
             // It was not read for a while, so that its silence is ours.
             self.heard_at = Instant::now();
         }
+        self.brake.take_if(|ticket| self.hub.store.is_durable(*ticket));
         while let Some(held) = self.held.front()
             && self.hub.store.is_durable(held.ticket)
         {

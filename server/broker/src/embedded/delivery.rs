@@ -50,6 +50,7 @@ const DELIVERED_BYTES_AT_ONCE: usize = 1024 * 1024;
 /// A publication on its way to those who subscribed when it was made.
 #[derive(Debug)]
 pub(crate) struct FanOut {
+    space: Arc<Space>,
     message: Arc<Message>,
     /// Subscriptions of one session stand together.
     own: Vec<Subscriber>,
@@ -57,7 +58,7 @@ pub(crate) struct FanOut {
     /// How many of each are served.
     own_served: usize,
     shared_served: usize,
-    /// Whether a slice is done, or had to wait: subscriptions may have ended since.
+    /// Whether a slice is done, or had to wait: subscriptions may have ended since, and a share have other members.
     is_late: bool,
     published: Published,
 }
@@ -92,12 +93,16 @@ impl FanOut {
             }
             self.own_served = self.own_served.saturating_add(subscribers.len());
         } else if let Some(shared) = self.shared.get(self.shared_served) {
-            let stays =
-                |member: &&Subscriber| !self.is_late || member.session.is_subscribed(&self.message.topic);
-            let members: Vec<_> = shared.members.iter().filter(stays).collect();
-            hub.push_to_one(&self.message, &members, &mut self.published);
+            let by_now = self.is_late.then(|| self.members(shared));
+            let members = by_now.as_ref().unwrap_or(&shared.members);
+            hub.push_to_one(&self.message, members, &mut self.published);
             self.shared_served = self.shared_served.saturating_add(1);
         }
+    }
+
+    /// Who is in a share by now.
+    fn members(&self, shared: &Shared) -> Vec<Subscriber> {
+        self.space.index.read().unwrap_or_else(PoisonError::into_inner).members(shared)
     }
 }
 
@@ -139,7 +144,12 @@ pub(super) fn offer(message: &Arc<Message>, subscribers: &[Subscriber], around: 
 impl Hub {
     /// Retains a message if it says so, and looks up who is to have it. That waits for nothing: what is published
     /// later is later for all.
-    pub(crate) fn begin(&self, space: &Space, message: Message, origin: Option<&Arc<Session>>) -> FanOut {
+    pub(crate) fn begin(
+        &self,
+        space: &Arc<Space>,
+        message: Message,
+        origin: Option<&Arc<Session>>,
+    ) -> FanOut {
         let message = Arc::new(message);
         let mut published = Published::default();
         if message.retain {
@@ -159,11 +169,14 @@ impl Hub {
         if own.len() > 1 {
             own.sort_by_key(|subscriber| subscriber.session.id);
         }
-        FanOut { message, own, shared, own_served: 0, shared_served: 0, is_late: false, published }
+        let space = Arc::clone(space);
+        FanOut { space, message, own, shared, own_served: 0, shared_served: 0, is_late: false, published }
     }
 
     /// Delivers it to the rest of them. Between slices it lets others run, and the disk come after.
     pub(crate) async fn finish(&self, mut fan_out: FanOut) -> Published {
+        // It may have waited for a turn since it was begun.
+        fan_out.is_late = true;
         while !fan_out.advance(self) {
             tokio::task::yield_now().await;
             self.store.room().await;
@@ -209,9 +222,9 @@ impl Hub {
     }
 
     /// Pushes into the first of these sessions that takes it: those with a connection come before others.
-    fn push_to_one(&self, message: &Arc<Message>, members: &[&Subscriber], published: &mut Published) {
+    fn push_to_one(&self, message: &Arc<Message>, members: &[Subscriber], published: &mut Published) {
         let has_link = |member: &&Subscriber| member.session.state().link.is_some();
-        let (linked, away): (Vec<_>, Vec<_>) = members.iter().copied().partition(has_link);
+        let (linked, away): (Vec<_>, Vec<_>) = members.iter().partition(has_link);
         let mut was_full = false;
         for member in linked.into_iter().chain(away) {
             match offer(message, core::slice::from_ref(member), self.surroundings()) {

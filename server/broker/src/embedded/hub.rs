@@ -424,8 +424,10 @@ impl Hub {
             RetainHandling::IfNew => is_new,
             RetainHandling::Never => false,
         };
+        // Clients were told that there are none; the file may have some from before.
+        let has_retained = quotas.retained > 0;
         // MQTT 5 §4.8.2: a shared subscription gets no retained messages.
-        let filter = (wants_retained && filter.share.is_none()).then_some(filter.filter);
+        let filter = (wants_retained && has_retained && filter.share.is_none()).then_some(filter.filter);
         Ok(Replay { filter, qos: options.qos, id, after: None })
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::session::Session;
 use crate::topic::Subscribed;
@@ -28,6 +29,9 @@ pub(crate) struct Subscriber {
 /// A match of a publication with a shared subscription: one member of the group.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// What the group subscribed to, its name with it.
+    filter: Arc<Subscribed>,
+    turn: usize,
     /// The members in the order in which they should be asked.
     pub(crate) members: Vec<Subscriber>,
 }
@@ -48,10 +52,11 @@ struct Node {
 
 #[derive(Debug)]
 struct Group {
-    name: Box<str>,
+    /// What all members subscribed to; the name is in it.
+    filter: Arc<Subscribed>,
     members: Vec<Subscriber>,
     /// How many publications it took: whose turn it is.
-    turn: std::sync::atomic::AtomicUsize,
+    turn: AtomicUsize,
 }
 
 /// How many members of a group are tried for one publication.
@@ -70,7 +75,7 @@ impl Index {
         }
         let list = match &filter.share {
             None => &mut node.subscribers,
-            Some(name) => node.group(name),
+            Some(name) => node.group(name, filter),
         };
         match place(list, &subscriber.session) {
             Ok(at) => {
@@ -94,6 +99,15 @@ impl Index {
         let mut matches = Matches::default();
         self.root.collect(&levels, topic.starts_with('$'), &mut matches);
         matches
+    }
+
+    /// The members by now of a group that a publication matched, in the same order.
+    pub(crate) fn members(&self, shared: &Shared) -> Vec<Subscriber> {
+        let name = shared.filter.share.as_deref().unwrap_or_default();
+        let mut levels = shared.filter.filter.levels();
+        let node = levels.try_fold(&self.root, |node, level| node.children.get(level));
+        let group = node.and_then(|node| node.groups.get(node.group_place(name).ok()?));
+        group.map(|group| group.in_turn(shared.turn)).unwrap_or_default()
     }
 
     #[cfg(test)]
@@ -122,9 +136,10 @@ fn leave(list: &mut Vec<Subscriber>, session: &Session) {
 }
 
 impl Node {
-    fn group(&mut self, name: &str) -> &mut Vec<Subscriber> {
+    fn group(&mut self, name: &str, filter: &Subscribed) -> &mut Vec<Subscriber> {
         let place = self.group_place(name).unwrap_or_else(|place| {
-            self.groups.insert(place, Group { name: name.into(), members: Vec::new(), turn: 0.into() });
+            let filter = Arc::new(filter.clone());
+            self.groups.insert(place, Group { filter, members: Vec::new(), turn: 0.into() });
             place
         });
         #[expect(clippy::indexing_slicing, reason = "the place was just found or made")]
@@ -133,7 +148,7 @@ impl Node {
 
     /// Where a group is, or belongs: groups are in the order of their names.
     fn group_place(&self, name: &str) -> Result<usize, usize> {
-        self.groups.binary_search_by(|group| group.name.as_ref().cmp(name))
+        self.groups.binary_search_by(|group| group.filter.share.as_deref().cmp(&Some(name)))
     }
 
     fn is_empty(&self) -> bool {
@@ -188,11 +203,19 @@ impl Node {
     fn take(&self, matches: &mut Matches) {
         matches.own.extend(self.subscribers.iter().cloned());
         for group in &self.groups {
-            let turn = group.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let start = turn.checked_rem(group.members.len()).unwrap_or_default();
-            let members = group.members.iter().cycle().skip(start).take(group.members.len());
-            matches.shared.push(Shared { members: members.take(MEMBERS_TRIED).cloned().collect() });
+            let turn = group.turn.fetch_add(1, Ordering::Relaxed);
+            let (filter, members) = (Arc::clone(&group.filter), group.in_turn(turn));
+            matches.shared.push(Shared { filter, turn, members });
         }
+    }
+}
+
+impl Group {
+    /// The members to ask for one publication.
+    fn in_turn(&self, turn: usize) -> Vec<Subscriber> {
+        let start = turn.checked_rem(self.members.len()).unwrap_or_default();
+        let members = self.members.iter().cycle().skip(start).take(self.members.len());
+        members.take(MEMBERS_TRIED).cloned().collect()
     }
 }
 
@@ -204,7 +227,7 @@ mod tests {
 
     fn session() -> Arc<Session> {
         static IDS: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(1);
-        Arc::new(Session::for_test(IDS.fetch_add(1, core::sync::atomic::Ordering::Relaxed)))
+        Arc::new(Session::for_test(IDS.fetch_add(1, Ordering::Relaxed)))
     }
 
     fn subscriber(session: &Arc<Session>) -> Subscriber {
@@ -260,6 +283,27 @@ mod tests {
         let first: Vec<_> =
             (0..4).map(|_| Arc::ptr_eq(&index.matches("a").shared[0].members[0].session, &one)).collect();
         assert_eq!(first, [true, false, true, false]);
+    }
+
+    #[test]
+    fn a_share_is_asked_again_by_its_members_of_then_and_nobody_loses_a_turn() {
+        let mut index = Index::default();
+        let (one, two, other) = (session(), session(), session());
+        for member in [&one, &two] {
+            index.insert(&filter("$share/g/a/+"), subscriber(member));
+        }
+        index.insert(&filter("$share/h/a/+"), subscriber(&other));
+        let matches = [index.matches("a/b"), index.matches("a/b")];
+        let first_now = |index: &Index, at: usize| {
+            index.members(&matches[at].shared[0]).first().map(|member| member.session.id)
+        };
+        assert_eq!([first_now(&index, 0), first_now(&index, 1)], [Some(one.id), Some(two.id)]);
+        index.remove(&filter("$share/g/a/+"), &one);
+        assert_eq!([first_now(&index, 0), first_now(&index, 1)], [Some(two.id); 2]);
+        index.remove(&filter("$share/g/a/+"), &two);
+        assert_eq!(first_now(&index, 0), None);
+        index.insert(&filter("$share/g/a/+"), subscriber(&one));
+        assert_eq!(first_now(&index, 0), Some(one.id));
     }
 
     #[test]

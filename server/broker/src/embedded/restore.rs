@@ -13,11 +13,9 @@ use super::budget::filter_bytes;
 use super::flight::STAGE_RELEASED;
 use super::hub::{Hub, budget_of};
 use super::message::Message;
-use super::retained::Kept;
 use super::session::{Session, SessionKey, State, Subscription};
 use super::timers::{Due, Event};
 use crate::clock::Millis;
-use crate::config::Quotas;
 use crate::gate::Owner;
 use crate::store::Loaded;
 use crate::topic::Subscribed;
@@ -157,15 +155,8 @@ impl Hub {
         }
         let space = self.space(account);
         let mut retained = space.retained.write().unwrap_or_else(PoisonError::into_inner);
-        // What a device retained before it was held to less stays.
-        let quotas = Quotas {
-            retained_per_device: usize::MAX,
-            retained_bytes_per_device: usize::MAX,
-            ..self.settings.quotas
-        };
-        if let Kept::Stored { .. } = retained.put(Arc::new(message), &quotas) {
-            self.metrics.retained.up();
-        }
+        retained.restore(Arc::new(message));
+        self.metrics.retained.up();
     }
 }
 

@@ -90,14 +90,20 @@ impl Retained {
         {
             return Kept::Full { had_one: self.remove(&message.topic) };
         }
+        self.restore(message);
+        Kept::Stored { is_new }
+    }
+
+    /// Takes up a message that was stored before, whatever the quotas are by now. One that is left out would stay in
+    /// the file, where nothing that becomes of its topic reaches it, and come back with a larger quota.
+    pub(crate) fn restore(&mut self, message: Arc<Message>) {
         self.remove(&message.topic);
         if let Some(device) = message.author.device() {
             let usage = self.of_devices.entry(device.clone()).or_default();
             *usage = usage.with(message.bytes());
         }
-        self.bytes = bytes;
+        self.bytes = self.bytes.saturating_add(message.bytes());
         self.messages.insert(message.topic.clone(), message);
-        Kept::Stored { is_new }
     }
 
     /// Takes a topic's message away. Returns whether there was one.

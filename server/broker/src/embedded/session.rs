@@ -265,11 +265,18 @@ impl Session {
         Ok(true)
     }
 
-    /// Whether it still has a subscription that matches: what was found before an UNSUBACK is not added after it
-    /// (MQTT 5 §3.10.4). One that passes on what comes is asked no more.
+    /// Whether it still has a subscription of its own that matches: what was found before an UNSUBACK is not added
+    /// after it (MQTT 5 §3.10.4). Of one that passes on what comes, the heir is asked.
     pub(super) fn is_subscribed(&self, topic: &str) -> bool {
+        let is_match = |filter: &Subscribed| filter.share.is_none() && filter.filter.matches(topic);
         let state = self.state();
-        state.heir.is_some() || state.subscriptions.keys().any(|filter| filter.filter.matches(topic))
+        state.heir.is_some() || state.subscriptions.keys().any(is_match)
+    }
+
+    /// Whether it still has this subscription, or passes on what comes.
+    pub(super) fn has(&self, filter: &Subscribed) -> bool {
+        let state = self.state();
+        state.heir.is_some() || state.subscriptions.contains_key(filter)
     }
 
     /// Adds a message. Never waits.

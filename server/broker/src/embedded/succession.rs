@@ -14,7 +14,7 @@ use super::hub::{Attached, Hub};
 use super::index::Subscriber;
 use super::session::{Link, Queued, Session, Subscription, Surroundings};
 use crate::clock::Millis;
-use crate::topic::{Subscribed, TopicFilter};
+use crate::topic::Subscribed;
 
 /// Who takes what still comes to a session that is over.
 #[derive(Debug)]
@@ -25,15 +25,17 @@ pub(crate) enum Heir {
     Known(Heirs),
 }
 
-/// The subscriptions that both sessions have, as the next one has them.
+/// The subscriptions that both sessions have, as the next one had them when it came.
 #[derive(Debug)]
-pub(crate) struct Heirs(Vec<(TopicFilter, Subscriber)>);
+pub(crate) struct Heirs(Vec<(Subscribed, Subscriber)>);
 
 impl Heirs {
-    /// The subscriptions of the next session that a message is for.
+    /// The subscriptions of the next session that a message is for, and that it still has.
     pub(super) fn matching(&self, topic: &str) -> Vec<Subscriber> {
-        let matching = self.0.iter().filter(|(filter, _)| filter.matches(topic));
-        matching.map(|(_, subscriber)| subscriber.clone()).collect()
+        let is_match = |(filter, subscriber): &&(Subscribed, Subscriber)| {
+            filter.filter.matches(topic) && subscriber.session.has(filter)
+        };
+        self.0.iter().filter(is_match).map(|(_, subscriber)| subscriber.clone()).collect()
     }
 }
 
@@ -76,7 +78,7 @@ impl Session {
         // just now. It waits here, and follows what was kept. Locks are taken from older sessions to newer.
         let mut state = self.state();
         let shared = theirs.into_iter().filter(|(filter, _)| state.subscriptions.contains_key(filter));
-        let heirs = Heirs(shared.map(|(filter, subscriber)| (filter.filter, subscriber)).collect());
+        let heirs = Heirs(shared.collect());
         let mut kept: Vec<Queued> = state.waiting.drain(..).collect();
         kept.extend(state.fleeting.drain(..));
         kept.sort_by_key(|queued| queued.place);

@@ -9,7 +9,7 @@ use tokio::time::Duration;
 use crate::Broker;
 use crate::rig::{
     Client, GOODBYE, OPEN, PING, PUBACK, PUBCOMP, PUBREC, PUBREL, ack, config_of, connect, connected, dial,
-    publish, unsubscribe,
+    publish, subscribe, unsubscribe,
 };
 use crate::store::Store;
 use crate::store::faulty::{Disk, Health};
@@ -27,10 +27,15 @@ struct Rig {
 
 impl Rig {
     async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// Starts it with more in the configuration.
+    async fn start_with(more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("broker.redb");
         let disk = Disk::default();
-        let config = config_of(&format!("file = '{}'\n{OPEN}", path.display()));
+        let config = config_of(&format!("file = '{}'\n{OPEN}{more}", path.display()));
         let now = UnixTime::from_secs(1_800_000_000);
         let broker =
             Broker::start_with(&config, now, |path, metrics| Store::open_with(disk.opener(path), metrics));
@@ -161,6 +166,29 @@ async fn nobody_is_silent_while_the_disk_takes_nothing() {
     assert_eq!(speaker.receive().await, PONG);
 }
 
+/// Little waits for the disk, and with it more answers than a client may have open.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_silent_who_is_not_read_for_the_answers_that_wait() {
+    let rig = Rig::start_with("[quotas]\ninflight = 2\n").await;
+    let mut connect = connect(4, "speaker").will("w", b"gone", 0, &[]);
+    connect.keep_alive = 1;
+    let mut speaker = connected(&rig.broker, connect).await;
+    rig.disk.now(Health::Stalls);
+    for id in 1..=3 {
+        speaker.send(&publish(4, 3, "a", id, &[], b"x")).await;
+    }
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        speaker.send(&PING).await;
+    }
+    rig.disk.now(Health::Works);
+    for id in 1..=3 {
+        assert_eq!(speaker.receive().await, (PUBACK, vec![0, id]));
+    }
+    assert_eq!(speaker.receive().await, PONG);
+    assert_eq!(rig.broker.metrics().wills, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_retained_last_is_what_was_published_last() {
     const CLIENTS: usize = 10;
@@ -220,4 +248,90 @@ async fn nothing_comes_behind_an_unsuback() {
     rig.disk.now(Health::Works);
     assert_eq!(sender.receive().await, (PUBACK, vec![0, 1]));
     reader.receive_nothing().await;
+}
+
+/// One that waits for its session's turn is late, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_will_comes_behind_an_unsuback() {
+    let rig = Rig::start().await;
+    let mut reader = connected(&rig.broker, connect(4, "reader")).await;
+    reader.subscribe(4, "a", 0).await;
+    reader.subscribe(4, "w", 0).await;
+    let mut sender = connected(&rig.broker, connect(4, "sender").unclean().will("w", b"gone", 0, &[])).await;
+    let _writer = rig.stall().await;
+    let before = rig.broker.metrics().published;
+    sender.send(&publish(4, 2, "a", 1, &[], b"late")).await;
+    rig.published(before + 1).await;
+    let mut back = dial(&rig.broker, None);
+    back.send(&connect(4, "sender").unclean().octets()).await;
+    rig.until(|broker| broker.metrics().wills == 1).await;
+    reader.send(&unsubscribe(4, 3, &["w"])).await;
+    assert_eq!(reader.receive().await, (0xb0, vec![0, 3]));
+    rig.disk.now(Health::Works);
+    // Its CONNACK follows the will.
+    assert_eq!(back.receive().await.0, 0x20);
+    assert!(reader.receive().await.1.ends_with(b"late"));
+    reader.receive_nothing().await;
+}
+
+/// Who left it has another subscription still, and who is in it by now was not there before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_late_for_a_share_is_for_those_who_are_in_it_by_then() {
+    let rig = Rig::start().await;
+    let mut left = connected(&rig.broker, connect(4, "left")).await;
+    left.subscribe(4, "a", 0).await;
+    left.subscribe(4, "$share/g/a", 0).await;
+    let mut sender = connected(&rig.broker, connect(4, "sender")).await;
+    let _writer = rig.stall().await;
+    let before = rig.broker.metrics().published;
+    sender.send(&publish(4, 2, "a", 1, &[], b"late")).await;
+    rig.published(before + 1).await;
+    left.send(&unsubscribe(4, 3, &["$share/g/a"])).await;
+    assert_eq!(left.receive().await, (0xb0, vec![0, 3]));
+    let mut joined = connected(&rig.broker, connect(4, "joined")).await;
+    joined.subscribe(4, "$share/g/a", 0).await;
+    rig.disk.now(Health::Works);
+    assert_eq!(sender.receive().await, (PUBACK, vec![0, 1]));
+    for client in [&mut left, &mut joined] {
+        assert!(client.receive().await.1.ends_with(b"late"));
+        client.receive_nothing().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_late_for_a_session_is_its_successors_only_while_that_subscribes() {
+    /// Without what is retained, which would wait for the disk.
+    const OPTIONS: u8 = 0x20;
+    let rig = Rig::start().await;
+    let clients = [("follows", "a"), ("leaves", "a"), ("shares", "$share/g/a")];
+    let mut before = Vec::new();
+    for (id, filter) in clients {
+        let mut client = connected(&rig.broker, connect(5, id)).await;
+        client.subscribe(5, filter, OPTIONS).await;
+        before.push(client);
+    }
+    let mut sender = connected(&rig.broker, connect(4, "sender")).await;
+    let _writer = rig.stall().await;
+    let published = rig.broker.metrics().published;
+    sender.send(&publish(4, 2, "a", 1, &[], b"late")).await;
+    rig.published(published + 1).await;
+    let mut after = Vec::new();
+    for (id, filter) in clients {
+        let mut client = dial(&rig.broker, None);
+        let mut octets = connect(5, id).octets();
+        octets.extend(subscribe(5, 10, filter, OPTIONS));
+        client.send(&octets).await;
+        assert_eq!((client.receive().await.0, client.receive().await.0), (0x20, 0x90));
+        after.push(client);
+    }
+    let [follows, leaves, shares] = &mut after[..] else { panic!("three") };
+    leaves.send(&unsubscribe(5, 3, &["a"])).await;
+    assert_eq!(leaves.receive().await.0, 0xb0);
+    rig.disk.now(Health::Works);
+    assert_eq!(sender.receive().await, (PUBACK, vec![0, 1]));
+    for client in [follows, shares] {
+        assert!(client.receive().await.1.ends_with(b"late"));
+        client.receive_nothing().await;
+    }
+    leaves.receive_nothing().await;
 }

@@ -27,7 +27,7 @@ pub(crate) type ResponseBody = UnsyncBoxBody<Piece, BodyError>;
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
-    #[error("the peer broke off: {0}")]
+    #[error("the peer broke off")]
     Broken(#[from] hyper::Error),
     #[error("the client paused for too long")]
     Paused,
@@ -255,11 +255,28 @@ impl Watched {
 
 #[cfg(test)]
 mod tests {
+    use core::error::Error as _;
     use core::future::poll_fn;
+
+    use hyper_util::rt::TokioIo;
 
     use super::*;
 
     const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+    /// Logs print an origin's failure with all its causes.
+    #[tokio::test]
+    async fn a_broken_body_leaves_its_cause_to_its_source() {
+        let (client, server) = tokio::io::duplex(64);
+        drop(client);
+        let builder = hyper::client::conn::http1::Builder::new();
+        let (mut sender, connection) = builder.handshake(TokioIo::new(server)).await.expect("no io yet");
+        let request = http::Request::new(RequestBody::empty());
+        let (_, answer) = tokio::join!(connection, sender.send_request(request));
+        let broken = BodyError::from(answer.expect_err("the other side is gone"));
+        let source = broken.source().expect("a source").to_string();
+        assert!(!broken.to_string().contains(&source), "{broken}");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_is_given_up_for_its_own_pause_and_not_for_that_of_the_origin() {
