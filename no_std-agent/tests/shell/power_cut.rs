@@ -179,17 +179,18 @@ fn cut_everywhere<const WORD: usize, const PAGE: usize>(pages: usize, cut: Cut) 
     cuts
 }
 
-/// Runs one word size in all ways to fail, with pages that hold two items and with pages that hold one.
+/// Runs one word size in all ways to fail, with pages that hold two items and with pages that hold one; all at once.
 fn word_size<const WORD: usize>() {
-    let mut total = 0;
-    for cut in [Cut::Byte, Cut::Word, Cut::TornWord] {
-        if WORD == 1 && cut == Cut::Word {
-            // The same as `Byte`.
-            continue;
+    // With words of one byte `Word` is the same as `Byte`.
+    let cuts = [Cut::Byte, Cut::Word, Cut::TornWord].into_iter().filter(|cut| WORD > 1 || *cut != Cut::Word);
+    let total: usize = std::thread::scope(|scope| {
+        let mut ways = Vec::new();
+        for cut in cuts {
+            ways.push(scope.spawn(move || cut_everywhere::<WORD, 2048>(4, cut)));
+            ways.push(scope.spawn(move || cut_everywhere::<WORD, 1024>(6, cut)));
         }
-        total += cut_everywhere::<WORD, 2048>(4, cut);
-        total += cut_everywhere::<WORD, 1024>(6, cut);
-    }
+        ways.into_iter().map(|way| way.join().expect("it holds")).sum()
+    });
     println!("{WORD}-byte words: {total} cuts, each left the old or the new item");
 }
 
