@@ -149,6 +149,8 @@ fn lives(machine: &'static str) {
     assert!(!boot.log().contains("key: making"), "the identity was stored:\n{}", boot.log());
     // It has subscribed to commands before it says so.
     operator.hear(r#"{"online":true,"version":"#);
+    // What it renews to, and the servers' certificates from now on, are below a root that it was not told of.
+    server.muster(&["ca", "create"]);
     operator.command("pump-1", "renew");
     boot.wait_for("key: made");
     boot.wait_for("est: Adopted(B)");
