@@ -44,6 +44,15 @@ fn a_full_disk_refuses_and_loses_nothing_and_space_is_enough_to_go_on() {
     let certificate = server.est().enroll("meter-1", &first, &kept).certificate();
     let (_, der) = request("meter-2");
     let token = server.token("meter-2");
+    let ready = || {
+        let reply = server.ask_admin("GET", "/readyz", &[], "");
+        (reply.status, reply.text())
+    };
+    assert_eq!(ready().0, 200);
+    // A second after the last commit the file is put at rest, and can be opened anew without being written.
+    let written_at = || std::fs::metadata(server.dir().join("ledger.redb")).and_then(|file| file.modified());
+    let rests = || written_at().expect("a time").elapsed().is_ok_and(|past| past > Duration::from_secs(3));
+    eventually("the ledger is at rest", rests);
     // Nothing can be written beyond this, as on a disk without space.
     server.limit("fsize", "16384");
     for _ in 0..3 {
@@ -56,8 +65,12 @@ fn a_full_disk_refuses_and_loses_nothing_and_space_is_enough_to_go_on() {
         );
         assert!(reply.header("Retry-After").is_some());
     }
+    // For moments, while it is opened anew, it can't be read either.
+    eventually("it is not ready", || ready() == (503, "the ledger can't be written\n".to_owned()));
     assert!(server.metrics().contains("reason=\"ledger_unavailable\""));
     server.limit("fsize", "unlimited");
+    // Nobody is sent to a server that is not ready, and so nobody finds out that it could.
+    eventually("it is ready again by itself", || ready().0 == 200);
     // The token was not used up by what failed.
     eventually("the ledger is back", || server.est().enroll("meter-2", &token, &der).status == 200);
     assert_eq!(server.est().enroll("meter-1", &first, &kept).certificate(), certificate);
