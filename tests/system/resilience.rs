@@ -14,9 +14,11 @@ use muster_tests::est::{basic, certificates_of, post, read_reply};
 use muster_tests::request::{request, request_with};
 use muster_tests::{Est, Maker, Reply, Server};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use time::OffsetDateTime;
 
 /// Longest wait for something that happens by itself.
 const PATIENCE: Duration = Duration::from_secs(30);
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Looks again until it is so.
 fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -288,8 +290,13 @@ fn who_follows_events_does_not_hold_up_the_stop() {
 
 /// Writes a certificate for localhost and its key, as a CA of the operator's makes them; the certificate.
 fn write_tls(dir: &Path, issuer: &Issuer<'_, KeyPair>) -> Vec<u8> {
+    write_tls_until(dir, issuer, OffsetDateTime::now_utc() + 90 * DAY)
+}
+
+fn write_tls_until(dir: &Path, issuer: &Issuer<'_, KeyPair>, end: OffsetDateTime) -> Vec<u8> {
     let key = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    params.not_after = end;
     let certificate = params.signed_by(&key, issuer).expect("a certificate");
     std::fs::write(dir.join("own.key"), key.serialize_pem()).expect("written");
     std::fs::write(dir.join("own.pem"), certificate.pem()).expect("written");
@@ -322,6 +329,26 @@ fn a_tls_certificate_of_ones_own_is_read_again_on_a_signal_and_kept_if_the_new_o
     let says = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("keeps its old TLS"));
     eventually("the log says so", says);
     assert_eq!(served(), second);
+}
+
+/// Nobody but the operator can renew it, and devices that refuse it tell the server nothing.
+#[test]
+fn that_a_tls_certificate_of_ones_own_ends_is_in_the_log() {
+    let mut server = Server::made("[est]\ntls_certificate = \"own.pem\"\ntls_key = \"own.key\"\n");
+    let (dir, now) = (server.dir(), OffsetDateTime::now_utc());
+    let issuer = Issuer::new(CertificateParams::default(), KeyPair::generate().expect("a key"));
+    write_tls_until(&dir, &issuer, now - DAY);
+    server.serve();
+    let log = server.log();
+    let times = |what: &str| std::fs::read_to_string(&log).expect("a log").matches(what).count();
+    assert_eq!((times("has ended"), times("ends soon")), (1, 0), "at the start");
+    write_tls_until(&dir, &issuer, now + 5 * DAY);
+    server.signal("HUP");
+    eventually("it says that the next one ends soon", || times("ends soon") == 1);
+    write_tls(&dir, &issuer);
+    server.signal("HUP");
+    eventually("the third one is taken", || times("uses a new TLS certificate") == 2);
+    assert_eq!((times("has ended"), times("ends soon")), (1, 1), "each once");
 }
 
 #[test]
