@@ -3,7 +3,8 @@
 //! The one made here is kept in the data directory and made anew when a third of its life is left,
 //! when its names no longer fit (a zone was added), or when the services CA or its root was replaced. Files are
 //! read again when they change. Either way the listener takes the new one without a restart; when
-//! the new one is bad it keeps the old one and says so.
+//! the new one is bad it keeps the old one and says so. That one from files ends is said in the log, as nobody here can
+//! renew it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use muster_policy::time::UnixTime;
 use rustls::sign::CertifiedKey;
 
 use crate::datadir::DataDir;
-use crate::server_tls::{Made, Served, ServerTlsError, certified_key, chain_and_key};
+use crate::server_tls::{Made, OwnEnd, Served, ServerTlsError, certified_key, chain_and_key};
 
 /// Keeps the TLS certificate of the EST listener current.
 pub struct EstTls {
@@ -34,7 +35,7 @@ pub struct EstTls {
 /// What the listener uses now, and when that has to be looked at again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Loaded {
-    Files { changed_at: [Option<SystemTime>; 2] },
+    Files { changed_at: [Option<SystemTime>; 2], end: Option<OwnEnd> },
     Made { names: Vec<Hostname>, served: Served, above: Vec<Vec<u8>> },
 }
 
@@ -54,10 +55,11 @@ impl EstTls {
         zones: &[Hostname],
     ) -> Result<Self, ServerTlsError> {
         let names = names.to_vec();
-        let (key, loaded) = match &files {
+        let (key, mut loaded) = match &files {
             Some((chain, key)) => load_files(chain, key)?,
             None => made(&dir, &authority, &clock, all_names(&names, zones))?,
         };
+        loaded.tell_end(clock.now());
         let source = TlsSource::new(server_config(key).map_err(ServerTlsError::Tls)?);
         Ok(Self { dir, authority, clock, files, names, source, loaded: Mutex::new(loaded) })
     }
@@ -67,13 +69,19 @@ impl EstTls {
         &self.source
     }
 
-    /// Looks whether the certificate has to change, and changes it.
+    /// Looks whether the certificate has to change, and changes it; tells when it ends.
     ///
     /// # Errors
     /// When the new one is bad; the old one stays in use.
     pub fn refresh(&self, zones: &[Hostname]) -> Result<(), ServerTlsError> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_current(&loaded, zones) {
+        let renewed = self.renew(&mut loaded, zones);
+        loaded.tell_end(self.clock.now());
+        renewed
+    }
+
+    fn renew(&self, loaded: &mut Loaded, zones: &[Hostname]) -> Result<(), ServerTlsError> {
+        if self.is_current(loaded, zones) {
             return Ok(());
         }
         let (key, now_loaded) = match &self.files {
@@ -88,13 +96,21 @@ impl EstTls {
 
     fn is_current(&self, loaded: &Loaded, zones: &[Hostname]) -> bool {
         match (loaded, &self.files) {
-            (Loaded::Files { changed_at }, Some((chain, key))) => *changed_at == changes(chain, key),
+            (Loaded::Files { changed_at, .. }, Some((chain, key))) => *changed_at == changes(chain, key),
             (Loaded::Made { names, served, above }, None) => {
                 *names == all_names(&self.names, zones)
                     && served.has(self.clock.now())
                     && self.authority.trust().above_servers() == *above
             }
             _ => false,
+        }
+    }
+}
+
+impl Loaded {
+    fn tell_end(&mut self, now: UnixTime) {
+        if let Self::Files { end: Some(end), .. } = self {
+            end.tell(now, &"est.tls_certificate");
         }
     }
 }
@@ -121,7 +137,8 @@ fn changes(chain: &Path, key: &Path) -> [Option<SystemTime>; 2] {
 fn load_files(chain: &Path, key: &Path) -> Result<(Arc<CertifiedKey>, Loaded), ServerTlsError> {
     let changed_at = changes(chain, key);
     let (certificates, private_key) = chain_and_key(&read(chain)?, &read(key)?, chain)?;
-    Ok((certified_key(certificates, &private_key, chain)?, Loaded::Files { changed_at }))
+    let end = certificates.first().and_then(|leaf| OwnEnd::of(leaf, None));
+    Ok((certified_key(certificates, &private_key, chain)?, Loaded::Files { changed_at, end }))
 }
 
 /// When the certificate of some files ends.

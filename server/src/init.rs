@@ -191,7 +191,7 @@ impl Making {
             let place = dir.path().join(name);
             std::fs::rename(made.join(name), &place)?;
             // One after the other also on the disk.
-            let folder = place.parent().unwrap_or(dir.path());
+            let folder = place.parent().unwrap_or_else(|| dir.path());
             std::fs::File::open(folder)?.sync_all()?;
         }
         Ok(())

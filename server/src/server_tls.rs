@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_ca::certificate::LeafFacts;
 use muster_enroll::{Authority, Clock};
@@ -17,6 +18,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use crate::datadir::{Readers, write_file};
+
+/// So long before the end of an operator's own certificate it is told: whoever makes it should have made the next one.
+pub(crate) const TELL_BEFORE: Duration = Duration::from_secs(14 * 86_400);
 
 /// Why there is no usable TLS certificate.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +72,60 @@ impl Served {
     /// Whether it is at `now`.
     pub fn has(self, now: UnixTime) -> bool {
         self.from <= now && now < self.until
+    }
+}
+
+/// The end of a certificate that an operator put here, which nobody but the operator can renew. Told in the log once as
+/// it comes near, and once when it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnEnd {
+    not_after: UnixTime,
+    told: Nearness,
+}
+
+/// How near the end of a certificate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nearness {
+    /// Far away.
+    Far,
+    /// Within two weeks.
+    Near,
+    /// It has ended.
+    Over,
+}
+
+impl OwnEnd {
+    /// Of a leaf, DER; none when it can't be read. What was told of one `before` that ended at the same time is not told
+    /// again.
+    pub fn of(leaf: &[u8], before: Option<Self>) -> Option<Self> {
+        let not_after = LeafFacts::parse(leaf).ok()?.not_after;
+        let told =
+            before.filter(|before| before.not_after == not_after).map_or(Nearness::Far, |before| before.told);
+        Some(Self { not_after, told })
+    }
+
+    /// Tells what there is to be told and was not; hands out what it told. `whose` is what it is served for.
+    pub fn tell(&mut self, now: UnixTime, whose: &dyn core::fmt::Display) -> Option<Nearness> {
+        let end = self.not_after;
+        let nearness = match end {
+            end if end <= now => Nearness::Over,
+            end if end <= now.plus(TELL_BEFORE) => Nearness::Near,
+            _ => Nearness::Far,
+        };
+        if nearness == self.told {
+            return None;
+        }
+        self.told = nearness;
+        match nearness {
+            Nearness::Far => {}
+            Nearness::Near => {
+                tracing::warn!(%whose, %end, "the certificate in the operator's file ends soon")
+            }
+            Nearness::Over => {
+                tracing::error!(%whose, %end, "the certificate in the operator's file has ended; clients refuse it");
+            }
+        }
+        Some(nearness)
     }
 }
 
@@ -172,4 +230,25 @@ pub(crate) fn certified_key(
     let certified = CertifiedKey::new(chain, key);
     certified.keys_match().map_err(|error| content(error.to_string()))?;
     Ok(Arc::new(certified))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_own_certificate_is_told_once_as_it_comes_near_and_once_when_it_is_there() {
+        let end = UnixTime::from_secs(1_800_000_000);
+        let mut own = OwnEnd { not_after: end, told: Nearness::Far };
+        let mut told = |before_s: i64| {
+            let now = UnixTime::from_secs(end.as_secs() - before_s);
+            own.tell(now, &"est.tls_certificate")
+        };
+        let days = 86_400;
+        assert_eq!([15 * days, 14 * days, days].map(&mut told), [None, Some(Nearness::Near), None]);
+        assert_eq!([1, 0, -days].map(&mut told), [None, Some(Nearness::Over), None]);
+        // One that is put here when it has ended.
+        let mut late = OwnEnd { not_after: end, told: Nearness::Far };
+        assert_eq!(late.tell(end, &"api.example.com"), Some(Nearness::Over));
+    }
 }

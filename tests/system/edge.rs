@@ -240,6 +240,11 @@ impl OtherEdge {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    fn signal(&self, name: &str) {
+        let killed = std::process::Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(killed.expect("kill runs").success());
+    }
+
     fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

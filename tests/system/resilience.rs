@@ -16,9 +16,11 @@ use muster_tests::request::{request, request_with};
 use muster_tests::systemd::Systemd;
 use muster_tests::{Est, Maker, Reply, Server};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use time::OffsetDateTime;
 
 /// Longest wait for something that happens by itself.
 const PATIENCE: Duration = Duration::from_secs(30);
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Looks again until it is so.
 fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -46,6 +48,15 @@ fn a_full_disk_refuses_and_loses_nothing_and_space_is_enough_to_go_on() {
     let certificate = server.est().enroll("meter-1", &first, &kept).certificate();
     let (_, der) = request("meter-2");
     let token = server.token("meter-2");
+    let ready = || {
+        let reply = server.ask_admin("GET", "/readyz", &[], "");
+        (reply.status, reply.text())
+    };
+    assert_eq!(ready().0, 200);
+    // A second after the last commit the file is put at rest, and can be opened anew without being written.
+    let written_at = || std::fs::metadata(server.dir().join("ledger.redb")).and_then(|file| file.modified());
+    let rests = || written_at().expect("a time").elapsed().is_ok_and(|past| past > Duration::from_secs(3));
+    eventually("the ledger is at rest", rests);
     // Nothing can be written beyond this, as on a disk without space.
     server.limit("fsize", "16384");
     for _ in 0..3 {
@@ -58,8 +69,12 @@ fn a_full_disk_refuses_and_loses_nothing_and_space_is_enough_to_go_on() {
         );
         assert!(reply.header("Retry-After").is_some());
     }
+    // For moments, while it is opened anew, it can't be read either.
+    eventually("it is not ready", || ready() == (503, "the ledger can't be written\n".to_owned()));
     assert!(server.metrics().contains("reason=\"ledger_unavailable\""));
     server.limit("fsize", "unlimited");
+    // Nobody is sent to a server that is not ready, and so nobody finds out that it could.
+    eventually("it is ready again by itself", || ready().0 == 200);
     // The token was not used up by what failed.
     eventually("the ledger is back", || server.est().enroll("meter-2", &token, &der).status == 200);
     assert_eq!(server.est().enroll("meter-1", &first, &kept).certificate(), certificate);
@@ -290,8 +305,13 @@ fn who_follows_events_does_not_hold_up_the_stop() {
 
 /// Writes a certificate for localhost and its key, as a CA of the operator's makes them; the certificate.
 fn write_tls(dir: &Path, issuer: &Issuer<'_, KeyPair>) -> Vec<u8> {
+    write_tls_until(dir, issuer, OffsetDateTime::now_utc() + 90 * DAY)
+}
+
+fn write_tls_until(dir: &Path, issuer: &Issuer<'_, KeyPair>, end: OffsetDateTime) -> Vec<u8> {
     let key = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    params.not_after = end;
     let certificate = params.signed_by(&key, issuer).expect("a certificate");
     std::fs::write(dir.join("own.key"), key.serialize_pem()).expect("written");
     std::fs::write(dir.join("own.pem"), certificate.pem()).expect("written");
@@ -324,6 +344,26 @@ fn a_tls_certificate_of_ones_own_is_read_again_on_a_signal_and_kept_if_the_new_o
     let says = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("keeps its old TLS"));
     eventually("the log says so", says);
     assert_eq!(served(), second);
+}
+
+/// Nobody but the operator can renew it, and devices that refuse it tell the server nothing.
+#[test]
+fn that_a_tls_certificate_of_ones_own_ends_is_in_the_log() {
+    let mut server = Server::made("[est]\ntls_certificate = \"own.pem\"\ntls_key = \"own.key\"\n");
+    let (dir, now) = (server.dir(), OffsetDateTime::now_utc());
+    let issuer = Issuer::new(CertificateParams::default(), KeyPair::generate().expect("a key"));
+    write_tls_until(&dir, &issuer, now - DAY);
+    server.serve();
+    let log = server.log();
+    let times = |what: &str| std::fs::read_to_string(&log).expect("a log").matches(what).count();
+    assert_eq!((times("has ended"), times("ends soon")), (1, 0), "at the start");
+    write_tls_until(&dir, &issuer, now + 5 * DAY);
+    server.signal("HUP");
+    eventually("it says that the next one ends soon", || times("ends soon") == 1);
+    write_tls(&dir, &issuer);
+    server.signal("HUP");
+    eventually("the third one is taken", || times("uses a new TLS certificate") == 2);
+    assert_eq!((times("has ended"), times("ends soon")), (1, 1), "each once");
 }
 
 #[test]

@@ -4,9 +4,11 @@
 //! Some clients judge by `success` and others by the status, so both are made in one place and
 //! always agree.
 
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, ETAG};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::BodyExt as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -85,6 +87,26 @@ impl IntoResponse for Answer {
         }
         response
     }
+}
+
+/// Adds a message for people to an answer that was made before. Answers to changes are whole JSON texts in memory.
+pub(crate) async fn add_message(response: Response, code: u16, message: &str) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let octets = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return ApiError::internal(error).into_response(),
+    };
+    let body = with_message(&octets, code, message).map_or_else(|| Body::from(octets), Body::from);
+    parts.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(parts, body)
+}
+
+/// The envelope with one message more; none when it is no envelope.
+fn with_message(envelope: &[u8], code: u16, message: &str) -> Option<Vec<u8>> {
+    let mut envelope: Value = serde_json::from_slice(envelope).ok()?;
+    let messages = envelope.get_mut("messages")?.as_array_mut()?;
+    messages.push(json!({ "code": code, "message": message }));
+    serde_json::to_vec(&envelope).ok()
 }
 
 /// The answer of an error; its headers are the error's own business.

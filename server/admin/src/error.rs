@@ -53,6 +53,8 @@ pub(crate) const CODE_CERTIFICATE_EXISTS: u16 = 1_471;
 pub(crate) const CODE_CERTIFICATE: u16 = 1_472;
 /// There is no such Access certificate.
 pub(crate) const CODE_ACCESS_CERTIFICATE: u16 = 12_135;
+/// Of a message, not of an error: what was changed is stored, and an edge does not go by it yet.
+pub(crate) const CODE_NOT_IN_FORCE: u16 = 1_202;
 /// We failed.
 pub(crate) const CODE_INTERNAL: u16 = 1_500;
 /// We can't now.

@@ -28,12 +28,13 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The ledger can be read, and a CA can sign for devices.
+/// The ledger can be read and written, and a CA can sign for devices.
 pub(crate) async fn readyz(State(api): State<Arc<Api>>) -> Response {
     let account = api.registrar().account();
     let unready = match api.read(move |reader| reader.account(account)).await {
         Err(_) => "the ledger can't be read\n",
         Ok(None) => "the account is missing\n",
+        Ok(Some(_)) if api.registrar().ledger().stats().is_failing => "the ledger can't be written\n",
         Ok(Some(_)) if api.registrar().authority().trust().issuing.is_none() => {
             "no CA can issue to devices\n"
         }

@@ -19,10 +19,13 @@ use serde_json::Value;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
-use crate::error::{ApiError, CODE_METHOD, CODE_ROUTE};
+use crate::error::{ApiError, CODE_METHOD, CODE_NOT_IN_FORCE, CODE_ROUTE};
 use crate::paging::ends;
-use crate::{Api, auth, carry, dashboard, health, idempotency};
+use crate::service::Force;
+use crate::{Api, auth, carry, dashboard, envelope, health, idempotency};
 
+/// What an answer says of a change that [`CODE_NOT_IN_FORCE`] is about.
+const NOT_IN_FORCE: &str = "stored; an edge does not go by it yet, and may serve as before until it does";
 /// Carries the id under which log and audit know a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -74,14 +77,18 @@ fn surround(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// Answers a change only when the edge goes by it: whoever reads back a change finds it in force.
+/// Answers a change only when the edges go by it: whoever reads back a change finds it in force. When that takes too
+/// long, the answer says so.
 async fn in_force(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let response = next.run(request).await;
-    if !reads && response.status().is_success() {
-        api.wait_until_in_force().await;
+    if reads || !response.status().is_success() {
+        return response;
     }
-    response
+    match api.wait_until_in_force().await {
+        Force::Complete => response,
+        Force::Awaited => envelope::add_message(response, CODE_NOT_IN_FORCE, NOT_IN_FORCE).await,
+    }
 }
 
 /// Gives the request its id, writes its log line, counts it.

@@ -32,7 +32,7 @@ use crate::outbound::{Outbound, OutboundSettings};
 use crate::paging::ends::PageEnds;
 use crate::webhooks::{WebhookSettings, Webhooks};
 
-/// How long an answer waits for the edge.
+/// How long an answer waits for the edges.
 const IN_FORCE_WAIT: Duration = Duration::from_secs(5);
 
 /// Makes a backup and hands out the file to read it from. An error of the kind `InvalidInput` is told to
@@ -61,6 +61,15 @@ pub struct EdgeFigures {
     /// Refusals in handshakes and after, by the reason's code.
     #[schema(value_type = Vec<Vec<Value>>)]
     pub refused_by_reason: Vec<(&'static str, u64)>,
+}
+
+/// How far edges go by the changes that are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Force {
+    /// One of them lags.
+    Awaited,
+    /// All of them go by all that was stored when it was asked.
+    Complete,
 }
 
 /// Reads the edge's figures.
@@ -272,16 +281,18 @@ impl Api {
         Ok(done.map_err(ApiError::internal)??)
     }
 
-    /// Waits until the edge of this process goes by every change that is stored now.
+    /// Waits until the edges go by every change that is stored now.
     ///
-    /// An edge that does not keep up is in the log, and no reason to keep an operator waiting for ever.
-    pub(crate) async fn wait_until_in_force(&self) {
-        let Some(mut edge) = self.hooks.edge_is_at.clone() else { return };
+    /// An edge that does not keep up is no reason to keep an operator waiting for ever.
+    pub(crate) async fn wait_until_in_force(&self) -> Force {
+        let Some(mut edge) = self.hooks.edge_is_at.clone() else { return Force::Complete };
         let newest = *self.registrar.ledger().newest_change().borrow();
         let there = edge.wait_for(|at| *at >= newest);
-        if tokio::time::timeout(IN_FORCE_WAIT, there).await.is_err() {
-            tracing::warn!(change = newest, "the edge does not go by a change yet");
+        if tokio::time::timeout(IN_FORCE_WAIT, there).await.is_ok() {
+            return Force::Complete;
         }
+        tracing::warn!(change = newest, "the edge does not go by a change yet");
+        Force::Awaited
     }
 
     pub(crate) const fn registrar(&self) -> &Arc<Registrar> {

@@ -12,6 +12,7 @@ mod events;
 mod foreign;
 mod hosts;
 mod idempotency;
+mod in_force;
 mod live;
 mod openapi;
 mod origin_pulls;

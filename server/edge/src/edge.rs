@@ -12,7 +12,6 @@ use muster_policy::mqtt::Senders;
 use muster_policy::network::DeniedNetworks;
 use muster_policy::reason::Reason;
 use muster_policy::rehearsal::{Rehearsal, Rehearsed};
-use muster_policy::time::UnixTime;
 use prometheus_client::registry::Registry;
 use rustls::RootCertStore;
 use tokio::net::TcpListener;
@@ -24,6 +23,7 @@ use crate::clock::Clock;
 use crate::handover::MqttHandover;
 use crate::hosts::DoorMaker;
 use crate::http::origin::OriginMaker;
+use crate::keeper::Keeper;
 use crate::listener::{self, ListenerLimits, Shared};
 use crate::live::{Connections, Guest, Sought};
 use crate::lkg::{LastKnownGood, LastKnownGoodError};
@@ -41,10 +41,6 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// For so many looks the news must have been too old before anybody is cut. A clock that jumps, or a
 /// machine that wakes, makes it look old for a moment, and whoever vouches for it does so every second.
 const STALE_LOOKS: u32 = 5;
-
-/// How long after it asked for a snapshot, to have its last known good state whole again, it asks for another:
-/// a disk that is full stays so for a while, and a snapshot of a large fleet is work.
-const KEEP_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// This part of all connections may be those that have not shown who they are, and one source may have this part of
 /// them: the rest stays for those that have.
@@ -97,16 +93,10 @@ pub enum StartError {
 #[derive(Clone)]
 pub struct Edge {
     shared: Arc<Shared>,
-    last_known_good: Option<Arc<LastKnownGood>>,
+    /// Writes the last known good state, behind what is in force.
+    keeper: Option<Arc<Keeper>>,
     /// Held while an update is applied, so that what is kept has the order of what is in force.
-    applying: Arc<Mutex<Keeping>>,
-}
-
-/// How the keeping of the last known good state goes.
-#[derive(Debug, Default)]
-struct Keeping {
-    /// When a snapshot is asked for next, while the state is older than what is in force.
-    asks_at: Option<UnixTime>,
+    applying: Arc<Mutex<()>>,
 }
 
 impl fmt::Debug for Edge {
@@ -176,8 +166,12 @@ impl Edge {
             }
             shared.metrics.stands_at(change);
         }
+        let keeper = last_known_good
+            .map(|kept| Keeper::start(move |update, gives_up| kept.keep(update, gives_up)))
+            .transpose()
+            .map_err(LastKnownGoodError::Thread)?;
         shared.tasks.spawn(watch_time(Arc::downgrade(&shared), shared.stop.clone()));
-        Ok(Self { shared, last_known_good: last_known_good.map(Arc::new), applying: Arc::default() })
+        Ok(Self { shared, keeper: keeper.map(Arc::new), applying: Arc::default() })
     }
 
     /// Accepts connections until `stop` or [`Edge::drain`]. Connections that are open then go on.
@@ -189,24 +183,24 @@ impl Edge {
     ///
     /// Takes the time of building what changed, so call it off the paths of connections; nothing
     /// waits for it. Afterwards the change is in force for every handshake, request and live
-    /// connection. A hostname or CA that can't be used spoils nothing else; [`Applied::faults`] names it.
+    /// connection; it is written to the last known good state later, which nothing waits for. A hostname or CA that
+    /// can't be used spoils nothing else; [`Applied::faults`] names it.
     ///
     /// # Errors
     /// [`Gap`]; the edge goes on with what it had, and wants a snapshot. Also when its last known good state
     /// lacks a change.
-    pub fn apply(&self, update: &Update) -> Result<Applied, Gap> {
-        let mut keeping = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Update::Delta(delta) = update
-            && keeping.asks_at.is_some_and(|at| self.shared.state.now() >= at)
+    pub fn apply(&self, update: Update) -> Result<Applied, Gap> {
+        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Update::Delta(delta), Some(keeper)) = (&update, &self.keeper)
+            && keeper.asks(self.shared.state.now())
         {
-            keeping.asks_at = Some(self.shared.state.now().plus(KEEP_RETRY_AFTER));
             return Err(Gap { from: delta.from, at: self.change() });
         }
-        let faults = self.shared.state.update(update)?;
+        let faults = self.shared.state.update(&update)?;
         for fault in &faults {
             tracing::error!(%fault, "not served");
         }
-        let cut = match update {
+        let cut = match &update {
             Update::Snapshot(_) => self.shared.cut_denied(&self.shared.live.all()),
             Update::Delta(delta) if delta.events.iter().any(concerns_doors) => {
                 self.shared.cut_denied(&self.shared.live.all())
@@ -214,23 +208,10 @@ impl Edge {
             Update::Delta(delta) => self.shared.cut_denied(&self.concerned(&delta.events)),
         };
         self.shared.metrics.stands_at(self.shared.state.change());
-        if let Some(kept) = &self.last_known_good {
-            self.keep(kept, update, &mut keeping);
+        if let Some(keeper) = &self.keeper {
+            keeper.give(update);
         }
         Ok(Applied { cut, faults })
-    }
-
-    /// Keeps an update. After one that could not be kept no delta can be either, so a snapshot has to come.
-    fn keep(&self, kept: &LastKnownGood, update: &Update, keeping: &mut Keeping) {
-        match kept.keep(update) {
-            Ok(()) => keeping.asks_at = None,
-            Err(error) if keeping.asks_at.is_none() => {
-                tracing::warn!(%error, "the last known good state can't be kept; asking for everything anew");
-                keeping.asks_at = Some(self.shared.state.now());
-            }
-            // It was said.
-            Err(_) => {}
-        }
     }
 
     /// The number of the last change in force; what the next delta has to build on.
@@ -275,8 +256,18 @@ impl Edge {
     }
 
     /// Stops all listeners, lets requests under way finish and tells MQTT clients to go; ends
-    /// everything when the drain time is over.
+    /// everything when the drain time is over. What is being kept meanwhile is written, or given up after some seconds;
+    /// what comes later is not kept.
     pub async fn drain(&self) {
+        let keeper = self.keeper.clone();
+        let kept = tokio::task::spawn_blocking(move || keeper.map(|keeper| keeper.finish()));
+        self.drain_connections().await;
+        if let Err(error) = kept.await {
+            tracing::error!(%error, "the last known good state is not kept");
+        }
+    }
+
+    async fn drain_connections(&self) {
         self.shared.stop.cancel();
         self.shared.tasks.close();
         let drained = tokio::time::timeout(self.shared.limits.drain_timeout, self.shared.tasks.wait()).await;
@@ -351,10 +342,9 @@ async fn watch_time(edge: Weak<Shared>, stop: CancellationToken) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicI64, Ordering};
-
     use muster_policy::host::Protocol;
     use muster_policy::identity::{CaId, Fingerprint};
+    use muster_policy::time::UnixTime;
 
     use super::*;
     use crate::handover::NoBroker;
@@ -403,33 +393,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_in_force_does_not_wait_until_it_is_kept_and_is_kept_at_the_end() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let config = EdgeConfig { last_known_good: Some(temp.path().join("edge")), ..EdgeConfig::default() };
+        let start = || Edge::start(config.clone(), Arc::new(NoBroker), &mut Registry::default());
+        let edge = start().expect("an edge");
+        edge.apply(snapshot(1)).expect("taken");
+        edge.apply(delta(1, 2)).expect("taken");
+        edge.drain().await;
+        let again = start().expect("the folder is free");
+        assert_eq!(again.change(), 2);
+
+        let (write, written) = std::sync::mpsc::sync_channel(8);
+        let slow = Keeper::start(move |_, _| written.recv().map_err(|_| LastKnownGoodError::GivenUp));
+        let slow = Edge { keeper: slow.ok().map(Arc::new), ..again };
+        slow.apply(snapshot(3)).expect("taken");
+        assert_eq!(slow.change(), 3);
+        write.send(()).expect("nothing was written before");
+    }
+
+    #[tokio::test]
     async fn a_change_that_could_not_be_kept_has_everything_told_anew() {
-        let (temp, now) = (tempfile::tempdir().expect("a folder"), Arc::new(AtomicI64::new(NOW)));
-        let turned = Arc::clone(&now);
-        let config = EdgeConfig {
-            last_known_good: Some(temp.path().join("edge")),
-            clock: Clock::from_fn(move || UnixTime::from_secs(turned.load(Ordering::Relaxed))),
-            ..EdgeConfig::default()
+        let edge = Edge::start(EdgeConfig::default(), Arc::new(NoBroker), &mut Registry::default());
+        let (tell, told) = std::sync::mpsc::sync_channel(8);
+        let keep = move |update: &Update, _: &_| {
+            let is_delta = matches!(update, Update::Delta(_));
+            tell.send(is_delta).map_err(|_| LastKnownGoodError::GivenUp)?;
+            if is_delta { Err(LastKnownGoodError::Behind) } else { Ok(()) }
         };
-        let edge = Edge::start(config, Arc::new(NoBroker), &mut Registry::default()).expect("an edge");
-        let kept = edge.last_known_good.clone().expect("kept");
-        let kept_change = || kept.load().expect("read").map(|snapshot| snapshot.change);
+        let keeper = Keeper::start(keep).ok().map(Arc::new);
+        let edge = Edge { keeper, ..edge.expect("an edge") };
         assert_eq!(edge.counters().news_age, None, "none has come");
-        edge.apply(&snapshot(1)).expect("taken");
-        assert_eq!(edge.counters().news_age, Some(Duration::ZERO));
-        // As after a write that failed.
-        kept.keep(&snapshot(9)).expect("kept");
-        edge.apply(&delta(1, 2)).expect("in force all the same");
-        assert_eq!((edge.change(), kept_change()), (2, Some(9)));
-        assert_eq!(edge.apply(&delta(2, 2)), Err(Gap { from: 2, at: 2 }));
-        // Not again at once: the disk may still be full.
-        edge.apply(&delta(2, 3)).expect("in force");
-        now.fetch_add(301, Ordering::Relaxed);
-        edge.apply(&delta(3, 3)).expect_err("asked again");
-        edge.apply(&snapshot(3)).expect("taken");
-        edge.apply(&delta(3, 4)).expect("in force, and kept");
-        assert_eq!(kept_change(), Some(4));
-        now.fetch_add(301, Ordering::Relaxed);
-        edge.apply(&delta(4, 4)).expect("nothing is missing");
+        edge.apply(snapshot(1)).expect("taken");
+        assert!(edge.counters().news_age.is_some());
+        assert!(!told.recv().expect("kept"));
+        edge.apply(delta(1, 2)).expect("in force all the same");
+        assert!(told.recv().expect("tried"));
+        let gap = loop {
+            if let Err(gap) = edge.apply(delta(2, 2)) {
+                break gap;
+            }
+        };
+        assert_eq!(gap, Gap { from: 2, at: 2 });
+        edge.apply(delta(2, 3)).expect("not asked again at once");
+        edge.apply(snapshot(3)).expect("taken");
     }
 }

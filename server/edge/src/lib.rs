@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! let edge = Edge::start(config, broker, &mut registry)?;
-//! edge.apply(&Update::Snapshot(snapshot))?;             // then deltas, and heartbeats between them
+//! edge.apply(Update::Snapshot(snapshot))?;              // then deltas, and heartbeats between them
 //! tasks.spawn(edge.clone().serve(https, ListenerKind::Https, stop.clone()));
 //! tasks.spawn(edge.clone().serve(mqtt, ListenerKind::Mqtt, stop.clone()));
 //! edge.drain().await;
@@ -18,6 +18,7 @@
 //!
 //! Promises: no peer can hold up another, whatever it sends or keeps back; nothing is served without
 //! a permit; when [`Edge::apply`] returns the news of a revocation, its connections were told to end.
+//! What it is told is written to a last known good state afterwards, which nothing waits for.
 
 mod clock;
 mod edge;
@@ -26,6 +27,7 @@ mod handover;
 mod hosts;
 mod http;
 mod identity;
+mod keeper;
 mod listener;
 mod live;
 mod lkg;

@@ -2,12 +2,14 @@
 //!
 //! Kept in sled: the snapshot without its long lists as one value, each revoked certificate and each
 //! device under a key of its own, so that a revocation writes tens of octets and not a million
-//! entries. Losing the newest writes in a power cut is no harm: the control plane tells them again,
+//! entries, and a snapshot only what is different from what is there. Losing the newest writes in a power cut is no harm: the control plane tells them again,
 //! and until then the state is older and staleness counts. Server keys are in it in the clear: the
 //! folder is made for its owner alone (0700), as the folder of the CA keys is.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use muster_policy::host::HostPattern;
 use serde::de::DeserializeOwned;
@@ -39,6 +41,12 @@ pub enum LastKnownGoodError {
     /// An entry can't be written or read.
     #[error("an entry can't be read or written")]
     Entry,
+    /// The edge ends first.
+    #[error("given up, as the edge ends")]
+    GivenUp,
+    /// There is no thread that writes it.
+    #[error("its thread: {0}")]
+    Thread(std::io::Error),
 }
 
 /// The stored state.
@@ -110,22 +118,23 @@ impl LastKnownGood {
     /// # Errors
     /// [`LastKnownGoodError`]; the state then is an older one, or none, and stays so until the next
     /// snapshot: what it lacks is not made up for by later changes, which are
-    /// [`LastKnownGoodError::Behind`].
-    pub(crate) fn keep(&self, update: &Update) -> Outcome<()> {
+    /// [`LastKnownGoodError::Behind`]. [`LastKnownGoodError::GivenUp`] soon after `gives_up` is set.
+    pub(crate) fn keep(&self, update: &Update, gives_up: &AtomicBool) -> Outcome<()> {
         let is_heartbeat = matches!(update, Update::Delta(delta) if delta.events.is_empty());
-        self.put(update)?;
+        self.put(update, gives_up)?;
         // sled keeps in this process what it was given a while before, and a process that is killed loses it.
         if is_heartbeat { Ok(()) } else { Ok(self.database.flush().map(drop)?) }
     }
 
-    fn put(&self, update: &Update) -> Outcome<()> {
+    fn put(&self, update: &Update, gives_up: &AtomicBool) -> Outcome<()> {
         match update {
-            Update::Snapshot(snapshot) => self.keep_snapshot(snapshot),
+            Update::Snapshot(snapshot) => self.keep_snapshot(snapshot, gives_up),
             Update::Delta(delta) => {
                 if self.change()? != Some(delta.from) {
                     return Err(LastKnownGoodError::Behind);
                 }
                 for event in &delta.events {
+                    go_on(gives_up)?;
                     self.keep_event(event)?;
                 }
                 self.put_head(delta.change, delta.made_at)
@@ -133,22 +142,59 @@ impl LastKnownGood {
         }
     }
 
-    fn keep_snapshot(&self, snapshot: &Snapshot) -> Outcome<()> {
+    fn keep_snapshot(&self, snapshot: &Snapshot, gives_up: &AtomicBool) -> Outcome<()> {
+        let Snapshot { change, made_at, accounts, cas, hosts, revoked, devices, elsewhere } = snapshot;
+        let accounts = accounts.iter().map(|entry| (entry.id.as_bytes().to_vec(), entry));
+        self.replace(&self.accounts, accounts, gives_up)?;
+        let cas = cas.iter().map(|entry| (entry.id.as_bytes().to_vec(), entry));
+        self.replace(&self.cas, cas, gives_up)?;
+        let hosts = hosts.iter().map(|entry| (host_name(&entry.rule.host), entry));
+        self.replace(&self.hosts, hosts, gives_up)?;
+        let revoked = revoked.iter().map(|key| (certificate_name(key), key));
+        self.replace(&self.revoked, revoked, gives_up)?;
+        let devices = devices.iter().filter(|entry| !entry.is_plain());
+        self.replace(&self.devices, devices.map(|entry| (device_name(entry), entry)), gives_up)?;
+        let prints = elsewhere.prints.iter().map(|key| (print_name(key), key));
+        self.replace(&self.prints, prints, gives_up)?;
+        let lists = elsewhere.lists.iter().filter(|entry| entry.closes_at.is_some());
+        let lists = lists.map(|entry| (entry.ca.as_bytes().to_vec(), entry));
+        self.replace(&self.lists, lists, gives_up)?;
+        self.put_head(*change, *made_at)
+    }
+
+    /// Has a tree hold these entries and no others. What it holds already is not written again.
+    fn replace<'a, T: serde::Serialize + 'a>(
+        &self,
+        tree: &sled::Tree,
+        entries: impl Iterator<Item = (Vec<u8>, &'a T)>,
+        gives_up: &AtomicBool,
+    ) -> Outcome<()> {
+        let mut missing: BTreeMap<Vec<u8>, &T> = entries.collect();
+        let mut stale = Vec::new();
+        for kept in tree {
+            go_on(gives_up)?;
+            let (name, value) = kept?;
+            match missing.get(&*name) {
+                Some(entry) if encode(entry)? == *value => drop(missing.remove(&*name)),
+                // It is written over.
+                Some(_) => {}
+                None => stale.push(name),
+            }
+        }
+        if missing.is_empty() && stale.is_empty() {
+            return Ok(());
+        }
         // Without a head there is no state: half of one is never started from.
         self.database.remove(HEAD)?;
-        let Self { accounts, cas, hosts, revoked, devices, prints, lists, .. } = self;
-        for tree in [accounts, cas, hosts, revoked, devices, prints, lists] {
-            tree.clear()?;
+        for name in stale {
+            go_on(gives_up)?;
+            tree.remove(name)?;
         }
-        snapshot.accounts.iter().try_for_each(|entry| self.put_account(entry))?;
-        snapshot.cas.iter().try_for_each(|entry| self.put_ca(entry))?;
-        snapshot.hosts.iter().try_for_each(|entry| self.put_host(entry))?;
-        snapshot.revoked.iter().try_for_each(|key| put(&self.revoked, &certificate_name(key), key))?;
-        snapshot.devices.iter().try_for_each(|entry| self.put_device(entry))?;
-        let Elsewhere { prints, lists } = &snapshot.elsewhere;
-        prints.iter().try_for_each(|key| put(&self.prints, &print_name(key), key))?;
-        lists.iter().try_for_each(|entry| self.put_list(entry))?;
-        self.put_head(snapshot.change, snapshot.made_at)
+        for (name, entry) in missing {
+            go_on(gives_up)?;
+            put(tree, &name, entry)?;
+        }
+        Ok(())
     }
 
     fn keep_event(&self, event: &Event) -> Outcome<()> {
@@ -201,7 +247,7 @@ impl LastKnownGood {
     }
 
     fn put_device(&self, entry: &DeviceEntry) -> Outcome<()> {
-        let name = [entry.account.as_bytes(), entry.device.as_str().as_bytes()].concat();
+        let name = device_name(entry);
         // A fleet of plain devices leaves no trace here, as it leaves none in a snapshot.
         if entry.is_plain() {
             Ok(self.devices.remove(name).map(drop)?)
@@ -211,8 +257,16 @@ impl LastKnownGood {
     }
 }
 
+fn go_on(gives_up: &AtomicBool) -> Outcome<()> {
+    if gives_up.load(Ordering::Relaxed) { Err(LastKnownGoodError::GivenUp) } else { Ok(()) }
+}
+
 fn certificate_name(key: &CertificateKey) -> Vec<u8> {
     [key.ca.as_bytes(), key.serial.as_bytes()].concat()
+}
+
+fn device_name(entry: &DeviceEntry) -> Vec<u8> {
+    [entry.account.as_bytes(), entry.device.as_str().as_bytes()].concat()
 }
 
 fn print_name(key: &PrintKey) -> Vec<u8> {
@@ -242,11 +296,15 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Outcome<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use muster_policy::enrol::DeviceStatus;
     use muster_policy::identity::{AccountId, CaId, Fingerprint, Serial};
 
     use super::*;
     use crate::snapshot::Delta;
+
+    static GOES_ON: AtomicBool = AtomicBool::new(false);
 
     fn key(serial: u8) -> CertificateKey {
         let serial = Serial::from_bytes(&[serial]).expect("a serial");
@@ -273,10 +331,10 @@ mod tests {
         {
             let kept = LastKnownGood::open(&folder).expect("opened");
             assert!(kept.load().expect("read").is_none());
-            kept.keep(&Update::Snapshot(Box::new(snapshot()))).expect("kept");
+            kept.keep(&Update::Snapshot(Box::new(snapshot())), &GOES_ON).expect("kept");
             let events = vec![Event::Revoked(key(2)), Event::Reactivated(key(1))];
             let delta = Delta { from: 7, change: 9, made_at: UnixTime::from_secs(200), events };
-            kept.keep(&Update::Delta(delta)).expect("kept");
+            kept.keep(&Update::Delta(delta), &GOES_ON).expect("kept");
         }
         let mode = std::fs::metadata(&folder).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, FOLDER_MODE);
@@ -294,14 +352,14 @@ mod tests {
             Update::Delta(Delta { from, change: from + 1, made_at: UnixTime::from_secs(200), events })
         };
         let behind = |kept: Outcome<()>| assert!(matches!(kept, Err(LastKnownGoodError::Behind)), "{kept:?}");
-        behind(kept.keep(&delta(7, 2)));
+        behind(kept.keep(&delta(7, 2), &GOES_ON));
         assert!(kept.load().expect("read").is_none(), "a delta alone is no state");
-        kept.keep(&Update::Snapshot(Box::new(snapshot()))).expect("kept");
+        kept.keep(&Update::Snapshot(Box::new(snapshot())), &GOES_ON).expect("kept");
         // From 7 to 8 is missing.
-        behind(kept.keep(&delta(8, 3)));
+        behind(kept.keep(&delta(8, 3), &GOES_ON));
         let loaded = kept.load().expect("read").expect("a state");
         assert_eq!((loaded.change, loaded.made_at), (7, UnixTime::from_secs(100)));
-        kept.keep(&delta(7, 2)).expect("kept");
+        kept.keep(&delta(7, 2), &GOES_ON).expect("kept");
         assert_eq!(kept.load().expect("read").expect("a state").change, 8);
     }
 
@@ -313,18 +371,18 @@ mod tests {
         let list = |at: i64| ListEntry { ca, closes_at: Some(UnixTime::from_secs(at)) };
         let kept = LastKnownGood::open(temp.path()).expect("opened");
         let elsewhere = Elsewhere { prints: vec![print(1)], lists: vec![list(100)] };
-        kept.keep(&Update::Snapshot(Box::new(Snapshot { elsewhere, ..snapshot() }))).expect("kept");
+        kept.keep(&Update::Snapshot(Box::new(Snapshot { elsewhere, ..snapshot() })), &GOES_ON).expect("kept");
         let events =
             vec![Event::PrintRevoked(print(2)), Event::PrintReactivated(print(1)), Event::List(list(200))];
         let delta = Delta { from: 7, change: 8, made_at: UnixTime::from_secs(200), events };
-        kept.keep(&Update::Delta(delta)).expect("kept");
+        kept.keep(&Update::Delta(delta), &GOES_ON).expect("kept");
         let loaded = kept.load().expect("read").expect("a state").elsewhere;
         assert_eq!(loaded, Elsewhere { prints: vec![print(2)], lists: vec![list(200)] });
         let events = vec![Event::List(ListEntry { ca, closes_at: None })];
         let delta = Delta { from: 8, change: 9, made_at: UnixTime::from_secs(200), events };
-        kept.keep(&Update::Delta(delta)).expect("kept");
+        kept.keep(&Update::Delta(delta), &GOES_ON).expect("kept");
         assert!(kept.load().expect("read").expect("a state").elsewhere.lists.is_empty());
-        kept.keep(&Update::Snapshot(Box::new(snapshot()))).expect("kept");
+        kept.keep(&Update::Snapshot(Box::new(snapshot())), &GOES_ON).expect("kept");
         assert_eq!(kept.load().expect("read").expect("a state").elsewhere, Elsewhere::default());
     }
 
@@ -332,7 +390,7 @@ mod tests {
     fn a_device_that_is_plain_again_leaves_no_entry() {
         let temp = tempfile::tempdir().expect("a folder");
         let kept = LastKnownGood::open(temp.path()).expect("opened");
-        kept.keep(&Update::Snapshot(Box::new(snapshot()))).expect("kept");
+        kept.keep(&Update::Snapshot(Box::new(snapshot())), &GOES_ON).expect("kept");
         for (change, status) in [(8, DeviceStatus::Suspended), (9, DeviceStatus::Active)] {
             let entry = DeviceEntry {
                 account: AccountId::from_bytes([1; 16]),
@@ -342,9 +400,85 @@ mod tests {
             };
             let events = vec![Event::Device(entry)];
             let made_at = UnixTime::from_secs(200);
-            kept.keep(&Update::Delta(Delta { from: change - 1, change, made_at, events })).expect("kept");
+            kept.keep(&Update::Delta(Delta { from: change - 1, change, made_at, events }), &GOES_ON)
+                .expect("kept");
             let devices = kept.load().expect("read").expect("a state").devices;
             assert_eq!(devices.is_empty(), status == DeviceStatus::Active);
         }
+    }
+
+    fn device(number: u16, group: &str) -> DeviceEntry {
+        DeviceEntry {
+            account: AccountId::from_bytes([1; 16]),
+            device: format!("meter-{number}").parse().expect("an id"),
+            status: DeviceStatus::Active,
+            groups: [group.to_owned()].into(),
+        }
+    }
+
+    fn with_devices(change: u64, devices: impl Iterator<Item = DeviceEntry>) -> Snapshot {
+        Snapshot { change, devices: devices.collect(), ..snapshot() }
+    }
+
+    #[test]
+    fn of_a_snapshot_only_what_is_different_is_written() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let kept = LastKnownGood::open(temp.path()).expect("opened");
+        let keep = |snapshot: &Snapshot| {
+            kept.keep(&Update::Snapshot(Box::new(snapshot.clone())), &GOES_ON).expect("kept");
+        };
+        let first = with_devices(7, (0..1_000).map(|number| device(number, "north")));
+        keep(&first);
+        let mut written = kept.devices.watch_prefix([]);
+        let mut heads = kept.database.watch_prefix(HEAD);
+        let next = |events: &mut sled::Subscriber| events.next_timeout(Duration::ZERO).ok();
+        keep(&Snapshot { change: 8, ..first });
+        assert!(
+            matches!(next(&mut heads), Some(sled::Event::Insert { .. })),
+            "the state was there all the time"
+        );
+        // One is gone, one has other groups, one is new.
+        let group = |number| if number == 500 { "south" } else { "north" };
+        let second = with_devices(9, (1..1_001).map(|number| device(number, group(number))));
+        keep(&second);
+        let events: Vec<_> = std::iter::from_fn(|| next(&mut written)).collect();
+        assert_eq!(events.len(), 3, "{events:?}");
+        assert!(
+            matches!(next(&mut heads), Some(sled::Event::Remove { .. })),
+            "no state while it is half of one"
+        );
+        let loaded = kept.load().expect("read").expect("a state");
+        let sorted = |mut devices: Vec<DeviceEntry>| {
+            devices.sort_by(|one, other| one.device.cmp(&other.device));
+            devices
+        };
+        assert_eq!((loaded.change, sorted(loaded.devices)), (9, sorted(second.devices)));
+    }
+
+    #[test]
+    fn half_of_a_snapshot_is_no_state_and_is_completed_by_the_next_one() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let kept = LastKnownGood::open(temp.path()).expect("opened");
+        let keep = |snapshot: &Snapshot, gives_up: &AtomicBool| {
+            kept.keep(&Update::Snapshot(Box::new(snapshot.clone())), gives_up)
+        };
+        keep(&snapshot(), &GOES_ON).expect("kept");
+        let large = with_devices(8, (0..20_000).map(|number| device(number, "north")));
+        let gives_up = AtomicBool::new(false);
+        let mut written = kept.devices.watch_prefix([]);
+        let given_up = std::thread::scope(|threads| {
+            let writing = threads.spawn(|| keep(&large, &gives_up));
+            written.by_ref().take(100).for_each(drop);
+            gives_up.store(true, Ordering::Relaxed);
+            // Who is not heard any more is not waited for.
+            drop(written);
+            writing.join().expect("no panic")
+        });
+        assert!(matches!(given_up, Err(LastKnownGoodError::GivenUp)), "{given_up:?}");
+        assert!(kept.load().expect("read").is_none(), "half of a state");
+        assert!((100..20_000).contains(&kept.devices.len()));
+        keep(&large, &GOES_ON).expect("kept");
+        let loaded = kept.load().expect("read").expect("a state");
+        assert_eq!((loaded.change, loaded.devices.len()), (8, 20_000));
     }
 }

@@ -329,7 +329,7 @@ async fn a_ca_that_has_ended_vouches_for_nobody() {
     // Remembered as verified by now, which must not outlast the CA.
     rig.clock.store(NOW + 31_536_001, Ordering::Relaxed);
     rig.edge
-        .apply(&muster_edge::Update::Snapshot(Box::new(muster_edge::Snapshot {
+        .apply(muster_edge::Update::Snapshot(Box::new(muster_edge::Snapshot {
             made_at: muster_policy::time::UnixTime::from_secs(NOW + 31_536_001),
             ..rig.snapshot.clone()
         })))

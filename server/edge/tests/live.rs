@@ -550,7 +550,7 @@ async fn a_delta_with_a_gap_is_refused_and_changes_nothing() {
         made_at: UnixTime::from_secs(NOW),
         events: vec![Event::Revoked(rig.ca.key(1))],
     };
-    let refused = rig.edge.apply(&Update::Delta(delta));
+    let refused = rig.edge.apply(Update::Delta(delta));
     assert_eq!(refused, Err(Gap { from: 7, at: 1 }));
     assert_eq!(rig.edge.counters().revoked, 0);
 }

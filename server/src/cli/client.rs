@@ -25,6 +25,7 @@ use tower::ServiceExt as _;
 use zeroize::Zeroizing;
 
 use super::args::PageArgs;
+use super::print::cell;
 use super::server::configuration;
 use crate::backup;
 use crate::datadir::DataDir;
@@ -276,7 +277,11 @@ impl Client {
         patience: Patience,
     ) -> anyhow::Result<Value> {
         let request = self.request(method, path, body)?;
-        self.exchange(request, patience, read_envelope).await
+        let envelope = self.exchange(request, patience, read_envelope).await?;
+        for message in messages(&envelope) {
+            eprintln!("muster: {message}");
+        }
+        Ok(envelope)
     }
 
     fn request(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Request<Body>> {
@@ -396,6 +401,13 @@ fn in_use(dir: &DataDir) -> anyhow::Error {
          stops or runs without the role `admin`; try again, or stop it first",
         dir.path().display()
     )
+}
+
+/// What the API has to say of what it did, for people: standard output is for the result.
+fn messages(envelope: &Value) -> Vec<String> {
+    let messages = envelope.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let line = |said: &Value| format!("{} [code: {}]", cell(said.get("message")), cell(said.get("code")));
+    messages.iter().map(line).collect()
 }
 
 fn result_of(mut envelope: Value) -> Value {

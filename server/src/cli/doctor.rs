@@ -18,11 +18,10 @@ use super::print::{Printer, cell};
 use super::server::configuration;
 use crate::datadir::DataDir;
 use crate::est_tls;
+use crate::server_tls::TELL_BEFORE;
 
 /// A CA that ends sooner is warned of: replacing it takes the fleet a lifetime of certificates.
 const CA_WARN_BEFORE: Duration = Duration::from_secs(365 * 86_400);
-/// A server certificate that ends sooner is warned of: whoever makes it should have made the next one.
-const SERVER_WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);
 /// No clock is right that shows a time before this program was written: 2026-01-01.
 const CLOCK_MIN: UnixTime = UnixTime::from_secs(1_767_225_600);
 /// The newest entry of the audit may be so much ahead of this clock.
@@ -172,7 +171,7 @@ fn est_certificate(files: &(PathBuf, PathBuf), now: UnixTime, findings: &mut Fin
 fn life(end: UnixTime, now: UnixTime) -> State {
     match end {
         end if end < now => State::Fail,
-        end if end < now.plus(SERVER_WARN_BEFORE) => State::Warn,
+        end if end < now.plus(TELL_BEFORE) => State::Warn,
         _ => State::Ok,
     }
 }

@@ -5,7 +5,8 @@
 //! `NAME.crt` and `NAME.key`, and goes before; of a wildcard, `NAME` begins with `_.` instead of `*.`.
 //! What origins are shown is `DIR/tls/outbound.crt` and `outbound.key`, or what was uploaded for their
 //! hostname or zone, always an operator's: by a CA of ours a device could pose as the edge.
-//! Files are read again when they change. While they can't be used, the certificate before stays.
+//! Files are read again when they change. While they can't be used, the certificate before stays. That a hostname's own
+//! one ends is said in the log.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,13 +18,14 @@ use muster_edge::{SecretKey, TlsIdentity};
 use muster_enroll::{Authority, Clock};
 use muster_policy::host::HostPattern;
 use muster_policy::identity::CaId;
+use muster_policy::time::UnixTime;
 use muster_store::record::OutboundLeaf;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_bytes::ByteBuf;
 
 use crate::datadir::DataDir;
-use crate::server_tls::{Made, Served, ServerTlsError, certified_key, chain_and_key};
+use crate::server_tls::{Made, OwnEnd, Served, ServerTlsError, certified_key, chain_and_key};
 
 /// How long the services CA is left alone after it could not make one: its disk may be full.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -54,6 +56,8 @@ struct Used {
     /// The last one that was good; none when there was none.
     identity: Option<TlsIdentity>,
     due: Due,
+    /// Of one from files.
+    end: Option<OwnEnd>,
 }
 
 /// When a hostname has to be looked at again, whether what was found there was good or not.
@@ -116,7 +120,13 @@ impl Certificates {
     pub(super) fn of(&self, host: &HostPattern) -> Option<TlsIdentity> {
         let (due, found) = self.find(host);
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = used.remove(host).and_then(|used| used.identity);
+        let (before, end_before) = used.remove(host).map_or((None, None), |used| (used.identity, used.end));
+        let mut end = match (&due, &found) {
+            (Due::Changed(_), Ok(own)) => own.chain.first().and_then(|leaf| OwnEnd::of(leaf, end_before)),
+            (Due::Changed(_), Err(_)) => end_before,
+            (Due::Outside { .. }, _) => None,
+        };
+        tell_end(&mut end, host, self.clock.now());
         let identity = found
             .inspect_err(|error| {
                 let served = if before.is_some() { "with the one before" } else { "not at all" };
@@ -124,7 +134,7 @@ impl Certificates {
             })
             .ok()
             .or(before);
-        used.insert(host.clone(), Used { identity: identity.clone(), due });
+        used.insert(host.clone(), Used { identity: identity.clone(), due, end });
         identity
     }
 
@@ -208,11 +218,12 @@ impl Certificates {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
     }
 
-    /// The hostnames whose certificate has to change.
+    /// The hostnames whose certificate has to change. Of the others it is told when they end.
     pub(super) fn due(&self) -> Vec<HostPattern> {
         let above = self.authority.trust().above_servers();
         let now = self.clock.now();
-        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.iter_mut().for_each(|(host, used)| tell_end(&mut used.end, host, now));
         let is_due = |host: &HostPattern, used: &Used| {
             let [chain, key] = self.files(host);
             match &used.due {
@@ -227,6 +238,10 @@ impl Certificates {
         let stem = file_stem(host);
         [self.folder.join(format!("{stem}.crt")), self.folder.join(format!("{stem}.key"))]
     }
+}
+
+fn tell_end(end: &mut Option<OwnEnd>, host: &HostPattern, now: UnixTime) {
+    end.as_mut().and_then(|end| end.tell(now, host));
 }
 
 fn file_stem(host: &HostPattern) -> String {

@@ -144,7 +144,7 @@ async fn listen(
 /// everything.
 async fn apply(edge: &muster_edge::Edge, update: Update) -> anyhow::Result<usize> {
     let edge = edge.clone();
-    Ok(tokio::task::spawn_blocking(move || edge.apply(&update)).await??.cut)
+    Ok(tokio::task::spawn_blocking(move || edge.apply(update)).await??.cut)
 }
 
 #[cfg(test)]

@@ -241,7 +241,7 @@ impl EdgeRole {
     async fn apply(&self, mut update: Update) -> anyhow::Result<()> {
         loop {
             let edge = self.doors.edge.clone();
-            match tokio::task::spawn_blocking(move || edge.apply(&update)).await? {
+            match tokio::task::spawn_blocking(move || edge.apply(update)).await? {
                 Ok(applied) => {
                     if applied.cut > 0 {
                         tracing::info!(connections = applied.cut, "connections were cut");

@@ -8,7 +8,9 @@
 //!
 //! Commits under load have one phase: one fsync, and after a crash redb verifies the whole file, which
 //! takes seconds per gigabyte. So when the load pauses, one more commit stores what redb needs to
-//! skip that (its quick-repair): a ledger that was at rest when its machine died opens at once.
+//! skip that (its quick-repair): a ledger that was at rest when its machine died opens at once. After a commit that
+//! failed, the same commit is the probe of whether the file can be written again: whoever looks whether the server is
+//! ready sends nothing meanwhile that would find out.
 
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
@@ -51,6 +53,8 @@ const LINGER_IDLE_STEPS: u32 = 2;
 /// that comes late from an earlier job ends one of them early.
 const PAUSE_STEP: Duration = Duration::from_millis(250);
 const PAUSE_STEPS: u32 = 4;
+/// While the file can't be written, pauses of so many steps, five seconds, are between two probes of it.
+const PROBE_STEPS: u32 = 20;
 /// How often, and how long apart, reopening is tried at once after a failure.
 const REOPEN_TRIES: u32 = 3;
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
@@ -215,7 +219,7 @@ pub(crate) struct Committer {
 enum Received {
     Closed,
     Job(Box<dyn Job>),
-    /// Nothing for about a second.
+    /// Nothing for about a second, or for five while the file can't be written.
     Pause,
 }
 
@@ -258,13 +262,14 @@ impl Committer {
 
     fn receive(&mut self, waker: &Waker) -> Received {
         let mut context = Context::from_waker(waker);
+        let pause = if self.shared.figures.is_failing() { PROBE_STEPS } else { PAUSE_STEPS };
         let mut steps = 0;
         loop {
             match self.queue.poll_recv(&mut context) {
                 Poll::Ready(Some(job)) => return Received::Job(job),
                 Poll::Ready(None) => return Received::Closed,
                 Poll::Pending if self.at_rest => std::thread::park(),
-                Poll::Pending if steps == PAUSE_STEPS => return Received::Pause,
+                Poll::Pending if steps == pause => return Received::Pause,
                 Poll::Pending => {
                     std::thread::park_timeout(PAUSE_STEP);
                     steps = steps.saturating_add(1);
@@ -273,21 +278,33 @@ impl Committer {
         }
     }
 
-    /// Makes a commit of nothing that spares the next start the verification of the file.
+    /// Makes a commit of nothing that spares the next start the verification of the file, or finds out that the file
+    /// can't be written.
     fn rest(&mut self) {
-        // Whatever fails here failed nobody; the next transaction finds out.
-        self.at_rest = true;
-        let database = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(database) = database.as_ref() else { return };
-        self.shared.forget_snapshot();
-        let committed = database.begin_write().map_err(Fault::from).and_then(|mut transaction| {
-            transaction.set_quick_repair(true);
-            Ok(transaction.commit()?)
-        });
-        match committed {
-            Ok(()) => self.shared.figures.rested(),
-            Err(fault) => tracing::warn!(%fault, "the ledger's file could not be put at rest"),
+        let rested = self.ready().and_then(|()| self.commit_nothing().map_err(|fault| fault.to_string()));
+        self.at_rest = rested.is_ok();
+        let Err(why) = rested else { return self.shared.figures.rested() };
+        // Else it was said.
+        if !self.shared.figures.is_failing() {
+            tracing::error!(%why, "the ledger's file can't be written");
         }
+        self.shared.figures.could_not_rest();
+    }
+
+    fn commit_nothing(&self) -> Result<(), Fault> {
+        let committed = {
+            let database = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
+            let database = database.as_ref().ok_or(Fault::NotOpen)?;
+            self.shared.forget_snapshot();
+            database.begin_write().map_err(Fault::from).and_then(|mut transaction| {
+                transaction.set_quick_repair(true);
+                Ok(transaction.commit()?)
+            })
+        };
+        if committed.is_err() {
+            self.reopen();
+        }
+        committed
     }
 
     fn fill(&mut self, batch: &mut Vec<Box<dyn Job>>) {
@@ -317,7 +334,7 @@ impl Committer {
 
     fn commit(&mut self, mut batch: Vec<Box<dyn Job>>) {
         if let Err(why) = self.ready() {
-            self.shared.figures.failed();
+            self.failed();
             return fail_all(batch, &why);
         }
         while !batch.is_empty() {
@@ -335,13 +352,19 @@ impl Committer {
                 }
                 Attempt::Failed(fault) => {
                     tracing::error!(%fault, "the ledger's file can't be written");
-                    self.shared.figures.failed();
+                    self.failed();
                     fail_all(batch, &fault.to_string());
                     self.reopen();
                     return;
                 }
             }
         }
+    }
+
+    /// Notes that a batch could not be written; from then on pauses are used to find out when it could.
+    fn failed(&mut self) {
+        self.shared.figures.failed();
+        self.at_rest = false;
     }
 
     /// Makes sure that the file is open and has room to grow.

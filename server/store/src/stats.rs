@@ -1,6 +1,6 @@
 //! Figures of the committer, for metrics.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What the committer did since the ledger was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Stats {
     pub rests: u64,
     /// Batches that failed because the file could not be written.
     pub failures: u64,
+    /// Whether the last commit failed, and none reached the disk since. While nobody writes it is tried every few seconds.
+    pub is_failing: bool,
     /// Transactions that broke a rule of the ledger's code.
     pub faults: u64,
 }
@@ -29,6 +31,7 @@ pub(crate) struct Figures {
     unwritten_batches: AtomicU64,
     rests: AtomicU64,
     failures: AtomicU64,
+    is_failing: AtomicBool,
     faults: AtomicU64,
 }
 
@@ -38,14 +41,28 @@ impl Figures {
         self.jobs.fetch_add(jobs, Ordering::Relaxed);
         self.largest_batch.fetch_max(jobs, Ordering::Relaxed);
         if wrote { &self.commits } else { &self.unwritten_batches }.fetch_add(1, Ordering::Relaxed);
+        if wrote {
+            self.is_failing.store(false, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn rested(&self) {
         self.rests.fetch_add(1, Ordering::Relaxed);
+        self.is_failing.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn failed(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
+        self.could_not_rest();
+    }
+
+    /// A commit of nothing failed, and with it nobody's transaction.
+    pub(crate) fn could_not_rest(&self) {
+        self.is_failing.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
     }
 
     pub(crate) fn faulted(&self) {
@@ -60,6 +77,7 @@ impl Figures {
             unwritten_batches: self.unwritten_batches.load(Ordering::Relaxed),
             rests: self.rests.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
+            is_failing: self.is_failing(),
             faults: self.faults.load(Ordering::Relaxed),
         }
     }

@@ -74,10 +74,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let config = EdgeConfig { limits, ..EdgeConfig::default() };
     let edge = Edge::start(config, std::sync::Arc::new(NoBroker), &mut Registry::default())?;
-    let snapshot = Update::Snapshot(Box::new(snapshot(&arguments)?));
-    let applied = edge.apply(&snapshot)?;
+    let applied = edge.apply(Update::Snapshot(Box::new(snapshot(&arguments)?)))?;
     anyhow::ensure!(applied.faults.is_empty(), "{:?}", applied.faults);
-    drop(snapshot);
     let socket = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", socket.local_addr()?);
     edge.serve(socket, ListenerKind::Https, CancellationToken::new()).await;

@@ -80,17 +80,32 @@ fn who_is_connected_to_any_edge_is_seen_and_sent_away_until_that_edge_is_gone() 
     drop(double);
 
     // One that answers nobody is left out, and seen again when it answers.
-    let signal = |name: &str| {
-        let killed = std::process::Command::new("kill").args([name, &north.child.id().to_string()]).status();
-        assert!(killed.expect("kill runs").success());
-    };
-    signal("-STOP");
+    north.signal("-STOP");
     assert_eq!(seen(&come_to(&server, 1)), [("server", "meter-1")]);
-    signal("-CONT");
+    north.signal("-CONT");
     come_to(&server, 2);
     north.kill();
     assert_eq!(seen(&come_to(&server, 1)), [("server", "meter-1")]);
     is_served(&mut own);
     server.muster_json(&["connection", "close", "--edge", "server"]);
     is_sent_away(&mut own);
+}
+
+/// Whoever revokes a device wants to know where it may still be served.
+#[test]
+fn a_command_says_that_an_edge_does_not_go_by_its_change_yet() {
+    let server = Server::with_config("[listen]\nedges = \"edges.sock\"\n");
+    let north = OtherEdge::of(&server, "name = \"north\"\n");
+    // It follows once this is there without a word.
+    enrolled(&server, "meter-1");
+    let revoke = ["cert", "revoke", "--device", "meter-1", "--json"];
+    north.signal("-STOP");
+    let late = server.try_muster(&revoke);
+    north.signal("-CONT");
+    let said = String::from_utf8_lossy(&late.stderr);
+    assert!(late.status.success() && said.contains("an edge does not go by it yet"), "{late:?}");
+    let result: Value = serde_json::from_slice(&late.stdout).expect("the result alone");
+    assert_eq!(result[0]["status"], "revoked", "{result}");
+    let again = server.try_muster(&["device", "suspend", "meter-1"]);
+    assert!(again.status.success() && again.stderr.is_empty(), "{again:?}");
 }

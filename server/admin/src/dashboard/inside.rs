@@ -14,6 +14,7 @@ use tower::ServiceExt as _;
 use super::form::Form;
 use super::layout;
 use super::visit::Visit;
+use crate::error::CODE_NOT_IN_FORCE;
 
 /// What stays as it is in a part of a path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*');
@@ -58,6 +59,8 @@ pub(super) struct Listed<T> {
 struct Envelope {
     #[serde(default)]
     errors: Vec<Said>,
+    #[serde(default)]
+    messages: Vec<Said>,
     result: Value,
     result_info: Option<Info>,
     /// Which state of the object this is.
@@ -67,6 +70,7 @@ struct Envelope {
 
 #[derive(Deserialize)]
 struct Said {
+    code: u16,
     message: String,
 }
 
@@ -230,6 +234,10 @@ impl Visit {
         let envelope: Envelope = serde_json::from_slice(&octets).map_err(Problem::internal)?;
         let envelope = Envelope { tag, ..envelope };
         if status.is_success() {
+            if let Some(said) = envelope.messages.iter().find(|said| said.code == CODE_NOT_IN_FORCE) {
+                // Of several changes of one form, the first tells it.
+                let _ = self.awaited.set(said.message.clone());
+            }
             return Ok(envelope);
         }
         let message =

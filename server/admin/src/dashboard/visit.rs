@@ -1,6 +1,6 @@
 //! One request of a person who is logged in.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
@@ -36,6 +36,8 @@ pub(crate) struct Visit {
     pub(super) session: Session,
     /// Where the person is, to mark it among the links.
     pub(super) path: String,
+    /// What the API said of a change that is not in force yet.
+    pub(super) awaited: Arc<OnceLock<String>>,
     /// Whether a part of a page asks, and not the browser for a page.
     is_part: bool,
 }
@@ -73,7 +75,10 @@ impl Visit {
     /// Goes to a page that says what came of a form.
     pub(super) fn finish<T>(&self, outcome: Result<T, Problem>, done: &str, to: &str) -> Response {
         let flash = match outcome {
-            Ok(_) => Flash::Done(done.to_owned()),
+            Ok(_) => Flash::Done(match self.awaited.get() {
+                Some(awaited) => format!("{done} ({awaited})"),
+                None => done.to_owned(),
+            }),
             Err(problem) => Flash::Failed(problem.message),
         };
         self.dashboard.sessions.set_flash(self.session.key, Some(flash));
@@ -113,7 +118,14 @@ pub(super) async fn admit(
     }
     tracing::Span::current().record("actor", tracing::field::debug(&caller.actor));
     let path = request.uri().path().to_owned();
-    request.extensions_mut().insert(Visit { dashboard, caller, session, path, is_part });
+    request.extensions_mut().insert(Visit {
+        dashboard,
+        caller,
+        session,
+        path,
+        awaited: Arc::default(),
+        is_part,
+    });
     next.run(request).await
 }
 

@@ -34,6 +34,7 @@ use muster_store::{Ledger, Options};
 use prometheus_client::registry::Registry;
 use serde_json::Value as Json;
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tower::ServiceExt as _;
 use zeroize::Zeroizing;
 
@@ -107,6 +108,11 @@ impl Answer {
 
 impl Rig {
     pub(super) async fn new() -> Self {
+        Self::with_edges(None).await
+    }
+
+    /// With edges that go by this change.
+    pub(super) async fn with_edges(edge_is_at: Option<watch::Receiver<u64>>) -> Self {
         let temp = tempfile::tempdir().expect("a folder");
         let seconds = Arc::new(AtomicU64::new(0));
         let ticks = Arc::clone(&seconds);
@@ -137,7 +143,7 @@ impl Rig {
         let zones_changed = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&zones_changed);
         let hooks = Hooks {
-            edge_is_at: None,
+            edge_is_at,
             edge_figures: None,
             edge_connections: Some(Arc::new(|filter| ready(super::connections::connected(&filter)).boxed())),
             close_connections: Some(Arc::new(|filter| {

@@ -257,7 +257,7 @@ impl Rig {
         configure(&mut config);
         let mut registry = Registry::default();
         let edge = Edge::start(config, Arc::new(EchoBroker), &mut registry).expect("an edge");
-        edge.apply(&Update::Snapshot(Box::new(snapshot.clone()))).expect("a good snapshot");
+        edge.apply(Update::Snapshot(Box::new(snapshot.clone()))).expect("a good snapshot");
         let stop = CancellationToken::new();
         let [https, mqtt] = [ListenerKind::Https, ListenerKind::Mqtt].map(|kind| {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -276,7 +276,7 @@ impl Rig {
         let from = self.edge.change();
         let made_at = UnixTime::from_secs(self.clock.load(Ordering::Relaxed));
         let delta = Delta { from, change: from + 1, made_at, events };
-        let applied = self.edge.apply(&Update::Delta(delta)).expect("the next delta");
+        let applied = self.edge.apply(Update::Delta(delta)).expect("the next delta");
         assert_eq!(applied.faults, []);
         applied.cut
     }

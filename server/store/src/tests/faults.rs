@@ -4,6 +4,7 @@ use core::convert::Infallible;
 use std::fs::OpenOptions;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use redb::backends::FileBackend;
 use redb::{BackendError, Database, StorageBackend};
@@ -182,9 +183,16 @@ fn a_failing_disk_is_an_error_and_a_mended_one_goes_on() {
     broken.store(true, Ordering::Release);
     let failed = rig.begin(begin(2, "a", rig.now));
     assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
-    assert_eq!(rig.ledger().stats().failures, 1);
+    let stats = rig.ledger().stats();
+    assert_eq!((stats.failures, stats.is_failing), (1, true));
 
     broken.store(false, Ordering::Release);
+    // Nobody writes, and yet it is found out.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while rig.ledger().stats().is_failing {
+        assert!(Instant::now() < deadline, "it can be written");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     rig.issue(3, "a");
     let reader = rig.ledger().reader().expect("open again");
     assert_eq!(reader.counters(ACCOUNT).expect("reads").certificates, 2);
