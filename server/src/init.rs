@@ -102,7 +102,8 @@ pub async fn init(plan: InitPlan, clock: &Clock) -> anyhow::Result<Initialised> 
     refuse_twice(&plan.zones)?;
     let config = plan.config.clone().check(dir.path())?;
     let new_folder = !dir.path().exists();
-    let made = make_and_publish(plan, config, &dir, clock).await;
+    // Apart, as it is large.
+    let made = Box::pin(make_and_publish(plan, config, &dir, clock)).await;
     if made.is_err() && new_folder {
         // With another run's things in it, it stays.
         let _ = std::fs::remove_dir(dir.path());
