@@ -333,7 +333,9 @@ fn own_file(path: &Path) -> Result<std::fs::File, StoreError> {
     let opened = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path);
     // One that was there before may be open to others.
     let restricted = opened.and_then(|file| {
-        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+        if file.metadata()?.permissions().mode() & 0o777 != FILE_MODE {
+            file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+        }
         Ok(file)
     });
     restricted.map_err(|error| StoreError(redb::Error::Io(error)))

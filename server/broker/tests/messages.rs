@@ -448,6 +448,41 @@ async fn a_filter_many_times_in_one_packet_is_read_once() {
 }
 
 #[tokio::test]
+async fn who_unsubscribes_or_subscribes_anew_gets_no_more_of_the_subscription_before() {
+    let broker = broker(&format!("{OPEN}[quotas]\nfilters = 1"));
+    let mut client = connected(&broker, connect(4, "one")).await;
+    for number in 0..200 {
+        client.send(&publish(4, 3, &format!("r/{number}"), 1, &[], b"x")).await;
+        client.receive().await;
+    }
+    // More than one time, while the first is under way and its window is full: the client is read all the same.
+    for _ in 0..3 {
+        client.send(&packet(0x82, &[&[0, 5][..], &text("r/#"), &[1]].concat())).await;
+    }
+    client.send(&unsubscribe(4, 6, &["r/#"])).await;
+    let mut came = 0;
+    loop {
+        let (first, body) = client.receive().await;
+        match first {
+            0x90 => {}
+            0xb0 => break,
+            _ => {
+                let length = usize::from(body[1]) + 2;
+                client.send(&ack(PUBACK, u16::from_be_bytes([body[length], body[length + 1]]))).await;
+                came += 1;
+            }
+        }
+    }
+    // What was in the queue may come.
+    while let Ok((_, body)) = tokio::time::timeout(Duration::from_millis(300), client.receive()).await {
+        let length = usize::from(body[1]) + 2;
+        client.send(&ack(PUBACK, u16::from_be_bytes([body[length], body[length + 1]]))).await;
+        came += 1;
+    }
+    assert!(came < 200, "{came} of 200");
+}
+
+#[tokio::test]
 async fn many_retained_messages_come_whole_through_a_short_queue() {
     let broker = broker(&format!("{OPEN}[quotas]\nqueued = 40\nqueued_qos0 = 40"));
     let mut client = connected(&broker, connect(4, "one")).await;

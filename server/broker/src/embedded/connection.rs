@@ -302,9 +302,7 @@ impl<S: Stream> Connection<'_, S> {
     }
 
     fn reading(&self) -> Reading {
-        let is_full = self.waits_for_the_disk()
-            || self.replays.len() > self.hub.settings.quotas.filters
-            || self.resumes_at.is_some();
+        let is_full = self.waits_for_the_disk() || self.resumes_at.is_some();
         if is_full { Reading::Paused } else { Reading::Wanted }
     }
 

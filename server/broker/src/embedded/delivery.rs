@@ -17,7 +17,7 @@ use super::retained::{Kept, PAGE_MESSAGES, Page, PageSize};
 use super::session::{Delivery, Pushed, Session, Surroundings};
 use crate::config::Quotas;
 use crate::store::Ticket;
-use crate::topic::TopicFilter;
+use crate::topic::{Subscribed, TopicFilter};
 use crate::wire::{Code, Qos, Version};
 
 /// What became of a publication.
@@ -121,9 +121,9 @@ impl Replay {
         self.filter.is_some()
     }
 
-    /// Whether it is for the same filter and has not begun, so that another takes its place.
-    pub(crate) fn is_superseded_by(&self, other: &Self) -> bool {
-        self.after.is_none() && self.filter == other.filter
+    /// Whether it is of the subscription to this filter, so that its end, or another one, ends it.
+    pub(crate) fn is_of(&self, filter: &Subscribed) -> bool {
+        filter.share.is_none() && self.filter.as_ref() == Some(&filter.filter)
     }
 }
 
@@ -287,7 +287,6 @@ mod tests {
     use crate::rules::Rules;
     use crate::store::faulty::{Disk, Health};
     use crate::store::{PENDING_HIGH_BYTES, Store};
-    use crate::topic::Subscribed;
     use crate::wire::subscribe::Options;
 
     const READERS: usize = 100;

@@ -165,14 +165,14 @@ impl<S: Stream> Connection<'_, S> {
         let mut codes = Vec::with_capacity(checked.len());
         for wanted in checked {
             let added = wanted.and_then(|(filter, options)| {
+                // The same filter many times over in one packet is not many times the work.
+                self.replays.retain(|earlier| !earlier.is_of(&filter));
                 self.hub.subscribe(&self.seat, filter, options, subscription_id)
             });
             match added {
                 Ok(replay) => {
                     codes.push(Code(replay.qos.bits()));
                     if replay.is_wanted() {
-                        // The same filter many times over in one packet is not many times the work.
-                        self.replays.retain(|earlier| !earlier.is_superseded_by(&replay));
                         self.replays.push_back(replay);
                     }
                 }
@@ -193,7 +193,11 @@ impl<S: Stream> Connection<'_, S> {
         let codes: Vec<_> = checked
             .into_iter()
             .map(|filter| match filter {
-                Ok(filter) => self.hub.unsubscribe(&self.seat, &filter),
+                Ok(filter) => {
+                    // MQTT 5 §3.10.4: nothing more is added.
+                    self.replays.retain(|replay| !replay.is_of(&filter));
+                    self.hub.unsubscribe(&self.seat, &filter)
+                }
                 Err(code) => code,
             })
             .collect();
