@@ -26,7 +26,7 @@ use crate::http::origin::OriginMaker;
 use crate::keeper::Keeper;
 use crate::listener::{self, ListenerLimits, Shared};
 use crate::live::{Connections, Guest, Sought};
-use crate::lkg::{LastKnownGood, LastKnownGoodError};
+use crate::lkg::{Kept, LastKnownGood, LastKnownGoodError};
 use crate::metrics::{Counters, Metrics};
 use crate::senders::KnownSenders;
 use crate::snapshot::{Applied, CertificateKey, Event, Gap, Update};
@@ -153,7 +153,8 @@ impl Edge {
             arriving: Arc::new(FairSlots::new(arriving, arriving / ARRIVING_SHARE)),
             sources: Arc::new(Sources::new(limits.new_per_source_per_s, limits.new_per_source_burst)),
         });
-        let last_known_good = config.last_known_good.map(|path| LastKnownGood::open(&path)).transpose()?;
+        let folder = config.last_known_good;
+        let last_known_good = folder.as_deref().map(LastKnownGood::open).transpose()?;
         let unreadable =
             |error: &LastKnownGoodError| tracing::error!(%error, "the last known good state is not used");
         let kept =
@@ -166,8 +167,10 @@ impl Edge {
             }
             shared.metrics.stands_at(change);
         }
-        let keeper = last_known_good
-            .map(|kept| Keeper::start(move |update, gives_up| kept.keep(update, gives_up)))
+        let keeper = folder
+            .zip(last_known_good)
+            .map(|(folder, state)| Kept::new(folder, state))
+            .map(|mut kept| Keeper::start(move |update, gives_up| kept.keep(update, gives_up)))
             .transpose()
             .map_err(LastKnownGoodError::Thread)?;
         shared.tasks.spawn(watch_time(Arc::downgrade(&shared), shared.stop.clone()));
@@ -191,7 +194,9 @@ impl Edge {
     /// lacks a change.
     pub fn apply(&self, update: Update) -> Result<Applied, Gap> {
         let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only where nothing would come into force the later for it.
         if let (Update::Delta(delta), Some(keeper)) = (&update, &self.keeper)
+            && delta.events.is_empty()
             && keeper.asks(self.shared.state.now())
         {
             return Err(Gap { from: delta.from, at: self.change() });

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use muster_policy::host::HostPattern;
@@ -62,6 +62,35 @@ pub(crate) struct LastKnownGood {
 }
 
 type Outcome<T> = Result<T, LastKnownGoodError>;
+
+/// The state of a folder through errors of its disk, after one of which sled refuses everything until it is opened anew.
+pub(crate) struct Kept {
+    folder: PathBuf,
+    state: Option<LastKnownGood>,
+}
+
+impl Kept {
+    /// The state, which is that of this folder.
+    pub(crate) const fn new(folder: PathBuf, state: LastKnownGood) -> Self {
+        Self { folder, state: Some(state) }
+    }
+
+    /// [`LastKnownGood::keep`].
+    ///
+    /// # Errors
+    /// As there, and those of [`LastKnownGood::open`].
+    pub(crate) fn keep(&mut self, update: &Update, gives_up: &AtomicBool) -> Outcome<()> {
+        let state = match self.state.take() {
+            Some(state) => state,
+            None => LastKnownGood::open(&self.folder)?,
+        };
+        let kept = state.keep(update, gives_up);
+        if !matches!(kept, Err(LastKnownGoodError::Storage(_))) {
+            self.state = Some(state);
+        }
+        kept
+    }
+}
 
 impl LastKnownGood {
     /// Opens the state in a folder, or makes an empty one.
@@ -305,6 +334,21 @@ mod tests {
     use crate::snapshot::Delta;
 
     static GOES_ON: AtomicBool = AtomicBool::new(false);
+
+    #[test]
+    fn a_state_that_was_let_go_of_is_opened_anew() {
+        let temp = tempfile::tempdir().expect("a folder");
+        // As after an error of the disk.
+        let mut kept = Kept { folder: temp.path().to_owned(), state: None };
+        kept.keep(&Update::Snapshot(Box::new(snapshot())), &GOES_ON).expect("kept");
+        let state = kept.state.take().expect("open");
+        assert_eq!(state.load().expect("read").map(|snapshot| snapshot.change), Some(7));
+        let behind =
+            Update::Delta(Delta { from: 8, change: 9, made_at: UnixTime::EPOCH, events: Vec::new() });
+        kept.state = Some(state);
+        kept.keep(&behind, &GOES_ON).expect_err("it builds on another change");
+        assert!(kept.state.is_some(), "no fault of the disk");
+    }
 
     fn key(serial: u8) -> CertificateKey {
         let serial = Serial::from_bytes(&[serial]).expect("a serial");

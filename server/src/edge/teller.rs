@@ -85,12 +85,16 @@ impl Teller {
             let update = tokio::select! {
                 changed = changes.changed() => {
                     changed?;
-                    Some(read(&feed, move |feed| feed.since(at)).await?)
+                    read(&feed, move |feed| feed.since(at).map(Some)).await
                 }
-                _ = heartbeat.tick() => Some(read(&feed, move |feed| feed.since(at)).await?),
-                _ = looks.tick() => read(&feed, move |feed| feed.due_certificates(at)).await?,
+                _ = heartbeat.tick() => read(&feed, move |feed| feed.since(at).map(Some)).await,
+                _ = looks.tick() => read(&feed, move |feed| feed.due_certificates(at)).await,
             };
-            if let Some(update) = update {
+            // What can't be read now is at the next tick; an edge that is let go has to be told everything anew.
+            let unread = |error: &anyhow::Error| {
+                tracing::error!(error = format!("{error:#}"), "an edge can't be told of the ledger now");
+            };
+            if let Ok(Some(update)) = update.inspect_err(unread) {
                 listener.hear(update, &self.edges).await?;
                 // There may be more than is told at once.
                 if listener.at > at {
