@@ -41,9 +41,10 @@ pub fn router(api: Arc<Api>) -> Router {
     let public = public.route("/client/v4/openapi.json", routing::get(async move || openapi(document)));
     let json = Router::new()
         .nest("/client/v4", described)
-        .route_layer(from_fn_with_state(Arc::clone(&api), in_force))
         .route_layer(from_fn_with_state(Arc::clone(&api), ends::follow))
         .route_layer(from_fn_with_state(Arc::clone(&api), idempotency::once))
+        // Around that, as what is not in force yet is not to be said again of an answer that was kept.
+        .route_layer(from_fn_with_state(Arc::clone(&api), in_force))
         .route_layer(from_fn_with_state(Arc::clone(&api), carry::through))
         .route_layer(from_fn_with_state(Arc::clone(&api), auth::authenticate));
     let inside = surround(json.clone(), Arc::clone(&api));

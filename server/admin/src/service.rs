@@ -288,7 +288,7 @@ impl Api {
         let Some(mut edge) = self.hooks.edge_is_at.clone() else { return Force::Complete };
         let newest = *self.registrar.ledger().newest_change().borrow();
         let there = edge.wait_for(|at| *at >= newest);
-        if tokio::time::timeout(IN_FORCE_WAIT, there).await.is_ok() {
+        if tokio::time::timeout(IN_FORCE_WAIT, there).await.is_ok_and(|there| there.is_ok()) {
             return Force::Complete;
         }
         tracing::warn!(change = newest, "the edge does not go by a change yet");

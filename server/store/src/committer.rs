@@ -55,6 +55,8 @@ const PAUSE_STEP: Duration = Duration::from_millis(250);
 const PAUSE_STEPS: u32 = 4;
 /// While the file can't be written, pauses of so many steps, five seconds, are between two probes of it.
 const PROBE_STEPS: u32 = 20;
+/// How often they double: opening the file anew may be work, in which nobody can read it.
+const PROBE_DOUBLINGS: u32 = 2;
 /// How often, and how long apart, reopening is tried at once after a failure.
 const REOPEN_TRIES: u32 = 3;
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
@@ -213,13 +215,15 @@ pub(crate) struct Committer {
     pub(crate) crowd: usize,
     /// Whether the last commit left the file so that it opens at once after a crash.
     pub(crate) at_rest: bool,
+    /// How often in a row it was found that the file can't be written, with nobody asking.
+    pub(crate) failed_probes: u32,
 }
 
 /// What the queue had.
 enum Received {
     Closed,
     Job(Box<dyn Job>),
-    /// Nothing for about a second, or for five while the file can't be written.
+    /// Nothing for about a second, or for five to twenty while the file can't be written.
     Pause,
 }
 
@@ -262,7 +266,11 @@ impl Committer {
 
     fn receive(&mut self, waker: &Waker) -> Received {
         let mut context = Context::from_waker(waker);
-        let pause = if self.shared.figures.is_failing() { PROBE_STEPS } else { PAUSE_STEPS };
+        let pause = if self.shared.figures.is_failing() {
+            PROBE_STEPS << self.failed_probes.min(PROBE_DOUBLINGS)
+        } else {
+            PAUSE_STEPS
+        };
         let mut steps = 0;
         loop {
             match self.queue.poll_recv(&mut context) {
@@ -283,7 +291,11 @@ impl Committer {
     fn rest(&mut self) {
         let rested = self.ready().and_then(|()| self.commit_nothing().map_err(|fault| fault.to_string()));
         self.at_rest = rested.is_ok();
-        let Err(why) = rested else { return self.shared.figures.rested() };
+        let Err(why) = rested else {
+            self.failed_probes = 0;
+            return self.shared.figures.rested();
+        };
+        self.failed_probes = self.failed_probes.saturating_add(1);
         // Else it was said.
         if !self.shared.figures.is_failing() {
             tracing::error!(%why, "the ledger's file can't be written");

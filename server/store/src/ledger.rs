@@ -162,6 +162,7 @@ impl Ledger {
             open_intents: 0,
             crowd: 0,
             at_rest: false,
+            failed_probes: 0,
         };
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
