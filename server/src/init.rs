@@ -3,10 +3,14 @@
 //! Everything lies under one directory, which may hold other things but nothing of those that are made. It is made in
 //! a folder within, and moved to its place when all of it is there, the ledger last: without a ledger there is no
 //! account, and a run that fails or is killed leaves nothing that keeps it from being repeated. Of several at once,
-//! that which makes the ledger makes the rest.
+//! one has the directory to itself.
 
+use std::fmt::Display;
+use std::fs::{DirBuilder, File, Metadata};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -17,7 +21,9 @@ use muster_policy::name::{Hostname, Title, TrustDomain};
 use muster_policy::profile::ProfileWritten;
 use muster_store::act::{AddZone, By, CreateAccount, CreateAdminToken, SetProfile};
 use muster_store::record::{Account, Actor, AdminRole, AdminToken, Zone};
-use muster_store::{Ledger, OpenError, Options};
+use muster_store::{Ledger, Options};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::config::{Config, ConfigWritten};
@@ -117,12 +123,28 @@ async fn make_and_publish(
     dir: &DataDir,
     clock: &Clock,
 ) -> anyhow::Result<Initialised> {
-    let (making, ledger) = Making::begin(dir, Options { cache_bytes: config.ledger_cache_bytes }, clock)?;
+    let _alone = alone(dir)?;
+    refuse_account(dir)?;
+    let making = Making::begin(dir)?;
     // Only now, as it may be what a killed run had moved already.
     refuse_what_is_there(dir)?;
-    let made = make(plan, config, ledger, &making.0, clock).await?;
+    let made = make(plan, config, &making.0, clock).await?;
     making.publish(dir)?;
     Ok(Initialised { ca_file: absolute(&dir.ca_file()), ..made })
+}
+
+/// Makes the directory, and is the only run there for as long as what is returned lives.
+fn alone(dir: &DataDir) -> anyhow::Result<File> {
+    let lock = || {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir.path())?;
+        File::open(dir.path())
+    };
+    let folder = lock().with_context(|| format!("can't create {}", dir.path().display()))?;
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(folder),
+        Err(Errno::WOULDBLOCK) => anyhow::bail!("another `muster init` of {} runs", dir.path().display()),
+        Err(error) => Err(error).with_context(|| format!("can't lock {}", dir.path().display())),
+    }
 }
 
 /// The folder in which an account is made; removed when dropped.
@@ -134,66 +156,71 @@ impl Making {
     /// Names the files that are moved, one in a line, from before the first of them is.
     const MOVING: &str = "moving";
 
-    /// An empty one with a new ledger, in the place of what a killed run left.
-    fn begin(dir: &DataDir, options: Options, clock: &Clock) -> anyhow::Result<(Self, Ledger)> {
+    /// An empty one, in the place of what a killed run left.
+    fn begin(dir: &DataDir) -> anyhow::Result<Self> {
         let made = DataDir::new(dir.path().join(Self::NAME));
-        if made.ledger().exists() {
-            match Ledger::open(&made.ledger(), options, clock.now()) {
-                Err(OpenError::AlreadyOpen { .. }) => return Err(another(dir)),
-                // Whatever it is, nobody works on it.
-                Ok(_) | Err(_) => Self::clear(dir, &made).with_context(|| {
-                    format!("can't remove what an earlier run left in {}", dir.path().display())
-                })?,
-            }
-        }
+        Self::clear(dir, &made)?;
         made.create().with_context(|| format!("can't create {}", made.path().display()))?;
-        match Ledger::create(&made.ledger(), options) {
-            Ok(ledger) => Ok((Self(made), ledger)),
-            Err(OpenError::Exists { .. }) => Err(another(dir)),
-            Err(error) => {
-                drop(Self(made));
-                Err(error.into())
-            }
-        }
+        Ok(Self(made))
     }
 
     /// Removes what a killed run made, and what of it was in its place already.
-    fn clear(dir: &DataDir, made: &DataDir) -> io::Result<()> {
-        let moving = std::fs::read_to_string(made.path().join(Self::MOVING)).unwrap_or_default();
-        for file in moving.lines().filter(|file| !made.path().join(file).exists()) {
-            match std::fs::remove_file(dir.path().join(file)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+    fn clear(dir: &DataDir, made: &DataDir) -> anyhow::Result<()> {
+        let list = made.path().join(Self::MOVING);
+        let cleared = || format!("can't remove what an earlier run left in {}", dir.path().display());
+        let Some(moving) = if_there(std::fs::read_to_string(&list)).with_context(cleared)? else {
+            return if_there(std::fs::remove_dir_all(made.path())).map(drop).with_context(cleared);
+        };
+        let moved: Vec<Moving> = moving.lines().filter_map(|line| line.parse().ok()).collect();
+        let moved = moved.iter().filter(|file| !made.path().join(&file.name).exists());
+        for file in moved {
+            let place = dir.path().join(&file.name);
+            match if_there(std::fs::symlink_metadata(&place)).with_context(cleared)? {
+                None => {}
+                Some(found) if Stamp::of(&found) == file.stamp => {
+                    std::fs::remove_file(&place).with_context(cleared)?;
+                }
+                Some(_) => anyhow::bail!(
+                    "{} was changed since a `muster init` that was cut off made it; move it away, and repeat",
+                    place.display()
+                ),
             }
         }
-        std::fs::remove_dir_all(made.path())
+        // First, so that it is never of another run than the rest.
+        std::fs::remove_file(list).with_context(cleared)?;
+        std::fs::remove_dir_all(made.path()).with_context(cleared)
     }
 
     /// Moves everything to its place, the ledger last.
     fn publish(&self, dir: &DataDir) -> anyhow::Result<()> {
+        // Keys take their time.
+        refuse_what_is_there(dir)?;
         let failed = || format!("can't put what was made into {}", dir.path().display());
         self.move_all(dir).inspect_err(|_| drop(Self::clear(dir, &self.0))).with_context(failed)
     }
 
     fn move_all(&self, dir: &DataDir) -> io::Result<()> {
         let made = self.0.path();
-        let mut files = Vec::new();
+        let mut names = Vec::new();
         for key in std::fs::read_dir(self.0.keys())? {
-            files.push(self.0.keys().join(key?.file_name()));
+            names.push(self.0.keys().join(key?.file_name()));
         }
-        files.extend([self.0.ca_file(), self.0.config(), self.0.est_tls()]);
-        files.retain(|file| file.exists());
-        files.push(self.0.ledger());
-        let names: Vec<&Path> = files.iter().filter_map(|file| file.strip_prefix(made).ok()).collect();
-        let listed: String = names.iter().map(|name| format!("{}\n", name.display())).collect();
-        write_file(&made.join(Self::MOVING), listed.as_bytes(), Readers::Owner)?;
+        names.extend([self.0.ca_file(), self.0.config(), self.0.est_tls(), self.0.ledger()]);
+        let mut moving = Vec::new();
+        for path in names {
+            let Some(found) = if_there(std::fs::symlink_metadata(&path))? else { continue };
+            let name = path.strip_prefix(made).map_err(io::Error::other)?.to_owned();
+            moving.push(Moving { stamp: Stamp::of(&found), name });
+        }
+        let list: String = moving.iter().map(|file| format!("{file}\n")).collect();
+        write_file(&made.join(Self::MOVING), list.as_bytes(), Readers::Owner)?;
         dir.create()?;
-        for name in names {
-            let place = dir.path().join(name);
-            std::fs::rename(made.join(name), &place)?;
+        for Moving { name, .. } in moving {
+            let place = dir.path().join(&name);
+            std::fs::rename(made.join(&name), &place)?;
             // One after the other also on the disk.
             let folder = place.parent().unwrap_or_else(|| dir.path());
-            std::fs::File::open(folder)?.sync_all()?;
+            File::open(folder)?.sync_all()?;
         }
         Ok(())
     }
@@ -201,12 +228,57 @@ impl Making {
 
 impl Drop for Making {
     fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.0.path().join(Self::MOVING));
         let _ = std::fs::remove_dir_all(self.0.path());
     }
 }
 
-fn another(dir: &DataDir) -> anyhow::Error {
-    anyhow::anyhow!("another `muster init` of {} runs", dir.path().display())
+/// A file that is moved: what it is known by, and its path below the directory.
+struct Moving {
+    stamp: Stamp,
+    name: PathBuf,
+}
+
+/// A file that nobody wrote to; moving it changes none of this.
+#[derive(PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    length: u64,
+    modified: [i64; 2],
+}
+
+impl Stamp {
+    fn of(found: &Metadata) -> Self {
+        Self { inode: found.ino(), length: found.len(), modified: [found.mtime(), found.mtime_nsec()] }
+    }
+}
+
+impl Display for Moving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Stamp { inode, length, modified: [seconds, nanoseconds] } = self.stamp;
+        write!(f, "{inode} {length} {seconds} {nanoseconds} {}", self.name.display())
+    }
+}
+
+impl FromStr for Moving {
+    type Err = anyhow::Error;
+
+    fn from_str(line: &str) -> anyhow::Result<Self> {
+        let parts: Vec<&str> = line.splitn(5, ' ').collect();
+        let [inode, length, seconds, nanoseconds, name] = parts[..] else { anyhow::bail!("not five parts") };
+        let modified = [seconds.parse()?, nanoseconds.parse()?];
+        let stamp = Stamp { inode: inode.parse()?, length: length.parse()?, modified };
+        Ok(Self { stamp, name: name.into() })
+    }
+}
+
+/// None for what is not there.
+fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn refuse_account(dir: &DataDir) -> anyhow::Result<()> {
@@ -241,13 +313,8 @@ fn refuse_twice(zones: &[Hostname]) -> anyhow::Result<()> {
     }
 }
 
-async fn make(
-    plan: InitPlan,
-    config: Config,
-    ledger: Ledger,
-    dir: &DataDir,
-    clock: &Clock,
-) -> anyhow::Result<Initialised> {
+async fn make(plan: InitPlan, config: Config, dir: &DataDir, clock: &Clock) -> anyhow::Result<Initialised> {
+    let ledger = Ledger::create(&dir.ledger(), Options { cache_bytes: config.ledger_cache_bytes })?;
     let by = By { actor: Actor::Local, at: clock.now() };
     let account = Account {
         id: AccountId::from_bytes(random()?),
@@ -413,10 +480,15 @@ mod tests {
         let made = DataDir::new(dir.path().join(Making::NAME));
         made.create().expect("made");
         let keys = std::fs::read_dir(dir.keys()).expect("read");
-        let mut listed: Vec<String> =
-            keys.map(|key| format!("keys/{}", key.expect("read").file_name().display())).collect();
-        listed.extend(["ca.pem", "muster.toml", "tls/est.pem", "ledger.redb"].map(str::to_owned));
-        std::fs::write(made.path().join(Making::MOVING), listed.join("\n")).expect("written");
+        let mut names: Vec<PathBuf> =
+            keys.map(|key| Path::new("keys").join(key.expect("read").file_name())).collect();
+        names.extend(["ca.pem", "muster.toml", "tls/est.pem", "ledger.redb"].map(PathBuf::from));
+        let line = |name: PathBuf| {
+            let found = std::fs::symlink_metadata(dir.path().join(&name)).expect("there");
+            format!("{}\n", Moving { stamp: Stamp::of(&found), name })
+        };
+        let list: String = names.into_iter().map(line).collect();
+        std::fs::write(made.path().join(Making::MOVING), list).expect("written");
         for file in unmoved {
             std::fs::rename(dir.path().join(file), made.path().join(file)).expect("moved back");
         }
@@ -436,6 +508,19 @@ mod tests {
             assert!(dir.path().join("notes").exists() && !dir.path().join(Making::NAME).exists());
             assert!(refusal(plan(temp.path(), &[])).await.contains("holds an account already"));
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_changed_after_a_killed_run_is_not_removed() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let dir = DataDir::new(temp.path());
+        init(plan(temp.path(), &["a.example"]), &Clock::system()).await.expect("made");
+        unpublish(&dir, &["ledger.redb"]);
+        std::fs::write(dir.config(), "# mine").expect("written");
+        assert!(refusal(plan(temp.path(), &[])).await.contains("muster.toml was changed since"));
+        assert_eq!(std::fs::read(dir.config()).expect("still there"), b"# mine");
+        std::fs::rename(dir.config(), temp.path().join("mine.toml")).expect("moved away");
+        init(plan(temp.path(), &["a.example"]), &Clock::system()).await.expect("repeated");
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use muster_ca::file_key::CaAlgorithm;
@@ -100,9 +101,13 @@ pub(super) async fn serve(args: ServeArgs, default_dir: &Path) -> anyhow::Result
 /// Says that every listener accepts, and where.
 fn is_ready(ready: &impl serde::Serialize) -> anyhow::Result<()> {
     print_json(ready)?;
+    IS_READY.store(true, Ordering::Relaxed);
     tell_systemd(&[NotifyState::Ready]);
     Ok(())
 }
+
+/// Whether this process has said so.
+static IS_READY: AtomicBool = AtomicBool::new(false);
 
 /// Without systemd this does nothing.
 fn tell_systemd(states: &[NotifyState<'_>]) {
@@ -119,7 +124,8 @@ async fn until_told(
     reloads: impl Fn(),
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut watchdog = sd_notify::watchdog_enabled().map(|limit| tokio::time::interval(limit / 2));
+    let watchdog = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
+    let mut watchdog = watchdog.map(|limit| tokio::time::interval(limit / 2));
     tokio::pin!(running);
     loop {
         tokio::select! {
@@ -127,11 +133,14 @@ async fn until_told(
             _ = terminate.recv() => end(stop),
             _ = tokio::signal::ctrl_c() => end(stop),
             _ = reload.recv() => {
-                // systemd wants the time beside it (sd_notify(3)).
-                let states = [NotifyState::Reloading].into_iter().chain(NotifyState::monotonic_usec_now().ok());
-                tell_systemd(&states.collect::<Vec<_>>());
                 reloads();
-                tell_systemd(&[NotifyState::Ready]);
+                // One that came during the start is part of it.
+                if IS_READY.load(Ordering::Relaxed) {
+                    // systemd wants the time beside it (sd_notify(3)).
+                    let states = [NotifyState::Reloading].into_iter().chain(NotifyState::monotonic_usec_now().ok());
+                    tell_systemd(&states.collect::<Vec<_>>());
+                    tell_systemd(&[NotifyState::Ready]);
+                }
             }
             () = due(&mut watchdog) => tell_systemd(&[NotifyState::Watchdog]),
         }
