@@ -418,8 +418,8 @@ fn an_agent_that_trusts_the_old_root_alone_renews_through_a_change_of_root() {
     let mut agent = Agent::enrolled(&server, "meter-1", &[]);
     agent.run();
     agent.wait_for("a running agent", |status| status["running"] == true);
-    for change in ["rotate", "create", "rotate", "create"] {
-        server.muster(&["ca", change]);
+    for change in [&["rotate"][..], &["create"], &["rotate"], &["create", "--cut-off"]] {
+        server.muster(&[&["ca"], change].concat());
         done(&agent.command(&["renew", "--json"]));
     }
     assert_eq!(agent.status()["generation"], 4);

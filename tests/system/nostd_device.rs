@@ -446,7 +446,7 @@ fn a_change_of_root_and_of_issuing_cas_loses_no_device_and_needs_no_new_trust() 
         let flash = Flash::new();
         let mut device = start(&server, &flash, trust, token(&server), true);
         work(&mut device);
-        for change in ["rotate", "rotate", "create", "rotate"] {
+        for change in ["rotate", "rotate", "rotate", "rotate", "rotate", "create", "rotate", "rotate"] {
             server.muster(&["ca", change]);
             assert!(renew(&mut device, &server), "after {change}");
         }

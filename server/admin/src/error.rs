@@ -258,6 +258,7 @@ impl From<AuthorityError> for ApiError {
             AuthorityError::Rejected(rejected) => rejected.into(),
             AuthorityError::NoActiveCa(_)
             | AuthorityError::NoRoomForRollover
+            | AuthorityError::TwoRoots
             | AuthorityError::NotReplaced => Self::conflict(error.to_string()),
             AuthorityError::Ledger(what) => Self::unavailable("the ledger can't be used now", what),
             other => Self::internal(other),

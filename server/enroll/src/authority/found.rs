@@ -32,8 +32,9 @@ const ROOT_LIFETIME: Duration = Duration::from_secs(20 * 365 * 86_400);
 const ISSUING_LIFETIME: Duration = Duration::from_secs(16 * 365 * 86_400);
 /// How far notBefore lies in the past, against clock skew.
 const BACKDATE: Duration = Duration::from_secs(300);
-/// So much of the account's name goes into a CA's; with the rest it stays below 64 (RFC 5280 A.1).
-const NAME_MAX_CHARS: usize = 32;
+/// So much of the account's name goes into a CA's; with the rest it stays below 64 (RFC 5280 A.1), and what small devices
+/// have to keep is bounded.
+const NAME_MAX_OCTETS: usize = 32;
 
 /// What the first CAs of an account are to be like.
 pub struct FoundingPlan {
@@ -85,6 +86,7 @@ impl Authority {
         algorithm: Option<CaAlgorithm>,
         by: By,
     ) -> Result<Ca, AuthorityError> {
+        let _changing = self.changing.lock().await;
         let cas = self.ledger.reader()?.cas(self.account)?;
         let root = self.active_root(&cas)?;
         let algorithm = algorithm.unwrap_or_else(|| algorithm_of(root.issuer.certificate()));
@@ -105,18 +107,23 @@ impl Authority {
     ///
     /// # Errors
     /// When there is no managed root with its key to tie the new one to; and, without `cut_off`, when the path length of
-    /// the one in force keeps who trusts it alone from following.
+    /// the one in force keeps who trusts it alone from following, or there are two roots already.
     pub async fn replace_root(
         &self,
         algorithm: CaAlgorithm,
         cut_off: bool,
         by: By,
     ) -> Result<Ca, AuthorityError> {
+        let _changing = self.changing.lock().await;
         let cas = self.ledger.reader()?.cas(self.account)?;
         let active = self.active_root(&cas)?.issuer;
         let is_short = active.certificate().path_length().is_some_and(|length| length < ROOT_PATH_LENGTH);
         if is_short && !cut_off {
             return Err(AuthorityError::NoRoomForRollover);
+        }
+        let trusted = cas.iter().filter(|ca| ca.role == CaRole::Root && ca.state != CaState::Retired);
+        if trusted.count() > 1 && !cut_off {
+            return Err(AuthorityError::TwoRoots);
         }
         let name = self.account_name()?;
         let maker = self.maker(&name, algorithm);
@@ -138,15 +145,18 @@ impl Authority {
         Ok(record)
     }
 
-    /// Withdraws a root that was replaced: clients are no longer told to trust it, and nothing ties it to the one in force.
+    /// Withdraws a root that was replaced: clients are no longer told to trust it, or of what ties it to the one in force.
+    ///
+    /// The certificate by which the one in force vouches for it is good until the root ends, for whoever kept it.
     ///
     /// # Errors
     /// When it is no root of the account, or was not replaced.
     pub async fn retire_root(&self, root: CaId, by: By) -> Result<Ca, AuthorityError> {
+        let _changing = self.changing.lock().await;
         let cas = self.ledger.reader()?.cas(self.account)?;
         let found =
             cas.iter().find(|ca| ca.id == root).ok_or(AuthorityError::Rejected(Rejected::CaUnknown))?;
-        if found.role != CaRole::Root || found.state == CaState::Active {
+        if found.role != CaRole::Root || self.active_root(&cas)?.record.id == root {
             return Err(AuthorityError::NotReplaced);
         }
         let retire = SetCaState { ca: root, state: CaState::Retired, rollover: None, by };
@@ -261,7 +271,8 @@ impl Maker<'_> {
         id: CaId,
         not_after: UnixTime,
     ) -> Result<AuthoritySettings, AuthorityError> {
-        let name: String = self.name.as_str().chars().take(NAME_MAX_CHARS).collect();
+        let name = self.name.as_str();
+        let name = name.get(..name.floor_char_boundary(NAME_MAX_OCTETS)).unwrap_or_default();
         let [.., a, b, c, d] = *id.as_bytes();
         let tail = u32::from_be_bytes([a, b, c, d]);
         let title = format!("{} {word} CA {tail:08x}", name.trim());

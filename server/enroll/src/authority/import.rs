@@ -58,6 +58,7 @@ impl Authority {
             record.key_file = Some(self.keys.write(id, key)?);
         }
         record.upload = plan.upload;
+        let _changing = self.changing.lock().await;
         let before = self.ledger.reader()?.cas(self.account)?;
         let added = self.ledger.transact(AddCa { ca: record.clone(), by: by.clone() }).await;
         if let (Err(LedgerError::Refused(_)), Some(key_file)) = (&added, &record.key_file)

@@ -36,8 +36,11 @@ pub use self::revocation::RevocationError;
 pub use self::server_certificate::ServerCertificate;
 use crate::clock::Clock;
 
-/// So many CA certificates a small device reads at once (`muster_proto::enrollment::Memory::INBOX_BYTES`).
-const SMALL_ANSWER: usize = 6;
+/// So many octets of CA certificates a small device reads at once (in base64 within `Memory::INBOX_BYTES` of `muster_proto`),
+/// and can keep what it needs of (`Memory::AUTHORITIES_BYTES`).
+const SMALL_ANSWER: usize = 2_900;
+/// So many CAs that no longer issue it can keep beside that.
+const OLDER_MAX: usize = 2;
 
 /// A CA whose certificates may authenticate.
 #[derive(Clone, Debug)]
@@ -136,6 +139,11 @@ pub enum AuthorityError {
          not follow to a new one, and would be cut off. To replace only what signs, rotate the issuing CA"
     )]
     NoRoomForRollover,
+    /// A third root would not fit where two do.
+    #[error(
+        "two roots are trusted already, and small devices have room for no more: retire the older one first, or cut them off"
+    )]
+    TwoRoots,
     /// Only a root that another has replaced can be withdrawn.
     #[error(
         "only a root that was replaced can be retired: it must be a root, and another one must be in force"
@@ -191,6 +199,8 @@ pub struct Authority {
     crl_url_base: Option<String>,
     trust: ArcSwap<Trust>,
     generation: AtomicU64,
+    /// Held while CAs are made or change their state, so that each change knows of the one before.
+    changing: tokio::sync::Mutex<()>,
     /// CA -> the change up to which its newest CRL has seen everything.
     crls_made: tokio::sync::Mutex<HashMap<CaId, u64>>,
 }
@@ -216,6 +226,7 @@ impl Authority {
             crl_url_base,
             trust: ArcSwap::from_pointee(trust),
             generation: AtomicU64::new(0),
+            changing: tokio::sync::Mutex::default(),
             crls_made: tokio::sync::Mutex::default(),
         })
     }
@@ -336,16 +347,17 @@ fn ties(cas: &[Ca], services: &Ca, now: UnixTime) -> Result<Vec<Vec<u8>>, Author
 /// Everything a device may need to build a path, and to follow a change of root (RFC 7030 §4.1.3).
 ///
 /// That is what issues and what leads from it to each root. CAs that no longer issue follow, the newest first, for those who
-/// verify others' certificates, as far as a small device has room for all of it.
+/// verify others' certificates, as far as a small device has room for all of it. None is below a root that was retired.
 fn ca_certificates(cas: &[Ca]) -> Vec<u8> {
     let (current, older): (Vec<&Ca>, Vec<&Ca>) = cas
         .iter()
         .filter(|ca| matches!(ca.role, CaRole::Devices | CaRole::Root))
+        .filter(|ca| ca.issuer.is_none_or(|root| cas.iter().any(|other| other.id == root)))
         .partition(|ca| ca.role == CaRole::Root || ca.state == CaState::Active);
-    let mut certificates: BTreeSet<&[u8]> = current.into_iter().flat_map(with_path).collect();
-    for ca in older {
-        let more: BTreeSet<&[u8]> = certificates.iter().copied().chain(with_path(ca)).collect();
-        if more.len() <= SMALL_ANSWER {
+    let mut certificates: BTreeSet<&[u8]> = current.into_iter().flat_map(|ca| with_path(ca, cas)).collect();
+    for ca in older.into_iter().take(OLDER_MAX) {
+        let more: BTreeSet<&[u8]> = certificates.iter().copied().chain(with_path(ca, cas)).collect();
+        if more.iter().map(|der| der.len()).sum::<usize>() <= SMALL_ANSWER {
             certificates = more;
         }
     }
@@ -353,10 +365,15 @@ fn ca_certificates(cas: &[Ca]) -> Vec<u8> {
     certs_only(&certificates)
 }
 
-/// A CA, those above it, and what ties it to others. The root in force is tied to each one before it, so that what tied
-/// those to one another is not needed.
-fn with_path(ca: &Ca) -> impl Iterator<Item = &[u8]> {
-    let ties = ca.rollover.iter().filter(|_| ca.state == CaState::Active);
+/// A CA, those above it, and what ties it to other roots that are trusted. The root in force is tied to each one before
+/// it, so that what tied those to one another is not needed.
+fn with_path<'a>(ca: &'a Ca, cas: &[Ca]) -> impl Iterator<Item = &'a [u8]> {
+    let is_root = |name: &str| cas.iter().any(|ca| ca.role == CaRole::Root && ca.subject == name);
+    let is_between_roots = |der: &[u8]| {
+        CaCertificate::parse(der).is_ok_and(|tie| is_root(tie.subject()) && is_root(tie.issuer()))
+    };
+    let ties = ca.rollover.iter().filter(|der| ca.state == CaState::Active && is_between_roots(der));
+    let ties: Vec<_> = ties.collect();
     core::iter::once(&ca.certificate_der).chain(&ca.chain).chain(ties).map(|der| der.as_slice())
 }
 

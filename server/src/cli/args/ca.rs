@@ -15,14 +15,14 @@ pub enum CaCommand {
     /// Create a new root with new issuing CAs under it; the old ones verify until their last certificate expires.
     ///
     /// Devices that trust the old root alone follow by certificates that tie the two, until the old root ends; give new
-    /// devices what `muster ca export` prints. Small devices have memory for two roots: before a third, `muster ca retire` the
-    /// first. To replace only what signs, use `muster ca rotate`.
+    /// devices what `muster ca export` prints. Small devices have memory for two roots, so that before a third the first is to be
+    /// retired. To replace only what signs, use `muster ca rotate`.
     Create {
         /// Algorithm of the keys.
         #[arg(long, value_enum, default_value_t = CaAlgorithmArg::EcdsaP256)]
         algorithm: CaAlgorithmArg,
-        /// Do it though the old root was made before 1 Dec 2026: devices that trust it alone can't enroll, renew or connect
-        /// to hostnames any more until the new root is brought to them by other means.
+        /// Do it though there are two roots already, or the one in force was made before 1 Dec 2026: devices that can't
+        /// follow can't enroll, renew or connect to hostnames any more until the new root is brought to them by other means.
         #[arg(long)]
         cut_off: bool,
     },
@@ -52,7 +52,8 @@ pub enum CaCommand {
     /// Retire a root that `muster ca create` has replaced: clients are no longer told to trust it.
     ///
     /// Devices that trust it alone can't enroll, renew or connect to hostnames any more: bring them the new root before.
-    /// What its issuing CAs signed keeps verifying here.
+    /// What its issuing CAs signed keeps verifying here. A certificate by which the new root vouches for it may be kept by
+    /// others until it ends: against a stolen key, bring devices the new root alone.
     Retire {
         /// The root's id, from `muster ca list`.
         id: String,
