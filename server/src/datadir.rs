@@ -11,7 +11,7 @@
 //! DIR/tls/outbound.crt, outbound.key   what origins are shown that ask for a client certificate, from an operator
 //! DIR/edge/            the edge's last known good snapshot, 0700; with broker.redb all that an edge of its own has
 //! DIR/broker.redb      retained messages and persistent sessions of the MQTT broker, 0600
-//! DIR/.init/           what `muster init` makes, until it is all there
+//! DIR/.init/, DIR/.backup/   what `muster init` makes, until it is all there, and what a backup is made of
 //! DIR/serving.json     while a server runs: its admin address and a token for local commands, 0600
 //! ```
 //! The directory itself is 0700: whoever reads it owns the account.
