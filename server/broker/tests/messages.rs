@@ -483,6 +483,36 @@ async fn who_unsubscribes_or_subscribes_anew_gets_no_more_of_the_subscription_be
 }
 
 #[tokio::test]
+async fn who_subscribes_anew_and_wants_nothing_again_loses_nothing() {
+    let broker = broker(OPEN);
+    let mut client = connected(&broker, connect(5, "one")).await;
+    for number in 0..200 {
+        client.send(&publish(5, 3, &format!("r/{number}"), 1, &[], b"x")).await;
+        client.receive().await;
+    }
+    // Retained messages if the subscription is new, which the second is not.
+    for _ in 0..2 {
+        client.send(&subscribe_with(5, 1, &[], &[("r/#", 0x11)])).await;
+    }
+    let (mut answers, mut came, mut unanswered) = (0, 0, Vec::new());
+    while answers < 2 || came < 200 {
+        let (first, body) = client.receive().await;
+        if first == 0x90 {
+            answers += 1;
+        } else {
+            came += 1;
+            let length = usize::from(body[1]) + 2;
+            unanswered.push(u16::from_be_bytes([body[length], body[length + 1]]));
+        }
+        // The second comes while the first has filled the window.
+        for id in unanswered.drain(..if answers == 2 { unanswered.len() } else { 0 }) {
+            client.send(&ack(PUBACK, id)).await;
+        }
+    }
+    client.receive_nothing().await;
+}
+
+#[tokio::test]
 async fn many_retained_messages_come_whole_through_a_short_queue() {
     let broker = broker(&format!("{OPEN}[quotas]\nqueued = 40\nqueued_qos0 = 40"));
     let mut client = connected(&broker, connect(4, "one")).await;

@@ -2,8 +2,8 @@
 //!
 //! Kept in sled: the snapshot without its long lists as one value, each revoked certificate and each
 //! device under a key of its own, so that a revocation writes tens of octets and not a million
-//! entries, and a snapshot only what is different from what is there. Losing the newest writes in a power cut is no harm: the control plane tells them again,
-//! and until then the state is older and staleness counts. Server keys are in it in the clear: the
+//! entries, and a snapshot only what is different from what is there. Losing the newest writes in a
+//! power cut is no harm: the control plane tells them again, and until then the state is older and staleness counts. Server keys are in it in the clear: the
 //! folder is made for its owner alone (0700), as the folder of the CA keys is.
 
 use std::collections::BTreeMap;

@@ -121,7 +121,7 @@ impl Replay {
         self.filter.is_some()
     }
 
-    /// Whether it is of the subscription to this filter, so that its end, or another one, ends it.
+    /// Whether it is of the subscription to this filter, and ends with it.
     pub(crate) fn is_of(&self, filter: &Subscribed) -> bool {
         filter.share.is_none() && self.filter.as_ref() == Some(&filter.filter)
     }

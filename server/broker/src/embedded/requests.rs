@@ -165,14 +165,15 @@ impl<S: Stream> Connection<'_, S> {
         let mut codes = Vec::with_capacity(checked.len());
         for wanted in checked {
             let added = wanted.and_then(|(filter, options)| {
-                // The same filter many times over in one packet is not many times the work.
-                self.replays.retain(|earlier| !earlier.is_of(&filter));
                 self.hub.subscribe(&self.seat, filter, options, subscription_id)
             });
             match added {
                 Ok(replay) => {
                     codes.push(Code(replay.qos.bits()));
                     if replay.is_wanted() {
+                        // It begins anew, and the same filter many times over is not many times the work. One that
+                        // wants none leaves what is under way: nothing is lost by it (MQTT 5 §3.8.4).
+                        self.replays.retain(|earlier| earlier.filter != replay.filter);
                         self.replays.push_back(replay);
                     }
                 }
